@@ -1,0 +1,69 @@
+# Two targets do everything on a fresh Debian or Raspberry Pi OS machine:
+#   make demo    poses arriving at an MQTT subscriber, with nothing configured
+#   make test    every check there is, the same here and in CI
+# Both install what they need (and say so): a virtual environment in .venv, and Debian packages
+# through sudo where the user is not root.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python -m
+
+# picamera2 comes from Debian's archive only and is seen through the system's site-packages.
+SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site-packages" if u.find_spec("picamera2") else "")' 2>/dev/null)
+SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT    := DEBIAN_FRONTEND=noninteractive apt-get
+
+.PHONY: demo test lint bench setup clean
+
+demo: $(VENV)/.demo
+	$(BIN)/edgepose demo
+
+test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg lint
+	$(RUN) pytest
+
+lint: $(VENV)/.dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev /usr/sbin/mosquitto
+	$(RUN) tests.bench
+
+setup: $(VENV)/.dev
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@echo "== making a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "== installing Debian's python3-venv"; $(SUDO) $(APT) update -q; \
+	  $(SUDO) $(APT) install -y -q python3-venv; }
+	$(PYTHON) -m venv $(SITE) $(VENV)
+
+$(VENV)/.demo: pyproject.toml $(BIN)/python
+	@echo "== installing edgepose with the demo's embedded broker into $(VENV)"
+	$(RUN) pip install -q -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(BIN)/python
+	@echo "== installing edgepose with everything that developing needs into $(VENV)"
+	$(RUN) pip install -q -e '.[all,dev]'
+	@touch $@ $(VENV)/.demo
+
+/usr/sbin/mosquitto:
+	@echo "== installing Debian's mosquitto, the broker that the tests talk to"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends mosquitto
+
+/usr/bin/mosquitto_sub:
+	@echo "== installing Debian's mosquitto-clients"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends mosquitto-clients
+
+/usr/bin/ffmpeg:
+	@echo "== installing Debian's ffmpeg, which makes the tests' videos"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends ffmpeg

@@ -1,0 +1,58 @@
+"""Where a single-pose model should look next.
+
+The region and its constants are those of MoveNet's published use (tfjs-models `pose-detection`,
+`movenet/crop_utils`): a square around the hips, wide enough for the torso and for every keypoint
+that is visible, raised arms included.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from edgepose.datatypes import CropRegion
+from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
+
+MIN_CROP_SCORE: Final = 0.2
+"""A keypoint counts for the crop region from this score on."""
+TORSO_EXPANSION: Final = 1.9
+BODY_EXPANSION: Final = 1.2
+
+_TORSO: Final = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
+
+
+def square_region(frame_size_wh: tuple[int, int]) -> CropRegion:
+    """Return the whole frame, centred in the smallest square that holds it, in frame px."""
+    width, height = frame_size_wh
+    side = max(width, height)
+    x_min, y_min = (width - side) / 2, (height - side) / 2
+    return CropRegion(x_min, y_min, x_min + side, y_min + side)
+
+
+def body_region(
+    keypoints: Sequence[Sequence[float]], scores: Sequence[float], frame_size_wh: tuple[int, int]
+) -> CropRegion | None:
+    """Return the square crop region around a pose, or None where the whole frame serves better.
+
+    `keypoints` are 17 (x, y) in frame px and `scores` their scores. None is returned where no torso
+    is visible (a hip and a shoulder) and where the square would be larger than the frame.
+    """
+    if not (
+        max(scores[LEFT_HIP], scores[RIGHT_HIP]) > MIN_CROP_SCORE
+        and max(scores[LEFT_SHOULDER], scores[RIGHT_SHOULDER]) > MIN_CROP_SCORE
+    ):
+        return None
+    width, height = frame_size_wh
+    centre_x = (keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]) / 2
+    centre_y = (keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]) / 2
+    # Plain floats: on 17 keypoints each NumPy call would cost more than this whole loop's step.
+    torso = body = 0.0
+    for index in _TORSO:
+        x, y = keypoints[index]
+        torso = max(torso, abs(x - centre_x), abs(y - centre_y))
+    for (x, y), score in zip(keypoints, scores, strict=True):
+        if score >= MIN_CROP_SCORE:
+            body = max(body, abs(x - centre_x), abs(y - centre_y))
+    half = max(TORSO_EXPANSION * torso, BODY_EXPANSION * body)
+    half = min(half, max(centre_x, width - centre_x, centre_y, height - centre_y))
+    if half > max(width, height) / 2 or half < 1.0:
+        return None
+    return CropRegion(centre_x - half, centre_y - half, centre_x + half, centre_y + half)

@@ -1,0 +1,188 @@
+"""The types a frame passes through, one coordinate space each.
+
+All are frozen; shapes and dtypes are checked when built, so a function that receives one need not
+check again. "Frame px" are continuous pixel coordinates of the upright frame: (0, 0) is the outer
+corner of its first pixel, (width, height) the outer corner of its last.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from edgepose.skeleton import KEYPOINT_COUNT
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture of a source at one moment.
+
+    `image` is uint8 (height, width, 3) RGB and read-only; `timestamp_ns` is CLOCK_BOOTTIME;
+    `sequence` counts the frames of one source from 0, dropped ones included; `mirrored` says that
+    the image is a mirror image of the scene, so that left and right are exchanged in it; `path` is
+    the file the frame came from, if any.
+    """
+
+    image: Image
+    timestamp_ns: int
+    sequence: int
+    mirrored: bool = False
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                f"a frame's image is uint8 (height, width, 3), got {image.dtype} {image.shape}"
+            )
+        image.flags.writeable = False
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height of the frame in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a model file says of one input or output tensor.
+
+    `scale` 0 means not quantized; otherwise real = scale * (stored - zero_point).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What preprocessing must fill: tensor = pixel * `pixel_scale` + `pixel_offset`, as `dtype`.
+
+    `size_wh` is in tensor px. The tensor's shape is (1, height, width, 3).
+    """
+
+    size_wh: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    pixel_scale: float = 1.0
+    pixel_offset: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        size_wh: tuple[int, int],
+        dtype: DTypeLike,
+        pixel_scale: float = 1.0,
+        pixel_offset: float = 0.0,
+    ) -> Self:
+        """Build one from anything NumPy takes as a dtype."""
+        return cls(size_wh, np.dtype(dtype), pixel_scale, pixel_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class CropRegion:
+    """The part of a frame that a model looks at, in frame px; it may exceed the frame."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    def __post_init__(self) -> None:
+        if not (self.x_min < self.x_max and self.y_min < self.y_max):
+            raise ValueError(f"a crop region has a positive width and height, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorToFrame:
+    """The map from tensor px to frame px: frame = tensor * scale + offset, for x and y."""
+
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Poses:
+    """The n poses of one frame; nobody there is n = 0.
+
+    `keypoints` float32 (n, 17, 2), x and y in frame px; `keypoint_scores` float32 (n, 17), 0..1;
+    `scores` float32 (n,), 0..1; `boxes_xyxy` float32 (n, 4), frame px.
+    """
+
+    keypoints: Floats
+    keypoint_scores: Floats
+    scores: Floats
+    boxes_xyxy: Floats
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if (
+            self.keypoints.shape != (n, KEYPOINT_COUNT, 2)
+            or self.keypoint_scores.shape != (n, KEYPOINT_COUNT)
+            or self.boxes_xyxy.shape != (n, 4)
+        ):
+            raise ValueError(
+                f"poses are (n, 17, 2), (n, 17), (n,), (n, 4), got {self.keypoints.shape}, "
+                f"{self.keypoint_scores.shape}, {self.scores.shape}, {self.boxes_xyxy.shape}"
+            )
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the poses of a frame with nobody in it."""
+        return cls(
+            np.empty((0, KEYPOINT_COUNT, 2), np.float32),
+            np.empty((0, KEYPOINT_COUNT), np.float32),
+            np.empty(0, np.float32),
+            np.empty((0, 4), np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Poses":
+        """Return the poses that a mask or an index array (n,) names, in its order."""
+        return Poses(
+            self.keypoints[which],
+            self.keypoint_scores[which],
+            self.scores[which],
+            self.boxes_xyxy[which],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedPoses:
+    """Poses with the identity of each over time: `track_ids` int64 (n,), each at least 1."""
+
+    poses: Poses
+    track_ids: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.track_ids.shape != (len(self.poses),):
+            raise ValueError(
+                f"{len(self.poses)} poses need as many track ids, got {self.track_ids.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimings:
+    """How long one frame spent in each stage, in nanoseconds."""
+
+    preprocess_ns: int
+    invoke_ns: int
+    decode_ns: int
+    track_ns: int
+    smooth_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """All stages up to the smoothed poses."""
+        return self.preprocess_ns + self.invoke_ns + self.decode_ns + self.track_ns + self.smooth_ns

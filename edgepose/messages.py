@@ -1,0 +1,175 @@
+"""The messages that leave the device, and the pure functions that make them.
+
+Schema 1. Unknown fields may be added; a changed meaning raises the number.
+"""
+
+import time
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from edgepose.clock import isoformat_utc, realtime_of_boottime_ns
+from edgepose.datatypes import Frame, StageTimings, TrackedPoses
+
+SCHEMA = 1
+
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Keypoint = tuple[Fraction, Fraction, Fraction]
+Box = tuple[Fraction, Fraction, Fraction, Fraction]
+
+
+class FrameSize(msgspec.Struct, frozen=True):
+    """The size of the upright frame in pixels."""
+
+    width: int
+    height: int
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """What each stage took, in milliseconds; `total` is their sum."""
+
+    preprocess: float
+    invoke: float
+    decode: float
+    track: float
+    smooth: float
+    total: float
+
+
+class PoseEntry(msgspec.Struct, frozen=True):
+    """One pose: x before y, all 0..1 of the upright frame; a weak keypoint is null."""
+
+    id: Annotated[int, msgspec.Meta(ge=1)]
+    score: Fraction
+    box: Box
+    keypoints: Annotated[
+        list[Keypoint | None],
+        msgspec.Meta(
+            min_length=17,
+            max_length=17,
+            description="COCO order, [x, y, score] each; null below the keypoint threshold",
+        ),
+    ]
+
+
+class PoseMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The poses of one frame."""
+
+    schema: int = SCHEMA
+    node: str
+    camera: str
+    sequence: int
+    captured_at: str
+    published_at: str
+    frame: FrameSize
+    model: str
+    accelerator: str
+    degraded: bool
+    timings_ms: Timings
+    poses: list[PoseEntry]
+
+
+class EstimateLine(PoseMessage, frozen=True, kw_only=True):
+    """A pose message with the file it came from, as `edgepose estimate` prints it."""
+
+    source: str
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(PoseMessage)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as JSON bytes without a line end."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes | str) -> PoseMessage:
+    """Read a pose message; raises msgspec.ValidationError or msgspec.DecodeError."""
+    return _decoder.decode(payload)
+
+
+def pose_message_schema() -> dict[str, object]:
+    """Return the JSON Schema of the pose message."""
+    return msgspec.json.schema(PoseMessage)
+
+
+class MessageContext(msgspec.Struct, frozen=True):
+    """What is the same in every message of a pipeline."""
+
+    node: str
+    camera: str
+    model: str
+    accelerator: str
+    keypoint_threshold: float
+    degraded: bool = False
+
+
+def pose_message(
+    context: MessageContext, frame: Frame, tracked: TrackedPoses, timings: StageTimings
+) -> PoseMessage:
+    """Build the message of one frame.
+
+    Keypoints that left the frame are moved to its edge, since every number is 0..1; four decimals
+    are a quarter of a pixel at 2500 px and keep the message under 1 kB.
+    """
+    width, height = frame.size_wh
+    entries: list[PoseEntry] = []
+    if len(tracked):
+        poses = tracked.poses
+        size = np.array((width, height), np.float64)
+        positions = np.clip(poses.keypoints / size, 0.0, 1.0).round(4).tolist()
+        keypoint_scores = np.clip(poses.keypoint_scores.astype(np.float64), 0.0, 1.0)
+        boxes = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2) / size, 0.0, 1.0).round(4)
+        threshold = context.keypoint_threshold
+        for track_id, score, box, position, keypoint_score in zip(
+            tracked.track_ids.tolist(),
+            poses.scores.tolist(),
+            boxes.reshape(-1, 4).tolist(),
+            positions,
+            keypoint_scores.round(3).tolist(),
+            strict=True,
+        ):
+            entries.append(
+                PoseEntry(
+                    track_id,
+                    round(min(1.0, max(0.0, score)), 3),
+                    (box[0], box[1], box[2], box[3]),
+                    [
+                        (x, y, s) if s >= threshold else None
+                        for (x, y), s in zip(position, keypoint_score, strict=True)
+                    ],
+                )
+            )
+    return PoseMessage(
+        node=context.node,
+        camera=context.camera,
+        sequence=frame.sequence,
+        captured_at=isoformat_utc(realtime_of_boottime_ns(frame.timestamp_ns)),
+        published_at=isoformat_utc(time.time_ns()),
+        frame=FrameSize(width, height),
+        model=context.model,
+        accelerator=context.accelerator,
+        degraded=context.degraded,
+        timings_ms=timings_message(timings),
+        poses=entries,
+    )
+
+
+def without_poses(message: PoseMessage) -> PoseMessage:
+    """Return a message that says, now, that the poses of an earlier one are gone."""
+    now = isoformat_utc(time.time_ns())
+    return msgspec.structs.replace(message, captured_at=now, published_at=now, poses=[])
+
+
+def timings_message(timings: StageTimings) -> Timings:
+    """Return stage timings in milliseconds with a microsecond's resolution."""
+    return Timings(
+        round(timings.preprocess_ns / 1e6, 3),
+        round(timings.invoke_ns / 1e6, 3),
+        round(timings.decode_ns / 1e6, 3),
+        round(timings.track_ns / 1e6, 3),
+        round(timings.smooth_ns / 1e6, 3),
+        round(timings.total_ns / 1e6, 3),
+    )

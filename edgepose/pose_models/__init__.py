@@ -1,0 +1,1 @@
+"""What the tensors of each kind of model mean."""

@@ -1,0 +1,61 @@
+"""From a frame and a crop region to the tensor a model takes."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose.datatypes import CropRegion, Frame, Image, InputSpec, TensorToFrame
+
+
+def preprocess(
+    frame: Frame, region: CropRegion, spec: InputSpec
+) -> tuple[NDArray[np.generic], TensorToFrame]:
+    """Scale a region of the frame to the model's input; what lies outside the frame is black.
+
+    Returns the tensor, `spec.dtype` (1, height, width, 3), and the exact map back to frame px. The
+    cut is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of the
+    time of an affine warp with a border); the map is that of the pixels really cut.
+    """
+    tensor_width, tensor_height = spec.size_wh
+    frame_width, frame_height = frame.size_wh
+    x_from, x_to, column, column_end, scale_x = _fit(
+        region.x_min, region.x_max, frame_width, tensor_width
+    )
+    y_from, y_to, row, row_end, scale_y = _fit(
+        region.y_min, region.y_max, frame_height, tensor_height
+    )
+    cut = frame.image[y_from:y_to, x_from:x_to]
+    size = (column_end - column, row_end - row)
+    make = np.empty if size == spec.size_wh else np.zeros
+    pixels = make((1, tensor_height, tensor_width, 3), np.uint8)
+    cv2.resize(
+        cut, size, dst=pixels[0, row:row_end, column:column_end], interpolation=cv2.INTER_LINEAR
+    )
+    to_frame = TensorToFrame(
+        (scale_x, scale_y), (x_from - column * scale_x, y_from - row * scale_y)
+    )
+    return _as_dtype(pixels, spec), to_frame
+
+
+def _fit(
+    region_min: float, region_max: float, frame_extent: int, tensor_extent: int
+) -> tuple[int, int, int, int, float]:
+    """Fit one axis: first and last frame px, first and last tensor px, frame px per tensor px."""
+    per_px = (region_max - region_min) / tensor_extent
+    start = min(max(round(region_min), 0), frame_extent - 1)
+    end = max(min(round(region_max), frame_extent), start + 1)
+    tensor_start = min(max(round((start - region_min) / per_px), 0), tensor_extent - 1)
+    tensor_end = max(min(round((end - region_min) / per_px), tensor_extent), tensor_start + 1)
+    return start, end, tensor_start, tensor_end, (end - start) / (tensor_end - tensor_start)
+
+
+def _as_dtype(pixels: Image, spec: InputSpec) -> NDArray[np.generic]:
+    if spec.pixel_scale == 1.0 and spec.pixel_offset == 0.0:
+        return pixels if spec.dtype == np.uint8 else pixels.astype(spec.dtype)
+    real = pixels.astype(np.float32)
+    real *= np.float32(spec.pixel_scale)
+    real += np.float32(spec.pixel_offset)
+    if spec.dtype.kind in "iu":
+        limits = np.iinfo(spec.dtype.name)
+        return np.clip(np.rint(real), limits.min, limits.max).astype(spec.dtype)
+    return real.astype(spec.dtype, copy=False)

@@ -1,0 +1,1 @@
+"""What takes the jitter out of keypoints."""

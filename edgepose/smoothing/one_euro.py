@@ -1,0 +1,127 @@
+"""The one-euro filter: steady when a keypoint rests, prompt when it moves.
+
+Source: Casiez, Roussel, Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
+Interactive Systems", CHI 2012. Speed is measured in body sizes a second instead of px a second, so
+one set of parameters serves near and far people and every resolution.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose.datatypes import Floats, Poses, TrackedPoses
+
+MAX_GAP_NS: Final = 500_000_000
+"""A track that was away this long starts afresh: what it did before says nothing of now."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneEuroParameters:
+    """`min_cutoff_hz` rules jitter at rest (lower is steadier), `beta` lag in motion (higher is
+    prompter; Hz per body size a second), `derivative_cutoff_hz` how fast the speed may change.
+    """  # noqa: D205
+
+    min_cutoff_hz: float
+    beta: float
+    derivative_cutoff_hz: float
+
+    def __post_init__(self) -> None:
+        if self.min_cutoff_hz <= 0 or self.derivative_cutoff_hz <= 0 or self.beta < 0:
+            raise ValueError(f"cutoffs are above 0 Hz and beta is not negative, got {self}")
+
+
+PRESETS: Final = {
+    # Close to the published constants of tfjs-models' MoveNet (2.5 Hz, 300 per frame side a
+    # second, 2.5 Hz): hardly any lag.
+    "responsive": OneEuroParameters(2.5, 150.0, 2.5),
+    "steady": OneEuroParameters(1.0, 25.0, 1.5),
+}
+
+
+@dataclass(slots=True)
+class _State:
+    """One track's past: position and speed are (17, 2), in px and body sizes a second."""
+
+    position: NDArray[np.float32]
+    speed: NDArray[np.float32]
+    timestamp_ns: int
+
+
+class OneEuro:
+    """Smooths every keypoint of every track on the frames' own timestamps."""
+
+    def __init__(self, parameters: OneEuroParameters, *, max_gap_ns: int = MAX_GAP_NS) -> None:
+        self._parameters = parameters
+        self._max_gap_ns = max_gap_ns
+        self._states: dict[int, _State] = {}
+
+    def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
+        """Return the poses with smoothed keypoints, and boxes moved with them.
+
+        A new track, one that was away for `max_gap_ns`, and one whose clock did not advance come
+        back as they are.
+        """
+        states = self._states
+        if not len(tracked):
+            if states:
+                self._forget_old(timestamp_ns)
+            return tracked
+        poses = tracked.poses
+        smoothed = np.empty_like(poses.keypoints)
+        boxes = poses.boxes_xyxy.copy()
+        for index, track_id in enumerate(tracked.track_ids.tolist()):
+            box = boxes[index].tolist()
+            scale_px = max(box[2] - box[0], box[3] - box[1], 1.0)
+            now = poses.keypoints[index]
+            state = states.get(track_id)
+            if state is None or not 0 < timestamp_ns - state.timestamp_ns <= self._max_gap_ns:
+                if state is None or timestamp_ns != state.timestamp_ns:
+                    states[track_id] = _State(now, np.zeros_like(now), timestamp_ns)
+                smoothed[index] = now
+                continue
+            smoothed[index] = self._advance(state, now, scale_px, timestamp_ns)
+            shift = (smoothed[index] - now).mean(axis=0)
+            boxes[index] += np.concatenate((shift, shift))
+        if len(states) > len(tracked):
+            self._forget_old(timestamp_ns)
+        return TrackedPoses(
+            Poses(smoothed, poses.keypoint_scores, poses.scores, boxes), tracked.track_ids
+        )
+
+    def reset(self) -> None:
+        """Forget all tracks."""
+        self._states.clear()
+
+    def _advance(self, state: _State, now: Floats, scale_px: float, timestamp_ns: int) -> Floats:
+        parameters = self._parameters
+        dt = (timestamp_ns - state.timestamp_ns) * 1e-9
+        change = now - state.position
+        speed_alpha = _alpha(parameters.derivative_cutoff_hz, dt)
+        state.speed += np.float32(speed_alpha) * (
+            change * np.float32(1.0 / (scale_px * dt)) - state.speed
+        )
+        # alpha = 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), as w / (1 + w).
+        w = np.abs(state.speed)
+        w *= np.float32(parameters.beta * 2.0 * math.pi * dt)
+        w += np.float32(parameters.min_cutoff_hz * 2.0 * math.pi * dt)
+        w /= w + np.float32(1.0)
+        change *= w
+        state.position = state.position + change
+        state.timestamp_ns = timestamp_ns
+        return state.position
+
+    def _forget_old(self, timestamp_ns: int) -> None:
+        for track_id in [
+            track_id
+            for track_id, state in self._states.items()
+            if timestamp_ns - state.timestamp_ns > self._max_gap_ns
+        ]:
+            del self._states[track_id]
+
+
+def _alpha(cutoff_hz: float, dt: float) -> float:
+    w = 2.0 * math.pi * cutoff_hz * dt
+    return w / (1.0 + w)

@@ -1,0 +1,59 @@
+"""Percentiles of what the stages took, over the last interval."""
+
+from dataclasses import fields
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose.datatypes import StageTimings
+
+CAPACITY: Final = 4096
+"""Frames kept at most; a busier interval is described by its latest ones."""
+
+_NAMES: Final = (
+    *(field.name.removesuffix("_ns") for field in fields(StageTimings)),
+    "publish",
+    "total",
+)
+_PERCENTILES: Final = (50, 95, 99)
+
+
+class StageStatistics:
+    """Collects stage timings and says fps and percentiles since the last time it was asked."""
+
+    def __init__(self) -> None:
+        self._rows: NDArray[np.int64] = np.zeros((CAPACITY, len(_NAMES)), np.int64)
+        self._count = 0
+        self._since_ns: int | None = None
+
+    def add(self, timings: StageTimings, publish_ns: int) -> None:
+        """Take in one frame's timings, and what making and handing over its message took."""
+        self._rows[self._count % CAPACITY] = (
+            timings.preprocess_ns,
+            timings.invoke_ns,
+            timings.decode_ns,
+            timings.track_ns,
+            timings.smooth_ns,
+            publish_ns,
+            timings.total_ns + publish_ns,
+        )
+        self._count += 1
+
+    def take(self, now_ns: int) -> dict[str, object]:
+        """Return fps and milliseconds by stage and percentile since the last call, and restart."""
+        elapsed_ns = now_ns - self._since_ns if self._since_ns is not None else 0
+        fps = self._count * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0
+        summary: dict[str, object] = {"frames": self._count, "fps": round(fps, 2)}
+        if self._count:
+            values = np.percentile(self._rows[: min(self._count, CAPACITY)], _PERCENTILES, axis=0)
+            summary["stages_ms"] = {
+                name: {
+                    f"p{percentile}": round(float(values[row, column]) / 1e6, 3)
+                    for row, percentile in enumerate(_PERCENTILES)
+                }
+                for column, name in enumerate(_NAMES)
+            }
+        self._count = 0
+        self._since_ns = now_ns
+        return summary

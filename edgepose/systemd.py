@@ -1,0 +1,57 @@
+"""What systemd wants to hear; all of it is silence where nobody listens.
+
+The protocol is that of sd_notify(3): datagrams to the socket named by NOTIFY_SOCKET.
+"""
+
+import os
+import socket
+
+
+class Notifier:
+    """Tells the service manager how the daemon is doing."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
+
+    @property
+    def heard(self) -> bool:
+        """Whether a service manager listens."""
+        return bool(self._address)
+
+    def ready(self) -> None:
+        """Say that the daemon does its work now."""
+        self._send(b"READY=1")
+
+    def stopping(self) -> None:
+        """Say that the daemon is on its way out."""
+        self._send(b"STOPPING=1")
+
+    def watchdog(self) -> None:
+        """Say that the daemon makes progress."""
+        self._send(b"WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """Set the line that `systemctl status` shows."""
+        self._send(b"STATUS=" + text.replace("\n", " ").encode())
+
+    def _send(self, state: bytes) -> None:
+        if not self._address:
+            return
+        # A leading @ names an abstract socket.
+        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                sender.connect(address)
+                sender.sendall(state)
+        except OSError:
+            # Nobody can be told that nobody listens; the work goes on.
+            return
+
+
+def watchdog_interval_ns() -> int | None:
+    """Return how often systemd wants to hear of progress, None where it does not ask."""
+    asked_of = os.environ.get("WATCHDOG_PID")
+    if asked_of and asked_of != str(os.getpid()):
+        return None
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) * 1000 if microseconds.isdigit() and int(microseconds) else None

@@ -1,0 +1,23 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Return the folder of real pictures and clips that lies beside a developer's checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no pictures beside the checkout; they are for measuring and are not shipped")
+    return SHARED / "data"
+
+
+@pytest.fixture
+def in_ci() -> bool:
+    """Whether a missing program must fail a test instead of skipping it."""
+    return bool(os.environ.get("CI"))

@@ -1,0 +1,84 @@
+"""Where the next look goes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.cropping import body_region, square_region
+from edgepose.skeleton import KEYPOINT_NAMES
+
+SIZE = (640, 480)
+
+
+def standing(centre_x: float = 320.0, hips_y: float = 260.0) -> list[list[float]]:
+    """Return a body 200 px tall, arms down."""
+    rows = {"eye": -100, "ear": -95, "shoulder": -70, "elbow": -40, "wrist": -5, "hip": 0}
+    rows |= {"knee": 50, "ankle": 100, "nose": -92}
+    half = {"shoulder": 22, "elbow": 30, "wrist": 32, "hip": 15, "knee": 14, "ankle": 14}
+    points = []
+    for name in KEYPOINT_NAMES:
+        side, _, part = name.partition("_")
+        part = part or "nose"
+        offset = half.get(part, 8) * {"left": 1, "right": -1}.get(side, 0)
+        points.append([centre_x + offset, hips_y + rows[part]])
+    return points
+
+
+def test_a_standing_body_is_framed_whole() -> None:
+    region = body_region(standing(), [0.8] * 17, SIZE)
+    assert region is not None
+    assert region.x_max - region.x_min == pytest.approx(region.y_max - region.y_min)
+    # The torso is 70 px from the hips, the ankles and eyes 100: 1.9 x 70 beats 1.2 x 100.
+    assert region.y_max - region.y_min == pytest.approx(2 * 1.9 * 70)
+    assert (region.x_min + region.x_max) / 2 == pytest.approx(320)
+
+
+def test_a_raised_arm_widens_the_region() -> None:
+    points = standing()
+    points[KEYPOINT_NAMES.index("left_wrist")] = [330.0, 100.0]
+    region = body_region(points, [0.8] * 17, SIZE)
+    assert region is not None
+    assert region.y_max - region.y_min == pytest.approx(2 * 1.2 * 160)
+
+
+def test_a_limb_that_is_only_guessed_widens_nothing() -> None:
+    points, scores = standing(), [0.8] * 17
+    points[9], scores[9] = [639.0, 0.0], 0.1
+    assert body_region(points, scores, SIZE) == body_region(standing(), [0.8] * 17, SIZE)
+
+
+@pytest.mark.parametrize("hidden", [("hip",), ("shoulder",)])
+def test_without_a_torso_the_whole_frame_is_looked_at(hidden: tuple[str, ...]) -> None:
+    scores = [0.1 if name.endswith(hidden) else 0.9 for name in KEYPOINT_NAMES]
+    assert body_region(standing(), scores, SIZE) is None
+
+
+def test_one_hip_and_one_shoulder_are_torso_enough() -> None:
+    scores = [0.9] * 17
+    for name in ("left_hip", "right_shoulder"):
+        scores[KEYPOINT_NAMES.index(name)] = 0.0
+    assert body_region(standing(), scores, SIZE) is not None
+
+
+def test_a_body_that_fills_the_frame_gets_the_whole_frame() -> None:
+    points = [[x * 3 - 460, y * 3 - 500] for x, y in standing()]
+    assert body_region(points, [0.9] * 17, SIZE) is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(-50, 700), st.floats(-50, 530)), min_size=17, max_size=17),
+    st.lists(st.floats(0, 1), min_size=17, max_size=17),
+)
+def test_a_region_is_a_square_no_larger_than_the_frame(
+    points: list[tuple[float, float]], scores: list[float]
+) -> None:
+    region = body_region(points, scores, SIZE)
+    if region is not None:
+        width, height = region.x_max - region.x_min, region.y_max - region.y_min
+        assert width == pytest.approx(height, rel=1e-6)
+        assert 2 <= width <= 640.001
+
+
+def test_the_whole_frame_is_centred_in_its_square() -> None:
+    region = square_region((640, 480))
+    assert (region.x_min, region.y_min, region.x_max, region.y_max) == (0, -80, 640, 560)

@@ -1,0 +1,88 @@
+"""Cutting, scaling, padding, and the way back."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.datatypes import CropRegion, Frame, InputSpec
+from edgepose.preprocess import preprocess
+from tests.helpers import frame_of
+
+SPEC = InputSpec.of((192, 192), np.uint8)
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> tuple[tuple[int, int], CropRegion]:
+    """Draw a frame size and a square region that overlaps the frame."""
+    width = draw(st.integers(16, 1280))
+    height = draw(st.integers(16, 960))
+    side = draw(st.floats(8, 2 * max(width, height)))
+    x_min = draw(st.floats(-side + 2, width - 2))
+    y_min = draw(st.floats(-side + 2, height - 2))
+    return (width, height), CropRegion(x_min, y_min, x_min + side, y_min + side)
+
+
+@given(regions())
+def test_the_map_back_leads_to_the_region(drawn: tuple[tuple[int, int], CropRegion]) -> None:
+    size_wh, region = drawn
+    _, to_frame = preprocess(frame_of(size_wh), region, SPEC)
+    # A whole-pixel cut may miss the region's edge by a pixel of the frame or one of the tensor,
+    # and what it misses inside the overlap is stretched over the whole tensor.
+    for low, high, scale, offset, extent in (
+        (region.x_min, region.x_max, to_frame.scale_xy[0], to_frame.offset_xy[0], size_wh[0]),
+        (region.y_min, region.y_max, to_frame.scale_xy[1], to_frame.offset_xy[1], size_wh[1]),
+    ):
+        per_px = (high - low) / 192
+        for edge in (max(low, 0.0), min(high, float(extent))):
+            tensor = (edge - low) / per_px
+            assert abs(tensor * scale + offset - edge) <= 1.0 + per_px
+
+
+def test_a_bright_dot_comes_back_to_where_it_was() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[298:303, 398:403] = 255
+    frame = Frame(image, 0, 0)
+    for region in (
+        CropRegion(0, -80, 640, 560),
+        CropRegion(300, 200, 500, 400),
+        CropRegion(-100, 100, 500, 700),
+    ):
+        tensor, to_frame = preprocess(frame, region, SPEC)
+        ys, xs = np.nonzero(tensor[0, :, :, 0] > 100)
+        x = (xs.mean() + 0.5) * to_frame.scale_xy[0] + to_frame.offset_xy[0]
+        y = (ys.mean() + 0.5) * to_frame.scale_xy[1] + to_frame.offset_xy[1]
+        assert (x, y) == pytest.approx((400.5, 300.5), abs=1.7)
+
+
+def test_what_lies_outside_the_frame_is_black() -> None:
+    frame = Frame(np.full((100, 200, 3), 255, np.uint8), 0, 0)
+    tensor, _ = preprocess(frame, CropRegion(0, -50, 200, 150), SPEC)
+    assert tensor.shape == (1, 192, 192, 3)
+    assert tensor[0, :48].max() == 0
+    assert tensor[0, 48:144].min() == 255
+    assert tensor[0, 144:].max() == 0
+
+
+def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
+    tensor, to_frame = preprocess(frame_of((100, 80)), CropRegion(150.0, 150.0, 250.0, 250.0), SPEC)
+    assert tensor.shape == (1, 192, 192, 3)
+    assert np.isfinite(to_frame.scale_xy + to_frame.offset_xy).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "low", "high"),
+    [
+        (InputSpec.of((64, 64), np.int32), 0, 255),
+        (InputSpec.of((64, 64), np.float32), 0, 255),
+        (InputSpec.of((64, 64), np.float32, 1 / 127.5, -1.0), -1, 1),
+        (InputSpec.of((64, 64), np.int8, 1.0, -128.0), -128, 127),
+    ],
+)
+def test_pixels_become_what_the_model_takes(spec: InputSpec, low: float, high: float) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    tensor, _ = preprocess(Frame(image, 0, 0), CropRegion(0, 0, 64, 64), spec)
+    assert tensor.dtype == spec.dtype
+    assert tensor[0, 0, 0, 0] == low
+    assert tensor[0, 0, 63, 2] == pytest.approx(high)
