@@ -1,0 +1,126 @@
+"""A source in a thread of its own, so that waiting for pixels never holds up the line."""
+
+import threading
+from collections import deque
+from typing import Final
+
+from edgepose.clock import boottime_ns
+from edgepose.datatypes import Frame
+from edgepose.errors import EdgeposeError, SourceError
+from edgepose.protocols import FrameSource
+
+READ_AHEAD: Final = 2
+"""Frames of a file that may wait; enough that decoding and inference overlap."""
+JOIN_TIMEOUT_S: Final = 2.0
+
+
+class CaptureThread:
+    """Opens a source, reads it, and closes it, in its own thread.
+
+    A live source has one slot for its newest frame: an older one that nobody took is dropped and
+    counted. Any other source waits and loses none. `wake` is notified at every piece of news, so
+    one loop can wait for several captures.
+    """
+
+    def __init__(
+        self, source: FrameSource, *, name: str, wake: threading.Condition | None = None
+    ) -> None:
+        self.dropped = 0
+        self.frames_read = 0
+        self.last_frame_ns: int | None = None
+        self._source = source
+        self._wake = wake or threading.Condition()
+        self._frames: deque[Frame] = deque()
+        self._capacity = 1 if source.live else READ_AHEAD
+        self._error: SourceError | None = None
+        self._finished = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start reading; a failure to open is raised by `take`."""
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source has ended and its last frame was taken."""
+        with self._wake:
+            return self._finished and not self._frames
+
+    def has_news(self) -> bool:
+        """Whether `take` would return or raise at once; the caller may hold `wake`."""
+        with self._wake:
+            return bool(self._frames) or self._finished
+
+    def silent_since(self, duration_ns: int) -> bool:
+        """Whether a live source that did deliver has been silent for `duration_ns`."""
+        last_ns = self.last_frame_ns
+        return (
+            self._source.live
+            and not self._finished
+            and last_ns is not None
+            and boottime_ns() - last_ns > duration_ns
+        )
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """Return the next frame, or None when none came in time or the source has ended.
+
+        Raises the source's SourceError, once, after the frames before it.
+        """
+        with self._wake:
+            self._wake.wait_for(lambda: self._frames or self._finished, timeout_s)
+            if self._frames:
+                frame = self._frames.popleft()
+                self._wake.notify_all()
+                return frame
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            return None
+
+    def close(self) -> None:
+        """Stop reading and close the source; a source that hangs is left to its thread."""
+        with self._wake:
+            self._closing = True
+            self._frames.clear()
+            self._wake.notify_all()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_TIMEOUT_S)
+
+    def _run(self) -> None:
+        error: SourceError | None = None
+        try:
+            with self._source as source:
+                for frame in source.frames():
+                    if not self._put(frame):
+                        break
+        except SourceError as failure:
+            error = failure
+        except EdgeposeError as failure:
+            error = SourceError(str(failure))
+        except Exception as failure:  # noqa: BLE001 - a driver may raise anything; the loop must know
+            error = SourceError(
+                f"{self._source.description}: failed with {type(failure).__name__}: {failure}"
+            )
+        finally:
+            with self._wake:
+                self._error = None if self._closing else error
+                self._finished = True
+                self._wake.notify_all()
+
+    def _put(self, frame: Frame) -> bool:
+        """Hand one frame over; False where nobody wants any more."""
+        with self._wake:
+            if self._source.live:
+                if self._frames:
+                    self._frames.clear()
+                    self.dropped += 1
+            else:
+                self._wake.wait_for(lambda: self._closing or len(self._frames) < self._capacity)
+            if self._closing:
+                return False
+            self._frames.append(frame)
+            self.frames_read += 1
+            self.last_frame_ns = boottime_ns()
+            self._wake.notify_all()
+            return True
