@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from edgepose.datatypes import Floats
 from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro, OneEuroParameters
 from tests.helpers import SECOND_NS, tracked_of
 
 FRAME_NS = SECOND_NS // 30
 
 
-def run(points: np.ndarray, preset: str = "steady", step_ns: int = FRAME_NS) -> np.ndarray:
+def run(points: Floats, preset: str = "steady", step_ns: int = FRAME_NS) -> Floats:
     """Filter (t, 17, 2) and return the same shape."""
     smoother = OneEuro(PRESETS[preset])
     return np.array(
@@ -30,7 +31,7 @@ def run(points: np.ndarray, preset: str = "steady", step_ns: int = FRAME_NS) -> 
     st.integers(1_000_000, 400_000_000),
 )
 def test_output_stays_in_the_hull_of_its_inputs(
-    points: np.ndarray, preset: str, step_ns: int
+    points: Floats, preset: str, step_ns: int
 ) -> None:
     smoothed = run(points, preset, step_ns)
     for index in range(len(points)):

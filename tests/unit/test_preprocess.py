@@ -49,7 +49,7 @@ def test_a_bright_dot_comes_back_to_where_it_was() -> None:
         CropRegion(-100, 100, 500, 700),
     ):
         tensor, to_frame = preprocess(frame, region, SPEC)
-        ys, xs = np.nonzero(tensor[0, :, :, 0] > 100)
+        ys, xs = np.nonzero(tensor[0, :, :, 0].astype(int) > 100)
         x = (xs.mean() + 0.5) * to_frame.scale_xy[0] + to_frame.offset_xy[0]
         y = (ys.mean() + 0.5) * to_frame.scale_xy[1] + to_frame.offset_xy[1]
         assert (x, y) == pytest.approx((400.5, 300.5), abs=1.7)

@@ -1,0 +1,87 @@
+"""What the 17 numbers triples of MoveNet mean."""
+
+import numpy as np
+import pytest
+
+from edgepose.datatypes import Floats, Poses, TensorSpec, TensorToFrame
+from edgepose.errors import ModelShapeError
+from edgepose.pose_models.movenet_single import MovenetSingle
+
+INPUT = TensorSpec("image", (1, 192, 192, 3), np.dtype(np.uint8))
+OUTPUT = TensorSpec("poses", (1, 1, 17, 3), np.dtype(np.float32))
+IDENTITY = TensorToFrame((1.0, 1.0), (0.0, 0.0))
+
+
+def model(**options: bool) -> MovenetSingle:
+    return MovenetSingle(INPUT, (OUTPUT,), name="test", **options)
+
+
+def output(y: float = 0.5, x: float = 0.25, score: float = 0.9) -> Floats:
+    values = np.empty((1, 1, 17, 3), np.float32)
+    values[..., 0], values[..., 1], values[..., 2] = y, x, score
+    return values
+
+
+def test_y_comes_first_and_is_a_fraction_of_the_input() -> None:
+    poses = model().decode([output()], TensorToFrame((2.0, 3.0), (10.0, -20.0)))
+    assert len(poses) == 1
+    assert poses.keypoints[0, 0] == pytest.approx([0.25 * 192 * 2 + 10, 0.5 * 192 * 3 - 20])
+    assert poses.keypoint_scores[0] == pytest.approx(0.9)
+    assert poses.scores[0] == pytest.approx(0.9)
+
+
+def test_keypoints_keep_their_order() -> None:
+    values = output()
+    values[0, 0, :, 1] = np.arange(17) / 16
+    poses = model().decode([values], IDENTITY)
+    assert poses.keypoints[0, :, 0] == pytest.approx(np.arange(17) * 12)
+
+
+def test_the_box_holds_what_is_visible_only() -> None:
+    values = output(score=0.8)
+    values[0, 0, :, :2] = np.linspace(0.3, 0.6, 34).reshape(17, 2)
+    values[0, 0, 16] = (0.99, 0.01, 0.05)
+    box = model().decode([values], IDENTITY).boxes_xyxy[0] / 192
+    assert box == pytest.approx(
+        [values[0, 0, 0, 1], 0.3, values[0, 0, 15, 1], values[0, 0, 15, 0]], abs=1e-5
+    )
+
+
+def test_a_pose_with_nothing_visible_still_has_a_box() -> None:
+    poses = model().decode([output(score=0.01)], IDENTITY)
+    assert np.isfinite(poses.boxes_xyxy).all()
+
+
+def test_a_quantized_output_is_scaled() -> None:
+    spec = TensorSpec("poses", (1, 1, 17, 3), np.dtype(np.uint8), 1 / 255, 0)
+    quantized = MovenetSingle(INPUT, (spec,), name="test")
+    values = np.full((1, 1, 17, 3), 51, np.uint8)
+    assert quantized.decode([values], IDENTITY).scores[0] == pytest.approx(0.2)
+
+
+def test_crop_can_be_switched_off() -> None:
+    values = output()
+    values[0, 0, :, 0] = np.linspace(0.3, 0.6, 17)
+    poses = model().decode([values], TensorToFrame((3.0, 3.0), (0.0, 0.0)))
+    assert model().next_region(poses, (640, 576)) is not None
+    assert model(crop=False).next_region(poses, (640, 576)) is None
+    assert model().next_region(Poses.empty(), (640, 576)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape_in", "shape_out", "says"),
+    [
+        ((1, 192, 192, 3), (1, 6, 56), r"outputs are \(1, 6, 56\).*model.kind"),
+        ((1, 192, 256, 3), (1, 1, 17, 3), r"input is \(1, 192, 256, 3\)"),
+        ((1, 192, 192, 1), (1, 1, 17, 3), r"expected \(1, S, S, 3\)"),
+    ],
+)
+def test_another_network_is_refused(
+    shape_in: tuple[int, ...], shape_out: tuple[int, ...], says: str
+) -> None:
+    with pytest.raises(ModelShapeError, match=says):
+        MovenetSingle(
+            TensorSpec("in", shape_in, np.dtype(np.uint8)),
+            (TensorSpec("out", shape_out, np.dtype(np.float32)),),
+            name="x.tflite",
+        )
