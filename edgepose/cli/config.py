@@ -1,0 +1,72 @@
+"""`edgepose config`: check and show the configuration, print its manual and its schema."""
+
+import json
+from pathlib import Path
+
+import click
+import yaml
+
+from edgepose.cli._options import config_option
+from edgepose.config import Config, find_config_file, load_config
+
+
+@click.group()
+def command() -> None:
+    """Check and show the configuration.
+
+    Without -c it is the user's ($XDG_CONFIG_HOME/edgepose/config.yaml), else the machine's
+    (/etc/edgepose/config.yaml), else the built-in defaults.
+    """
+
+
+@command.command()
+@config_option
+def check(*, config_path: Path | None) -> None:
+    """Report every mistake at once, with line, key and suggestion; exit 2 if there is one."""
+    path = find_config_file(config_path)
+    load_config(path)
+    click.echo(f"{_name(path)}: no mistakes", err=True)
+
+
+@command.command()
+@config_option
+@click.option("--format", "output_format", type=click.Choice(["yaml", "json"]), default="yaml")
+def show(*, config_path: Path | None, output_format: str) -> None:
+    """Print the configuration in effect, defaults filled in and secrets masked."""
+    path = find_config_file(config_path)
+    values = effective(load_config(path))
+    click.echo(f"# {_name(path)}", err=True)
+    if output_format == "json":
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    else:
+        click.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@command.command()
+def sample() -> None:
+    """Print the manual: a configuration with every key, its default and what it does."""
+    from edgepose.config.manual import manual_text
+
+    click.echo(manual_text(), nl=False)
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from edgepose.config.manual import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def effective(config: Config) -> dict[str, object]:
+    """Return a configuration as plain values: secrets masked, what follows from the rest set."""
+    values = config.model_dump(mode="json")
+    values["node"] = config.node_name
+    values["mqtt"]["client_id"] = config.client_id
+    values["mqtt"]["username"] = config.mqtt.user
+    values["state_directory"] = str(config.state_path)
+    return values
+
+
+def _name(path: Path | None) -> str:
+    return "built-in defaults" if path is None else str(path)
