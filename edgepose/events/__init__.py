@@ -1,0 +1,1 @@
+"""What changed, read from tracked poses."""

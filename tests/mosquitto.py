@@ -1,0 +1,299 @@
+"""A real mosquitto on free ports of this machine, to start, stop, freeze and listen to."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+USERNAME = "pose"
+PASSWORD = "s3cret-täst"
+PATIENCE_S = 20.0
+
+
+def require(program: str) -> str:
+    """Return the path of a program; without it, fail in CI and skip elsewhere."""
+    # Debian puts daemons where only root looks.
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if path is None:
+        reason = f"{program} is not installed (apt install mosquitto openssl)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Poll until a condition holds; fail with `what` where it never does."""
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"waited {patience_s:g} s in vain for {what}")
+        time.sleep(0.01)
+
+
+class Certificates:
+    """A certificate authority, a server certificate for localhost, and a stranger's authority."""
+
+    def __init__(self, directory: Path) -> None:
+        openssl = require("openssl")
+        self.authority = directory / "ca.crt"
+        self.stranger = directory / "stranger.crt"
+        self.server = directory / "server.crt"
+        self.server_key = directory / "server.key"
+        self.client = directory / "client.crt"
+        self.client_key = directory / "client.key"
+
+        def run(*arguments: str | Path) -> None:
+            subprocess.run([openssl, *map(str, arguments)], check=True, capture_output=True)
+
+        for authority in (self.authority, self.stranger):
+            run(
+                *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"),
+                *("-keyout", authority.with_suffix(".key"), "-out", authority),
+                *("-subj", f"/CN={authority.stem}"),
+                *("-addext", "basicConstraints=critical,CA:TRUE"),
+            )
+        for certificate, key, name in (
+            (self.server, self.server_key, "localhost"),
+            (self.client, self.client_key, "node"),
+        ):
+            request = directory / "request.csr"
+            extensions = directory / "extensions"
+            extensions.write_text(f"subjectAltName=DNS:{name}\n")
+            run(
+                *("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request),
+                *("-subj", f"/CN={name}"),
+            )
+            run(
+                *("x509", "-req", "-in", request, "-CA", self.authority, "-days", "30"),
+                *("-CAkey", self.authority.with_suffix(".key"), "-CAcreateserial"),
+                *("-extfile", extensions, "-out", certificate),
+            )
+            # mosquitto drops its rights before it reads the key.
+            key.chmod(0o644)
+
+
+class Mosquitto:
+    """A broker with one plain listener, or one with TLS; it remembers nothing over a restart."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        password: bool = False,
+        certificates: Certificates | None = None,
+        require_certificate: bool = False,
+        acl: str | None = None,
+    ) -> None:
+        self._program = require("mosquitto")
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._password = password
+        self._certificates = certificates
+        self._log = directory / f"mosquitto-{self.port}.log"
+        self._config = directory / f"mosquitto-{self.port}.conf"
+        # mosquitto started by root becomes another user, who must get in.
+        directory.chmod(0o755)
+        lines = [
+            "persistence false",
+            "max_queued_messages 0",
+            "set_tcp_nodelay true",
+            f"listener {self.port} 127.0.0.1",
+            f"allow_anonymous {'false' if password else 'true'}",
+        ]
+        if password:
+            passwords = directory / f"passwords-{self.port}"
+            subprocess.run(
+                [require("mosquitto_passwd"), "-b", "-c", str(passwords), USERNAME, PASSWORD],
+                check=True,
+                capture_output=True,
+            )
+            passwords.chmod(0o644)
+            lines.append(f"password_file {passwords}")
+        if certificates is not None:
+            lines += [
+                f"cafile {certificates.authority}",
+                f"certfile {certificates.server}",
+                f"keyfile {certificates.server_key}",
+                f"require_certificate {'true' if require_certificate else 'false'}",
+            ]
+        if acl is not None:
+            rights = directory / f"acl-{self.port}"
+            rights.write_text(acl)
+            rights.chmod(0o644)
+            lines.append(f"acl_file {rights}")
+        self._config.write_text("\n".join(lines) + "\n")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """The address without a user."""
+        return f"{'mqtt' if self._certificates is None else 'mqtts'}://localhost:{self.port}"
+
+    def start(self) -> None:
+        """Start, and return when connections are taken."""
+        with self._log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [self._program, "-c", str(self._config)], stdout=log, stderr=log
+            )
+
+        def listens() -> bool:
+            assert process.poll() is None, self._log.read_text()
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                return False
+            return True
+
+        wait_for(listens, "mosquitto to listen")
+
+    def kill(self) -> None:
+        """End as by a power cut; all connections break."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End as by systemctl stop."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Stop doing anything, with all connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def listener(self, topic: str = "#") -> "Listener":
+        """Return a subscriber that is subscribed."""
+        return Listener(self, topic, self._password, self._certificates)
+
+    def say(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
+        """Publish as somebody else."""
+        with self.listener("nothing") as somebody:
+            somebody.client.publish(topic, payload, qos, retain).wait_for_publish(PATIENCE_S)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as it came out of the broker."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+class Listener:
+    """A subscriber to everything that notes what it receives, in order, and comes back itself."""
+
+    def __init__(
+        self,
+        broker: Mosquitto,
+        topic: str,
+        password: bool,
+        certificates: Certificates | None,
+    ) -> None:
+        self.received: list[Received] = []
+        self._subscribed = False
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        if password:
+            self.client.username_pw_set(USERNAME, PASSWORD)
+        if certificates is not None:
+            self.client.tls_set(str(certificates.authority))
+        self.client.reconnect_delay_set(1, 1)
+
+        def on_connect(*_: object) -> None:
+            self.client.subscribe(topic, 1)
+
+        def on_disconnect(*_: object) -> None:
+            self._subscribed = False
+
+        def on_subscribe(*_: object) -> None:
+            self._subscribed = True
+
+        def on_message(_client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+            self.received.append(
+                Received(message.topic, bytes(message.payload), message.qos, message.retain)
+            )
+
+        self.client.on_connect = on_connect
+        self.client.on_disconnect = on_disconnect
+        self.client.on_subscribe = on_subscribe
+        self.client.on_message = on_message
+        self.client.connect("localhost", broker.port)
+        self.client.loop_start()
+        self.wait_subscribed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def wait_subscribed(self) -> None:
+        """Wait until nothing published from now on is missed."""
+        wait_for(lambda: self._subscribed, "the listener to be subscribed")
+
+    def topics(self) -> list[str]:
+        """Return the topics of all messages, in order of arrival."""
+        return [message.topic for message in list(self.received)]
+
+    def payloads(self, topic: str) -> list[bytes]:
+        """Return what arrived on a topic, in order."""
+        return [message.payload for message in list(self.received) if message.topic == topic]
+
+    def wait_for(self, topic: str, payload: bytes | None = None) -> Received:
+        """Wait for a message on a topic and return the first one."""
+
+        def matches(message: Received) -> bool:
+            return message.topic == topic and payload in (None, message.payload)
+
+        wait_for(
+            lambda: any(map(matches, list(self.received))),
+            f"{payload!r} on {topic}; received {self.topics()}",
+        )
+        return next(filter(matches, list(self.received)))
