@@ -1,0 +1,46 @@
+"""Tells what kind of pose model a file is from its tensors."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from edgepose.datatypes import TensorSpec
+from edgepose.errors import ModelShapeError
+from edgepose.pose_models import movenet_multipose, movenet_single, posenet
+from edgepose.pose_models._tensors import input_size_wh, shapes_text
+
+Kind = Literal["movenet_single", "movenet_multipose", "posenet"]
+
+
+def kind_of(input_tensor: TensorSpec, output_tensors: Sequence[TensorSpec], *, name: str) -> Kind:
+    """Return the kind of a model; `name` is how errors call the file.
+
+    Raises ModelShapeError where it is none of those edgepose decodes, and says what it is instead.
+    """
+    input_size_wh(input_tensor, name=name, expected="a pose model")
+    shapes = [output.shape for output in output_tensors]
+    if shapes == [movenet_single.OUTPUT_SHAPE]:
+        return "movenet_single"
+    if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] == movenet_multipose.POSE_VALUES:
+        return "movenet_multipose"
+    channels = sorted(shape[-1] for shape in shapes if len(shape) == 4)
+    if len(channels) == len(shapes) and channels in posenet.CHANNEL_SETS:
+        return "posenet"
+    raise ModelShapeError(
+        f"{name}: outputs are {shapes_text(output_tensors)}, expected (1, 1, 17, 3) of a "
+        "single-pose MoveNet, (1, 6, 56) of a MoveNet MultiPose, or a PoseNet's heatmaps of 17, "
+        f"offsets of 34 and displacements of 64 or twice 32 channels; {_guess(shapes)}"
+    )
+
+
+def _guess(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Say what a file with these outputs probably is, and what to do."""
+    if (1, 10, 17, 2) in shapes:
+        return (
+            "this is a PoseNet that ends in Coral's own decoder, which must be taken off before "
+            "it is loaded; choose the file without `decoder` in its name"
+        )
+    if any(len(shape) == 4 and shape[-1] == 17 for shape in shapes):
+        return "this looks like a PoseNet that lost outputs, get the whole multi-pose file"
+    if any(shape[-1:] == (39 * 5,) or shape[-1:] == (195,) for shape in shapes):
+        return "this is MediaPipe's BlazePose, which edgepose does not decode"
+    return "this is no pose model that edgepose knows, choose one from `edgepose models list`"

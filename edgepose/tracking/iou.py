@@ -1,0 +1,53 @@
+"""Tracks by how much the boxes around poses overlap."""
+
+from typing import Final
+
+import numpy as np
+
+from edgepose.datatypes import Poses, TrackedPoses
+from edgepose.tracking._tracks import MAX_AGE_NS, MAX_TRACKS, Similarities, Tracks
+
+MIN_IOU: Final = 0.15
+
+
+class IouTracker:
+    """Matches poses to tracks by the intersection over union of their boxes.
+
+    Sturdy where keypoints are few or jump, blind to two people in one place. `max_age_ns` is how
+    long a track may go unseen.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_iou: float = MIN_IOU,
+        max_tracks: int = MAX_TRACKS,
+        max_age_ns: int = MAX_AGE_NS,
+    ) -> None:
+        self._tracks = Tracks([(box_iou, min_iou)], max_tracks=max_tracks, max_age_ns=max_age_ns)
+
+    def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
+        """Give every pose of the next frame its track id; timestamps never go back."""
+        return self._tracks.update(poses, timestamp_ns)
+
+    def reset(self) -> None:
+        """Forget all tracks; ids are not used again."""
+        self._tracks.reset()
+
+
+def box_iou(poses: Poses, others: Poses) -> Similarities:
+    """Return the intersection over union, 0..1, of the boxes of n poses and m others, (n, m)."""
+    first, second = poses.boxes_xyxy[:, np.newaxis], others.boxes_xyxy[np.newaxis]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
+        first[..., :2], second[..., :2]
+    )
+    np.maximum(sides, 0.0, out=sides)
+    shared = sides[..., 0] * sides[..., 1]
+    first_wh = poses.boxes_xyxy[:, 2:] - poses.boxes_xyxy[:, :2]
+    second_wh = others.boxes_xyxy[:, 2:] - others.boxes_xyxy[:, :2]
+    areas = (first_wh[:, 0] * first_wh[:, 1])[:, np.newaxis] + second_wh[:, 0] * second_wh[:, 1]
+    union = areas - shared
+    similarity: Similarities = np.divide(
+        shared, union, out=np.zeros_like(shared), where=union > 0.0
+    )
+    return similarity
