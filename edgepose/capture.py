@@ -34,6 +34,7 @@ class CaptureThread:
         self._capacity = 1 if source.live else READ_AHEAD
         self._error: SourceError | None = None
         self._finished = False
+        self._end_claimed = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
 
@@ -50,7 +51,13 @@ class CaptureThread:
     def has_news(self) -> bool:
         """Whether `take` would return or raise at once; the caller may hold `wake`."""
         with self._wake:
-            return bool(self._frames) or self._finished
+            return bool(self._frames) or (self._finished and not self._end_claimed)
+
+    def claim_end(self) -> bool:
+        """Say whether the end has come and is news, which it is once."""
+        with self._wake:
+            claimed, self._end_claimed = self._end_claimed, self._finished
+            return self._finished and not claimed
 
     def silent_since(self, duration_ns: int) -> bool:
         """Whether a live source that did deliver has been silent for `duration_ns`."""
@@ -75,6 +82,7 @@ class CaptureThread:
                 return frame
             if self._error is not None:
                 error, self._error = self._error, None
+                self._end_claimed = True
                 raise error
             return None
 

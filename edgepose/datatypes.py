@@ -145,6 +145,13 @@ class Poses:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def at_least(self, threshold: float) -> "Poses":
+        """Return the poses whose score reaches a threshold."""
+        scores = self.scores.tolist()
+        if all(score >= threshold for score in scores):
+            return self
+        return self.select(np.array([score >= threshold for score in scores], np.bool_))
+
     def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Poses":
         """Return the poses that a mask or an index array (n,) names, in its order."""
         return Poses(

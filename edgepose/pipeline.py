@@ -12,6 +12,17 @@ from edgepose.skeleton import MIRRORED
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the model saw in one frame."""
+
+    frame: Frame
+    poses: Poses
+    preprocess_ns: int
+    invoke_ns: int
+    decode_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What became of one frame."""
 
@@ -27,6 +38,9 @@ class Pipeline:
 
     `pose_threshold` is the score from which a pose is one. `every_frame` publishes frames without
     poses too; otherwise only the first of them goes out, to say that the last pose left.
+
+    `look` and `tell` are the two halves of the way. They share no state, so that the daemon can
+    tell of one frame while it looks at the next: the runtime lets other threads run meanwhile.
     """
 
     def __init__(
@@ -50,7 +64,8 @@ class Pipeline:
         self._pose_threshold = pose_threshold
         self._every_frame = every_frame
         self._region: CropRegion | None = None
-        self._somebody = False
+        self._seen = False
+        self._told = False
         self._last: PoseMessage | None = None
 
     def step(self, frame: Frame, *, second_look: bool = False) -> Step:
@@ -59,6 +74,13 @@ class Pipeline:
         `second_look` is for still pictures: where the first look finds a body to look closer at,
         the same frame is looked at again, as the next frame of a video would be.
         """
+        look = self.look(frame)
+        if second_look and self._region is not None:
+            look = self.look(frame)
+        return self.tell(look)
+
+    def look(self, frame: Frame) -> Look:
+        """Find the poses of a frame: preprocess, invoke, decode."""
         started = perf_counter_ns()
         region = self._region or self._model.default_region(frame.size_wh)
         tensor, to_frame = preprocess(frame, region, self._model.input_spec)
@@ -66,25 +88,29 @@ class Pipeline:
         outputs = self._interpreter.invoke(tensor)
         invoked = perf_counter_ns()
         poses = self._decide(frame, self._model.decode(outputs, to_frame))
-        if second_look and self._region is not None:
-            return self.step(frame)
         decoded = perf_counter_ns()
-        tracked = self._tracker.update(poses, frame.timestamp_ns)
+        return Look(frame, poses, preprocessed - started, invoked - preprocessed, decoded - invoked)
+
+    def tell(self, look: Look) -> Step:
+        """Make a message of what was seen and hand it to the sinks: track, smooth, publish."""
+        started = perf_counter_ns()
+        frame = look.frame
+        tracked = self._tracker.update(look.poses, frame.timestamp_ns)
         followed = perf_counter_ns()
         tracked = self._smoother.apply(tracked, frame.timestamp_ns)
         smoothed = perf_counter_ns()
         timings = StageTimings(
-            preprocessed - started,
-            invoked - preprocessed,
-            decoded - invoked,
-            followed - decoded,
+            look.preprocess_ns,
+            look.invoke_ns,
+            look.decode_ns,
+            followed - started,
             smoothed - followed,
         )
         message = pose_message(self.context, frame, tracked, timings)
-        if len(tracked) or self._somebody or self._every_frame:
+        if len(tracked) or self._told or self._every_frame:
             for sink in self._sinks:
                 sink.publish(message)
-        self._somebody = len(tracked) > 0
+        self._told = len(tracked) > 0
         self._last = message
         return Step(frame, tracked, timings, perf_counter_ns() - smoothed, message)
 
@@ -93,7 +119,7 @@ class Pipeline:
 
         For a camera that closes or is lost: subscribers hear of it as of any last pose.
         """
-        if self._somebody and self._last is not None:
+        if self._told and self._last is not None:
             message = without_poses(self._last)
             for sink in self._sinks:
                 sink.publish(message)
@@ -102,7 +128,7 @@ class Pipeline:
     def reset(self) -> None:
         """Start afresh, as for a picture that has nothing to do with the last one."""
         self._region = None
-        self._somebody = False
+        self._seen = self._told = False
         self._tracker.reset()
         self._smoother.reset()
 
@@ -114,11 +140,12 @@ class Pipeline:
         that this was measured on, believing the first look at mean score 0.3 left 2-10% ghosts and
         found 60% of the people; with the second look it is 2% and 72%.
         """
-        poses = candidates.select(candidates.scores >= self._pose_threshold)
+        poses = candidates.at_least(self._pose_threshold)
         looked_closer = self._region is not None
         region = self._model.next_region(candidates, frame.size_wh)
-        if not (looked_closer or self._somebody or region is None):
+        if not (looked_closer or self._seen or region is None):
             poses = Poses.empty()
+        self._seen = len(poses) > 0
         # A closer look that found nobody goes back to the whole frame, so that a ghost cannot hold
         # the view while somebody enters elsewhere.
         self._region = None if looked_closer and not len(poses) else region

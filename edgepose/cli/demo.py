@@ -1,0 +1,159 @@
+"""`edgepose demo`: poses arriving at a subscriber, with nothing configured."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from edgepose.cli._options import debug_of, model_option, set_up_logging
+from edgepose.config import Config, load_config
+from edgepose.errors import SourceError
+from edgepose.launch import launch
+
+LOCAL_BROKER: Final = ("127.0.0.1", 1883)
+POSES_EVERY_S: Final = 0.5
+"""A subscriber gets one message a frame; printing all of them would show nothing."""
+
+
+@click.command()
+@click.option("--source", metavar="URI", help="Use this source instead of looking for a camera.")
+@model_option
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="End after so long.")
+@click.pass_context
+def command(
+    context: click.Context, *, source: str | None, model: str | None, seconds: float | None
+) -> None:
+    """Run the daemon on what is there and print what a subscriber receives.
+
+    Takes the first camera it finds, else a bundled photograph in motion; the broker on this machine
+    if there is one, else an embedded one. Ctrl-C ends it.
+    """
+    set_up_logging("warning", debug=debug_of(context))
+    with ExitStack() as stack:
+        url = stack.enter_context(_broker())
+        chosen = source or _find_camera()
+        config = load_config(
+            None, {"cameras.0.source": chosen, "model.name": model, "mqtt.url": url}
+        )
+        _say(f"source: {chosen}")
+        stack.enter_context(_subscriber(config, url))
+        if seconds is not None:
+            stack.enter_context(_end_after(seconds))
+        launch(config, config_file=None)
+    _say("ended")
+
+
+def _say(text: str) -> None:
+    print(f"demo: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _broker() -> Iterator[str]:
+    """Yield the URL of the broker on this machine, or of one of our own."""
+    host, port = LOCAL_BROKER
+    try:
+        socket.create_connection(LOCAL_BROKER, timeout=1.0).close()
+    except OSError:
+        # Late: the embedded broker is an extra, and needed only here.
+        from edgepose.embedded_broker import EmbeddedBroker
+
+        with EmbeddedBroker() as broker:
+            _say(f"broker: embedded, mqtt://{host}:{broker.port} (none answers on port {port})")
+            yield f"mqtt://{host}:{broker.port}"
+        return
+    _say(f"broker: mqtt://{host}:{port}, found on this machine")
+    yield f"mqtt://{host}:{port}"
+
+
+def _find_camera() -> str:
+    """Return the URI of the first camera that delivers a picture, else the synthetic source."""
+    for candidate in _candidates():
+        # Late: only a machine that may have a camera pays for these imports.
+        from edgepose.build import source_opener
+        from edgepose.config import Camera
+
+        try:
+            with source_opener(Camera(source=candidate))() as opened:
+                next(opened.frames())
+        except (SourceError, StopIteration) as error:
+            _say(f"{candidate} is no use: {error}")
+            continue
+        return candidate
+    _say("no camera: showing a bundled photograph in motion instead")
+    return "synthetic:"
+
+
+def _candidates() -> Iterator[str]:
+    if find_spec("picamera2") is not None:
+        yield "picamera:0"
+    for device in sorted(Path("/dev").glob("video[0-9]*")):
+        if os.access(device, os.R_OK | os.W_OK):
+            yield str(device)
+
+
+@contextmanager
+def _subscriber(config: Config, url: str) -> Iterator[None]:
+    """Print what a subscriber of this node receives, a line a message."""
+    import paho.mqtt.client as paho
+
+    printer = _Printer()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+
+    def on_connect(connected: paho.Client, *_: Any) -> None:
+        connected.subscribe(f"{config.mqtt.base_topic}/{config.node_name}/#", qos=1)
+
+    def on_message(_client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        printer.show(message.topic, message.payload)
+
+    client.on_connect = on_connect
+    client.on_message = on_message
+    address = config.mqtt.address
+    client.connect(address.host, address.port)
+    client.loop_start()
+    _say(f"subscribed to {config.mqtt.base_topic}/{config.node_name}/# on {url}; Ctrl-C ends")
+    try:
+        yield
+    finally:
+        # The last words of the daemon are on their way.
+        time.sleep(0.3)
+        client.disconnect()
+        client.loop_stop()
+
+
+class _Printer:
+    """Prints messages to stdout, pose messages at a readable rate."""
+
+    def __init__(self) -> None:
+        self._next_poses_s = 0.0
+
+    def show(self, topic: str, payload: bytes) -> None:
+        """Print one message on a line, cut to the terminal's width."""
+        if topic.endswith("/poses"):
+            now_s = time.monotonic()
+            if now_s < self._next_poses_s:
+                return
+            self._next_poses_s = now_s + POSES_EVERY_S
+        line = f"{topic} {payload.decode(errors='replace')}"
+        width = shutil.get_terminal_size((400, 24)).columns
+        print(line if len(line) <= width else f"{line[: width - 1]}…", flush=True)
+
+
+@contextmanager
+def _end_after(seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,51 @@
+"""`edgepose run`: the daemon in the foreground."""
+
+from pathlib import Path
+
+import click
+
+from edgepose.cli._options import (
+    accelerator_option,
+    config_option,
+    debug_of,
+    model_option,
+    set_up_logging,
+)
+from edgepose.config import find_config_file, load_config
+from edgepose.launch import launch
+
+
+@click.command()
+@config_option
+@click.option(
+    "--source",
+    metavar="URI",
+    help="picamera:0, /dev/video0, rtsp://..., synthetic:, a picture, video or folder.",
+)
+@model_option
+@accelerator_option
+@click.option("--mqtt", metavar="URL", help="mqtt://[user@]host:port of the broker.")
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    config_path: Path | None,
+    source: str | None,
+    model: str | None,
+    accelerator: str | None,
+    mqtt: str | None,
+) -> None:
+    """Run the daemon in the foreground until SIGTERM, SIGINT or the end of every file.
+
+    Flags win over the configuration file.
+    """
+    overrides: dict[str, object] = {
+        "cameras.0.source": source,
+        "model.name": model,
+        "accelerator": accelerator,
+        "mqtt.url": mqtt,
+    }
+    path = find_config_file(config_path)
+    config = load_config(path, overrides)
+    set_up_logging(config.log.level, debug=debug_of(context))
+    launch(config, config_file=path)
