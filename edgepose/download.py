@@ -109,14 +109,11 @@ def _is_right(path: Path, entry: ModelEntry) -> bool:
 
 def _local_folder(origin: str) -> Path | None:
     """Return the folder an origin names; None for a URL."""
-    scheme = urllib.parse.urlsplit(origin).scheme
-    if scheme in ("http", "https"):
+    parts = urllib.parse.urlsplit(origin)
+    if parts.scheme in ("http", "https"):
         return None
-    path = (
-        Path(urllib.parse.unquote(urllib.parse.urlsplit(origin).path))
-        if (scheme == "file")
-        else Path(origin).expanduser()
-    )
+    plain = urllib.parse.unquote(parts.path) if parts.scheme == "file" else origin
+    path = Path(plain).expanduser()
     if path.is_dir():
         return path
     raise UsageError(

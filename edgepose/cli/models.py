@@ -42,22 +42,24 @@ def command() -> None:
 @command.command("list")
 @format_option
 def list_models(*, output_format: str) -> None:
-    """Print the models known by name, and whether each one is here."""
+    """Print the models known by name, and whether each one is here.
+
+    Where the status is not `here` it is the command that gets the model: pull or build.
+    """
     registry = default_registry()
     rows = [_described(entry, registry) for entry in registry.entries.values()]
     if output_format == "json":
         _print_json(rows)
         return
     _print_table(
-        ("name", "input", "precision", "runs on", "MB", "status"),
+        ("name", "input", "runs on", "MB", "status"),
         [
             (
                 row["name"],
                 "x".join(map(str, row["input_size_wh"])),
-                row["precision"],
                 row["accelerator"],
                 "?" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
-                "here" if row["path"] else row["get"].removeprefix("edgepose models "),
+                "here" if row["path"] else row["get"].split()[2],
             )
             for row in rows
         ],
@@ -268,10 +270,14 @@ def _print_json(data: object) -> None:
 def _print_table(columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
     """Print a table: drawn on a terminal, in plain aligned columns for everything else."""
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.box import SIMPLE
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*(columns or ("", "")), show_header=columns is not None)
+        table = Table(show_header=columns is not None, box=SIMPLE)
+        for index, title in enumerate(columns or ("", "")):
+            # What people copy from a table must be whole.
+            table.add_column(title, no_wrap=not index, overflow="fold")
         for row in rows:
             table.add_row(*map(_literal, row))
         Console().print(table)

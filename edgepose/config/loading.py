@@ -75,9 +75,10 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        known = {mistake.key for mistake in mistakes}
+        # A value with an unknown tag is wrong already, whatever type it would have had.
+        known = {(mistake.key, mistake.place) for mistake in mistakes}
         found = [_mistake(details) for details in error.errors(include_url=False)]
-        mistakes += [mistake for mistake in found if mistake.key not in known]
+        mistakes += [m for m in found if (m.key, document.line(m.key)) not in known]
     mistakes += _unusable_names(tree, mistakes)
     if mistakes or config is None:
         raise ConfigError(_report(mistakes, path, document, flags))

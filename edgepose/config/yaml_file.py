@@ -2,8 +2,8 @@
 
 The file is read event by event instead of through PyYAML's constructors: this finds duplicate
 keys, keeps the line of every key, never follows aliases into themselves or expands them, and needs
-no recursion, so no file can exhaust the stack. Plain words are understood as YAML 1.2 has them:
-only `true` and `false` are booleans, so `off` stays a word and a camera may be named `no`.
+no recursion, so no file can exhaust the stack. Of plain words only `true` and `false` are booleans,
+as in YAML 1.2, so `off` stays a word and a camera may be named `no`.
 """
 
 import re
@@ -30,9 +30,9 @@ _WORDS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,16}")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
-    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 
@@ -297,11 +297,15 @@ class _Reader:
 
 
 def plain(text: str) -> Scalar:
-    """Return what an unquoted YAML 1.2 word means."""
+    """Return what an unquoted word means.
+
+    Numbers are what both YAML 1.1 and 1.2 take for one and the same number: `010`, `1:30` and `1e3`
+    are texts.
+    """
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        return int(text)
     if _FLOAT.fullmatch(text):
         return float(text if text[-1] in "0123456789." else text.replace(".", ""))
     return text

@@ -1,0 +1,287 @@
+"""The daemon as its subscribers see it: a real process, a real broker, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgepose import messages
+from edgepose.skeleton import EDGES, KEYPOINT_NAMES
+from tests.mosquitto import Listener, Mosquitto, free_port, wait_for
+
+NODE = "edgepose/testnode"
+CAMERA = f"{NODE}/main"
+RETAINED = {
+    f"{NODE}/availability": b"online",
+    f"{CAMERA}/status": b"online",
+    f"{CAMERA}/enabled": b"ON",
+    f"{CAMERA}/presence": b"ON",
+    f"{CAMERA}/count": b"1",
+}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    tmp_path.chmod(0o755)
+    with Mosquitto(folder) as running:
+        yield running
+
+
+class Daemon:
+    """`edgepose run` with a configuration of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, config: str = "") -> None:
+        self._folder = folder
+        path = folder / "config.yaml"
+        path.write_text(
+            f"node: testnode\nstate_directory: {folder / 'state'}\nstats_interval_s: 1\n{config}"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgepose", "run", "-c", str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
+        )
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Send a signal and return exit code, stdout and stderr."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str, str]:
+        """Wait for the end and return exit code, stdout and stderr."""
+        stdout, stderr = self.process.communicate(timeout=30)
+        return self.process.returncode, stdout, stderr
+
+
+@contextmanager
+def running(
+    folder: Path, broker: Mosquitto, source: str = "synthetic:", config: str = ""
+) -> Iterator[Daemon]:
+    daemon = Daemon(folder, "--source", source, "--mqtt", broker.url, config=config)
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.end(signal.SIGKILL)
+
+
+def last(listener: Listener, topic: str) -> bytes | None:
+    payloads = listener.payloads(topic)
+    return payloads[-1] if payloads else None
+
+
+def wait_for_last(listener: Listener, topic: str, payload: bytes) -> None:
+    wait_for(lambda: last(listener, topic) == payload, f"{topic} to become {payload!r}")
+
+
+def test_everything_a_subscriber_is_promised(tmp_path: Path, broker: Mosquitto) -> None:
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        for topic, payload in RETAINED.items():
+            wait_for_last(listener, topic, payload)
+        listener.wait_for(f"{NODE}/stats")
+        wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > 10, "ten poses")
+        with broker.listener() as newcomer:
+            for topic, payload in RETAINED.items():
+                assert newcomer.wait_for(topic, payload).retain
+            assert f"{CAMERA}/poses" not in [m.topic for m in newcomer.received if m.retain]
+        code, stdout, stderr = daemon.end()
+        wait_for_last(listener, f"{NODE}/availability", b"offline")
+    assert (code, stdout) == (0, "")
+    assert "Traceback" not in stderr
+    assert last(listener, f"{CAMERA}/status") == b"offline"
+    assert last(listener, f"{CAMERA}/presence") == b"OFF"
+    assert last(listener, f"{CAMERA}/count") == b"0"
+
+    info = json.loads(listener.wait_for(f"{NODE}/info").payload)
+    assert info["keypoint_names"] == list(KEYPOINT_NAMES)
+    assert [tuple(edge) for edge in info["skeleton"]] == list(EDGES)
+    assert info["cameras"] == ["main"]
+    assert info["message_schema"]["$defs"]
+
+    poses = [messages.decode(payload) for payload in listener.payloads(f"{CAMERA}/poses")]
+    seen = [message for message in poses if message.poses]
+    assert len(seen) > 10
+    assert poses[-1].poses == []
+    sequences = [message.sequence for message in seen]
+    assert sequences == sorted(set(sequences))
+    one = seen[5]
+    assert (one.schema, one.node, one.camera) == (1, "testnode", "main")
+    assert (one.frame.width, one.frame.height) == (640, 480)
+    assert one.captured_at <= one.published_at
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+    assert re.fullmatch(stamp, one.captured_at)
+    assert re.fullmatch(stamp, one.published_at)
+    assert len({pose.id for message in seen for pose in message.poses}) == 1
+
+    stats = json.loads(listener.payloads(f"{NODE}/stats")[-1])
+    stages = stats["cameras"]["main"]["stages_ms"]
+    assert set(stages) == {
+        *("preprocess", "invoke", "decode", "track", "smooth", "publish", "total")
+    }
+    assert stages["invoke"]["p50"] <= stages["invoke"]["p99"]
+    assert stats["cameras"]["main"]["fps"] > 1
+    assert stats["memory_mb"] > 10
+    assert stats["mqtt"]["connected"] is True
+
+
+def test_a_clip_runs_to_its_end_and_says_goodbye(tmp_path: Path, broker: Mosquitto) -> None:
+    clip = make_clip(tmp_path / "clip with spaces.mp4", frames=20)
+    with broker.listener() as listener, running(tmp_path, broker, str(clip)) as daemon:
+        code, _, stderr = daemon.wait()
+        assert code == 0, stderr
+        wait_for_last(listener, f"{NODE}/availability", b"offline")
+        assert len(listener.payloads(f"{CAMERA}/poses")) >= 18
+
+
+def test_the_privacy_switch_closes_the_camera_and_outlives_a_restart(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    with broker.listener() as listener:
+        with running(tmp_path, broker) as daemon:
+            wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+            broker.say(f"{CAMERA}/enabled/set", b"OFF")
+            for topic, payload in (
+                (f"{CAMERA}/enabled", b"OFF"),
+                (f"{CAMERA}/status", b"offline"),
+                (f"{CAMERA}/presence", b"OFF"),
+            ):
+                wait_for_last(listener, topic, payload)
+            assert messages.decode(listener.payloads(f"{CAMERA}/poses")[-1]).poses == []
+            assert daemon.end()[0] == 0
+        count = len(listener.payloads(f"{CAMERA}/poses"))
+        with running(tmp_path, broker):
+            wait_for_last(listener, f"{NODE}/availability", b"online")
+            for nonsense in (b"", b"on", b'{"state": "ON"}', b"\xff\xfe", b"ON" * 10_000):
+                broker.say(f"{CAMERA}/enabled/set", nonsense)
+            assert last(listener, f"{CAMERA}/enabled") == b"OFF"
+            assert len(listener.payloads(f"{CAMERA}/poses")) == count
+            broker.say(f"{CAMERA}/enabled/set", b"ON")
+            wait_for_last(listener, f"{CAMERA}/enabled", b"ON")
+            wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 3, "poses again")
+
+
+def test_a_broker_that_dies_and_comes_back_hears_everything_again(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    with running(tmp_path, broker) as daemon:
+        with broker.listener() as listener:
+            wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+        broker.kill()
+        broker.start()
+        with broker.listener() as listener:
+            for topic, payload in RETAINED.items():
+                wait_for_last(listener, topic, payload)
+            listener.wait_for(f"{NODE}/info")
+            listener.wait_for(f"{CAMERA}/poses")
+        code, _, stderr = daemon.end(signal.SIGINT)
+    assert code == 0
+    assert "Traceback" not in stderr
+
+
+def test_a_killed_daemon_leaves_its_will(tmp_path: Path, broker: Mosquitto) -> None:
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        wait_for_last(listener, f"{NODE}/availability", b"online")
+        daemon.end(signal.SIGKILL)
+        wait_for_last(listener, f"{NODE}/availability", b"offline")
+
+
+def test_ndjson_on_stdout_needs_no_broker(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=12)
+    daemon = Daemon(
+        tmp_path,
+        "--source",
+        str(clip),
+        config="mqtt:\n  enabled: false\noutput:\n  ndjson: true\n",
+    )
+    code, stdout, stderr = daemon.wait()
+    assert code == 0, stderr
+    lines = [messages.decode(line) for line in stdout.splitlines()]
+    assert len(lines) >= 10
+    # The first frame is only glanced at, and the last message says that the poses are gone.
+    assert all(line.poses for line in lines[:-1])
+    assert lines[-1].poses == []
+
+
+def test_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
+    config = (
+        "cameras:\n"
+        "  - {name: door, source: 'synthetic:?fps=10'}\n"
+        "  - {name: yard, source: 'synthetic:?width=320&height=240&fps=10&mirror=1'}\n"
+    )
+    path = Daemon(tmp_path, "--mqtt", broker.url, config=config)
+    try:
+        with broker.listener() as listener:
+            for camera in ("door", "yard"):
+                wait_for_last(listener, f"{NODE}/{camera}/presence", b"ON")
+                listener.wait_for(f"{NODE}/{camera}/poses")
+            door = messages.decode(listener.payloads(f"{NODE}/door/poses")[-1])
+            yard = messages.decode(listener.payloads(f"{NODE}/yard/poses")[-1])
+        assert (yard.frame.width, door.frame.width) == (320, 640)
+        # The astronaut's left shoulder is on the right of the picture, and in a mirror on the left.
+        left_door, left_yard = door.poses[0].keypoints[5], yard.poses[0].keypoints[5]
+        right_door, right_yard = door.poses[0].keypoints[6], yard.poses[0].keypoints[6]
+        assert left_door is not None
+        assert right_door is not None
+        assert left_yard is not None
+        assert right_yard is not None
+        assert left_door[0] > right_door[0]
+        assert left_yard[0] < right_yard[0]
+    finally:
+        assert path.end()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["--source", "missing.mp4"], "missing.mp4: no such file", 1),
+        (["--source", "/dev/video99"], "/dev/video99: no such camera", 1),
+        (["--source", "synthetix:"], "did you mean 'synthetic'", 2),
+        (["--source", "synthetic:?lop=1"], "did you mean 'loop'", 2),
+        (["--source", "synthetic:", "--model", "movenet-litning-int8"], "did you mean", 2),
+        (["--source", "synthetic:", "--accelerator", "edgetpu"], "edgetpu", 1),
+        (["--mqtt", "http://somewhere"], "mqtt://", 2),
+        (["--speed"], "No such option", 2),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(
+    tmp_path: Path, broker: Mosquitto, arguments: list[str], says: str, code: int
+) -> None:
+    given = [] if "--mqtt" in arguments else ["--mqtt", broker.url]
+    ended, stdout, stderr = Daemon(tmp_path, *arguments, *given).wait()
+    complaints = [line for line in stderr.splitlines() if line.startswith("edgepose: ")]
+    assert ended == code, stderr
+    assert stdout == ""
+    assert says in complaints[-1]
+    assert "Traceback" not in stderr
+
+
+def test_a_port_that_refuses_is_said_and_ends(tmp_path: Path) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    code, _, stderr = Daemon(tmp_path, "--source", "synthetic:", "--mqtt", url).wait()
+    assert code == 1
+    assert "refuses" in stderr.splitlines()[-1]
+
+
+def make_clip(path: Path, *, frames: int) -> Path:
+    """Write a clip of the synthetic source."""
+    import cv2
+
+    from edgepose.sources.synthetic import SyntheticSource
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (640, 480))
+    with SyntheticSource(frame_count=frames, realtime=False) as source:
+        for frame in source.frames():
+            writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path

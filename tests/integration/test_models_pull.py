@@ -1,0 +1,490 @@
+"""`edgepose models pull` against a real HTTP server that serves what networks serve."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgepose import download
+from edgepose.cli.main import run_command
+from edgepose.download import Limits, pull
+from edgepose.errors import ModelFileError, ModelHashError, UsageError
+from edgepose.weights import ModelEntry, add_to_list, git_blob_sha1
+
+CONTENT = b"\x1c\0\0\0TFL3" + os.urandom(300_000)
+FILE = "tiny.tflite"
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request with the next of `answers`, the last one again and again."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[Answer] = [whole]
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
+        self.release = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.ranges.append(self.headers["Range"])
+        self.server.paths.append(self.path)
+        answers = self.server.answers
+        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def send(
+    handler: BaseHTTPRequestHandler,
+    body: bytes,
+    *,
+    status: int = 200,
+    length: int | None = None,
+    **headers: str,
+) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+    handler.close_connection = True
+
+
+def ranged(content: bytes, most: int | None = None) -> Answer:
+    """Serve a file as good servers do, cutting the connection after `most` bytes."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.headers["Range"]
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if asked and start >= len(content):
+            send(handler, b"", status=416)
+            return
+        rest = content[start:]
+        part = rest if most is None else rest[:most]
+        if asked:
+            where = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            send(handler, part, status=206, length=len(rest), Content_Range=where)
+        else:
+            send(handler, part, length=len(rest))
+
+    return answer
+
+
+whole = ranged(CONTENT)
+
+
+def without_ranges(handler: BaseHTTPRequestHandler) -> None:
+    send(handler, CONTENT)
+
+
+def silent_after(count: int) -> Answer:
+    """Send some bytes and then nothing, with the connection open, until the test ends."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:count])
+        handler.wfile.flush()
+        assert isinstance(handler.server, Server)
+        handler.server.release.wait(60)
+
+    return answer
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, name="http-server", daemon=True)
+        thread.start()
+        yield running
+        running.release.set()
+        running.shutdown()
+        thread.join(10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "models"
+
+
+def entry_of(server: Server | None, **changes: object) -> ModelEntry:
+    entry = ModelEntry(
+        name="tiny",
+        kind="movenet_single",
+        file=FILE,
+        input_size_wh=(192, 192),
+        input_dtype="uint8",
+        precision="int8",
+        source="a test",
+        licence="Apache-2.0",
+        made_by="a test",
+        bytes=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        urls=() if server is None else (f"{server.url}/a/{FILE}?lite-format=tflite",),
+    )
+    return msgspec.structs.replace(entry, **changes)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def part_of(folder: Path, content: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{FILE}.part"
+    path.write_bytes(content)
+    return path
+
+
+# --- good servers
+
+
+def test_a_good_file_arrives_whole_and_is_fetched_once(server: Server, folder: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = pull(entry_of(server), folder, progress=lambda *now: seen.append(now))
+    assert path.read_bytes() == CONTENT
+    assert names(folder) == [FILE]
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert seen[0] == (0, len(CONTENT))
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    pull(entry_of(server), folder)
+    assert server.paths == [f"/a/{FILE}?lite-format=tflite"]
+
+
+def test_a_redirect_is_followed(server: Server, folder: Path) -> None:
+    server.answers = [lambda h: send(h, b"", status=302, Location="/elsewhere"), whole]
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+    assert server.paths[-1] == "/elsewhere"
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(server: Server, folder: Path) -> None:
+    server.answers = [ranged(CONTENT, 100_000), ranged(CONTENT, 100_000), whole]
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_the_next_run_goes_on_where_the_last_one_stopped(server: Server, folder: Path) -> None:
+    part_of(folder, CONTENT[:123_456])
+    seen: list[int] = []
+    pull(entry_of(server), folder, progress=lambda done, _total: seen.append(done))
+    assert server.ranges == ["bytes=123456-"]
+    assert seen[0] == 123_456
+    assert (folder / FILE).read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_anew(server: Server, folder: Path) -> None:
+    part_of(folder, b"y" * 200_000)
+    server.answers = [without_ranges]
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+
+
+def test_a_whole_part_file_needs_no_network(folder: Path) -> None:
+    part_of(folder, CONTENT)
+    entry = entry_of(None, urls=("http://127.0.0.1:9/x",))
+    assert pull(entry, folder).read_bytes() == CONTENT
+    assert names(folder) == [FILE]
+
+
+def test_an_overlong_part_file_is_thrown_away(server: Server, folder: Path) -> None:
+    part_of(folder, CONTENT + b"more")
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+    assert server.ranges == [None]
+
+
+def test_a_damaged_file_in_its_place_is_replaced(server: Server, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(CONTENT[:-1] + b"\0\0"[:1])
+    (folder / FILE).write_bytes(b"z" * len(CONTENT))
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+
+
+def test_a_file_known_by_its_git_blob_id(server: Server, folder: Path, tmp_path: Path) -> None:
+    same = tmp_path / "same"
+    same.write_bytes(CONTENT)
+    entry = entry_of(server, bytes=None, sha256=None, git_blob_sha1=git_blob_sha1(same))
+    part_of(folder, CONTENT)
+    assert pull(entry, folder).read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT)}-"], "answered by 416: it is whole already"
+    server.answers = [ranged(CONTENT[:-1] + b"!")]
+    with pytest.raises(ModelHashError, match="git blob id"):
+        pull(entry, tmp_path / "other")
+    assert names(tmp_path / "other") == []
+
+
+# --- bad servers
+
+
+def test_a_wrong_file_is_deleted_and_told(server: Server, folder: Path) -> None:
+    server.answers = [ranged(b"x" * len(CONTENT))]
+    with pytest.raises(ModelHashError, match="wrong file, deleted") as caught:
+        pull(entry_of(server), folder)
+    assert hashlib.sha256(CONTENT).hexdigest() in str(caught.value)
+    assert names(folder) == []
+
+
+def test_damage_from_an_earlier_run_is_gone_after_one_failure(server: Server, folder: Path) -> None:
+    part_of(folder, b"y" * 1000)
+    with pytest.raises(ModelHashError):
+        pull(entry_of(server), folder)
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+
+
+def test_the_second_address_is_tried_after_a_wrong_file(server: Server, folder: Path) -> None:
+    server.answers = [ranged(b"x" * len(CONTENT)), whole]
+    urls = (f"{server.url}/wrong", f"{server.url}/right")
+    assert pull(entry_of(server, urls=urls), folder).read_bytes() == CONTENT
+    assert server.paths == ["/wrong", "/right"]
+    assert server.ranges == [None, None]
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_fetched(
+    server: Server, folder: Path
+) -> None:
+    page = b"<html>please log in</html>"
+    server.answers = [lambda h: send(h, page, Content_Type="text/html; charset=utf-8")]
+    with pytest.raises(ModelFileError, match="the server has 26, a web page"):
+        pull(entry_of(server), folder)
+    assert names(folder) == []
+
+
+def test_an_endless_file_is_cut_off(server: Server, folder: Path) -> None:
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(CONTENT + b"x" * 500_000)
+        handler.close_connection = True
+
+    server.answers = [endless]
+    with pytest.raises(ModelFileError, match="the server sent more"):
+        pull(entry_of(server), folder)
+    assert names(folder) == []
+
+
+def test_a_truncated_file_is_kept_for_the_next_run(server: Server, folder: Path) -> None:
+    server.answers = [ranged(CONTENT, 1000), ranged(CONTENT, 0)]
+    with pytest.raises(ModelFileError, match="the 1,000 bytes that came are kept"):
+        pull(entry_of(server), folder)
+    assert names(folder) == [f"{FILE}.part"]
+    server.answers = [whole]
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1000-"
+
+
+def test_a_file_that_is_truncated_for_good_is_refused(server: Server, folder: Path) -> None:
+    server.answers = [ranged(CONTENT[:1000])]
+    with pytest.raises(ModelFileError, match="the server has 1,000"):
+        pull(entry_of(server), folder)
+    assert names(folder) == []
+
+
+def test_a_silent_server_is_given_up(server: Server, folder: Path) -> None:
+    server.answers = [silent_after(5000)]
+    with pytest.raises(ModelFileError, match="no answer in time"):
+        pull(entry_of(server), folder, limits=Limits(timeout_s=0.3))
+    assert (folder / f"{FILE}.part").read_bytes() == CONTENT[:5000]
+
+
+def test_a_trickling_server_is_given_up(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then never meets the socket's time-out, and would take years."""
+    monkeypatch.setattr(download, "_CHUNK_BYTES", 16)
+    clock = iter(range(0, 10**9, 20))
+    limits = Limits(timeout_s=30, clock=lambda: float(next(clock)))
+    with pytest.raises(ModelFileError, match=r"only \d+ bytes came in 30 s"):
+        pull(entry_of(server), folder, limits=limits)
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_refusal_is_told_with_its_number(server: Server, folder: Path, status: int) -> None:
+    server.answers = [lambda h: send(h, b"", status=status)]
+    with pytest.raises(ModelFileError, match=f"the server answered {status}"):
+        pull(entry_of(server), folder)
+    assert names(folder) == []
+
+
+def test_a_server_that_speaks_nonsense(server: Server, folder: Path) -> None:
+    def nonsense(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"\0\1\2 nonsense\r\n\r\n")
+        handler.close_connection = True
+
+    server.answers = [nonsense]
+    with pytest.raises(ModelFileError, match="could not be fetched"):
+        pull(entry_of(server), folder)
+
+
+# --- no network
+
+
+def test_offline_says_what_to_copy_where(folder: Path) -> None:
+    entry = entry_of(None, urls=("http://127.0.0.1:9/there.tflite",))
+    with pytest.raises(ModelFileError) as caught:
+        pull(entry, folder)
+    text = str(caught.value)
+    assert "cannot be reached: Connection refused" in text
+    assert "download http://127.0.0.1:9/there.tflite on another computer and copy it to " in text
+    assert f"{folder / FILE} (sha256 {entry.sha256})" in text
+    assert "`edgepose models pull tiny --from FOLDER`" in text
+
+
+def test_a_folder_stands_in_for_the_network(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(CONTENT)
+    assert pull(entry_of(None), folder, origin=str(tmp_path)).read_bytes() == CONTENT
+    assert names(folder) == [FILE]
+
+
+def test_a_wrong_file_in_a_folder_is_refused_and_left_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(CONTENT[:-1] + b"\0")
+    (tmp_path / FILE).write_bytes(CONTENT[:8] + b"x" * (len(CONTENT) - 8))
+    with pytest.raises(ModelHashError, match="damaged or another file"):
+        pull(entry_of(None), folder, origin=str(tmp_path))
+    assert (tmp_path / FILE).exists()
+    assert names(folder) == []
+
+
+def test_a_folder_without_the_file(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=f"there is no {FILE} in it"):
+        pull(entry_of(None), folder, origin=str(tmp_path))
+
+
+def test_a_mirror_serves_the_plain_file_name(server: Server, folder: Path) -> None:
+    pull(entry_of(None), folder, origin=f"{server.url}/mirror/")
+    assert server.paths == [f"/mirror/{FILE}"]
+
+
+@pytest.mark.parametrize("origin", ["ftp://host/x", "nowhere/at/all", "file:///no/such/folder"])
+def test_an_origin_that_is_neither(folder: Path, origin: str) -> None:
+    with pytest.raises(UsageError, match="a folder or an http"):
+        pull(entry_of(None), folder, origin=origin)
+
+
+def test_a_model_that_nobody_publishes(folder: Path) -> None:
+    with pytest.raises(ModelFileError, match="`edgepose models build tiny`"):
+        pull(entry_of(None), folder)
+
+
+# --- the folder
+
+
+def test_two_at_once_do_not_mix(server: Server, folder: Path) -> None:
+    server.answers = [silent_after(5000)]
+
+    def pull_slowly() -> None:
+        with pytest.raises(ModelFileError):
+            pull(entry_of(server), folder, limits=Limits(timeout_s=5))
+
+    first = threading.Thread(target=pull_slowly, name="first-pull")
+    first.start()
+    part = folder / f"{FILE}.part"
+    while not (part.exists() and part.stat().st_size):
+        assert first.is_alive()
+    with pytest.raises(ModelFileError, match="another edgepose is fetching"):
+        pull(entry_of(server), folder)
+    server.release.set()
+    first.join(30)
+    assert not first.is_alive()
+
+
+def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelFileError, match="models cannot be stored there"):
+        pull(entry_of(server), tmp_path / "file" / "models")
+
+
+# --- the command
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = run_command(words)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(folder))
+    monkeypatch.delenv("EDGEPOSE_MODELS_FROM", raising=False)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_pull_prints_the_path_and_verify_agrees(
+    server: Server, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_to_list(home, entry_of(server))
+    assert run(capsys, "models", "pull", "tiny") == (0, f"{home / FILE}\n", "")
+    code, out, _ = run(capsys, "models", "verify", "tiny")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["tiny", "ok", str(home / FILE)]
+    (home / FILE).write_bytes(b"x" * len(CONTENT))
+    code, out, err = run(capsys, "models", "verify", "tiny")
+    assert code == 1
+    assert out.splitlines()[1].split() == ["tiny", "bad", str(home / FILE)]
+    assert err.startswith(f"edgepose: {home / FILE}: ")
+
+
+def test_pull_from_a_folder_by_flag_and_by_environment(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (stick / FILE).write_bytes(CONTENT)
+    add_to_list(home, entry_of(None, urls=("http://127.0.0.1:9/x",)))
+    assert run(capsys, "models", "pull", "tiny", "--from", str(stick))[0] == 0
+    (home / FILE).unlink()
+    monkeypatch.setenv("EDGEPOSE_MODELS_FROM", str(stick))
+    assert run(capsys, "models", "pull", "tiny")[0] == 0
+    assert (home / FILE).read_bytes() == CONTENT
+
+
+def test_one_failure_does_not_keep_the_others(
+    server: Server, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_to_list(
+        home, entry_of(None, name="gone", file="gone.tflite", urls=("http://127.0.0.1:9/",))
+    )
+    add_to_list(home, entry_of(server))
+    code, out, err = run(capsys, "models", "pull", "gone", "tiny")
+    assert (code, out) == (1, f"{home / FILE}\n")
+    assert err.startswith("edgepose: gone could not be fetched")
+    assert "Traceback" not in err
+
+
+def test_wrong_usage_ends_with_2(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in (
+        (("pull",), "expected the name of a model"),
+        (("pull", "movenet-lightnin-int8"), "did you mean"),
+        (("info", "nothing"), "there is no model"),
+        (("verify", "nothing"), "there is no model"),
+        (("pull", "movenet-lightning-int8-edgetpu", "--from", "ftp://x"), "a folder or an http"),
+    ):
+        code, out, err = run(capsys, "models", *words)
+        assert (code, out) == (2, "")
+        assert text in err
+        assert len(err.splitlines()) == 1

@@ -1,0 +1,153 @@
+"""`edgepose config` and `edgepose models` as their users see them: stdout, stderr, exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgepose.cli.main import run_command
+from edgepose.config import Config, load_config
+from edgepose.config.manual import manual_path, manual_text
+
+
+@pytest.fixture(autouse=True)
+def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
+    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = run_command(words)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_check_of_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(manual_path())
+    assert run(capsys, "config", "check", "-c", path) == (0, "", f"{path}: no mistakes\n")
+
+
+def test_check_of_a_bad_file_lists_all_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("acelerator: cpu\nlog: {level: loud}\n")
+    code, out, err = run(capsys, "config", "check", "-c", str(path))
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"edgepose: 2 mistakes in {path}:",
+        f"  {path}:1: acelerator: unknown key; did you mean 'accelerator'?",
+        f"  {path}:2: log.level: expected debug, info, warning or error, got 'loud'",
+    ]
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_a_missing_file_ends_with_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "config", command, "-c", "/does/not/exist.yaml")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "No such file" in err
+
+
+def test_which_file_is_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "config", "check")[2] == "built-in defaults: no mistakes\n"
+    (tmp_path / "etc.yaml").write_text("node: machine\n")
+    _, out, err = run(capsys, "config", "show")
+    assert (yaml.safe_load(out)["node"], err) == ("machine", f"# {tmp_path / 'etc.yaml'}\n")
+    own = tmp_path / "config-home" / "edgepose" / "config.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("node: mine\n")
+    assert yaml.safe_load(run(capsys, "config", "show")[1])["node"] == "mine"
+
+
+def test_show_fills_in_what_follows_and_masks_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "node: gym\n"
+        "cameras: [{source: 'rtsp://u:hunter2@cam/1'}]\n"
+        "mqtt: {url: 'mqtt://me@broker', password: hunter2}\n"
+        "smoothing: {preset: off}\n"
+    )
+    for words, read in (((), yaml.safe_load), (("--format", "json"), json.loads)):
+        code, out, _ = run(capsys, "config", "show", "-c", str(path), *words)
+        assert code == 0
+        assert "hunter2" not in out
+        shown = read(out)
+        assert shown["cameras"][0]["source"] == "rtsp://u:********@cam/1"
+        assert shown["mqtt"]["client_id"] == "edgepose-gym"
+        assert shown["mqtt"]["username"] == "me"
+        assert shown["smoothing"]["preset"] == "off"
+        assert shown["presence"] == Config().presence.model_dump()
+
+
+def test_what_show_prints_is_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "shown.yaml"
+    path.write_text(run(capsys, "config", "show")[1])
+    again = load_config(path)
+    assert again.model == Config().model
+    assert again.node == Config().node_name
+
+
+def test_sample_is_the_manual(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "config", "sample") == (0, manual_text(), "")
+
+
+def test_schema_is_json_and_knows_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "config", "schema")
+    assert (code, err) == (0, "")
+    assert set(json.loads(out)["properties"]) == set(Config.model_fields)
+
+
+def test_models_list_as_table_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "models", "list")
+    assert (code, err) == (0, "")
+    first, *rows = out.splitlines()
+    assert first.split() == ["name", "input", "runs", "on", "MB", "status"]
+    code, out, _ = run(capsys, "models", "list", "--format", "json")
+    models = json.loads(out)
+    assert [row.split()[0] for row in rows] == [model["name"] for model in models]
+    default = next(model for model in models if model["name"] == Config().model.name)
+    assert default["path"] is not None
+    coral = next(m for m in models if m["name"] == "movenet-lightning-int8-edgetpu")
+    assert (coral["path"], coral["get"]) == (
+        None,
+        "edgepose models pull movenet-lightning-int8-edgetpu",
+    )
+
+
+def test_models_info_by_name_and_by_path(capsys: pytest.CaptureFixture[str]) -> None:
+    name = Config().model.name
+    code, out, _ = run(capsys, "models", "info", name, "--format", "json")
+    by_name = json.loads(out)
+    assert (code, by_name["name"]) == (0, name)
+    code, out, _ = run(capsys, "models", "info", by_name["path"], "--format", "json")
+    by_path = json.loads(out)
+    assert (code, by_path["sha256"], by_path["same_as"]) == (0, by_name["sha256"], [name])
+    assert by_name["sha256"] in run(capsys, "models", "info", name)[1]
+
+
+def test_models_verify_reads_what_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model-home"
+    folder.mkdir()
+    (folder / "mine.tflite").write_bytes(b"x")
+    code, out, err = run(capsys, "models", "verify", "--format", "json")
+    rows = {row["name"]: row["status"] for row in json.loads(out)}
+    assert (code, err) == (0, "")
+    assert rows[Config().model.name] == "ok"
+    assert rows["mine"] == "unlisted"
+    assert "movenet-lightning-int8-edgetpu" not in rows
+
+
+def test_models_verify_of_a_missing_one_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "models", "verify", "movenet-lightning-int8-edgetpu")
+    assert code == 1
+    assert out.splitlines()[1].split() == ["movenet-lightning-int8-edgetpu", "missing"]
+    assert "edgepose models pull movenet-lightning-int8-edgetpu" in err

@@ -1,0 +1,503 @@
+"""The configuration: its manual, its limits, and mistakes that are told all at once."""
+
+import json
+import os
+import socket
+import typing
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from edgepose.config import Config, find_config_file, load_config
+from edgepose.config.loading import _PATHS, SYSTEM_FILE, dotted, value_keys
+from edgepose.config.manual import json_schema, manual_path, manual_text, paragraphs
+from edgepose.config.model import fit_id, masked
+from edgepose.config.yaml_file import parse
+from edgepose.errors import ConfigError
+
+
+def load(tmp_path: Path, text: str, **overrides: object) -> Config:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return load_config(path, {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def mistakes(tmp_path: Path, text: str, **overrides: object) -> list[str]:
+    """Return the lines of the error, without the path."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, **overrides)
+    assert caught.value.exit_code == 2
+    lines = str(caught.value).splitlines()
+    shown = lines if len(lines) == 1 else lines[1:]
+    if len(lines) > 1:
+        assert lines[0] == f"{len(shown)} mistakes in {tmp_path / 'config.yaml'}:"
+    return [line.strip().removeprefix(f"{tmp_path / 'config.yaml'}:") for line in shown]
+
+
+# --- the manual
+
+
+def test_the_manual_equals_the_defaults_value_for_value() -> None:
+    assert load_config(manual_path()) == Config() == load_config()
+
+
+def test_the_manual_has_every_key_and_no_other() -> None:
+    document = parse(manual_text(), manual_path())
+    written = {key for key in document.lines if isinstance(key[-1], str)}
+    known = set(value_keys())
+    sections = {key[:i] for key in known for i in range(1, len(key)) if key[i - 1] != 0}
+    assert written == known | sections
+
+
+def test_every_key_has_a_paragraph_of_its_own() -> None:
+    document = parse(manual_text(), manual_path())
+    texts = paragraphs()
+    for key in document.lines:
+        if isinstance(key[-1], str):
+            assert len(texts.get(key, "").split()) >= 4, dotted(key)
+    described = [text for key, text in texts.items() if isinstance(key[-1], str)]
+    assert len(set(described)) == len(described)
+
+
+def test_every_path_is_resolved() -> None:
+    paths = {
+        dotted(key)
+        for key, field in value_keys().items()
+        if Path in (field.annotation, *typing.get_args(field.annotation))
+        or "Path" in str(field.annotation)
+    }
+    assert paths | {"cameras.0.source", "model.name"} == set(_PATHS)
+    assert "output.record" in paths
+
+
+# --- mistakes
+
+
+def test_all_mistakes_are_told_at_once_with_line_key_and_suggestion(tmp_path: Path) -> None:
+    assert mistakes(
+        tmp_path,
+        "nodee: x\n"
+        "cameras:\n"
+        "  - sorce: picamera:0\n"
+        "    fps: true\n"
+        "    rotation: 91\n"
+        "model:\n"
+        "  name: movenet-lightnin-int8\n"
+        "  crop: maybe\n"
+        "threads: 3\n"
+        "accelerator: edgtpu\n"
+        "inference: {threads: 0}\n"
+        "pose:\n"
+        "  keypoint_threshold: 1.5\n"
+        "  pose_threshold: .nan\n"
+        "mqtt:\n"
+        "  keepalive_s: '5'\n"
+        "accelerator: cpu\n",
+    ) == [
+        "1: nodee: unknown key; did you mean 'node'?",
+        "3: cameras.0.sorce: unknown key; did you mean 'source'?",
+        "4: cameras.0.fps: expected a number, got true",
+        "5: cameras.0.rotation: expected 0, 90, 180 or 270, got 91",
+        (
+            "7: model.name: there is no model named 'movenet-lightnin-int8', and it is no path to "
+            "a .tflite file; did you mean 'movenet-lightning-int8'?"
+        ),
+        "8: model.crop: expected true or false, got 'maybe'",
+        "9: threads: unknown key; did you mean 'inference.threads'?",
+        "10: accelerator: expected auto, cpu or edgetpu, got 'edgtpu'; did you mean 'edgetpu'?",
+        "11: inference.threads: expected auto or a whole number from 1 to 64; got 0",
+        "13: pose.keypoint_threshold: expected at most 1, got 1.5",
+        "14: pose.pose_threshold: expected a finite number, got nan",
+        "16: mqtt.keepalive_s: expected a whole number, got '5'; remove the quotes",
+        "17: accelerator: the key is given twice (first in line 10); keep one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("node: a b\n", "1: node: expected 1 to 64 of the characters"),
+        ("node: 5\n", "1: node: expected a text, got 5; put it in quotes"),
+        ("node: true\n", "1: node: expected a text, got true; put it in quotes"),
+        ("cameras: []\n", "1: cameras: expected at least one camera"),
+        ("cameras: main\n", "1: cameras: expected a list, each entry beginning with `- `"),
+        ("cameras:\n- a\n", "2: cameras.0: expected keys with values (name, source,"),
+        ("cameras:\n- name: a\n- name: a\n", "1: cameras: cameras 0 and 1 (counted from 0)"),
+        ("cameras:\n- width: 640\n", "2: cameras.0: width is set without height"),
+        ("cameras:\n- rotation: false\n", "2: cameras.0.rotation: expected 0, 90, 180 or 270"),
+        ("cameras:\n- source: picmera:0\n", "2: cameras.0.source: picmera:0: no source"),
+        ("cameras:\n- source: ''\n", "2: cameras.0.source: expected a text, got an empty one"),
+        ("cameras:\n- fps: 0\n", "2: cameras.0.fps: expected more than 0, got 0"),
+        ("cameras:\n- fps:\n- fps: [1]\n", "3: cameras.1.fps: expected a number, got a list"),
+        ("model: {input_size: 256}\n", "1: model.input_size: expected width and height"),
+        ("model: {input_size: [256, true]}\n", "1: model.input_size: expected width and"),
+        ("model: {max_poses: 2.0}\n", "1: model.max_poses: expected a whole number, got 2.0"),
+        ("model: {max_poses: 0}\n", "1: model.max_poses: expected at least 1, got 0"),
+        ("model: {max_poses: null}\n", "1: model.max_poses: expected a whole number, got nothing"),
+        ("model: lightning\n", "1: model: expected keys with values (name, kind,"),
+        ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU such as"),
+        ("inference: {threads: true}\n", "1: inference.threads: expected auto or a whole"),
+        ("log: {level: warn}\n", "1: log.level: expected debug, info, warning or error, got"),
+        ("smoothing: {min_cutoff_hz: 0}\n", "1: smoothing.min_cutoff_hz: expected more than 0"),
+        ("smoothing: {preset: true}\n", "1: smoothing.preset: expected off, responsive or steady"),
+        ("<<: {a: 1}\n", "1: <<: merge keys"),
+        ("zzzz: 1\n", "1: zzzz: unknown key; known here: node, cameras,"),
+        ("output: {record: ''}\n", "1: output.record: expected a path, got an empty text"),
+        ("stats_interval_s: 0\n", "1: stats_interval_s: expected at least 1, got 0"),
+        ("mqtt:\n  url: http://h\n", "2: mqtt.url: the broker address 'http://h' does not"),
+        ("mqtt:\n  base_topic: /x\n", "2: mqtt.base_topic: the base topic is one or more"),
+        ("mqtt:\n  protocol: 4\n", "2: mqtt.protocol: expected 5 or 3.1.1, got 4"),
+        ("mqtt:\n  password: x\n", "1: mqtt: a password is set without username"),
+        ("mqtt:\n  tls: {ca_file: a}\n", "1: mqtt: tls is set, but url begins with mqtt://"),
+        ("mqtt:\n  tls: {key_file: a}\n", "2: mqtt.tls: key_file is set without cert_file"),
+        (
+            "mqtt: {url: 'mqtt://a@h', username: b}\n",
+            "1: mqtt: url names the user 'a' and username 'b'",
+        ),
+        (
+            "mqtt: {username: a, password: p, password_file: f}\n",
+            "1: mqtt: password and password_file are both set",
+        ),
+    ],
+)
+def test_one_mistake_is_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
+    found = mistakes(tmp_path, text)
+    assert len(found) == 1
+    assert found[0].startswith(expected)
+
+
+def test_very_many_mistakes_are_cut_short(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "".join(f"k{i}: 1\n" for i in range(1000)))
+    assert len(str(caught.value).splitlines()) == 27
+    assert str(caught.value).endswith("and 975 more")
+
+
+# --- values
+
+
+def test_a_configured_zero_is_not_unset(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "pose: {keypoint_threshold: 0, pose_threshold: 0}\n"
+        "smoothing: {beta: 0}\n"
+        "presence: {on_delay_ms: 0, off_delay_ms: 0}\n"
+        "tracking: {max_age_ms: 0}\n"
+        "model: {nms_radius_px: 0}\n"
+        "cameras: [{rotation: 0}]\n",
+    )
+    assert config.pose.keypoint_threshold == 0
+    assert config.pose.pose_threshold == 0
+    assert config.pose.pose_threshold is not None
+    assert config.smoothing.beta == 0
+    assert config.smoothing.beta is not None
+    assert (config.presence.on_delay_ms, config.presence.off_delay_ms) == (0, 0)
+    assert config.tracking.max_age_ms == 0
+    assert config.model.nms_radius_px == 0
+
+
+@pytest.mark.parametrize("word", ["off", "'off'", "false"])
+def test_off_is_a_preset_however_a_tool_wrote_it(tmp_path: Path, word: str) -> None:
+    assert load(tmp_path, f"smoothing: {{preset: {word}}}\n").smoothing.preset == "off"
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("yes", True), ("on", True), ("no", False), ("off", False)]
+)
+def test_switches_take_the_words_of_older_yaml(tmp_path: Path, word: str, value: bool) -> None:
+    assert load(tmp_path, f"model: {{crop: {word}}}\n").model.crop is value
+
+
+def test_words_that_older_yaml_takes_for_booleans_are_names(tmp_path: Path) -> None:
+    assert load(tmp_path, "node: no\n").node == "no"
+
+
+@pytest.mark.parametrize("word", ["5", "'5'"])
+def test_protocol_five_with_and_without_quotes(tmp_path: Path, word: str) -> None:
+    assert load(tmp_path, f"mqtt: {{protocol: {word}}}\n").mqtt.protocol == "5"
+    assert load(tmp_path, "mqtt: {protocol: 3.1.1}\n").mqtt.protocol == "3.1.1"
+
+
+def test_a_section_with_everything_commented_out_is_its_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, "mqtt:\n#  url: x\ncameras:\nmodel:\n  # nothing\nlog:\n")
+    assert config == Config()
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = Config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.node = "x"
+    with pytest.raises(ValidationError, match="frozen"):
+        config.mqtt.url = "x"
+
+
+# --- paths
+
+
+def test_relative_paths_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        "cameras:\n"
+        "- {name: a, source: clips/a.mp4?loop=1}\n"
+        "- {name: b, source: 'picamera:0'}\n"
+        "- {name: c, source: /dev/video0}\n"
+        "- {name: d, source: 'rtsp://host/path'}\n"
+        "model: {name: my/model.tflite}\n"
+        "mqtt:\n  url: mqtts://h\n  username: u\n  password_file: secret\n"
+        "  tls: {ca_file: ~/ca.pem, cert_file: ../c.pem, key_file: k.pem}\n"
+        "output: {record: out.ndjson}\n"
+        "state_directory: state\n"
+    )
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("etc/config.yaml"))
+    assert [camera.source for camera in config.cameras] == [
+        f"{folder}/clips/a.mp4?loop=1",
+        "picamera:0",
+        "/dev/video0",
+        "rtsp://host/path",
+    ]
+    assert config.model.name == f"{folder}/my/model.tflite"
+    assert config.mqtt.password_file == folder / "secret"
+    assert config.mqtt.tls.ca_file == Path("/home/someone/ca.pem")
+    assert config.mqtt.tls.cert_file == folder / "../c.pem"
+    assert config.output.record == folder / "out.ndjson"
+    assert config.state_path == folder / "state"
+
+
+def test_paths_of_flags_are_relative_to_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    config = load(tmp_path, "node: x\n", cameras__0__source="a.mp4", model__name="m.tflite")
+    assert config.cameras[0].source == f"{folder}/a.mp4"
+    assert config.model.name == f"{folder}/m.tflite"
+
+
+# --- overrides
+
+
+def test_flags_win_and_what_is_around_them_stays(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "cameras:\n- {name: door, source: 'picamera:1', rotation: 90}\n"
+        "model: {name: movenet-lightning-int8, crop: false}\n"
+        "accelerator: auto\n",
+        cameras__0__source="synthetic:",
+        model__name="movenet-thunder-fp16",
+        accelerator="cpu",
+        mqtt__url=None,
+    )
+    camera = config.cameras[0]
+    assert (camera.name, camera.source, camera.rotation) == ("door", "synthetic:", 90)
+    assert (config.model.name, config.model.crop) == ("movenet-thunder-fp16", False)
+    assert config.accelerator == "cpu"
+    assert config.mqtt.url == "mqtt://127.0.0.1:1883"
+
+
+def test_flags_work_without_a_file_and_with_empty_sections(tmp_path: Path) -> None:
+    flags: dict[str, object] = {"cameras.0.source": "synthetic:", "mqtt.url": "mqtt://h:1"}
+    for config in (
+        load_config(None, flags),
+        load(
+            tmp_path,
+            "cameras:\nmqtt:\n",
+            **{key.replace(".", "__"): value for key, value in flags.items()},
+        ),
+    ):
+        assert config.cameras[0].source == "synthetic:"
+        assert config.mqtt.address.port == 1
+
+
+def test_a_false_or_zero_flag_is_a_value() -> None:
+    config = load_config(None, {"model.crop": False, "pose.keypoint_threshold": 0.0})
+    assert config.model.crop is False
+    assert config.pose.keypoint_threshold == 0
+
+
+def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
+    assert mistakes(
+        tmp_path,
+        "nod: 1\n",
+        model__name="movenet-lightning-int9",
+        accelerator="vulkan",
+        mqtt__url="mqtt://h:99999999",
+        cameras__0__source="picmera:0",
+    ) == [
+        "1: nod: unknown key; did you mean 'node'?",
+        "--accelerator: expected auto, cpu or edgetpu, got 'vulkan'",
+        (
+            "--mqtt: the broker address 'mqtt://h:99999999' cannot be read (the port is not a "
+            "number from 1 to 65535): expected mqtt://[user@]host[:port] or mqtts://[user@]host[:port]"
+        ),
+        (
+            "--source: picmera:0: no source is called picmera:; did you mean 'picamera'?; expected "
+            "picamera:0, /dev/video0, rtsp://..., synthetic:, or a picture, video or folder"
+        ),
+        (
+            "--model: there is no model named 'movenet-lightning-int9', and it is no path to a "
+            ".tflite file; did you mean 'movenet-lightning-int8'?"
+        ),
+    ]
+
+
+def test_a_flag_does_not_hide_what_is_wrong_in_the_file(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "mqtt: 5\n", mqtt__url="mqtt://h")[0].startswith(
+        "1: mqtt: expected keys with values"
+    )
+
+
+def test_the_user_of_a_flag_does_not_get_the_password_of_the_file(tmp_path: Path) -> None:
+    file = "mqtt: {url: mqtt://a, username: alice, password: hers}\n"
+    config = load(tmp_path, file, mqtt__url="mqtt://bob@b")
+    assert config.mqtt.user == "bob"
+    assert config.mqtt.password is None
+    same = load(tmp_path, file, mqtt__url="mqtt://alice@b")
+    assert same.mqtt.password is not None
+    assert same.mqtt.password.get_secret_value() == "hers"
+
+
+# --- secrets
+
+
+def test_secrets_are_in_no_text_of_a_configuration(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "mqtt: {username: u, password: hunter2}\n"
+        "cameras: [{source: 'rtsp://me:hunter2@cam:554/s?channel=1&pwd=hunter2'}]\n",
+    )
+    for text in (repr(config), str(config), config.model_dump_json()):
+        assert "hunter2" not in text
+        assert "rtsp://me:********@cam:554/s?channel=1" in text
+    assert "hunter2" in config.cameras[0].source
+    password = config.mqtt.read_password({})
+    assert password is not None
+    assert password.reveal() == "hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtt: {url: 'mqtt://u:hunter2@h'}\n",
+        "mqtt: {url: 'http://u:hunter2@h/x@y'}\n",
+        "mqtt: {password: [hunter2]}\n",
+        "mqtt: {passwort: hunter2}\n",
+        "cameras: [{source: 'rtsp://u:hunter2@h/x?fps=a'}]\n",
+        "cameras: [{source: 'rtps://u:hunter2@h/x'}]\n",
+    ],
+)
+def test_secrets_are_in_no_error(tmp_path: Path, text: str) -> None:
+    (found,) = mistakes(tmp_path, text)
+    assert "hunter2" not in found
+
+
+def test_masking_keeps_what_is_no_secret() -> None:
+    assert masked("picamera:0?fps=5") == "picamera:0?fps=5"
+    assert masked("rtsp://user@host/a") == "rtsp://user@host/a"
+    assert masked("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
+
+
+def test_the_password_comes_from_the_first_place_that_has_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from file\n")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    environment = {
+        "CREDENTIALS_DIRECTORY": str(credentials),
+        "EDGEPOSE_MQTT_PASSWORD": "from variable",
+    }
+
+    def password(text: str) -> str | None:
+        secret = load(tmp_path, text).mqtt.read_password(environment)
+        return None if secret is None else secret.reveal()
+
+    assert password("mqtt: {username: u}\n") == "from variable"
+    (credentials / "mqtt-password").write_text("from credential")
+    assert password("mqtt: {username: u}\n") == "from credential"
+    assert password("mqtt: {username: u, password_file: file}\n") == "from file"
+    assert password("mqtt: {username: u, password: own}\n") == "own"
+    environment.clear()
+    assert password("mqtt: {username: u}\n") is None
+    with pytest.raises(ConfigError, match="gone"):
+        password("mqtt: {username: u, password_file: gone}\n")
+
+
+# --- what follows from the rest
+
+
+@pytest.mark.parametrize(
+    ("host", "node"),
+    [
+        ("raspberrypi", "raspberrypi"),
+        ("gym.local", "gym"),
+        ("küche 1", "k-che-1"),
+        ("äö", "edgepose"),
+    ],
+)
+def test_the_host_name_is_made_to_fit(
+    monkeypatch: pytest.MonkeyPatch, host: str, node: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    config = Config()
+    assert fit_id(host) == config.node_name == node
+    assert config.client_id == f"edgepose-{node}"
+
+
+def test_configured_names_win() -> None:
+    config = Config.model_validate({"node": "n", "mqtt": {"client_id": "c"}})
+    assert (config.node_name, config.client_id) == ("n", "c")
+
+
+def test_the_state_directory_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert Config().state_path == Path("/home/u/.local/state/edgepose")
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert Config().state_path == Path("/x/edgepose")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edgepose:/var/lib/other")
+    assert Config().state_path == Path("/var/lib/edgepose")
+    assert Config.model_validate({"state_directory": "/s"}).state_path == Path("/s")
+
+
+def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    given = Path("given.yaml")
+    assert find_config_file(given) == given
+    system = SYSTEM_FILE if SYSTEM_FILE.is_file() else None
+    assert find_config_file() == system
+    own = tmp_path / "edgepose" / "config.yaml"
+    own.parent.mkdir()
+    own.write_text("node: x\n")
+    assert find_config_file() == own
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("node: x\n")
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load_config(path)
+
+
+# --- the schema
+
+
+def test_the_schema_describes_every_key_with_the_manuals_words() -> None:
+    schema = json_schema()
+    assert schema["additionalProperties"] is False
+    texts = paragraphs()
+    assert schema["properties"]["accelerator"]["description"] == texts["accelerator",]
+    camera = schema["$defs"]["Camera"]["properties"]
+    assert camera["source"]["description"] == texts["cameras", 0, "source"]
+    assert schema["$defs"]["Tls"]["properties"]["insecure"]["description"]
+    for group in (schema, *schema["$defs"].values()):
+        for name, prop in group["properties"].items():
+            assert prop.get("description"), name
+    json.dumps(schema)

@@ -1,0 +1,168 @@
+"""Reading YAML: every wrong file ends in one sentence, never in a traceback or a hang."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepose.config.yaml_file import MAX_BYTES, describe, parse, plain, read
+from edgepose.errors import ConfigError
+
+HERE = Path("config.yaml")
+
+
+def sentence(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        (b"", None, "empty file"),
+        (b" \n\n", None, "empty file"),
+        (b"- a\n- b\n", None, "got a list"),
+        (b"just words\n", None, "only 'just words'"),
+        (b"mqtt:\n\turl: x\n", 2, "tab"),
+        (b"a: 1\nb: c: d\n", 2, "indentation"),
+        (b"a: 1\nb: @x\n", 2, "cannot begin with '@'"),
+        (b"a: 1\nb: 'x\nc: 2\n", 2, "never closed"),
+        (b"a: 1\nb: [1, 2\nc: 3\n", 2, "never closed"),
+        (b"a: *nowhere\n", 1, "*nowhere"),
+        (b"a: &a [*a]\n", 1, "no finished anchor"),
+        (b"a: 1\n---\nb: 2\n", 2, "second one"),
+        (b"? [a]\n: 1\n", 1, "expected a key"),
+        (b"a: &x 1\n*x : 2\n", 2, "expected a key"),
+        (b"a: \x00\n", None, "control character 0x00"),
+        (b"a: 1\nb: \xff\n", 2, "byte 0xFF"),
+        ("a: é".encode("utf-16"), 1, "UTF-8"),
+        (b"a: " + b"[" * 100_000, 1, "levels"),
+        (b"a: " + b"{b: " * 100_000, 1, "levels"),
+        (b"#" * (MAX_BYTES + 1), None, "larger file"),
+    ],
+    ids=lambda value: None if not isinstance(value, str) else value,
+)
+def test_a_wrong_file_is_named_with_its_line(
+    tmp_path: Path, content: bytes, line: int | None, words: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    text = sentence(path)
+    assert text.startswith(f"{path}: " if line is None else f"{path}:{line}: ")
+    assert words in text
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "a pipe or device" in sentence(pipe)
+    assert "a folder" in sentence(tmp_path)
+    assert "No such file" in sentence(tmp_path / "missing.yaml")
+
+
+def test_an_alias_bomb_costs_nothing() -> None:
+    """A hundred levels of ten aliases each would be 10^100 values if they were expanded."""
+    levels = ["a0: &a0 [x]"]
+    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 100)]
+    document = parse("\n".join(levels), HERE)
+    assert len(document.values) == 100
+    assert describe(document.values["a99"]) == "a list"
+
+
+def test_lines_of_keys_and_list_entries() -> None:
+    text = "# first\na: 1\nb:\n  c: x\n  d:\n    - e: 1\n    -\n      f: 2\n"
+    document = parse(text, HERE)
+    assert document.values == {"a": 1, "b": {"c": "x", "d": [{"e": 1}, {"f": 2}]}}
+    assert document.lines == {
+        ("a",): 2,
+        ("b",): 3,
+        ("b", "c"): 4,
+        ("b", "d"): 5,
+        ("b", "d", 0): 6,
+        ("b", "d", 0, "e"): 6,
+        ("b", "d", 1): 8,
+        ("b", "d", 1, "f"): 8,
+    }
+    assert document.line(("b", "d", 1, "missing")) == 8
+
+
+def test_duplicates_and_tags_are_collected_not_fatal() -> None:
+    document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\ne: !secret x\n", HERE)
+    assert document.values == {"a": 1, "b": {"c": 1}, "e": "x"}
+    assert [(m.key, m.place) for m in document.mistakes] == [
+        (("b", "c"), 2),
+        (("a",), 3),
+        (("e",), 4),
+    ]
+    assert "first in line 1" in document.mistakes[1].text
+    assert "!secret" in document.mistakes[2].text
+
+
+def test_only_comments_are_the_defaults() -> None:
+    assert parse("# nothing\n", HERE).values == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("true", True),
+        ("False", False),
+        ("off", "off"),
+        ("no", "no"),
+        ("yes", "yes"),
+        ("0", 0),
+        ("-12", -12),
+        ("010", "010"),
+        ("0o10", "0o10"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("1.5", 1.5),
+        ("1e3", "1e3"),
+        ("1.0e-07", 1e-7),
+        (".5", 0.5),
+        ("-.inf", float("-inf")),
+        ("2026-01-31", "2026-01-31"),
+        ("picamera:0", "picamera:0"),
+        ("9" * 5000, "9" * 5000),
+    ],
+)
+def test_what_plain_words_mean(text: str, value: object) -> None:
+    got = plain(text)
+    assert (got, type(got)) == (value, type(value))
+
+
+def test_quoted_words_stay_text() -> None:
+    document = parse("a: '0'\nb: \"true\"\nc: !!str 5\n", HERE)
+    assert document.values == {"a": "0", "b": "true", "c": "5"}
+    assert not document.mistakes
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, min_size=1))
+@settings(deadline=None)
+def test_what_pyyaml_writes_is_read_back(values: dict[str, object]) -> None:
+    assert parse(yaml.safe_dump(values), HERE).values == values
+
+
+@given(st.binary(max_size=300) | st.text("abc:-[]{}&*!|>'\"%@`#,? \n\t\\0", max_size=80))
+@settings(deadline=None, max_examples=400)
+def test_no_text_ends_in_anything_but_a_config_error(content: bytes | str) -> None:
+    text = content if isinstance(content, str) else content.decode("latin-1")
+    # Any other exception would come through and fail the test.
+    with contextlib.suppress(ConfigError):
+        assert isinstance(parse(text, HERE).values, dict)

@@ -1,0 +1,291 @@
+"""The models known by name: lists, folders, and files that are not what they should be."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
+from edgepose.weights import (
+    MACHINE_FOLDER,
+    ModelEntry,
+    Registry,
+    add_to_list,
+    bundled_folder,
+    check_name,
+    default_registry,
+    git_blob_sha1,
+    read_list,
+    user_folder,
+)
+
+MODELS = Path(__file__).parents[2] / "models"
+CONTENT = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
+
+
+def entry_of(name: str = "tiny", content: bytes = CONTENT, **changes: object) -> ModelEntry:
+    entry = ModelEntry(
+        name=name,
+        kind="movenet_single",
+        file=f"{name}.tflite",
+        input_size_wh=(192, 192),
+        input_dtype="uint8",
+        precision="int8",
+        source="a test",
+        licence="Apache-2.0",
+        made_by="a test",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    return msgspec.structs.replace(entry, **changes)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    return Registry({"tiny": entry_of()}, (tmp_path / "first", tmp_path / "second"))
+
+
+# --- the lists that ship
+
+
+def test_the_official_list_holds_the_published_files() -> None:
+    entries = {entry.name: entry for entry in read_list(MODELS / "official.json")}
+    assert len(entries) == 12
+    assert [n for n, e in entries.items() if e.sha256 is None] == ["movenet-thunder-int8-edgetpu"]
+    for name, entry in entries.items():
+        assert entry.urls, name
+        assert all(url.startswith("https://") for url in entry.urls), name
+        assert (entry.accelerator == "edgetpu") == name.endswith("-edgetpu")
+        assert entry.accelerator == "edgetpu" or name.endswith("-official")
+        assert (entry.accelerator == "edgetpu") == entry.file.endswith("_edgetpu.tflite")
+    lightning = entries["movenet-lightning-int8-edgetpu"]
+    assert (lightning.bytes, lightning.input_size_wh) == (3_087_168, (192, 192))
+
+
+def test_names_and_files_are_unique_over_both_lists() -> None:
+    entries = [*read_list(MODELS / "manifest.json"), *read_list(MODELS / "official.json")]
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert len({entry.file for entry in entries}) == len(entries)
+
+
+def test_the_official_hashes_are_those_of_the_real_files() -> None:
+    folder = MODELS.parents[1] / "shared" / "models"
+    entries = [e for e in read_list(MODELS / "official.json") if (folder / e.file).is_file()]
+    if not entries:
+        pytest.skip("no published model files beside the checkout; they are not shipped")
+    registry = Registry({entry.name: entry for entry in entries}, (folder,))
+    for entry in entries:
+        assert registry.verify(entry) == folder / entry.file
+
+
+def test_bundled_models_are_found_and_right() -> None:
+    folder = bundled_folder()
+    assert folder is not None
+    manifest = read_list(folder / "manifest.json")
+    assert "movenet-lightning-int8" in {entry.name for entry in manifest}
+    registry = Registry({entry.name: entry for entry in manifest}, (folder,))
+    for entry in manifest:
+        if registry.find(entry):
+            registry.verify(entry)
+
+
+# --- names
+
+
+def test_an_unknown_name_is_met_with_the_nearest(registry: Registry) -> None:
+    with pytest.raises(UnknownModelError, match="did you mean 'tiny'") as caught:
+        registry.resolve("tinny")
+    assert caught.value.exit_code == 2
+    with pytest.raises(UnknownModelError, match="known are tiny"):
+        registry.resolve("something-else")
+
+
+def test_configured_names_are_checked_without_files() -> None:
+    check_name("movenet-lightning-int8-edgetpu")
+    check_name("some/where.tflite")
+    with pytest.raises(UnknownModelError, match="did you mean 'movenet-lightning-int8'"):
+        check_name("movenet-lightning-int")
+
+
+# --- files
+
+
+def test_folders_are_searched_in_order(registry: Registry) -> None:
+    first, second = registry.folders
+    (second / "tiny.tflite").write_bytes(CONTENT)
+    assert registry.resolve("tiny").path == second / "tiny.tflite"
+    (first / "tiny.tflite").write_bytes(CONTENT)
+    file = registry.resolve("tiny")
+    assert (file.name, file.path, file.entry) == ("tiny", first / "tiny.tflite", entry_of())
+
+
+@pytest.mark.parametrize(("urls", "verb"), [(("https://example.org/x",), "pull"), ((), "build")])
+def test_a_missing_file_is_met_with_the_command_that_gets_it(
+    tmp_path: Path, urls: tuple[str, ...], verb: str
+) -> None:
+    registry = Registry({"tiny": entry_of(urls=urls)}, (tmp_path,))
+    with pytest.raises(ModelFileError, match=f"`edgepose models {verb} tiny`"):
+        registry.resolve("tiny")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file"),
+        (b"\x1c\0\0\0TFL2" + bytes(2000), "'TFL3' at its bytes 4 to 8"),
+        (b"<!DOCTYPE html><html>" + bytes(2000), "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"\x1c\0\0\0TFL3", "truncated"),
+        (b"\xff\xff\xff\xffTFL3" + bytes(2000), "truncated"),
+        (b"TFL", "bytes 54 46 4c"),
+    ],
+)
+def test_what_is_no_model_is_told_by_name_and_by_path(
+    registry: Registry, content: bytes, words: str
+) -> None:
+    path = registry.folders[0] / "tiny.tflite"
+    path.write_bytes(content)
+    for reference in ("tiny", str(path), path):
+        with pytest.raises(ModelFileError) as caught:
+            registry.resolve(reference)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert words in str(caught.value)
+
+
+def test_another_size_than_listed_is_told_without_reading_it_all(registry: Registry) -> None:
+    path = registry.folders[0] / "tiny.tflite"
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(ModelHashError, match="truncated"):
+        registry.resolve("tiny")
+    path.write_bytes(CONTENT + b"x")
+    with pytest.raises(ModelHashError, match="another file"):
+        registry.resolve("tiny")
+
+
+def test_a_changed_byte_is_found_by_verify_only(registry: Registry) -> None:
+    path = registry.folders[0] / "tiny.tflite"
+    path.write_bytes(CONTENT[:-1] + b"x")
+    assert registry.resolve("tiny").path == path
+    with pytest.raises(ModelHashError, match="sha256"):
+        registry.verify(entry_of())
+
+
+def test_a_path_needs_no_list(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "my own.tflite"
+    path.write_bytes(CONTENT)
+    file = registry.resolve(path)
+    assert (file.name, file.path, file.entry) == ("my own", path, None)
+
+
+def test_a_path_to_nothing(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such model file"):
+        registry.resolve(tmp_path / "gone.tflite")
+    with pytest.raises(ModelFileError, match="did you mean 'tiny'"):
+        registry.resolve("tiny.tflite")
+    with pytest.raises(ModelFileError, match="a folder"):
+        registry.resolve(tmp_path)
+    os.mkfifo(tmp_path / "pipe.tflite")
+    with pytest.raises(ModelFileError, match="a pipe or device"):
+        registry.resolve(tmp_path / "pipe.tflite")
+
+
+def test_files_that_no_list_names(registry: Registry) -> None:
+    for name in ("tiny.tflite", "b.tflite", "a.tflite", "a.txt"):
+        (registry.folders[1] / name).write_bytes(CONTENT)
+    assert [path.name for path in registry.unlisted()] == ["a.tflite", "b.tflite"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_blob_ids_are_gits_own(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(CONTENT)
+    command = ["git", "hash-object", "--no-filters", str(path)]
+    expected = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert git_blob_sha1(path) == expected
+
+
+def test_a_blob_id_stands_in_for_a_sha256(registry: Registry) -> None:
+    path = registry.folders[0] / "tiny.tflite"
+    path.write_bytes(CONTENT)
+    entry = entry_of(sha256=None, bytes=None, git_blob_sha1=git_blob_sha1(path))
+    known = Registry({"tiny": entry}, registry.folders)
+    known.verify(entry)
+    path.write_bytes(CONTENT[:-1])
+    known.resolve("tiny")
+    with pytest.raises(ModelHashError, match="git blob id"):
+        known.verify(entry)
+
+
+# --- lists
+
+
+def test_the_users_own_list_wins(tmp_path: Path) -> None:
+    own, bundled = tmp_path / "own", tmp_path / "bundled"
+    own.mkdir()
+    bundled.mkdir()
+    add_to_list(bundled, entry_of())
+    add_to_list(bundled, entry_of("other"))
+    changed = CONTENT + b"x"
+    add_to_list(own, entry_of(content=CONTENT))
+    add_to_list(own, entry_of(content=changed))
+    registry = Registry.of((own, bundled))
+    assert set(registry.entries) == {"tiny", "other"}
+    assert registry.entry("tiny").bytes == len(changed)
+    assert sorted(path.name for path in own.iterdir()) == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../etc/passwd.tflite"},
+        {"file": "x.bin"},
+        {"kind": "other"},
+        {"sha256": None},
+        {"sha256": "abc"},
+        {"bytes": 0},
+        {"name": ""},
+    ],
+)
+def test_a_wrong_list_is_told(tmp_path: Path, change: dict[str, object]) -> None:
+    facts = {**msgspec.to_builtins(entry_of()), **change}
+    path = tmp_path / "official.json"
+    path.write_text(json.dumps({"schema": 1, "models": [facts]}))
+    with pytest.raises(ModelFileError, match="not a list of models"):
+        Registry.of((tmp_path,))
+
+
+@given(content=st.binary(max_size=100))
+def test_no_list_ends_in_anything_but_a_model_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("lists") / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError):
+        read_list(path)
+
+
+# --- folders
+
+
+def test_the_users_folder_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.delenv("EDGEPOSE_MODELS", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert user_folder() == Path("/home/u/.local/share/edgepose/models")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert user_folder() == MACHINE_FOLDER
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert user_folder() == Path("/data/edgepose/models")
+    monkeypatch.setenv("EDGEPOSE_MODELS", "~/m")
+    assert user_folder() == Path("/home/u/m")
+    assert default_registry().folders[:2] == (Path("/home/u/m"), MACHINE_FOLDER)
