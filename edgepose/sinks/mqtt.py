@@ -5,9 +5,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from edgepose import messages
+from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
 from edgepose.sinks._link import Link, LinkTimes, Protocol, Will
@@ -18,6 +20,7 @@ _log = logging.getLogger("edgepose.mqtt")
 
 SPOOL_FILE: Final = "waiting-events.ndjson"
 _MAX_EVENTS: Final = 1000
+_PUBLISHER_PATIENCE_S: Final = 10.0
 _SWITCH: Final = {ON: True, OFF: False}
 
 
@@ -142,6 +145,54 @@ class MqttSink:
                 self._on_command(camera, enabled)
 
         return order
+
+
+class MqttPublisher:
+    """A client for live messages on any topics, without the states and the will of a node.
+
+    `with` connects, or raises BrokerError with the reason, and ends by sending what waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: BrokerAddress,
+        client_id: str,
+        password: Secret | None = None,
+        tls: TlsFiles | None = None,
+        protocol: Protocol = "5",
+        times: LinkTimes | None = None,
+    ) -> None:
+        self._times = times or LinkTimes()
+        self._link = Link(
+            address=address,
+            client_id=client_id,
+            spool=Spool(None, max_messages=1),
+            password=password,
+            tls=tls,
+            protocol=protocol,
+            times=self._times,
+        )
+
+    def __enter__(self) -> Self:
+        self._link.open(
+            require_connection_within_s=self._times.connect_s + self._times.answer_s + 1
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._link.close()
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Publish with QoS 0, after waiting for room; BrokerError where the broker stays away."""
+        if not self._link.send_live(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
+            reason = self._link.failure or "the MQTT broker takes no more messages"
+            raise BrokerError(f"{reason}; gave up after {_PUBLISHER_PATIENCE_S:g} s")
 
 
 def _excerpt(payload: bytes) -> str:
