@@ -24,7 +24,7 @@ from edgepose.weights import resolve
 log = logging.getLogger(__name__)
 
 POSE_THRESHOLDS: Final[Mapping[str, float]] = {
-    "movenet_single": 0.30,
+    "movenet_single": 0.32,
     "movenet_multipose": 0.20,
     "posenet": 0.35,
 }
@@ -132,8 +132,12 @@ def _plain_source(uri: SourceUri, options: Mapping[str, Option | None]) -> Frame
         case "picamera":
             from edgepose.sources.picamera import PicameraSource
 
-            stream = "lores" if options["stream"] == "lores" else "main"
-            return PicameraSource(int(uri.target), size_wh=size_wh, fps=fps, stream=stream)
+            return PicameraSource(
+                int(uri.target),
+                size_wh=size_wh,
+                fps=fps,
+                stream="lores" if options["stream"] == "lores" else "main",
+            )
         case "v4l2":
             from edgepose.sources.v4l2 import UsbCameraSource
 

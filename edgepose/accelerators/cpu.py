@@ -7,9 +7,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from edgepose import flatbuffer
 from edgepose.accelerators._litert import RuntimeName, chatter_to_log, load_runtime
 from edgepose.datatypes import TensorSpec
-from edgepose.errors import AcceleratorError, ModelFileError
+from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.protocols import Tensor
 
 MAX_AUTO_THREADS: Final = 4
@@ -47,7 +48,7 @@ class CpuAccelerator:
         """Load a model file, resized to `input_size_wh` where that is given.
 
         Raises ModelFileError where the runtime cannot read the file or lacks an operator, and
-        AcceleratorError where the tensors cannot be allocated.
+        ModelShapeError where it cannot take that size.
         """
         resolver = self._module.OpResolverType
         options: dict[str, Any] = {"num_threads": self.threads}
@@ -59,12 +60,11 @@ class CpuAccelerator:
     def _load(
         self, path: Path, input_size_wh: tuple[int, int] | None, options: dict[str, Any]
     ) -> "CpuInterpreter":
+        data = _read(path)
         try:
             # The bytes, not the path: the runtime maps a path, and a file replaced under a running
             # daemon (a package upgrade) would then end it with SIGBUS.
-            interpreter = self._module.Interpreter(model_content=path.read_bytes(), **options)
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot read the model: {error.strerror}") from error
+            interpreter = self._module.Interpreter(model_content=data, **options)
         except ValueError as error:
             raise ModelFileError(
                 f"{path}: expected a TFLite model, got a file that {self.runtime} cannot read "
@@ -73,10 +73,10 @@ class CpuAccelerator:
             ) from error
         try:
             if input_size_wh is not None:
-                width, height = input_size_wh
-                index = interpreter.get_input_details()[0]["index"]
-                interpreter.resize_tensor_input(index, (1, height, width, 3), strict=True)
+                _resize(interpreter, input_size_wh, path)
             interpreter.allocate_tensors()
+        except ModelShapeError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise _allocation_error(path, self.runtime, error) from error
         return CpuInterpreter(interpreter, path)
@@ -118,32 +118,54 @@ class CpuInterpreter:
 
 
 def tensor_spec(details: dict[str, Any]) -> TensorSpec:
-    """Read one entry of a runtime's tensor details.
-
-    The shape is the signature where that has a -1, so that a resizable input shows as one.
-    """
+    """Read one entry of a runtime's tensor details; the shape is the one allocated."""
     scale, zero_point = details["quantization"]
-    signature = details.get("shape_signature", details["shape"])
-    shape = signature if len(signature) and min(signature) < 0 else details["shape"]
     return TensorSpec(
         name=str(details["name"]),
-        shape=tuple(int(extent) for extent in shape),
+        shape=tuple(int(extent) for extent in details["shape"]),
         dtype=np.dtype(details["dtype"]),
         scale=float(scale),
         zero_point=int(zero_point),
     )
 
 
-def _allocation_error(path: Path, runtime: str, error: Exception) -> ModelFileError:
-    text = _first_line(error)
-    if "edgetpu-custom-op" in str(error):
-        return ModelFileError(
+def _read(path: Path) -> bytes:
+    """Read a model file, refuse one that would crash a runtime, and make it one the CPU can run."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read the model: {error.strerror}") from error
+    # Runtimes follow a file's offsets unchecked: a truncated file ends the process, not the load.
+    operators = flatbuffer.operators(data, name=str(path))
+    if flatbuffer.EDGETPU_OP in operators:
+        raise ModelFileError(
             f"{path}: compiled for an Edge TPU, and the CPU cannot run it; choose the same model "
             "without -edgetpu, or set accelerator: edgetpu"
         )
+    if flatbuffer.POSENET_DECODER_OP in operators:
+        return flatbuffer.without_custom_op(data, flatbuffer.POSENET_DECODER_OP, name=str(path))
+    return data
+
+
+def _resize(interpreter: Any, size_wh: tuple[int, int], path: Path) -> None:
+    details = interpreter.get_input_details()[0]
+    width, height = size_wh
+    wanted = (1, height, width, 3)
+    if tuple(details["shape"]) == wanted:
+        return
+    if -1 not in details["shape_signature"]:
+        shape = details["shape"]
+        raise ModelShapeError(
+            f"{path}: its input is fixed at {shape[2]}x{shape[1]}, expected {width}x{height} as "
+            "set in model.input_size; leave input_size out"
+        )
+    interpreter.resize_tensor_input(details["index"], wanted, strict=True)
+
+
+def _allocation_error(path: Path, runtime: str, error: Exception) -> ModelFileError:
     return ModelFileError(
-        f"{path}: {runtime} cannot prepare this model ({text}); it may need a newer runtime "
-        "or be no pose model"
+        f"{path}: {runtime} cannot prepare this model ({_first_line(error)}); it may need a newer "
+        "runtime or be no pose model"
     )
 
 

@@ -40,10 +40,16 @@ def command(
     """
     set_up_logging("warning", debug=debug_of(context))
     with ExitStack() as stack:
-        url = stack.enter_context(_broker())
+        url, protocol = stack.enter_context(_broker())
         chosen = source or _find_camera()
         config = load_config(
-            None, {"cameras.0.source": chosen, "model.name": model, "mqtt.url": url}
+            None,
+            {
+                "cameras.0.source": chosen,
+                "model.name": model,
+                "mqtt.url": url,
+                "mqtt.protocol": protocol,
+            },
         )
         _say(f"source: {chosen}")
         stack.enter_context(_subscriber(config, url))
@@ -58,8 +64,8 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _broker() -> Iterator[str]:
-    """Yield the URL of the broker on this machine, or of one of our own."""
+def _broker() -> Iterator[tuple[str, str]]:
+    """Yield URL and protocol of the broker on this machine, or of one of our own."""
     host, port = LOCAL_BROKER
     try:
         socket.create_connection(LOCAL_BROKER, timeout=1.0).close()
@@ -68,11 +74,12 @@ def _broker() -> Iterator[str]:
         from edgepose.embedded_broker import EmbeddedBroker
 
         with EmbeddedBroker() as broker:
-            _say(f"broker: embedded, mqtt://{host}:{broker.port} (none answers on port {port})")
-            yield f"mqtt://{host}:{broker.port}"
+            _say(f"broker: embedded, {broker.url} (none answers on port {port})")
+            # All that the embedded broker speaks.
+            yield broker.url, "3.1.1"
         return
     _say(f"broker: mqtt://{host}:{port}, found on this machine")
-    yield f"mqtt://{host}:{port}"
+    yield f"mqtt://{host}:{port}", "5"
 
 
 def _find_camera() -> str:
@@ -105,15 +112,16 @@ def _candidates() -> Iterator[str]:
 def _subscriber(config: Config, url: str) -> Iterator[None]:
     """Print what a subscriber of this node receives, a line a message."""
     import paho.mqtt.client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
 
     printer = _Printer()
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client = paho.Client(CallbackAPIVersion.VERSION2)
 
     def on_connect(connected: paho.Client, *_: Any) -> None:
         connected.subscribe(f"{config.mqtt.base_topic}/{config.node_name}/#", qos=1)
 
     def on_message(_client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        printer.show(message.topic, message.payload)
+        printer.show(message.topic, bytes(message.payload))
 
     client.on_connect = on_connect
     client.on_message = on_message

@@ -1,0 +1,157 @@
+"""Every runtime, over every model in the repository: what an Interpreter promises."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from edgepose.accelerators._litert import installed_runtimes, load_runtime
+from edgepose.accelerators.cpu import CpuAccelerator, CpuInterpreter, default_threads
+from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
+from edgepose.protocols import Accelerator, Interpreter
+from edgepose.sources.synthetic import read_photograph
+from tests.conftest import MODELS
+
+RuntimeName = Literal["litert", "tflite-runtime"]
+RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tflite-runtime")
+FILES = sorted(path.name for path in MODELS.glob("*.tflite"))
+LIGHTNING = MODELS / "movenet-lightning-int8.tflite"
+
+
+def accelerator(runtime: RuntimeName) -> CpuAccelerator:
+    if runtime not in installed_runtimes():
+        # tflite-runtime ends at Python 3.11; LiteRT must be everywhere.
+        reason = f"{runtime} is not installed"
+        if os.environ.get("CI") and (runtime == "litert" or sys.version_info < (3, 12)):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return CpuAccelerator(runtime=runtime, threads=1)
+
+
+def photograph(interpreter: CpuInterpreter) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    import cv2
+
+    _, height, width, _ = interpreter.input.shape
+    pixels = cv2.resize(read_photograph(), (width, height))[np.newaxis]
+    if interpreter.input.dtype == np.float32:
+        return (pixels / 127.5 - 1).astype(np.float32)
+    return pixels.astype(np.uint8)
+
+
+@pytest.fixture(params=RUNTIMES)
+def cpu(request: pytest.FixtureRequest) -> CpuAccelerator:
+    return accelerator(request.param)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_model_runs_and_repeats_itself(cpu: CpuAccelerator, name: str) -> None:
+    interpreter = cpu.load(MODELS / name)
+    tensor = photograph(interpreter)
+    first = interpreter.invoke(tensor)
+    kept = [output.copy() for output in first]
+    interpreter.invoke(np.zeros_like(tensor))
+    second = interpreter.invoke(tensor)
+    assert len(first) == len(interpreter.outputs)
+    for spec, one, copy, two in zip(interpreter.outputs, first, kept, second, strict=True):
+        assert one.dtype == spec.dtype
+        # The outputs belong to the caller: a later invoke must not change them.
+        assert np.array_equal(one, copy)
+        assert np.array_equal(one, two)
+        assert np.isfinite(one.astype(np.float64)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "movenet" in name])
+def test_the_runtimes_see_the_same_face(name: str) -> None:
+    found = []
+    for runtime in RUNTIMES:
+        interpreter = accelerator(runtime).load(MODELS / name)
+        values = interpreter.invoke(photograph(interpreter))[0].reshape(-1)
+        # y and x of nose, eyes, ears and shoulders, which the photograph shows clearly.
+        found.append(values[:21].astype(np.float64).reshape(7, 3)[:, :2])
+    assert np.abs(found[0] - found[1]).max() < 0.03
+
+
+def test_they_keep_the_protocols(cpu: CpuAccelerator) -> None:
+    assert isinstance(cpu, Accelerator)
+    interpreter = cpu.load(LIGHTNING)
+    assert isinstance(interpreter, Interpreter)
+    assert interpreter.input.shape == (1, 192, 192, 3)
+    assert interpreter.input.dtype == np.uint8
+    assert [output.shape for output in interpreter.outputs] == [(1, 1, 17, 3)]
+
+
+def test_an_input_that_is_open_can_be_resized(cpu: CpuAccelerator) -> None:
+    interpreter = cpu.load(MODELS / "movenet-multipose-fp16.tflite", (256, 192))
+    assert interpreter.input.shape == (1, 192, 256, 3)
+    outputs = interpreter.invoke(np.zeros((1, 192, 256, 3), np.uint8))
+    assert outputs[0].shape == (1, 6, 56)
+
+
+def test_an_input_that_is_fixed_cannot(cpu: CpuAccelerator) -> None:
+    with pytest.raises(ModelShapeError, match=r"fixed at 192x192, expected 256x192.*input_size"):
+        cpu.load(LIGHTNING, (256, 192))
+    assert cpu.load(LIGHTNING, (192, 192)).input.shape == (1, 192, 192, 3)
+
+
+def test_a_wrong_tensor_is_refused(cpu: CpuAccelerator) -> None:
+    interpreter = cpu.load(LIGHTNING)
+    with pytest.raises(AcceleratorError, match="invoke failed"):
+        interpreter.invoke(np.zeros((1, 8, 8, 3), np.uint8))
+    assert interpreter.invoke(photograph(interpreter))[0].shape == (1, 1, 17, 3)
+
+
+def test_a_closed_interpreter_says_so(cpu: CpuAccelerator) -> None:
+    interpreter = cpu.load(LIGHTNING)
+    interpreter.close()
+    interpreter.close()
+    with pytest.raises(AcceleratorError, match="after close"):
+        interpreter.invoke(np.zeros((1, 192, 192, 3), np.uint8))
+
+
+def test_a_file_that_is_no_model_is_refused(cpu: CpuAccelerator, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.tflite"
+    wrong.write_bytes(b"this is no model at all" * 100)
+    with pytest.raises(ModelFileError, match=r"wrong\.tflite: expected a TFLite file"):
+        cpu.load(wrong)
+    with pytest.raises(ModelFileError, match="cannot read"):
+        cpu.load(tmp_path / "missing.tflite")
+
+
+def test_a_truncated_model_is_refused_and_kills_nothing(
+    cpu: CpuAccelerator, tmp_path: Path
+) -> None:
+    data = LIGHTNING.read_bytes()
+    for length in (0, 8, 100, len(data) // 2, len(data) - 100):
+        cut = tmp_path / f"cut-{length}.tflite"
+        cut.write_bytes(data[:length])
+        with pytest.raises(ModelFileError, match=r"cut-\d+\.tflite"):
+            cpu.load(cut)
+
+
+def test_a_compiled_model_without_a_tpu_says_so(cpu: CpuAccelerator, shared_data: Path) -> None:
+    compiled = shared_data.parent / "models/movenet_single_pose_lightning_ptq_edgetpu.tflite"
+    with pytest.raises(ModelFileError, match="compiled for an Edge TPU"):
+        cpu.load(compiled)
+
+
+def test_an_absent_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepose.accelerators._litert.installed_runtimes", lambda: ("litert",))
+    with pytest.raises(AcceleratorError, match="pip install tflite-runtime"):
+        load_runtime("tflite-runtime")
+    monkeypatch.setattr("edgepose.accelerators._litert.installed_runtimes", tuple)
+    with pytest.raises(AcceleratorError, match="no TFLite runtime"):
+        load_runtime()
+
+
+def test_threads_are_as_many_as_cores_but_four() -> None:
+    assert 1 <= default_threads() <= 4
+    assert CpuAccelerator(threads=3).threads == 3
+    assert CpuAccelerator().threads == default_threads()
+
+
+def test_loading_a_model_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    CpuAccelerator().load(LIGHTNING)
+    assert capfd.readouterr() == ("", "")
