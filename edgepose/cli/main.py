@@ -62,11 +62,17 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     # --debug is understood wherever it stands, since it is added when something went wrong.
     words = [*(["--debug"] if debug else []), *(word for word in words if word != "--debug")]
     try:
-        return cli.main(words, prog_name="edgepose", standalone_mode=False) or 0
+        # Not cli.main: that ends with 1 where the reader of stdout leaves.
+        with cli.make_context("edgepose", words) as root:
+            cli.invoke(root)
+        return 0
     except click.exceptions.Exit as ending:
         return ending.exit_code
     except click.Abort:
         return _complain("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.ClickException as error:
         # click's own words for usage errors, with the command they belong to.
         context = getattr(error, "ctx", None)

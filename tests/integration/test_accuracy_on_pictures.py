@@ -1,0 +1,115 @@
+"""The whole line on real pictures and clips, where they lie beside the checkout."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgepose.build import LoadedModel, build_model, build_smoother, build_tracker
+from edgepose.config import load_config
+from edgepose.datatypes import Frame
+from edgepose.events.presence import Presence
+from edgepose.messages import MessageContext
+from edgepose.pipeline import Pipeline
+from edgepose.skeleton import KEYPOINT_NAMES
+from edgepose.sources.images import list_images, read_image
+from edgepose.sources.stream import VideoFileSource
+
+LIGHTNINGS = ("movenet-lightning-int8", "movenet-lightning-fp16")
+
+
+def loaded(name: str) -> LoadedModel:
+    return build_model(load_config(None, {"model.name": name}))
+
+
+def line(model: LoadedModel) -> Pipeline:
+    config = load_config(None)
+    return Pipeline(
+        model.interpreter,
+        model.pose_model,
+        build_tracker(config),
+        build_smoother(config.smoothing),
+        (),
+        MessageContext("test", "main", model.name, "cpu", 0.3),
+        pose_threshold=model.pose_threshold,
+    )
+
+
+def frames(path: Path) -> Iterator[Frame]:
+    with VideoFileSource(path) as source:
+        yield from source.frames()
+
+
+@pytest.mark.parametrize("name", LIGHTNINGS)
+def test_the_sample_picture_of_tensorflow(shared_data: Path, name: str) -> None:
+    folder = shared_data / "peer/tf_examples"
+    (row,) = csv.DictReader((folder / "pose_landmark_truth.image1.csv").open())
+    truth = np.array(
+        [[float(row[f"{keypoint}_{axis}"]) for axis in "xy"] for keypoint in KEYPOINT_NAMES]
+    )
+    frame = Frame(read_image(folder / "image1.png"), 1, 0)
+    step = line(loaded(name)).step(frame, second_look=True)
+    assert len(step.tracked) == 1
+    assert np.abs(step.tracked.poses.keypoints[0] - truth).max() <= 21
+
+
+@pytest.mark.parametrize(("name", "mean_px"), list(zip(LIGHTNINGS, (5.2, 4.9), strict=True)))
+def test_the_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> None:
+    folder = shared_data / "peer/tfjs_movenet"
+    truth = [
+        [[keypoints[keypoint][axis] for axis in "xy"] for keypoint in KEYPOINT_NAMES]
+        for keypoints in json.loads((folder / "pose_1.json").read_text())
+    ]
+    pipeline = line(loaded(name))
+    found: list[NDArray[np.float32]] = []
+    for frame in frames(folder / "pose_1.mp4"):
+        step = pipeline.step(frame, second_look=frame.sequence == 0)
+        assert len(step.tracked) == 1
+        found.append(step.tracked.poses.keypoints[0])
+    assert len(found) == len(truth) == 120
+    errors = np.linalg.norm(np.array(found) - np.array(truth), axis=2)
+    assert errors.mean() <= mean_px
+    assert errors.max() <= 60
+
+
+@pytest.mark.parametrize("name", LIGHTNINGS)
+def test_few_ghosts_and_most_people(shared_data: Path, name: str) -> None:
+    model = loaded(name)
+    shares = []
+    for folder in ("negatives", "images"):
+        paths = list_images(shared_data / "coco" / folder)
+        with_pose = 0
+        for path in paths:
+            step = line(model).step(Frame(read_image(path), 1, 0), second_look=True)
+            with_pose += len(step.tracked)
+        shares.append(with_pose / len(paths))
+    assert shares[0] <= 1 / 20
+    assert shares[1] >= 0.6
+
+
+def test_presence_follows_who_comes_and_goes(shared_data: Path) -> None:
+    video = shared_data / "video"
+    truth = json.loads((video / "one_by_one_A.presence.json").read_text())
+    spans = truth["person_visible_seconds"]
+    pipeline, presence = line(loaded(LIGHTNINGS[0])), Presence()
+    wrong = []
+    start_ns = None
+    for frame in frames(video / "one_by_one_A.mp4"):
+        start_ns = frame.timestamp_ns if start_ns is None else start_ns
+        seconds = (frame.timestamp_ns - start_ns) / 1e9
+        presence.update(len(pipeline.step(frame).tracked), frame.timestamp_ns)
+        visible = any(begin <= seconds <= end for begin, end in spans)
+        near_edge = any(abs(seconds - edge) <= 1.5 for span in spans for edge in span)
+        if presence.present != visible and not near_edge:
+            wrong.append(round(seconds, 1))
+    assert wrong == []
+
+
+def test_keypoint_names_fit_the_truth_files(shared_data: Path) -> None:
+    header = (shared_data / "peer/tf_examples/pose_landmark_truth.image1.csv").read_text()
+    assert re.findall(r"(\w+)_x", header.splitlines()[0]) == list(KEYPOINT_NAMES)

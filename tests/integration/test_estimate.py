@@ -1,0 +1,206 @@
+"""`edgepose estimate` as its users script against it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgepose.cli.main import run_command
+from edgepose.sources.synthetic import read_photograph
+from tests.integration.test_daemon import make_clip
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "astronaut.png"
+    cv2.imwrite(str(path), cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2BGR))
+    return path
+
+
+@pytest.fixture
+def empty_room(tmp_path: Path) -> Path:
+    path = tmp_path / "room.jpg"
+    cv2.imwrite(str(path), np.full((240, 320, 3), 90, np.uint8))
+    return path
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_one_line_a_picture(
+    picture: Path, empty_room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["estimate", str(picture), str(empty_room)]) == 0
+    astronaut, room = lines(capsys)
+    assert astronaut["source"] == str(picture)
+    assert astronaut["frame"] == {"width": 512, "height": 512}
+    (pose,) = astronaut["poses"]
+    assert pose["id"] == 1
+    assert len(pose["keypoints"]) == 17
+    # Her nose and both eyes, read off the photograph by eye.
+    for index, (x, y) in enumerate([(222, 120), (243, 101), (203, 99)]):
+        keypoint = pose["keypoints"][index]
+        assert np.hypot(keypoint[0] * 512 - x, keypoint[1] * 512 - y) < 12
+    assert (room["source"], room["poses"]) == (str(empty_room), [])
+
+
+def test_a_folder_in_natural_order(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("10.png", "9.png", "notes.txt"):
+        (folder / name).write_bytes(picture.read_bytes())
+    assert run_command(["estimate", str(folder)]) == 0
+    assert [Path(line["source"]).name for line in lines(capsys)] == ["9.png", "10.png"]
+
+
+def test_a_video_is_a_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=20)
+    assert run_command(["estimate", str(clip)]) == 0
+    found = lines(capsys)
+    assert [line["sequence"] for line in found] == list(range(20))
+    assert {pose["id"] for line in found for pose in line["poses"]} == {1}
+    assert run_command(["estimate", str(clip), "--no-smooth"]) == 0
+    raw = lines(capsys)
+    # How much the nose shakes: its second difference.
+    smooth, shaky = (
+        np.abs(
+            np.diff([line["poses"][0]["keypoints"][0][:2] for line in some[2:]], n=2, axis=0)
+        ).mean()
+        for some in (found, raw)
+    )
+    assert smooth < shaky
+
+
+def test_thresholds_and_switches(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["estimate", str(picture), "--pose-threshold", "0.99"]) == 0
+    assert lines(capsys)[0]["poses"] == []
+    assert run_command(["estimate", str(picture), "--keypoint-threshold", "0"]) == 0
+    assert None not in lines(capsys)[0]["poses"][0]["keypoints"]
+    assert run_command(["estimate", str(picture), "--keypoint-threshold", "1"]) == 0
+    assert lines(capsys)[0]["poses"][0]["keypoints"] == [None] * 17
+    assert run_command(["estimate", str(picture), "--no-crop", "--no-track"]) == 0
+    assert len(lines(capsys)[0]["poses"]) == 1
+    assert run_command(["estimate", str(picture), "--mode", "video"]) == 0
+    assert len(lines(capsys)) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "movenet-lightning-fp16",
+        "movenet-thunder-int8",
+        "movenet-thunder-fp16",
+        "movenet-multipose-fp16",
+        "movenet-multipose-int8",
+        "posenet-mobilenet-fp32",
+        "posenet-mobilenet-int8",
+    ],
+)
+def test_every_model_sees_the_astronaut(
+    picture: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["estimate", str(picture), "--model", model]) == 0
+    (line,) = lines(capsys)
+    assert line["model"] == model
+    best = line["poses"][0]
+    nose = best["keypoints"][0]
+    assert np.hypot(nose[0] * 512 - 222, nose[1] * 512 - 120) < 20
+
+
+def test_json_is_one_list_and_a_table_has_a_row(
+    picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["estimate", str(picture), str(picture), "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert run_command(["estimate", str(picture), "--format", "table"]) == 0
+    table = capsys.readouterr().out
+    assert str(picture) in table
+    assert "17" in table
+
+
+def test_annotated_copies_carry_skeletons(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "drawn" / "here"
+    assert run_command(["estimate", str(picture), "--annotate", str(folder)]) == 0
+    (line,) = lines(capsys)
+    drawn = cv2.imread(str(folder / "astronaut.jpg"))
+    assert drawn is not None
+    x, y, _ = line["poses"][0]["keypoints"][5]
+    blue, _, red = drawn[round(y * 512), round(x * 512)].astype(int)
+    assert blue > 200 > red + 50
+
+
+def bad_inputs(folder: Path) -> dict[str, Path]:
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is no video" * 100)
+    (folder / "nothing").mkdir()
+    clip = make_clip(folder / "whole.mp4", frames=10).read_bytes()
+    (folder / "cut.mp4").write_bytes(clip[: len(clip) // 2])
+    return {
+        "no such file": folder / "missing.jpg",
+        "the file is empty": folder / "empty.jpg",
+        "expected a picture": folder / "text.jpg",
+        "expected a video, the file is empty": folder / "empty.mp4",
+        "damaged": folder / "text.mp4",
+        "the folder has none": folder / "nothing",
+        "or a damaged one": folder / "cut.mp4",
+    }
+
+
+def test_bad_inputs_get_a_sentence_each_and_stop_nobody(
+    picture: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrong = bad_inputs(tmp_path)
+    paths = [str(path) for path in wrong.values()]
+    assert run_command(["estimate", *paths, str(picture)]) == 1
+    captured = capfd.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    complaints = [line for line in captured.err.splitlines() if line.startswith("edgepose: ")]
+    assert len(complaints) == len(wrong)
+    for (says, path), complaint in zip(wrong.items(), complaints, strict=True):
+        assert says in complaint
+        assert str(path) in complaint
+    assert "Traceback" not in captured.err
+
+
+def test_wrong_usage_ends_with_2(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["estimate"]) == 2
+    assert run_command(["estimate", str(picture), "--format", "xml"]) == 2
+    assert run_command(["estimate", str(picture), "--model", "movenet-thunder"]) == 2
+    assert run_command(["estimat", str(picture)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_failure(picture: Path) -> None:
+    command = [sys.executable, "-m", "edgepose", "estimate", *[str(picture)] * 40]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    complaint = process.stderr.read().decode()
+    assert process.wait(30) == 0
+    assert complaint == ""
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, edgepose; heavy = {'cv2', 'picamera2', 'matplotlib', 'paho', 'numpy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert run.stdout.strip() == "[]"
