@@ -12,7 +12,9 @@ from edgepose.config import Config
 from edgepose.config import Model as ModelConfig
 from edgepose.config import Smoothing as SmoothingConfig
 from edgepose.errors import AcceleratorError
+from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.kinds import kind_of
+from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import FrameSource, PoseModel, Smoother, Tracker
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.smoothing.passthrough import Passthrough
@@ -25,8 +27,8 @@ log = logging.getLogger(__name__)
 
 POSE_THRESHOLDS: Final[Mapping[str, float]] = {
     "movenet_single": 0.32,
-    "movenet_multipose": 0.20,
-    "posenet": 0.35,
+    "movenet_multipose": movenet_multipose.DEFAULT_POSE_THRESHOLD,
+    "posenet": posenet.DEFAULT_POSE_THRESHOLD,
 }
 """From which score on a pose is one, by kind of model; `models/README.md` has the measurements."""
 
@@ -66,14 +68,15 @@ def build_model(config: Config) -> LoadedModel:
     if kind == "auto":
         kind = kind_of(interpreter.input, interpreter.outputs, name=str(file.path))
     configured = config.pose.pose_threshold
+    pose_threshold = POSE_THRESHOLDS[kind] if configured is None else configured
     return LoadedModel(
         name=file.name,
         path=file.path,
         kind=kind,
         device=accelerator.device,
         interpreter=interpreter,
-        pose_model=_pose_model(kind, interpreter, str(file.path), chosen),
-        pose_threshold=POSE_THRESHOLDS[kind] if configured is None else configured,
+        pose_model=_pose_model(kind, interpreter, str(file.path), chosen, pose_threshold),
+        pose_threshold=pose_threshold,
     )
 
 
@@ -175,29 +178,25 @@ def path_source(
 
 
 def _pose_model(
-    kind: str, interpreter: CpuInterpreter, name: str, config: ModelConfig
+    kind: str, interpreter: CpuInterpreter, name: str, config: ModelConfig, pose_threshold: float
 ) -> PoseModel:
     match kind:
         case "movenet_single":
-            from edgepose.pose_models.movenet_single import MovenetSingle
-
             return MovenetSingle(
                 interpreter.input, interpreter.outputs, name=name, crop=config.crop
             )
         case "movenet_multipose":
-            from edgepose.pose_models.movenet_multipose import MovenetMultipose
-
-            return MovenetMultipose(
+            return movenet_multipose.MovenetMultipose(
                 interpreter.input, interpreter.outputs, name=name, max_poses=config.max_poses
             )
         case _:
-            from edgepose.pose_models.posenet import Posenet
-
-            return Posenet(
+            return posenet.Posenet(
                 interpreter.input,
                 interpreter.outputs,
                 name=name,
+                multiple=config.max_poses > 1,
                 max_poses=config.max_poses,
+                pose_threshold=pose_threshold,
                 nms_radius_px=config.nms_radius_px,
             )
 

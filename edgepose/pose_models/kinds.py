@@ -41,6 +41,6 @@ def _guess(shapes: Sequence[tuple[int, ...]]) -> str:
         )
     if any(len(shape) == 4 and shape[-1] == 17 for shape in shapes):
         return "this looks like a PoseNet that lost outputs, get the whole multi-pose file"
-    if any(shape[-1:] == (39 * 5,) or shape[-1:] == (195,) for shape in shapes):
+    if any(shape[-1:] == (195,) for shape in shapes):
         return "this is MediaPipe's BlazePose, which edgepose does not decode"
     return "this is no pose model that edgepose knows, choose one from `edgepose models list`"

@@ -16,6 +16,12 @@ from edgepose.pose_models._tensors import (
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
+DEFAULT_POSE_THRESHOLD: Final = 0.20
+"""From which score on a pose is somebody.
+
+Of 50 COCO pictures without people the best score is 0.14; of 98 with people, 76 have a pose from
+0.20 on and 85 from 0.15 on. Bottles on a table are the worst ghosts met, with up to 0.32.
+"""
 MAX_POSES: Final = 6
 SIDE_MULTIPLE: Final = 32
 """Both sides of the input are multiples of this."""

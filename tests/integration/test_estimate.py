@@ -108,7 +108,9 @@ def test_thresholds_and_switches(picture: Path, capsys: pytest.CaptureFixture[st
 def test_every_model_sees_the_astronaut(
     picture: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(["estimate", str(picture), "--model", model]) == 0
+    # Half a body has at most half of PoseNet's score, which is a mean over all keypoints.
+    arguments = ["--model", model, "--pose-threshold", "0.3"]
+    assert run_command(["estimate", str(picture), *arguments]) == 0
     (line,) = lines(capsys)
     assert line["model"] == model
     best = line["poses"][0]
@@ -155,7 +157,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
         "expected a video, the file is empty": folder / "empty.mp4",
         "damaged": folder / "text.mp4",
         "the folder has none": folder / "nothing",
-        "or a damaged one": folder / "cut.mp4",
+        "or cut short": folder / "cut.mp4",
     }
 
 

@@ -388,7 +388,7 @@ def test_secrets_are_in_no_text_of_a_configuration(tmp_path: Path) -> None:
         "mqtt: {url: 'http://u:hunter2@h/x@y'}\n",
         "mqtt: {password: [hunter2]}\n",
         "mqtt: {passwort: hunter2}\n",
-        "cameras: [{source: 'rtsp://u:hunter2@h/x?fps=a'}]\n",
+        "cameras: [{source: 'rtsp://u:hunter2@h/x?rotate=a'}]\n",
         "cameras: [{source: 'rtps://u:hunter2@h/x'}]\n",
     ],
 )

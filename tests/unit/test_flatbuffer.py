@@ -1,0 +1,195 @@
+"""Reading and editing TFLite files; small ones are written here, real ones are run elsewhere."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepose.errors import ModelFileError
+from edgepose.flatbuffer import operators, summary, without_custom_op
+
+flatbuffers = pytest.importorskip("flatbuffers", reason="comes with ai-edge-litert only")
+schema = pytest.importorskip(
+    "ai_edge_litert.schema_py_generated", reason="the independent reader of these tests"
+)
+
+CUSTOM = 32
+
+
+def tflite(
+    *steps: tuple[str | int, list[int], list[int]],
+    outputs: list[int],
+    signature: bool = False,
+    weights: bytes = b"weights",
+) -> bytes:
+    """Return a TFLite file whose steps are (operator, its inputs, its outputs)."""
+    model = schema.ModelT()
+    model.version = 3
+    graph = schema.SubGraphT()
+    names = list(dict.fromkeys(step[0] for step in steps))
+    model.operatorCodes = []
+    for name in names:
+        code = schema.OperatorCodeT()
+        code.builtinCode = CUSTOM if isinstance(name, str) else name
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.customCode = name if isinstance(name, str) else None
+        model.operatorCodes.append(code)
+    graph.operators = []
+    for name, inputs, made in steps:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = names.index(name)
+        operator.inputs, operator.outputs = inputs, made
+        graph.operators.append(operator)
+    graph.tensors = []
+    for number in range(8):
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = f"t{number}", [1, 2], number % 2
+        graph.tensors.append(tensor)
+    graph.inputs, graph.outputs = [0], outputs
+    model.subgraphs = [graph]
+    filled = schema.BufferT()
+    filled.data = list(weights)
+    model.buffers = [schema.BufferT(), filled]
+    if signature:
+        entry = schema.SignatureDefT()
+        entry.signatureKey = "serving_default"
+        output = schema.TensorMapT()
+        output.name, output.tensorIndex = "poses", outputs[0]
+        entry.outputs = [output]
+        model.signatureDefs = [entry]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def read(data: bytes) -> Any:
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+
+def steps_of(data: bytes) -> list[tuple[int, list[int], list[int]]]:
+    return [
+        (step.opcodeIndex, list(step.inputs), list(step.outputs))
+        for step in read(data).subgraphs[0].operators
+    ]
+
+
+DECODER = tflite(
+    (3, [0], [1]), (4, [1], [2]), ("Decoder", [2, 1], [3, 4, 5]), outputs=[3, 4, 5], signature=True
+)
+
+
+def test_operators_are_counted_by_name() -> None:
+    data = tflite((3, [0], [1]), (3, [1], [2]), ("Tail", [2], [3]), (250, [3], [4]), outputs=[4])
+    counts = operators(data)
+    assert counts == {"CONV_2D": 2, "Tail": 1, "builtin 250": 1}
+    assert summary(counts) == "2 CONV_2D, 1 Tail, 1 builtin 250"
+    assert summary(operators(tflite(outputs=[0]))) == "no operators"
+
+
+def test_the_custom_operator_goes_and_its_inputs_become_outputs() -> None:
+    edited = without_custom_op(DECODER, "Decoder")
+    assert steps_of(edited) == steps_of(DECODER)[:2]
+    assert list(read(edited).subgraphs[0].outputs) == [2, 1]
+    assert operators(edited) == {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1}
+    assert not read(edited).signatureDefs
+    assert bytes(read(edited).buffers[1].data) == b"weights"
+
+
+@given(place=st.integers(0, 3), size=st.integers(0, 9))
+@settings(max_examples=20)
+def test_the_operator_goes_from_any_place_in_the_list(place: int, size: int) -> None:
+    steps: list[tuple[str | int, list[int], list[int]]] = [
+        (3, [0], [1]), (4, [1], [2]), (0, [2, 1], [3]),
+    ]  # fmt: skip
+    steps.insert(place, ("Tail", [3, -1], [6]))
+    data = tflite(*steps, outputs=[1, 6], weights=bytes(size))
+    edited = without_custom_op(data, "Tail")
+    codes = [code.builtinCode for code in read(edited).operatorCodes]
+    assert [(codes[code], *rest) for code, *rest in steps_of(edited)] == [
+        (code, inputs, outputs) for code, inputs, outputs in steps if code != "Tail"
+    ]
+    assert list(read(edited).subgraphs[0].outputs) == [1, 3]
+
+
+def test_a_file_without_it_stays_as_it_is() -> None:
+    assert without_custom_op(DECODER, "Other") is DECODER
+    edited = without_custom_op(DECODER, "Decoder")
+    assert without_custom_op(edited, "Decoder") == edited
+
+
+def test_an_operator_that_others_need_is_not_taken_off() -> None:
+    data = tflite(("Head", [0], [1]), (3, [1], [2]), outputs=[2])
+    with pytest.raises(ModelFileError, match=r"^m\.tflite: expected Head once.*before CONV_2D"):
+        without_custom_op(data, "Head", name="m.tflite")
+    twice = tflite(("Head", [0], [1]), ("Head", [0], [2]), outputs=[1, 2])
+    with pytest.raises(ModelFileError, match="got it 2 times"):
+        without_custom_op(twice, "Head")
+
+
+@pytest.mark.parametrize("data", [b"", b"TFL3", b"<!DOCTYPE html><html>", bytes(64)])
+def test_other_files_are_refused(data: bytes) -> None:
+    for call in (operators, lambda data, name: without_custom_op(data, "x", name=name)):
+        with pytest.raises(ModelFileError, match=r"^m\.tflite: expected a TFLite file.*again$"):
+            call(data, name="m.tflite")
+
+
+def test_a_truncated_file_is_refused() -> None:
+    """tflite-runtime 2.14 loads such a file without a check, and dies of it."""
+    for length in range(8, len(DECODER)):
+        try:
+            counts = operators(DECODER[:length], name="m.tflite")
+        except ModelFileError as error:
+            assert "m.tflite: expected a whole TFLite file" in str(error)  # noqa: PT017
+        else:
+            # Only padding and the ends of names may be missing unnoticed.
+            assert len(DECODER) - length <= 8
+            assert counts == operators(DECODER)
+
+
+def test_weights_behind_the_flatbuffer_count_too() -> None:
+    """Files that ai-edge-quantizer writes say only where such weights begin and how many."""
+    model = read(DECODER)
+    model.buffers[1].data = None
+    model.buffers[1].offset, model.buffers[1].size = 1 << 20, 100
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    data = bytes(builder.Output())
+    with pytest.raises(ModelFileError, match="a whole TFLite file"):
+        operators(data)
+    assert operators(data + bytes((1 << 20) + 100)) == operators(DECODER)
+
+
+@given(position=st.integers(0, len(DECODER) - 4), value=st.integers(0, 2**32 - 1))
+@settings(max_examples=300)
+def test_a_damaged_file_never_raises_anything_else(position: int, value: int) -> None:
+    damaged = bytearray(DECODER)
+    struct.pack_into("<I", damaged, position, value)
+    for call in (operators, lambda data: without_custom_op(data, "Decoder")):
+        try:
+            call(bytes(damaged))
+        except ModelFileError:
+            continue
+
+
+def test_coral_decoder_files_run_without_their_decoder(shared_data: Path) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
+    path = shared_data.parent / "models" / "posenet_mobilenet_v1_075_353_481_quant_decoder.tflite"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    edited = without_custom_op(path.read_bytes(), "PosenetDecoderOp")
+    loaded = interpreter(model_content=edited)
+    loaded.allocate_tensors()
+    loaded.invoke()
+    shapes = [output["shape"].tolist() for output in loaded.get_output_details()]
+    assert shapes == [[1, 23, 31, channels] for channels in (17, 34, 64)]
+
+
+def test_edgetpu_files_show_their_operator(shared_data: Path) -> None:
+    found = list((shared_data.parent / "models").glob("*edgetpu.tflite"))
+    if not found:
+        pytest.skip("no compiled files are here")
+    for path in found:
+        assert operators(path.read_bytes())["edgetpu-custom-op"] == 1

@@ -1,0 +1,60 @@
+"""Intersection over union, and the tracker by boxes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.datatypes import Poses
+from edgepose.tracking.iou import IouTracker, box_iou
+from tests.contract.test_trackers import MS, ids
+
+Box = tuple[int, int, int, int]
+boxes = st.tuples(
+    st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20)
+).map(lambda box: (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+
+
+def boxed(*boxes_xyxy: Box) -> Poses:
+    n = len(boxes_xyxy)
+    return Poses(
+        np.zeros((n, 17, 2), np.float32),
+        np.zeros((n, 17), np.float32),
+        np.full(n, 0.5, np.float32),
+        np.array(boxes_xyxy, np.float32).reshape(n, 4),
+    )
+
+
+@given(first=st.lists(boxes, max_size=4), second=st.lists(boxes, max_size=4))
+def test_iou_counts_the_shared_pixels(first: list[Box], second: list[Box]) -> None:
+    found = box_iou(boxed(*first), boxed(*second))
+    assert found.shape == (len(first), len(second))
+
+    def pixels(box: Box) -> set[tuple[int, int]]:
+        return {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
+
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            expected = len(pixels(a) & pixels(b)) / len(pixels(a) | pixels(b))
+            assert found[i, j] == pytest.approx(expected, abs=1e-6)
+
+
+def test_boxes_without_area_overlap_nothing_and_do_not_divide_by_zero() -> None:
+    with np.errstate(all="raise"):
+        assert box_iou(boxed((5, 5, 5, 5)), boxed((5, 5, 5, 5)))[0, 0] == 0.0
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(73, 1), (75, 2)])
+def test_the_published_least_overlap_is_fifteen_hundredths(shift: int, expected: int) -> None:
+    """Two boxes of 100 px overlap by 27 / 173 = 0.156 and by 25 / 175 = 0.143."""
+    tracker = IouTracker()
+    tracker.update(boxed((0, 0, 100, 100)), 0)
+    moved = boxed((shift, 0, 100 + shift, 100))
+    assert ids(tracker.update(moved, 33 * MS)) == [expected]
+
+
+def test_it_follows_boxes_whatever_the_keypoints() -> None:
+    tracker = IouTracker()
+    for frame in range(5):
+        moved = boxed((10 * frame, 0, 10 * frame + 50, 80), (200, 0, 250, 80))
+        assert ids(tracker.update(moved, frame * 33 * MS)) == [1, 2]

@@ -1,0 +1,48 @@
+"""Telling kinds of models apart by their tensors."""
+
+import numpy as np
+import pytest
+
+from edgepose.datatypes import TensorSpec
+from edgepose.errors import ModelShapeError
+from edgepose.pose_models.kinds import kind_of
+
+IMAGE = TensorSpec("image", (1, 256, 256, 3), np.dtype(np.uint8))
+
+
+def outputs_of(*shapes: tuple[int, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec("x", shape, np.dtype(np.float32)) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind"),
+    [
+        ([(1, 1, 17, 3)], "movenet_single"),
+        ([(1, 6, 56)], "movenet_multipose"),
+        ([(1, 23, 31, 17), (1, 23, 31, 34), (1, 23, 31, 64)], "posenet"),
+        ([(1, 9, 9, 32), (1, 9, 9, 17), (1, 9, 9, 32), (1, 9, 9, 34)], "posenet"),
+    ],
+)
+def test_the_kinds(shapes: list[tuple[int, ...]], kind: str) -> None:
+    assert kind_of(IMAGE, outputs_of(*shapes), name="x.tflite") == kind
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ([(1, 10, 17, 2), (1, 10, 17), (1, 10), ()], "Coral's own decoder"),
+        ([(1, 23, 31, 17), (1, 23, 31, 34)], "PoseNet that lost outputs"),
+        ([(1, 195), (1, 1), (1, 256, 256, 1), (1, 64, 64, 39), (1, 117)], "BlazePose"),
+        ([(1, 1001)], r"outputs are \(1, 1001\).*no pose model that edgepose knows"),
+        ([], "outputs are none"),
+    ],
+)
+def test_other_networks_are_refused_by_name(shapes: list[tuple[int, ...]], says: str) -> None:
+    with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{says}"):
+        kind_of(IMAGE, outputs_of(*shapes), name="x.tflite")
+
+
+def test_an_input_that_is_no_picture_is_refused() -> None:
+    audio = TensorSpec("audio", (1, 16000), np.dtype(np.float32))
+    with pytest.raises(ModelShapeError, match=r"input is \(1, 16000\), expected \(1, height"):
+        kind_of(audio, outputs_of((1, 1, 17, 3)), name="x.tflite")

@@ -1,0 +1,202 @@
+"""MoveNet MultiPose's decoding and input sizes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgepose.datatypes import Poses, TensorSpec, TensorToFrame
+from edgepose.errors import ModelShapeError
+from edgepose.pose_models.movenet_multipose import MovenetMultipose, preferred_input_size_wh
+from edgepose.preprocess import preprocess
+from tests.helpers import frame_of
+
+OUTPUT = TensorSpec("Identity", (1, 6, 56), np.dtype(np.float32))
+
+
+def image_input(width: int, height: int) -> TensorSpec:
+    return TensorSpec("input", (1, height, width, 3), np.dtype(np.uint8))
+
+
+def multipose(width: int = 256, height: int = 256, max_poses: int = 6) -> MovenetMultipose:
+    return MovenetMultipose(
+        image_input(width, height), (OUTPUT,), name="m.tflite", max_poses=max_poses
+    )
+
+
+def output_of(
+    points_xy: NDArray[np.float64], box_xyxy: tuple[float, ...], score: float, place: int = 0
+) -> NDArray[np.float32]:
+    """Return an output with one pose, its numbers 0..1 of the input, in one of the six places."""
+    output = np.zeros((1, 6, 56), np.float32)
+    pose = output[0, place]
+    pose[0:51:3], pose[1:51:3], pose[2:51:3] = points_xy[:, 1], points_xy[:, 0], 0.7
+    pose[51:55] = box_xyxy[1], box_xyxy[0], box_xyxy[3], box_xyxy[2]
+    pose[55] = score
+    return output
+
+
+@given(
+    frame_wh=st.tuples(st.integers(40, 1400), st.integers(40, 1400)),
+    resizable=st.booleans(),
+    long_side_px=st.integers(4, 16).map(lambda count: 32 * count),
+    at=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=17, max_size=17),
+)
+def test_padding_is_undone_for_keypoints_and_boxes(
+    frame_wh: tuple[int, int],
+    resizable: bool,
+    long_side_px: int,
+    at: list[tuple[float, float]],
+) -> None:
+    """A point of the frame, seen where the frame lies in the tensor, comes back to the frame."""
+    size_wh = preferred_input_size_wh(frame_wh, long_side_px) if resizable else (256, 256)
+    model = multipose(*size_wh)
+    frame = frame_of(frame_wh)
+    tensor, to_frame = preprocess(frame, model.default_region(frame_wh), model.input_spec)
+    assert tensor.shape == (1, size_wh[1], size_wh[0], 3)
+    per_px = max(frame_wh[0] / size_wh[0], frame_wh[1] / size_wh[1])
+    points = np.array(at) * frame_wh
+    box = (0.0, 0.0, frame_wh[0] * 0.5, frame_wh[1] * 0.75)
+    unit = per_px * np.array(size_wh)
+    unit_box = tuple((np.array(box).reshape(2, 2) / unit).ravel().tolist())
+    poses = model.decode([output_of(points / unit, unit_box, 0.8)], to_frame)
+    # The frame fills a whole number of tensor px, so its far edge is off by up to half of one.
+    np.testing.assert_allclose(poses.keypoints[0], points, atol=0.51 * per_px + 0.01)
+    np.testing.assert_allclose(poses.boxes_xyxy[0], box, atol=0.51 * per_px + 0.01)
+
+
+def test_the_frame_is_in_the_upper_left_and_black_is_below() -> None:
+    frame = frame_of((640, 360))
+    model = multipose()
+    tensor, to_frame = preprocess(frame, model.default_region((640, 360)), model.input_spec)
+    assert (tensor[0, :144] == 127).all()
+    assert not tensor[0, 144:].any()
+    assert to_frame == TensorToFrame((2.5, 2.5), (0.0, 0.0))
+
+
+def test_poses_come_best_first_with_their_own_scores_and_boxes() -> None:
+    rng = np.random.default_rng(1)
+    output = rng.uniform(0, 1, (1, 6, 56)).astype(np.float32)
+    output[0, :, 55] = (0.1, 0.9, 0.3, 0.8, 0.2, 0.0)
+    poses = multipose(256, 192).decode([output], TensorToFrame((1.0, 1.0), (0.0, 0.0)))
+    np.testing.assert_array_equal(
+        poses.scores, np.array([0.9, 0.8, 0.3, 0.2, 0.1, 0.0], np.float32)
+    )
+    best = output[0, 1]
+    np.testing.assert_allclose(poses.keypoints[0, 3], (best[10] * 256, best[9] * 192))
+    np.testing.assert_allclose(poses.keypoint_scores[0], best[2:51:3])
+    np.testing.assert_allclose(
+        poses.boxes_xyxy[0], (best[52] * 256, best[51] * 192, best[54] * 256, best[53] * 192)
+    )
+
+
+@given(order=st.permutations(range(6)))
+def test_the_order_in_the_output_does_not_matter(order: list[int]) -> None:
+    rng = np.random.default_rng(2)
+    output = rng.uniform(0, 1, (1, 6, 56)).astype(np.float32)
+    to_frame = TensorToFrame((2.0, 3.0), (4.0, 5.0))
+    straight, permuted = (
+        multipose().decode([places], to_frame) for places in (output, output[:, order])
+    )
+    np.testing.assert_array_equal(straight.keypoints, permuted.keypoints)
+    np.testing.assert_array_equal(straight.boxes_xyxy, permuted.boxes_xyxy)
+
+
+def test_max_poses_keeps_the_best() -> None:
+    output = np.zeros((1, 6, 56), np.float32)
+    output[0, :, 55] = (0.1, 0.9, 0.3, 0.8, 0.2, 0.0)
+    model = multipose(max_poses=2)
+    poses = model.decode([output], TensorToFrame((1.0, 1.0), (0.0, 0.0)))
+    np.testing.assert_array_equal(poses.scores, np.array([0.9, 0.8], np.float32))
+    assert model.next_region(poses, (640, 480)) is None
+
+
+def test_decoding_leaves_the_output_alone() -> None:
+    output = np.full((1, 6, 56), 0.5, np.float32)
+    poses = multipose().decode([output], TensorToFrame((2.0, 2.0), (1.0, 1.0)))
+    poses.keypoint_scores[:] = 0.0
+    assert (output == 0.5).all()
+
+
+def test_quantized_outputs_are_dequantized() -> None:
+    spec = replace(OUTPUT, dtype=np.dtype(np.uint8), scale=1 / 200, zero_point=10)
+    model = MovenetMultipose(image_input(256, 256), (spec,), name="m.tflite")
+    stored = np.full((1, 6, 56), 110, np.uint8)
+    poses = model.decode([stored], TensorToFrame((1.0, 1.0), (0.0, 0.0)))
+    np.testing.assert_allclose(poses.scores, 0.5, atol=1e-6)
+    np.testing.assert_allclose(poses.keypoints, 128.0, atol=1e-4)
+
+
+@given(
+    frame_wh=st.tuples(st.integers(1, 8000), st.integers(1, 8000)),
+    long_side_px=st.integers(1, 16).map(lambda count: 32 * count),
+)
+def test_the_preferred_size_is_the_smallest_that_holds_the_frame(
+    frame_wh: tuple[int, int], long_side_px: int
+) -> None:
+    size_wh = preferred_input_size_wh(frame_wh, long_side_px)
+    assert max(size_wh) == long_side_px
+    for side, extent in zip(size_wh, frame_wh, strict=True):
+        scaled = extent * long_side_px / max(frame_wh)
+        assert side % 32 == 0
+        assert scaled - 1e-9 <= side < scaled + 32
+
+
+@pytest.mark.parametrize(
+    ("frame_wh", "expected"),
+    [((640, 480), (256, 192)), ((1280, 720), (256, 160)), ((480, 640), (192, 256))],
+)
+def test_preferred_sizes(frame_wh: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert preferred_input_size_wh(frame_wh) == expected
+
+
+@pytest.mark.parametrize("long_side_px", [0, 16, 250, 544])
+def test_a_long_side_that_no_model_takes_is_refused(long_side_px: int) -> None:
+    with pytest.raises(ValueError, match=f"multiple of 32 from 32 to 512, got {long_side_px}"):
+        preferred_input_size_wh((640, 480), long_side_px)
+
+
+def test_a_resizable_file_takes_the_chosen_size_and_a_square_without_one() -> None:
+    chosen = MovenetMultipose(
+        image_input(-1, -1), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
+    )
+    assert chosen.input_spec.size_wh == (320, 192)
+    assert multipose(-1, -1).input_spec.size_wh == (256, 256)
+
+
+def test_a_fixed_file_does_not_take_another_size() -> None:
+    with pytest.raises(ModelShapeError, match=r"m\.tflite: its input is fixed at 256x256"):
+        MovenetMultipose(
+            image_input(256, 256), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
+        )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ([(1, 1, 17, 3)], r"outputs are \(1, 1, 17, 3\), expected one \(1, 6, 56\)"),
+        ([(1, 6, 55)], r"outputs are \(1, 6, 55\)"),
+        ([(1, 6, 56), (1,)], r"outputs are \(1, 6, 56\), \(1,\)"),
+        ([], "outputs are none"),
+    ],
+)
+def test_other_outputs_are_refused(shapes: list[tuple[int, ...]], says: str) -> None:
+    outputs = tuple(replace(OUTPUT, shape=shape) for shape in shapes)
+    with pytest.raises(ModelShapeError, match=says):
+        MovenetMultipose(image_input(256, 256), outputs, name="m.tflite")
+
+
+def test_sides_that_are_no_multiple_of_32_are_refused() -> None:
+    with pytest.raises(ModelShapeError, match="250x256, expected sides that are multiples of 32"):
+        multipose(250, 256)
+
+
+def test_nobody_may_be_decoded_too() -> None:
+    spec = replace(OUTPUT, shape=(1, 0, 56))
+    model = MovenetMultipose(image_input(256, 256), (spec,), name="m.tflite")
+    poses = model.decode([np.empty((1, 0, 56), np.float32)], TensorToFrame((1, 1), (0, 0)))
+    assert isinstance(poses, Poses)
+    assert len(poses) == 0

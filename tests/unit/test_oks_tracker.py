@@ -1,0 +1,112 @@
+"""Object keypoint similarity, and what the tracker does where it fails."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.datatypes import Poses
+from edgepose.skeleton import OKS_FALLOFFS
+from edgepose.tracking.oks import OksTracker, keypoint_similarity
+from tests.contract.test_trackers import BODY, MS, at, ids, random_poses
+from tests.helpers import poses_of
+
+
+def with_scores(poses: Poses, scores: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Poses:
+    return replace(poses, keypoint_scores=scores.astype(np.float32)[np.newaxis])
+
+
+def slow_similarity(pose: Poses, other: Poses) -> float:
+    """Return it for one pose of each, written from the formula."""
+    seen = [k for k in range(17) if other.keypoint_scores[0, k] >= 0.3]
+    shared = [k for k in seen if pose.keypoint_scores[0, k] >= 0.3]
+    if len(shared) < 4:
+        return 0.0
+    xs, ys = other.keypoints[0, seen, 0], other.keypoints[0, seen, 1]
+    area = max(float(xs.max() - xs.min()), 1.0) * max(float(ys.max() - ys.min()), 1.0)
+    total = 0.0
+    for k in shared:
+        squared = math.dist(pose.keypoints[0, k], other.keypoints[0, k]) ** 2
+        total += math.exp(-squared / (2 * area * (2 * OKS_FALLOFFS[k]) ** 2))
+    return total / len(shared)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4), m=st.integers(1, 4))
+def test_similarity_is_that_of_the_formula(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    poses, others = random_poses(rng, n), random_poses(rng, m)
+    found = keypoint_similarity(poses, others)
+    assert found.shape == (n, m)
+    for i in range(n):
+        for j in range(m):
+            one, other = poses.select(np.array([i])), others.select(np.array([j]))
+            assert found[i, j] == pytest.approx(slow_similarity(one, other), abs=1e-4)
+
+
+def test_a_pose_is_wholly_similar_to_itself() -> None:
+    assert keypoint_similarity(poses_of(BODY), poses_of(BODY))[0, 0] == pytest.approx(1.0)
+
+
+@given(factor=st.floats(0.05, 20.0), shift=st.floats(0.0, 40.0))
+def test_similarity_does_not_depend_on_the_size_of_the_frame(factor: float, shift: float) -> None:
+    small = keypoint_similarity(poses_of(at(shift)), poses_of(BODY))
+    scaled = keypoint_similarity(poses_of(at(shift) * factor), poses_of(BODY * factor))
+    np.testing.assert_allclose(small, scaled, atol=1e-3)
+
+
+@pytest.mark.parametrize(("visible", "similar"), [(3, 0.0), (4, 1.0)])
+def test_fewer_than_four_shared_keypoints_are_no_similarity(visible: int, similar: float) -> None:
+    scores = np.where(np.arange(17) < visible, 0.9, 0.1)
+    found = keypoint_similarity(with_scores(poses_of(BODY), scores), poses_of(BODY))
+    assert found[0, 0] == pytest.approx(similar)
+
+
+def test_nothing_visible_is_no_similarity_and_no_warning() -> None:
+    unseen = with_scores(poses_of(BODY), np.zeros(17))
+    with np.errstate(all="raise"):
+        assert keypoint_similarity(unseen, unseen)[0, 0] == 0.0
+
+
+def test_a_walker_at_five_frames_a_second_stays_the_same_person() -> None:
+    """At 1.5 m/s a step is 30 cm, a sixth of the height: too far for keypoints alone."""
+    alone, with_boxes = OksTracker(min_iou=None), OksTracker()
+    found = []
+    for frame in range(10):
+        poses = poses_of(at(32.0 * frame))
+        found.append(ids(alone.update(poses, frame * 200 * MS))[0])
+        assert ids(with_boxes.update(poses, frame * 200 * MS)) == [1]
+    assert found == list(range(1, 11))
+
+
+def test_a_body_at_the_edge_with_few_keypoints_stays_the_same_person() -> None:
+    """Only head and a shoulder are left in the frame: fewer than four keypoints."""
+    tracker = OksTracker()
+    assert ids(tracker.update(poses_of(BODY), 0)) == [1]
+    leaving = with_scores(poses_of(BODY), np.where(np.arange(17) < 3, 0.9, 0.1))
+    assert ids(tracker.update(leaving, 33 * MS)) == [1]
+
+
+def test_keypoints_tell_two_apart_whose_boxes_agree() -> None:
+    """One stands upright, the other on their hands, in the same box; then they change order."""
+    upside_down = BODY.copy()
+    upside_down[:, 1] = BODY[:, 1].min() + BODY[:, 1].max() - BODY[:, 1]
+    tracker = OksTracker()
+    assert ids(tracker.update(poses_of(BODY, upside_down), 0)) == [1, 2]
+    assert ids(tracker.update(poses_of(upside_down, BODY), 33 * MS)) == [2, 1]
+
+
+def test_boxes_only_match_what_keypoints_left() -> None:
+    """The one who walks on must not take the track of the one who stands in their way."""
+    tracker = OksTracker()
+    assert ids(tracker.update(poses_of(at(0), at(40)), 0)) == [1, 2]
+    assert ids(tracker.update(poses_of(at(32), at(41)), 200 * MS)) == [1, 2]
+
+
+@pytest.mark.parametrize(("min_oks", "expected"), [(0.2, 1), (0.999, 2)])
+def test_the_least_similarity_is_configurable(min_oks: float, expected: int) -> None:
+    tracker = OksTracker(min_oks=min_oks, min_iou=None)
+    tracker.update(poses_of(BODY), 0)
+    assert ids(tracker.update(poses_of(at(5)), 33 * MS)) == [expected]
