@@ -1,0 +1,81 @@
+"""What an installed edgepose carries, and what `make` does."""
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.mosquitto import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_carries_the_default_model_and_the_manual(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"),
+            *("--wheel-dir", str(tmp_path), str(ROOT)),
+        ],
+        check=True,
+        timeout=110,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "edgepose/models/movenet-lightning-int8.tflite",
+        "edgepose/models/manifest.json",
+        "edgepose/assets/astronaut.jpg",
+        "edgepose/assets/config.yaml",
+        "edgepose/py.typed",
+    ):
+        assert name in names
+    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+
+
+def test_the_installed_package_needs_no_checkout(tmp_path: Path) -> None:
+    # As pip would lay it out, beside this environment's dependencies.
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--no-deps", "--quiet"),
+            *("--target", str(tmp_path / "site"), str(ROOT)),
+        ],
+        check=True,
+        timeout=110,
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "edgepose", "models", "info", "movenet-lightning-int8"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "movenet-lightning-int8" in run.stdout
+
+
+@pytest.mark.skipif(not (Path(sys.prefix) / ".dev").exists(), reason="not installed by make")
+def test_make_demo_shows_poses_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            ["make", "-C", str(ROOT), "demo", f"VENV={sys.prefix}"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: "/main/poses" in log.read_text(), "poses from make demo", 60)
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(20)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    output = log.read_text()
+    assert "availability online" in output
+    assert "demo: ended" in output
+    assert "Traceback" not in output
