@@ -60,21 +60,25 @@ class SwitchFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> frozenset[str]:
-        """Return the names of the cameras that are off; a file that cannot be read names none."""
+    def read(self, cameras: frozenset[str]) -> frozenset[str]:
+        """Return which of the cameras are off.
+
+        A file that is there but cannot be read leaves them all off: it exists because somebody once
+        switched one off, and which one is not known any more.
+        """
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            return frozenset(name for name in content["off"] if isinstance(name, str))
+            return cameras.intersection(content["off"])
         except FileNotFoundError:
             return frozenset()
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning(
-                "%s: expected the cameras that are switched off, but it cannot be read (%s); "
-                "every camera counts as switched on",
+                "%s: expected the cameras that are switched off, but it cannot be read (%s); all "
+                "cameras stay off until they are switched on over MQTT, or the file is deleted",
                 self._path,
                 error,
             )
-            return frozenset()
+            return cameras
 
     def write(self, off: frozenset[str]) -> None:
         """Write the names down; what cannot be written is logged and holds until the next start."""
@@ -351,7 +355,7 @@ class Daemon:
         self._stats_interval_ns = stats_interval_ns
         self._switch_file = switch_file
         self._notifier = notifier
-        off = switch_file.read()
+        off = switch_file.read(frozenset(camera.name for camera in cameras))
         self._runners: Mapping[str, _CameraRunner] = {
             camera.name: _CameraRunner(
                 camera, wake, self._set_state, topics_, enabled=camera.name not in off

@@ -1,0 +1,97 @@
+"""What leaves the device, field by field."""
+
+import json
+import re
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose import messages
+from edgepose.clock import boottime_ns, isoformat_utc
+from edgepose.datatypes import Poses, StageTimings, TrackedPoses
+from edgepose.messages import MessageContext, PoseMessage, pose_message
+from tests.helpers import frame_of, tracked_of
+
+CONTEXT = MessageContext("gym", "main", "movenet-lightning-int8", "cpu", 0.3)
+TIMINGS = StageTimings(100_000, 5_000_000, 30_000, 20_000, 10_000)
+
+
+def message(tracked: TrackedPoses) -> PoseMessage:
+    return pose_message(CONTEXT, frame_of((640, 480), boottime_ns(), 7), tracked, TIMINGS)
+
+
+def test_the_fields_of_the_contract() -> None:
+    points = np.linspace((64, 48), (320, 240), 17)
+    tracked = tracked_of(points, first_id=3)
+    decoded = json.loads(messages.encode(message(tracked)))
+    assert list(decoded) == [
+        *("schema", "node", "camera", "sequence", "captured_at", "published_at", "frame"),
+        *("model", "accelerator", "degraded", "timings_ms", "poses"),
+    ]
+    assert decoded["schema"] == 1
+    assert decoded["sequence"] == 7
+    assert decoded["frame"] == {"width": 640, "height": 480}
+    assert decoded["timings_ms"]["total"] == 5.16
+    (pose,) = decoded["poses"]
+    assert pose["id"] == 3
+    assert pose["score"] == 0.9
+    assert pose["box"] == [0.1, 0.1, 0.5, 0.5]
+    assert pose["keypoints"][0] == [0.1, 0.1, 0.9]
+    assert pose["keypoints"][16] == [0.5, 0.5, 0.9]
+
+
+def test_weak_keypoints_are_null_and_nothing_leaves_the_frame() -> None:
+    points = np.full((17, 2), 100.0)
+    points[3] = (-50, 1000)
+    poses = tracked_of(points).poses
+    poses.keypoint_scores[0, 5] = 0.29
+    entry = message(TrackedPoses(poses, np.array([1]))).poses[0]
+    assert entry.keypoints[5] is None
+    assert entry.keypoints[3] == (0.0, 1.0, 0.9)
+    assert all(0 <= side <= 1 for side in entry.box)
+
+
+def test_nobody_there_is_an_empty_list() -> None:
+    nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
+    assert json.loads(messages.encode(message(nobody)))["poses"] == []
+
+
+@given(
+    st.lists(st.floats(-2000, 3000, width=32), min_size=34, max_size=34),
+    st.lists(st.floats(-0.125, 1.125, width=32), min_size=17, max_size=17),
+)
+def test_whatever_a_model_says_the_message_fits_its_schema(
+    points: list[float], scores: list[float]
+) -> None:
+    poses = tracked_of(np.array(points).reshape(17, 2)).poses
+    poses.keypoint_scores[0] = scores
+    decoded = messages.decode(messages.encode(message(TrackedPoses(poses, np.array([1])))))
+    for keypoint in decoded.poses[0].keypoints:
+        assert keypoint is None or all(0 <= value <= 1 for value in keypoint)
+
+
+def test_a_message_of_one_pose_stays_under_a_kilobyte() -> None:
+    points = np.random.default_rng(0).uniform(0, 480, (17, 2))
+    assert len(messages.encode(message(tracked_of(points)))) < 1024
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b"null", b"\xff", b'{"schema": "x"}'])
+def test_what_is_no_message_is_refused(payload: bytes) -> None:
+    with pytest.raises((msgspec.ValidationError, msgspec.DecodeError)):
+        messages.decode(payload)
+
+
+def test_the_schema_names_every_field() -> None:
+    definitions = messages.pose_message_schema()["$defs"]
+    assert isinstance(definitions, dict)
+    assert set(definitions["PoseMessage"]["required"]) >= {"node", "camera", "poses"}
+
+
+def test_times_are_utc_with_microseconds() -> None:
+    assert isoformat_utc(1_769_860_800_123_456_789) == "2026-01-31T12:00:00.123456Z"
+    assert isoformat_utc(0) == "1970-01-01T00:00:00.000000Z"
+    nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", message(nobody).captured_at)

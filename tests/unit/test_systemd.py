@@ -1,0 +1,65 @@
+"""What systemd hears, byte for byte, on a real socket."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from edgepose.systemd import Notifier, watchdog_interval_ns
+
+
+def test_every_word_arrives(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(5)
+        notifier = Notifier(str(path))
+        assert notifier.heard
+        notifier.ready()
+        notifier.watchdog()
+        notifier.status("two\nlines")
+        notifier.stopping()
+        heard = [listener.recv(100) for _ in range(4)]
+    assert heard == [b"READY=1", b"WATCHDOG=1", b"STATUS=two lines", b"STOPPING=1"]
+
+
+def test_an_abstract_socket_is_reached() -> None:
+    name = f"edgepose-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0{name}")
+        listener.settimeout(5)
+        Notifier(f"@{name}").ready()
+        assert listener.recv(100) == b"READY=1"
+
+
+def test_nobody_listening_is_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not Notifier().heard
+    Notifier().ready()
+    Notifier(str(tmp_path / "gone")).ready()
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid", "expected"),
+    [
+        ("3000000", None, 3_000_000_000),
+        ("3000000", "own", 3_000_000_000),
+        ("3000000", "1", None),
+        ("0", None, None),
+        ("soon", None, None),
+        (None, None, None),
+    ],
+)
+def test_the_watchdog_is_fed_only_where_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    microseconds: str | None,
+    pid: str | None,
+    expected: int | None,
+) -> None:
+    for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", pid)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(os.getpid()) if value == "own" else value)
+    assert watchdog_interval_ns() == expected
