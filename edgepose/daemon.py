@@ -333,6 +333,8 @@ class Daemon:
     """Runs the given parts; `run` returns when a signal, or the end of every file, says so.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
+    SIGHUP calls `reload`, which returns new cameras or raises EdgeposeError for the old ones to
+    stay.
     """
 
     def __init__(
@@ -345,20 +347,26 @@ class Daemon:
         stats_interval_ns: int,
         switch_file: SwitchFile,
         notifier: Notifier,
+        reload: Callable[[], Sequence[Camera]],
     ) -> None:
         self._mqtt = mqtt
         self._sinks = tuple(sinks)
         self._topics = topics_
-        wake = threading.Condition()
         self._commands: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._stop_signal: int | None = None
+        self._reload_wanted = False
+        self._reload = reload
         self._stats_interval_ns = stats_interval_ns
         self._switch_file = switch_file
         self._notifier = notifier
-        off = switch_file.read(frozenset(camera.name for camera in cameras))
+        self._take_on(cameras)
+
+    def _take_on(self, cameras: Sequence[Camera]) -> None:
+        wake = threading.Condition()
+        off = self._switch_file.read(frozenset(camera.name for camera in cameras))
         self._runners: Mapping[str, _CameraRunner] = {
             camera.name: _CameraRunner(
-                camera, wake, self._set_state, topics_, enabled=camera.name not in off
+                camera, wake, self._set_state, self._topics, enabled=camera.name not in off
             )
             for camera in cameras
         }
@@ -390,20 +398,42 @@ class Daemon:
             self._mqtt.open(
                 require_connection_within_s=None if self._notifier.heard else CONNECT_TIMEOUT_S
             )
+        self._start()
+        self._notifier.ready()
+
+    def _start(self) -> None:
+        now_ns = boottime_ns()
         for runner in self._runners.values():
+            runner.statistics.take(now_ns)
             runner.start()
         self._looking.start()
-        self._notifier.ready()
+
+    def _take_up_changes(self) -> None:
+        """Go on with a changed configuration, or with the old one where the new one is no good."""
+        try:
+            cameras = self._reload()
+        except EdgeposeError as error:
+            log.error("the changed configuration is refused and the old one stays: %s", error)
+            return
+        for runner in self._runners.values():
+            runner.close()
+        self._looking.close()
+        self._take_on(cameras)
+        for runner in self._runners.values():
+            runner.announce()
+        self._start()
+        log.info("the changed configuration is in effect")
 
     def _loop(self) -> None:
         now_ns = boottime_ns()
         next_stats_ns = now_ns + self._stats_interval_ns
         watchdog_ns = watchdog_interval_ns()
         next_watchdog_ns = now_ns
-        runners = list(self._runners.values())
-        for runner in runners:
-            runner.statistics.take(now_ns)
         while self._stop_signal is None:
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._take_up_changes()
+            runners = list(self._runners.values())
             seen = self._looking.take(IDLE_S)
             if seen is not None:
                 self._tell(seen)
@@ -481,7 +511,7 @@ class Daemon:
             self._stop_signal = number
 
         def reload(_number: int, _frame: FrameType | None) -> None:
-            log.warning("SIGHUP: a changed configuration takes effect at the next start")
+            self._reload_wanted = True
 
         previous = {
             signal.SIGTERM: signal.signal(signal.SIGTERM, stop),

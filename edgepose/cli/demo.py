@@ -55,7 +55,7 @@ def command(
         stack.enter_context(_subscriber(config, url))
         if seconds is not None:
             stack.enter_context(_end_after(seconds))
-        launch(config, config_file=None)
+        launch(lambda: config, config_file=None)
     _say("ended")
 
 

@@ -8,7 +8,7 @@ import click
 
 from edgepose.cli._options import debug_of, set_up_logging
 from edgepose.mqtt_url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, read_password
-from edgepose.replay import replay
+from edgepose.replay import check_recording, replay
 from edgepose.topics import check_base
 
 
@@ -63,6 +63,7 @@ def command(
     from edgepose.sinks.mqtt import MqttPublisher
 
     set_up_logging("warning", debug=debug_of(context))
+    check_recording(file, speed=speed)
     check_base(base_topic)
     address = parse_broker_url(mqtt)
     password = None

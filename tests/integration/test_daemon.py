@@ -85,6 +85,11 @@ def wait_for_last(listener: Listener, topic: str, payload: bytes) -> None:
     wait_for(lambda: last(listener, topic) == payload, f"{topic} to become {payload!r}")
 
 
+def wait_for_more_poses(listener: Listener) -> None:
+    count = len(listener.payloads(f"{CAMERA}/poses"))
+    wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 5, "more poses")
+
+
 def test_everything_a_subscriber_is_promised(tmp_path: Path, broker: Mosquitto) -> None:
     with broker.listener() as listener, running(tmp_path, broker) as daemon:
         for topic, payload in RETAINED.items():
@@ -187,6 +192,37 @@ def test_a_broker_that_dies_and_comes_back_hears_everything_again(
         code, _, stderr = daemon.end(signal.SIGINT)
     assert code == 0
     assert "Traceback" not in stderr
+
+
+def test_a_changed_configuration_is_taken_up_and_a_wrong_one_refused(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+        path = tmp_path / "config.yaml"
+        before = path.read_text()
+
+        path.write_text(before + "model: {name: movenet-thunder-int8}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+
+        def model() -> str:
+            return messages.decode(listener.payloads(f"{CAMERA}/poses")[-1]).model
+
+        wait_for(lambda: model() == "movenet-thunder-int8", "poses of the other model")
+        wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+
+        for wrong in ("pose: {keypoint_treshold: 0.2}\n", "stats_interval_s: 7\n", "\tx"):
+            path.write_text(before.replace("stats_interval_s: 1\n", "") + wrong)
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for_more_poses(listener)
+        assert listener.payloads(f"{NODE}/availability") == [b"online"]
+        code, _, stderr = daemon.end()
+    assert code == 0
+    refusals = [line for line in stderr.splitlines() if "refused" in line]
+    assert len(refusals) == 3
+    assert "did you mean" in stderr
+    assert "restart edgepose" in stderr
+    assert model() == "movenet-thunder-int8"
 
 
 def test_a_killed_daemon_leaves_its_will(tmp_path: Path, broker: Mosquitto) -> None:
