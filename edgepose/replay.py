@@ -47,9 +47,9 @@ def read_recording(path: Path, complain: Callable[[str], None]) -> Iterator[Reco
 
     Raises SourceNotFoundError or SourceError for a file that cannot be read or is no recording.
     """
+    number = good = 0
     try:
         with path.open("rb") as file:
-            number = good = 0
             while line := file.readline(MAX_LINE_BYTES):
                 number += 1
                 if not line.strip():
@@ -63,11 +63,6 @@ def read_recording(path: Path, complain: Callable[[str], None]) -> Iterator[Reco
                 else:
                     good += 1
                     yield recorded
-            if not good:
-                raise SourceError(
-                    f"{path}: no pose message in {'it' if number < _HOPELESS_LINES else 'sight'}; "
-                    "expected a recording of edgepose, one JSON message a line"
-                )
     except FileNotFoundError:
         raise SourceNotFoundError(
             f"{path}: there is no such recording; check the path, or make one with output.record"
@@ -77,6 +72,11 @@ def read_recording(path: Path, complain: Callable[[str], None]) -> Iterator[Reco
             f"{path}: the recording cannot be read ({error.strerror}); expected a file of pose "
             "messages that edgepose may read"
         ) from error
+    if not good:
+        raise SourceError(
+            f"{path}: no pose message in {'it' if number < _HOPELESS_LINES else 'sight'}; "
+            "expected a recording of edgepose, one JSON message a line"
+        )
 
 
 class _BadLineError(Exception):
@@ -100,7 +100,20 @@ def _read_line(number: int, line: bytes) -> Recorded:
 
 
 def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    # An acronym stays one.
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+def check_recording(path: Path, *, speed: float) -> None:
+    """Raise what `replay` would raise, as far as it shows before the first message."""
+    _check_speed(speed)
+    for _ in read_recording(path, lambda _sentence: None):
+        return
+
+
+def _check_speed(speed: float) -> None:
+    if not 0 <= speed < float("inf"):
+        raise UsageError(f"speed is 0 or more (1 is as recorded, 0 without waiting), got {speed:g}")
 
 
 def replay(
@@ -120,8 +133,7 @@ def replay(
 
     Raises UsageError for a negative speed and what `read_recording` raises.
     """
-    if not 0 <= speed < float("inf"):
-        raise UsageError(f"speed is 0 or more (1 is as recorded, 0 without waiting), got {speed:g}")
+    _check_speed(speed)
     published = skipped = 0
 
     def complain(sentence: str) -> None:

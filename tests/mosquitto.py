@@ -88,8 +88,6 @@ class Certificates:
                 *("-CAkey", self.authority.with_suffix(".key"), "-CAcreateserial"),
                 *("-extfile", extensions, "-out", certificate),
             )
-            # mosquitto drops its rights before it reads the key.
-            key.chmod(0o644)
 
 
 class Mosquitto:
@@ -111,8 +109,6 @@ class Mosquitto:
         self._certificates = certificates
         self._log = directory / f"mosquitto-{self.port}.log"
         self._config = directory / f"mosquitto-{self.port}.conf"
-        # mosquitto started by root becomes another user, who must get in.
-        directory.chmod(0o755)
         lines = [
             "persistence false",
             "max_queued_messages 0",
@@ -120,6 +116,9 @@ class Mosquitto:
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {'false' if password else 'true'}",
         ]
+        if os.geteuid() == 0:
+            # It would become another user, who cannot get into the folders of a test.
+            lines.append("user root")
         if password:
             passwords = directory / f"passwords-{self.port}"
             subprocess.run(
@@ -127,7 +126,6 @@ class Mosquitto:
                 check=True,
                 capture_output=True,
             )
-            passwords.chmod(0o644)
             lines.append(f"password_file {passwords}")
         if certificates is not None:
             lines += [
@@ -139,7 +137,6 @@ class Mosquitto:
         if acl is not None:
             rights = directory / f"acl-{self.port}"
             rights.write_text(acl)
-            rights.chmod(0o644)
             lines.append(f"acl_file {rights}")
         self._config.write_text("\n".join(lines) + "\n")
 

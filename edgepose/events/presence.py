@@ -6,21 +6,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PresenceChange:
-    """What is new: `present` and `count` are None where they stay as they were."""
+    """What is new: the `count` from now on, and `present` or None where that stays as it was."""
 
     timestamp_ns: int
     present: bool | None
-    count: int | None
+    count: int
 
 
 class Presence:
     """A debounced head count; present is a count above zero, always.
 
-    The count rises to the number that every frame of the last `on_delay_ms` saw, so a ghost in one
-    frame raises nothing, and falls to the most that any frame of the last `off_delay_ms` saw, so a
-    missed detection lowers nothing. Between two counts of people who are there, at least
-    `count_interval_ms` pass. Time comes from the caller and may stand still but not run back: an
-    earlier timestamp counts as the latest one.
+    The count rises once more people were seen for `on_delay_ms`, counted from the first frame that
+    saw them; the time before a frame that missed them then counts against it by half. So a ghost in
+    one frame raises nothing, at any frame rate, and a missed detection only slows the rise. It
+    falls once no frame saw as many for `off_delay_ms`, to the most that one did see, so people do
+    not vanish with a missed detection.
+    Between two counts of people who are there, at least `count_interval_ms` pass.
+
+    Time comes from the caller and may stand still but not run back: an earlier timestamp counts as
+    the latest one. Each call takes the same short time whatever the delays.
     """
 
     def __init__(
@@ -41,8 +45,13 @@ class Presence:
         self._count = 0
         self._changed_at_ns: int | None = None
         self._now_ns = 0
-        # When each stretch of frames with the same count began; the first one may be cut short.
-        self._stretches: deque[tuple[int, int]] = deque()
+        self._frame_at_ns = 0
+        self._seen = 0
+        self._more_for_ns = 0
+        self._fewest_of_more = 0
+        # Falling counts, each higher than all frames after it, with the time of the first frame
+        # that saw fewer; the last one is what the newest frame saw.
+        self._peaks: deque[tuple[int, int | None]] = deque()
 
     @property
     def present(self) -> bool:
@@ -59,12 +68,10 @@ class Presence:
         if count < 0:
             raise ValueError(f"a frame has 0 or more poses, got {count}")
         now_ns = self._advance(timestamp_ns)
-        if not self._stretches or self._stretches[-1][1] != count:
-            self._stretches.append((now_ns, count))
-        self._forget_before(now_ns - max(self._on_delay_ns, self._off_delay_ns))
-        lowest = min(self._counts_since(now_ns - self._on_delay_ns))
-        if lowest > self._count:
-            return self._become(lowest, now_ns)
+        self._weigh(count, now_ns)
+        self._remember(count, now_ns)
+        if count > self._count and self._more_for_ns >= self._on_delay_ns:
+            return self._become(self._fewest_of_more, now_ns)
         return self._fall(now_ns)
 
     def tick(self, timestamp_ns: int) -> PresenceChange | None:
@@ -74,18 +81,44 @@ class Presence:
     def lost(self, timestamp_ns: int) -> PresenceChange | None:
         """Forget everybody at once: the camera is closed or gone, and nothing is known any more."""
         now_ns = self._advance(timestamp_ns)
-        self._stretches.clear()
+        self._peaks.clear()
+        self._seen = self._more_for_ns = 0
         return self._become(0, now_ns) if self._count else None
 
     def _advance(self, timestamp_ns: int) -> int:
         self._now_ns = max(self._now_ns, timestamp_ns)
         return self._now_ns
 
+    def _weigh(self, count: int, now_ns: int) -> None:
+        """Gather what speaks for more people than are said to be there."""
+        since_ns = now_ns - self._frame_at_ns
+        saw_more = self._seen > self._count
+        self._frame_at_ns = now_ns
+        self._seen = count
+        if count <= self._count:
+            self._more_for_ns = max(0, self._more_for_ns - since_ns // 2)
+        elif saw_more or self._more_for_ns:
+            self._more_for_ns = min(self._on_delay_ns, self._more_for_ns + since_ns)
+            self._fewest_of_more = min(self._fewest_of_more, count)
+        else:
+            self._fewest_of_more = count
+
+    def _remember(self, count: int, now_ns: int) -> None:
+        peaks = self._peaks
+        while peaks and peaks[-1][0] <= count:
+            peaks.pop()
+        if peaks and peaks[-1][1] is None:
+            peaks[-1] = (peaks[-1][0], now_ns)
+        peaks.append((count, None))
+
     def _fall(self, now_ns: int) -> PresenceChange | None:
-        if not self._stretches:
-            return None
-        highest = max(self._counts_since(now_ns - self._off_delay_ns))
-        return self._become(highest, now_ns) if highest < self._count else None
+        peaks = self._peaks
+        while peaks:
+            highest, over_at_ns = peaks[0]
+            if over_at_ns is None or now_ns - over_at_ns < self._off_delay_ns:
+                return self._become(highest, now_ns) if highest < self._count else None
+            peaks.popleft()
+        return None
 
     def _become(self, count: int, now_ns: int) -> PresenceChange | None:
         before = self._count
@@ -98,18 +131,7 @@ class Presence:
             return None
         self._count = count
         self._changed_at_ns = now_ns
+        self._more_for_ns = 0
+        # What the newest frame saw beyond the new count is where the next rise begins.
+        self._fewest_of_more = self._seen
         return PresenceChange(now_ns, bool(count) if bool(count) != bool(before) else None, count)
-
-    def _counts_since(self, start_ns: int) -> list[int]:
-        """Return the counts that held at or after `start_ns`; before the first frame, nobody."""
-        counts = []
-        for began_ns, count in reversed(self._stretches):
-            counts.append(count)
-            if began_ns <= start_ns:
-                return counts
-        return [*counts, 0]
-
-    def _forget_before(self, start_ns: int) -> None:
-        stretches = self._stretches
-        while len(stretches) > 1 and stretches[1][0] <= start_ns:
-            stretches.popleft()

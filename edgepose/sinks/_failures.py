@@ -132,6 +132,16 @@ def ended_before_answer(address: BrokerAddress, error: OSError | None) -> Failur
     )
 
 
+def unreadable(address: BrokerAddress, detail: str) -> Failure:
+    """Explain bytes that are not MQTT, after the answer to CONNECT was."""
+    return Failure(
+        "unreadable",
+        f"the MQTT broker {address.netloc} sent a packet that cannot be read "
+        f"({detail}): look for something between it and this machine that changes "
+        "the data",
+    )
+
+
 def silent(address: BrokerAddress, timeout_s: float) -> Failure:
     """Explain a connection on which no answer to CONNECT comes."""
     return Failure(
@@ -141,16 +151,27 @@ def silent(address: BrokerAddress, timeout_s: float) -> Failure:
     )
 
 
-def ended(
-    code: int, name: str, address: BrokerAddress, client_id: str, *, by_broker: bool
-) -> Failure:
-    """Explain the end of a connection that worked."""
-    broker = f"the MQTT broker {address.netloc}"
-    if by_broker and code == _SESSION_TAKEN_OVER:
-        return taken_over(address, client_id)
-    if by_broker:
-        return Failure(f"ended {code}", f"{broker} ended the connection ({name})")
-    return Failure("lost", f"the connection to {broker} broke off")
+def ended_by_broker(code: int, name: str, address: BrokerAddress, client_id: str) -> Failure:
+    """Explain the DISCONNECT of a broker, by its MQTT 5 reason code and that code's name."""
+    if code == _SESSION_TAKEN_OVER:
+        return _taken_over(address, client_id)
+    return Failure(
+        f"ended {code}", f"the MQTT broker {address.netloc} ended the connection ({name})"
+    )
+
+
+def lost(address: BrokerAddress) -> Failure:
+    """Explain the end of a connection for which nobody gave a reason."""
+    return Failure("lost", f"the connection to the MQTT broker {address.netloc} broke off")
+
+
+def mistake(address: BrokerAddress, error: Exception) -> Failure:
+    """Explain what should not have happened."""
+    return Failure(
+        f"mistake {type(error).__name__}",
+        f"the connection to the MQTT broker {address.netloc} ended by a mistake in edgepose "
+        f"({type(error).__name__}: {error}): please report it, with the log of --debug",
+    )
 
 
 def denied(address: BrokerAddress, topic: str) -> Failure:
@@ -171,7 +192,7 @@ def half_open(address: BrokerAddress, keepalive_s: int) -> Failure:
     )
 
 
-def taken_over(address: BrokerAddress, client_id: str) -> Failure:
+def _taken_over(address: BrokerAddress, client_id: str) -> Failure:
     """Explain being thrown out for another client of the same id."""
     return Failure(
         TAKEN_OVER,
@@ -193,9 +214,8 @@ def thrown_out_again_and_again(address: BrokerAddress, client_id: str) -> Failur
 
 
 def _tls_reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return str(error.reason).lower().replace("_", " ")
-    return _text(error)
+    reason = getattr(error, "reason", None)
+    return _text(error) if reason is None else str(reason).lower().replace("_", " ")
 
 
 def _text(error: Exception) -> str:

@@ -79,11 +79,24 @@ class Spool:
 
     def save(self) -> None:
         """Write what waits, or remove the file where nothing does; a failure is logged once."""
-        if self._path is None or not self.changed:
+        messages = self.begin_save()
+        if messages is not None:
+            self.write(messages)
+
+    def begin_save(self) -> tuple[WaitingMessage, ...] | None:
+        """Return what `write` has to bring to the disk; None where the file is as it should be."""
+        if not self.changed:
+            return None
+        self._touched = False
+        return tuple(self._messages)
+
+    def write(self, messages: tuple[WaitingMessage, ...]) -> None:
+        """Make the file hold these messages; needs no lock, unlike all other methods."""
+        if self._path is None:
             return
         try:
-            if self._messages:
-                _write(self._path, self._messages)
+            if messages:
+                _write(self._path, messages)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
@@ -94,11 +107,10 @@ class Spool:
                     self._path,
                     error.strerror,
                 )
-            self._write_failed = True
+            self._write_failed = self._touched = True
             return
         self._write_failed = False
-        self._touched = False
-        self.on_disk = bool(self._messages)
+        self.on_disk = bool(messages)
 
 
 def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:

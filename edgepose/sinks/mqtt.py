@@ -12,7 +12,8 @@ from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
-from edgepose.sinks._link import Link, LinkTimes, Protocol, Will
+from edgepose.sinks._link import Link, LinkTimes
+from edgepose.sinks._session import Protocol, Will
 from edgepose.sinks._spool import Spool
 from edgepose.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
 

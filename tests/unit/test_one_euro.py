@@ -30,9 +30,7 @@ def run(points: Floats, preset: str = "steady", step_ns: int = FRAME_NS) -> Floa
     st.sampled_from(sorted(PRESETS)),
     st.integers(1_000_000, 400_000_000),
 )
-def test_output_stays_in_the_hull_of_its_inputs(
-    points: Floats, preset: str, step_ns: int
-) -> None:
+def test_output_stays_in_the_hull_of_its_inputs(points: Floats, preset: str, step_ns: int) -> None:
     smoothed = run(points, preset, step_ns)
     for index in range(len(points)):
         seen = points[: index + 1]

@@ -7,7 +7,6 @@ import pytest
 
 from edgepose.daemon import SwitchFile
 
-
 CAMERAS = frozenset({"main", "yard", "door"})
 
 

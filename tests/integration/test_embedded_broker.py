@@ -1,0 +1,82 @@
+"""The broker of the demonstration."""
+
+import logging
+import socket
+import sys
+import threading
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edgepose.embedded_broker import EmbeddedBroker
+from edgepose.errors import BrokerError
+from edgepose.mqtt_url import parse_broker_url
+from edgepose.sinks.mqtt import MqttSink
+from edgepose.topics import Topics
+from tests.mosquitto import wait_for
+from tests.unit.test_recorder import message_of
+
+pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+
+
+def test_a_node_and_a_subscriber_meet_there(caplog: pytest.LogCaptureFixture) -> None:
+    received: dict[str, bytes] = {}
+    with EmbeddedBroker() as broker:
+        subscriber = paho.Client(CallbackAPIVersion.VERSION2)
+        subscribed = threading.Event()
+
+        def on_message(_client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+            received[message.topic] = bytes(message.payload)
+
+        def on_connect(*_: object) -> None:
+            subscriber.subscribe("edgepose/#")
+
+        subscriber.on_connect = on_connect
+        subscriber.on_subscribe = lambda *_: subscribed.set()
+        subscriber.on_message = on_message
+        subscriber.connect("127.0.0.1", broker.port)
+        subscriber.loop_start()
+        assert subscribed.wait(20)
+        sink = MqttSink(
+            address=parse_broker_url(broker.url),
+            topics=Topics(node="gym"),
+            client_id="edgepose-gym",
+            cameras=["main"],
+            info=b"{}",
+            protocol="3.1.1",
+        )
+        sink.open(require_connection_within_s=20)
+        sink.publish(message_of(1))
+        wait_for(lambda: "edgepose/gym/main/poses" in received, "the poses")
+        sink.close()
+        wait_for(lambda: received["edgepose/gym/availability"] == b"offline", "the goodbye")
+        subscriber.disconnect()
+        subscriber.loop_stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", broker.port), 1)
+    assert not [r for r in caplog.records if r.name.startswith(("amqtt", "transitions"))]
+    assert not [thread for thread in threading.enumerate() if thread.name == "embedded-broker"]
+
+
+def test_a_port_that_is_taken_is_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=f"cannot listen on 127.0.0.1:{port}"):
+            EmbeddedBroker(port).__enter__()
+    assert not [thread for thread in threading.enumerate() if thread.name == "embedded-broker"]
+
+
+def test_without_amqtt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "amqtt.broker", None)
+    with pytest.raises(BrokerError, match=r"edgepose\[demo\]"):
+        EmbeddedBroker().__enter__()
+
+
+def test_closing_twice_is_fine() -> None:
+    broker = EmbeddedBroker()
+    broker.close()
+    with broker:
+        pass
+    broker.close()

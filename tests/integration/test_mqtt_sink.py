@@ -1,0 +1,623 @@
+"""The MQTT sink with a real mosquitto: what arrives, and what happens when the broker does not."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepose import messages
+from edgepose.errors import BrokerError, ConfigError
+from edgepose.mqtt_url import Secret, TlsFiles, parse_broker_url
+from edgepose.sinks._link import LinkTimes
+from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
+from edgepose.topics import Topics
+from tests.mosquitto import (
+    PASSWORD,
+    USERNAME,
+    Certificates,
+    Listener,
+    Mosquitto,
+    free_port,
+    wait_for,
+)
+from tests.unit.test_recorder import message_of
+
+TOPICS = Topics(node="gym")
+QUICK = LinkTimes(
+    answer_s=1.0, backoff_min_s=0.05, backoff_max_s=0.2, stable_s=1000.0, spool_s=0.1, close_s=2.0
+)
+"""Patience for tests: what takes minutes at home takes tenths of a second here."""
+
+MakeSink = Callable[..., MqttSink]
+
+
+@pytest.fixture
+def make_sink() -> Iterator[MakeSink]:
+    """Return a function that makes sinks, which are closed at the end."""
+    sinks: list[MqttSink] = []
+
+    def make(url: str, **settings: Any) -> MqttSink:
+        settings = {
+            "client_id": "edgepose-gym",
+            "cameras": ["main", "door"],
+            "info": b'{"version": "x"}',
+            "times": QUICK,
+            **settings,
+        }
+        sinks.append(MqttSink(address=parse_broker_url(url), topics=TOPICS, **settings))
+        return sinks[-1]
+
+    yield make
+    for sink in sinks:
+        sink.close()
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def warnings(log: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in log.records if r.levelno >= logging.WARNING]
+
+
+def wait_for_warning(log: pytest.LogCaptureFixture, words: str) -> str:
+    wait_for(lambda: any(words in text for text in warnings(log)), f"a warning with {words!r}")
+    return next(text for text in warnings(log) if words in text)
+
+
+def wait_for_tries(broker_port: int, tries: int) -> None:
+    """Listen where no broker is and count how often a sink knocks."""
+    with socket.create_server(("127.0.0.1", broker_port)) as server:
+        server.settimeout(20)
+        for _ in range(tries):
+            server.accept()[0].close()
+
+
+def test_a_subscriber_gets_everything_as_the_contract_says(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink
+) -> None:
+    sink = make_sink(broker.url)
+    sink.set_state(TOPICS.presence("main"), b"OFF")
+    sink.open(require_connection_within_s=10)
+    message = message_of(5)
+    sink.publish(message)
+    sink.send_event("main", b'{"type": "enter"}')
+    sink.send_stats(b'{"fps": 1}')
+    sink.set_state(TOPICS.count("main"), b"1")
+    listener.wait_for(TOPICS.count("main"))
+    listener.wait_for(TOPICS.poses("main"))
+    listener.wait_for(TOPICS.event("main"))
+    listener.wait_for(TOPICS.stats)
+    sink.close()
+    listener.wait_for(TOPICS.availability, b"offline")
+    first = [TOPICS.info, TOPICS.presence("main"), TOPICS.availability]
+    assert listener.topics()[:3] == first
+    assert listener.payloads(TOPICS.availability) == [b"online", b"offline"]
+    (poses,) = listener.payloads(TOPICS.poses("main"))
+    assert messages.decode(poses) == message
+    qos = {received.topic: received.qos for received in listener.received}
+    assert qos.pop(TOPICS.poses("main")) == 0
+    assert qos.pop(TOPICS.stats) == 0
+    assert set(qos.values()) == {1}
+    with broker.listener() as newcomer:
+        newcomer.wait_for(TOPICS.stats)
+        newcomer.wait_for(TOPICS.count("main"))
+        kept = {received.topic: received.payload for received in newcomer.received}
+    assert kept == {
+        TOPICS.info: b'{"version": "x"}',
+        TOPICS.presence("main"): b"OFF",
+        TOPICS.count("main"): b"1",
+        TOPICS.stats: b'{"fps": 1}',
+        TOPICS.availability: b"offline",
+    }
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_state_that_is_no_news_is_not_sent(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink, protocol: str
+) -> None:
+    sink = make_sink(broker.url, protocol=protocol)
+    sink.open(require_connection_within_s=10)
+    for payload in (b"ON", b"ON", b"OFF", b"OFF", b"ON"):
+        sink.set_state(TOPICS.presence("main"), payload)
+        listener.wait_for(TOPICS.presence("main"), payload)
+    sink.close()
+    listener.wait_for(TOPICS.availability, b"offline")
+    assert listener.payloads(TOPICS.presence("main")) == [b"ON", b"OFF", b"ON"]
+
+
+def test_the_socket_sends_small_messages_at_once(
+    broker: Mosquitto, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without TCP_NODELAY one message in a hundred waits 40 ms for an acknowledgement."""
+    set_options: set[tuple[int, int, int]] = set()
+
+    class Recording(socket.socket):
+        def setsockopt(self, level: int, option: int, value: Any, *rest: Any) -> None:
+            set_options.add((level, option, value))
+            super().setsockopt(level, option, value, *rest)
+
+    monkeypatch.setattr(socket, "socket", Recording)
+    make_sink(broker.url).open(require_connection_within_s=10)
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in set_options
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_orders_are_taken_strictly(
+    broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, protocol: str
+) -> None:
+    orders: list[tuple[str, bool]] = []
+
+    def take(camera: str, enabled: bool) -> None:
+        orders.append((camera, enabled))
+        if camera == "door":
+            raise RuntimeError("the door jams")
+
+    topic = TOPICS.enabled_set("main")
+    broker.say(topic, b"ON", retain=True)
+    sink = make_sink(broker.url, on_command=take, protocol=protocol)
+    sink.open(require_connection_within_s=10)
+    bad = [b"", b"on", b"ON ", b"1", b"\xff\x00", b"OFF\n", b"x" * 100_000, b'{"state": "ON"}']
+    for payload in bad:
+        broker.say(topic, payload)
+    broker.say(TOPICS.enabled_set("garage"), b"ON")
+    broker.say(TOPICS.enabled_set("door"), b"ON")
+    broker.say(topic, b"OFF", qos=0)
+    broker.say(topic, b"ON")
+    wait_for(lambda: len(orders) == 3, "three orders")
+    assert orders == [("door", True), ("main", False), ("main", True)]
+    told = warnings(log)
+    assert sum("expected ON or OFF" in text for text in told) == len(bad)
+    assert all(len(text) < 300 for text in told)
+    assert sum("the door jams" in text for text in told) == 1
+    assert sum("retain" in text for text in told) == (1 if protocol == "3.1.1" else 0)
+    assert sink.connected
+
+
+def test_a_broker_that_dies_and_comes_back_knows_everything_again(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    """Poses of the outage are dropped and counted, the newest state wins, events keep order."""
+    sink = make_sink(broker.url)
+    presence, count, event = TOPICS.presence("main"), TOPICS.count("main"), TOPICS.event("main")
+    sink.set_state(presence, b"OFF")
+    sink.send_stats(b"{}")
+    sink.open(require_connection_within_s=10)
+    sink.send_event("main", b"before")
+    listener.wait_for(event, b"before")
+    wait_for(lambda: not sink.counters()["waiting_events"], "the acknowledgement")
+    broker.kill()
+    wait_for(lambda: not sink.connected, "the loss to be noticed")
+    for number in range(50):
+        sink.publish(message_of(number))
+        sink.send_event("main", b"%d" % number)
+        sink.set_state(presence, b"ON" if number % 2 else b"OFF")
+        sink.set_state(count, b"%d" % number)
+    counters = sink.counters()
+    assert counters["dropped_poses"] == 50
+    assert counters["waiting_events"] == 50
+    assert counters["connected"] is False
+    assert sink.failure
+    wait_for_tries(broker.port, 3)
+    listener.received.clear()
+    broker.start()
+    listener.wait_subscribed()
+    # The sink may have been faster than the listener; what is retained shows anyway.
+    listener.wait_for(TOPICS.availability, b"online")
+    wait_for(lambda: not sink.counters()["waiting_events"], "the events to arrive")
+    assert set(listener.payloads(presence)) == {b"ON"}
+    assert set(listener.payloads(count)) == {b"49"}
+    assert sink.counters()["reconnects"] == 1
+    told = warnings(log)
+    assert len(told) == len(set(told)), "each failure is told once"
+    assert sum("again" in r.getMessage() for r in log.records if r.levelno == logging.INFO) == 1
+
+
+def test_on_every_connect_the_order_is_states_events_online(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink
+) -> None:
+    """More events than fit unacknowledged into one window."""
+    sink = make_sink(broker.url, state_directory=None)
+    sink.set_state(TOPICS.presence("main"), b"ON")
+    for number in range(75):
+        sink.send_event("main", b"%d" % number)
+    sink.open(require_connection_within_s=10)
+    listener.wait_for(TOPICS.availability, b"online")
+    assert listener.topics() == [
+        TOPICS.info,
+        TOPICS.presence("main"),
+        *[TOPICS.event("main")] * 75,
+        TOPICS.availability,
+    ]
+    assert listener.payloads(TOPICS.event("main")) == [b"%d" % n for n in range(75)]
+
+
+def test_events_wait_over_a_restart_of_the_daemon(
+    broker: Mosquitto, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    spool = state / SPOOL_FILE
+    broker.kill()
+    sink = make_sink(broker.url, state_directory=state)
+    sink.open()
+    for number in range(5):
+        sink.send_event("main", b'{"time": %d}' % number)
+    sink.close()
+    assert spool.exists()
+    broker.start()
+    with broker.listener() as listener:
+        again = make_sink(broker.url, state_directory=state)
+        again.send_event("main", b"new")
+        again.open(require_connection_within_s=10)
+        listener.wait_for(TOPICS.availability, b"online")
+        expected = [*(b'{"time": %d}' % number for number in range(5)), b"new"]
+        assert listener.payloads(TOPICS.event("main")) == expected
+    wait_for(lambda: not spool.exists(), "the file to go, or they would be sent again")
+
+
+def test_a_killed_daemon_loses_only_the_newest_events(
+    broker: Mosquitto, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    """The file is written while the broker is away, and not only at the end."""
+    spool = tmp_path / "state" / SPOOL_FILE
+    broker.kill()
+    sink = make_sink(broker.url, state_directory=spool.parent)
+    sink.open()
+    sink.send_event("main", b"x")
+    wait_for(spool.exists, "the file")
+    assert b'"payload":"x"' in spool.read_bytes()
+
+
+def test_events_that_arrive_at_once_never_touch_the_disk(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    sink = make_sink(broker.url, state_directory=state, times=LinkTimes())
+    sink.open(require_connection_within_s=10)
+    for number in range(30):
+        sink.send_event("main", b"%d" % number)
+        listener.wait_for(TOPICS.event("main"), b"%d" % number)
+    wait_for(lambda: not sink.counters()["waiting_events"], "the acknowledgements")
+    sink.close()
+    assert not state.exists()
+
+
+def test_events_beyond_the_bound_drop_the_oldest(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink
+) -> None:
+    sink = make_sink(broker.url)
+    for number in range(1010):
+        sink.send_event("main", b"%d" % number)
+    assert sink.counters()["waiting_events"] == 1000
+    assert sink.counters()["dropped_events"] == 10
+    sink.open(require_connection_within_s=10)
+    listener.wait_for(TOPICS.availability, b"online")
+    assert listener.payloads(TOPICS.event("main")) == [b"%d" % n for n in range(10, 1010)]
+
+
+def test_a_broker_that_stops_reading_costs_no_memory(
+    broker: Mosquitto, make_sink: MakeSink
+) -> None:
+    """Half-open links: `connected` for a while yet, so poses pile up somewhere; but where?"""
+    sink = make_sink(broker.url, keepalive_s=1000)
+    sink.open(require_connection_within_s=10)
+    broker.freeze()
+    sent = 0
+    while not sink.counters()["dropped_poses"]:
+        for _ in range(32):
+            sink.publish(message_of(sent))
+            sent += 1
+        time.sleep(0.001)
+        assert sent < 100_000, "they pile up without bound"
+    broker.thaw()
+    wait_for(
+        lambda: sink.counters()["published"] + sink.counters()["dropped_poses"] >= sent,
+        "what was kept to arrive",
+    )
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_frozen_broker_is_noticed_by_its_silence(
+    broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, *, busy: bool
+) -> None:
+    sink = make_sink(broker.url, keepalive_s=1)
+    sink.open(require_connection_within_s=10)
+    broker.freeze()
+
+    def lost() -> bool:
+        if busy:
+            sink.publish(message_of(1))
+        return not sink.connected
+
+    wait_for(lost, "the silence to be noticed")
+    assert "went silent" in wait_for_warning(log, "silent")
+    broker.thaw()
+    wait_for(lambda: sink.connected, "the connection to come back")
+
+
+def test_a_broker_that_hangs_from_the_start(
+    broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    broker.freeze()
+    sink = make_sink(broker.url)
+    sink.open()
+    assert "says nothing within 1 s" in wait_for_warning(log, "accepts connections")
+    broker.thaw()
+    wait_for(lambda: sink.connected, "the connection")
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize(
+    ("username", "password", "says"),
+    [
+        (None, None, "asks for a username and password"),
+        (USERNAME, None, "without a password"),
+        (USERNAME, "WR0NG-S3CRET", f"check the username '{USERNAME}'"),
+    ],
+)
+def test_a_wrong_login_is_told_once_and_never_the_password(
+    password_broker: Mosquitto,
+    make_sink: MakeSink,
+    log: pytest.LogCaptureFixture,
+    protocol: str,
+    username: str | None,
+    password: str | None,
+    says: str,
+) -> None:
+    log.set_level(logging.DEBUG)
+    secret = None if password is None else Secret(password)
+    sink = make_sink(password_broker.url, username=username, password=secret, protocol=protocol)
+    sink.open()
+    assert says in wait_for_warning(log, "refuses the login")
+    wait_for(lambda: len(log.records) >= 4, "more tries")
+    assert len(warnings(log)) == 1
+    assert "WR0NG" not in log.text
+    assert "WR0NG" not in str(vars(sink)) + str(sink.failure)
+    with pytest.raises(BrokerError, match="refuses the login") as caught:
+        make_sink(password_broker.url, username=username, password=secret).open(
+            require_connection_within_s=10
+        )
+    assert "WR0NG" not in str(caught.value)
+
+
+def test_the_right_login_gets_in(password_broker: Mosquitto, make_sink: MakeSink) -> None:
+    sink = make_sink(password_broker.url, username=USERNAME, password=Secret(PASSWORD))
+    sink.open(require_connection_within_s=10)
+    url = password_broker.url.replace("//", f"//{USERNAME}@")
+    make_sink(url, client_id="other", password=Secret(PASSWORD)).open(
+        require_connection_within_s=10
+    )
+
+
+def test_tls_with_the_right_authority_gets_in(
+    tls_broker: Mosquitto, make_sink: MakeSink, certificates: Certificates
+) -> None:
+    sink = make_sink(tls_broker.url, tls=TlsFiles(ca_file=certificates.authority))
+    with tls_broker.listener() as listener:
+        sink.open(require_connection_within_s=10)
+        # Longer than one TLS record, so that the socket has more to give than poll knows.
+        sink.set_state(TOPICS.accelerator, b"x" * 100_000)
+        sink.publish(message_of(1))
+        listener.wait_for(TOPICS.accelerator, b"x" * 100_000)
+        listener.wait_for(TOPICS.poses("main"))
+
+
+def test_tls_mismatches_are_told_apart(
+    tls_broker: Mosquitto,
+    broker: Mosquitto,
+    make_sink: MakeSink,
+    certificates: Certificates,
+) -> None:
+    def reason(url: str, tls: TlsFiles | None = None) -> str:
+        with pytest.raises(BrokerError) as caught:
+            make_sink(url, tls=tls).open(require_connection_within_s=20)
+        return str(caught.value)
+
+    right = TlsFiles(ca_file=certificates.authority)
+    assert "CA file" in reason(tls_broker.url, TlsFiles(ca_file=certificates.stranger))
+    assert "CA file" in reason(tls_broker.url)
+    assert "name that the certificate bears" in reason(
+        tls_broker.url.replace("localhost", "127.0.0.1"), right
+    )
+    assert "use mqtts://" in reason(tls_broker.url.replace("mqtts", "mqtt"))
+    assert "use mqtt://" in reason(broker.url.replace("mqtt", "mqtts"), right)
+
+
+def test_insecure_tls_gets_in_with_a_warning(
+    tls_broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    make_sink(tls_broker.url, tls=TlsFiles(insecure=True)).open(require_connection_within_s=10)
+    assert len([text for text in warnings(log) if "insecure" in text]) == 1
+
+
+def test_a_client_certificate_is_shown_and_its_lack_is_named(
+    tmp_path: Path, make_sink: MakeSink, certificates: Certificates
+) -> None:
+    with Mosquitto(tmp_path, certificates=certificates, require_certificate=True) as broker:
+        with pytest.raises(BrokerError, match="client certificate"):
+            make_sink(broker.url, tls=TlsFiles(ca_file=certificates.authority)).open(
+                require_connection_within_s=10
+            )
+        files = TlsFiles(certificates.authority, certificates.client, certificates.client_key)
+        make_sink(broker.url, tls=files).open(require_connection_within_s=10)
+
+
+def test_tls_files_that_cannot_be_used_are_named(
+    make_sink: MakeSink, certificates: Certificates, tmp_path: Path
+) -> None:
+    for files, names in (
+        (TlsFiles(ca_file=tmp_path / "nowhere"), "nowhere"),
+        (TlsFiles(ca_file=certificates.server_key), "server.key"),
+        (TlsFiles(None, certificates.client, certificates.server_key), "client.crt"),
+        (TlsFiles(None, certificates.client, tmp_path / "nowhere"), "nowhere"),
+    ):
+        with pytest.raises(ConfigError, match=names):
+            make_sink("mqtts://localhost", tls=files)
+
+
+def test_a_port_that_refuses_gets_one_clear_sentence(
+    make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    log.set_level(logging.DEBUG)
+    port = free_port()
+    sink = make_sink(f"mqtt://localhost:{port}")
+    sink.open()
+    wait_for(lambda: len(log.records) >= 5, "more tries")
+    (text,) = warnings(log)
+    assert f"localhost:{port} refuses connections" in text
+    assert sink.failure in text if sink.failure else False
+    with pytest.raises(BrokerError, match="refuses connections"):
+        make_sink(f"mqtt://localhost:{port}").open(require_connection_within_s=10)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_two_nodes_with_one_id_are_told_so_and_back_off(
+    broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, protocol: str
+) -> None:
+    first = make_sink(broker.url, protocol=protocol)
+    second = make_sink(broker.url, protocol=protocol)
+    first.open(require_connection_within_s=10)
+    second.open(require_connection_within_s=10)
+    text = wait_for_warning(log, "'edgepose-gym'")
+    assert "node id" in text
+    told = len(warnings(log))
+    reconnects = int(first.counters()["reconnects"])
+    wait_for(lambda: int(first.counters()["reconnects"]) > reconnects + 3, "the war to go on")
+    assert len(warnings(log)) <= told + 3, "each of the two says it once"
+    second.close()
+    wait_for(lambda: first.connected, "the first to have peace")
+
+
+class FakeBroker:
+    """Answers every CONNECT with the given bytes; for what mosquitto 2.0.11 never says."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+
+    def close(self) -> None:
+        self._server.close()
+
+
+CONNACK_5 = b"\x20\x03\x00\x00\x00"
+WITH_REASON = b"\x05\x1f\x00\x02hi"
+"""The property of a DISCONNECT; paho 2.1 overlooks the code of one without."""
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([CONNACK_5 + b"\xe0\x07\x8e" + WITH_REASON], "another client logged in"),
+        ([CONNACK_5 + b"\xe0\x07\x8b" + WITH_REASON], "server shutting down"),
+        ([b"\x20\x03\x00\x88\x00"], "server unavailable"),
+        ([b"\x20\x03\x00\x8a\x00"], "banned"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "another program"),
+        ([b"SSH-2.0-OpenSSH_9.2p1\r\n"], "another program"),
+        ([b""], "without an answer"),
+        ([CONNACK_5 + b"\x30\xff\xff\xff\xff\xff"], "broke off"),
+        ([CONNACK_5 + b"\xe0\x00"] * 3, "ends one connection after the other"),
+        ([CONNACK_5 + b"\x30\x02\x00\x01"], "127.0.0.1"),
+        ([CONNACK_5 + b"\x40\x01\x00"], "127.0.0.1"),
+    ],
+)
+def test_strange_brokers_are_explained_and_harm_nothing(
+    make_sink: MakeSink, log: pytest.LogCaptureFixture, answers: list[bytes], says: str
+) -> None:
+    fake = FakeBroker(*answers)
+    sink = make_sink(fake.url)
+    sink.open()
+    wait_for_warning(log, says)
+    fake.close()
+    wait_for_warning(log, "refuses connections")
+    assert not any("mistake in edgepose" in text for text in warnings(log))
+
+
+def test_a_broker_without_mqtt_5_is_spoken_to_in_its_own_version(
+    make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    fake = FakeBroker(b"\x20\x02\x00\x01", b"\x20\x02\x00\x00")
+    sink = make_sink(fake.url)
+    sink.open()
+    wait_for(lambda: "MQTT 3.1.1" in log.text, "the connection")
+    assert "knows no MQTT 5" in log.text
+    fake.close()
+
+
+def test_rights_that_are_lacking_are_named(
+    tmp_path: Path, make_sink: MakeSink, log: pytest.LogCaptureFixture
+) -> None:
+    with Mosquitto(tmp_path, acl="topic readwrite elsewhere/#\n") as broker:
+        make_sink(broker.url).open()
+        assert TOPICS.info in wait_for_warning(log, "allow")
+
+
+CHILD = """
+import sys, time
+from edgepose.mqtt_url import parse_broker_url
+from edgepose.sinks.mqtt import MqttSink
+from edgepose.topics import Topics
+sink = MqttSink(address=parse_broker_url(sys.argv[1]), topics=Topics(node="gym"),
+                client_id="edgepose-gym", cameras=["main"], info=b"{}")
+sink.open(require_connection_within_s=10)
+time.sleep(60)
+"""
+
+
+def test_the_last_will_tells_of_a_killed_daemon(broker: Mosquitto, listener: Listener) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CHILD, broker.url])
+    try:
+        listener.wait_for(TOPICS.availability, b"online")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert listener.wait_for(TOPICS.availability, b"offline").qos == 1
+
+
+def test_closing_takes_seconds_at_most_and_leaves_nothing_behind(
+    broker: Mosquitto, make_sink: MakeSink
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    sink = make_sink(broker.url)
+    sink.open(require_connection_within_s=10)
+    broker.freeze()
+    sink.send_event("main", b"x")
+    sink.close()
+    sink.close()
+    assert not sink.connected
+    assert sink.counters()["waiting_events"] == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "mqtt"]
+    sink.publish(message_of(1))
+    sink.set_state(TOPICS.count("main"), b"1")
+    sink.send_event("main", b"y")
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, "files to close")  # noqa: PTH208
+    never_opened = make_sink(broker.url)
+    never_opened.close()
+    never_opened.open()
+    assert not never_opened.connected

@@ -1,0 +1,128 @@
+"""`edgepose replay` onto a real broker."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from edgepose.mqtt_url import PASSWORD_VARIABLE
+from edgepose.sinks.recorder import RecorderSink
+from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto, free_port
+from tests.unit.test_recorder import message_of
+from tests.unit.test_replay import line_of
+
+POSES = "edgepose/gym/main/poses"
+
+
+def run_replay(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgepose", "replay", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def record(path: Path, count: int) -> list[bytes]:
+    sink = RecorderSink(path)
+    for sequence in range(count):
+        sink.publish(message_of(sequence))
+    sink.close()
+    return path.read_bytes().splitlines()
+
+
+def test_what_was_recorded_arrives_again_byte_for_byte(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Without waiting, faster than any broker: nothing may be dropped on this side."""
+    lines = record(tmp_path / "r", 3000)
+    done = run_replay(tmp_path / "r", "--mqtt", broker.url, "--speed", "0")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "replay: 3000 messages published\n"
+    listener.wait_for(POSES, lines[-1])
+    assert listener.payloads(POSES) == lines
+    # A replay is no node: it says nothing of one, and leaves nothing behind.
+    assert set(listener.topics()) == {POSES}
+    assert not any(received.retain for received in listener.received)
+
+
+def test_a_replay_does_not_throw_out_the_node(broker: Mosquitto, tmp_path: Path) -> None:
+    record(tmp_path / "r", 1)
+    with broker.listener("edgepose/#") as listener:
+        done = run_replay(
+            tmp_path / "r", "--mqtt", broker.url, "--speed", "0", "--base-topic", "edgepose/again"
+        )
+        assert done.returncode == 0, done.stderr
+        listener.wait_for("edgepose/again/gym/main/poses")
+
+
+def test_the_password_comes_from_a_file_or_the_environment(
+    password_broker: Mosquitto, tmp_path: Path
+) -> None:
+    record(tmp_path / "r", 1)
+    url = password_broker.url.replace("//", f"//{USERNAME}@")
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    done = run_replay(tmp_path / "r", "--mqtt", url, "--password-file", tmp_path / "password")
+    assert done.returncode == 0, done.stderr
+    done = run_replay(tmp_path / "r", "--mqtt", url, **{PASSWORD_VARIABLE: PASSWORD})
+    assert done.returncode == 0, done.stderr
+    done = run_replay(tmp_path / "r", "--mqtt", url)
+    assert done.returncode == 1
+    assert "without a password" in done.stderr
+
+
+def test_what_goes_wrong_is_one_sentence_and_the_right_exit_code(tmp_path: Path) -> None:
+    record(tmp_path / "r", 1)
+    (tmp_path / "rubbish").write_bytes(b"\0" * 100)
+    nobody = f"mqtt://localhost:{free_port()}"
+    for arguments, code, says in (
+        ((tmp_path / "r", "--mqtt", nobody), 1, "refuses connections"),
+        ((tmp_path / "r", "--mqtt", "localhost"), 2, "mqtt://"),
+        ((tmp_path / "r", "--mqtt", "mqtt://u:hunter2@localhost"), 2, "password_file"),
+        ((tmp_path / "r", "--base-topic", "#", "--mqtt", nobody), 2, "base topic"),
+        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", nobody), 2, "No such file"),
+        ((tmp_path / "nowhere", "--mqtt", nobody), 1, "nowhere"),
+        ((tmp_path / "rubbish", "--mqtt", nobody), 1, "no pose message"),
+        ((tmp_path / "r", "--speed", "-1", "--mqtt", nobody), 2, "speed"),
+    ):
+        done = run_replay(*arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "hunter2" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_a_broker_that_goes_away_for_good_ends_the_replay_with_its_reason(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(b"\n".join(map(line_of, (0.0, 0.5, 1.0, 1.5))) + b"\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgepose", "replay", str(path), "--mqtt", broker.url],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    listener.wait_for(POSES)
+    broker.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "gave up after 10 s" in errors
+
+
+def test_ctrl_c_ends_a_replay(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(b"\n".join(map(line_of, (0.0, 3000.0))) + b"\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgepose", "replay", str(path), "--mqtt", broker.url],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    listener.wait_for(POSES)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "Traceback" not in errors

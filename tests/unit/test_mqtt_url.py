@@ -1,0 +1,150 @@
+"""Broker addresses, and passwords that nothing prints."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.errors import ConfigError
+from edgepose.mqtt_url import (
+    PASSWORD_VARIABLE,
+    BrokerAddress,
+    Secret,
+    parse_broker_url,
+    read_password,
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://localhost", BrokerAddress("localhost", 1883)),
+        ("mqtt://localhost/", BrokerAddress("localhost", 1883)),
+        ("mqtts://broker.lan", BrokerAddress("broker.lan", 8883, tls=True)),
+        ("mqtt://10.0.0.2:1884", BrokerAddress("10.0.0.2", 1884)),
+        ("mqtt://pose@broker:1883", BrokerAddress("broker", 1883, username="pose")),
+        ("mqtt://a%40b%3Ac@broker", BrokerAddress("broker", 1883, username="a@b:c")),
+        ("mqtts://[fd00::1]:8884", BrokerAddress("fd00::1", 8884, tls=True)),
+    ],
+)
+def test_addresses_are_read_and_written_back(url: str, address: BrokerAddress) -> None:
+    assert parse_broker_url(url) == address
+    assert parse_broker_url(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("localhost", "does not begin with mqtt://"),
+        ("localhost:1883", "does not begin with mqtt://"),
+        ("http://localhost", "does not begin with mqtt://"),
+        ("ws://localhost:9001", "does not begin with mqtt://"),
+        ("mqtt:localhost", "does not begin with mqtt://"),
+        ("", "does not begin with mqtt://"),
+        ("mqtt://", "does not begin with mqtt://"),
+        ("mqtt://:1883", "names no host"),
+        ("mqtt://pose@", "names no host"),
+        ("mqtt://h:0", "port 0"),
+        ("mqtt://h:65536", "port is not a number"),
+        ("mqtt://h:abc", "port is not a number"),
+        ("mqtt://h/topic", "after host and port"),
+        ("mqtt://h?x=1", "after host and port"),
+        ("mqtt://[fd00::1", "malformed"),
+        ("mqtt://a b", "space"),
+        ("mqtt://a\n", "space"),
+    ],
+)
+def test_mistakes_are_named(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_broker_url(url)
+
+
+def test_a_password_in_the_address_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_broker_url("mqtt://pose:hunter2@broker")
+    assert "hunter2" not in str(caught.value)
+    assert "password_file" in str(caught.value)
+    assert PASSWORD_VARIABLE in str(caught.value)
+
+
+@given(
+    st.sampled_from(["mqtt://", "mqtts://", "http://", ""]),
+    st.sampled_from(["broker", "broker:99999", "broker:x", "", "[::1", "broker/path"]),
+    st.sampled_from(
+        ["S3cr3t", "S3cr3t/x", "S3cr3t#x", "S3cr3t?x", "x@S3cr3t", "S3cr3t:9", "S3cr3t["]
+    ),
+)
+def test_no_text_of_an_error_has_the_password_in_it(scheme: str, rest: str, password: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_broker_url(f"{scheme}pose:{password}@{rest}")
+    assert "S3cr3t" not in str(caught.value)
+    assert "S3cr3t" not in repr(caught.value.__cause__)
+
+
+def test_a_secret_shows_only_when_asked_by_name() -> None:
+    secret = Secret("hunter2")
+    shown = f"{secret} {secret!r} {secret!s:>20} {[secret]} {vars_of(secret)}"
+    assert "hunter2" not in shown
+    assert secret.reveal() == "hunter2"
+    assert secret == Secret("hunter2")
+    assert secret != Secret("other")
+    assert secret != "hunter2"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError):
+        copy.deepcopy(secret)
+
+
+def vars_of(secret: Secret) -> dict[str, object]:
+    return getattr(secret, "__dict__", {})
+
+
+def test_a_password_file_may_end_in_a_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    for text in ("pä ss", "pä ss\n", "pä ss\r\n"):
+        path.write_bytes(text.encode())
+        assert read_password(file=path) == Secret("pä ss")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "an empty file"), (b"\n", "an empty file"), (b"a\nb\n", "several"), (b"\xff", "UTF-8")],
+)
+def test_other_password_files_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        read_password(file=path)
+
+
+def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: .*No such file"):
+        read_password(file=tmp_path / "nowhere")
+
+
+def test_a_password_from_the_environment() -> None:
+    assert read_password(variable="PW", environment={"PW": "x y"}) == Secret("x y")
+    for environment, says in (({}, "not set"), ({"PW": ""}, "empty")):
+        with pytest.raises(ConfigError, match=says):
+            read_password(variable="PW", environment=environment)
+
+
+def test_a_password_from_systemd(tmp_path: Path) -> None:
+    (tmp_path / "mqtt-password").write_text("x")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert read_password(credential="mqtt-password", environment=environment) == Secret("x")
+    with pytest.raises(ConfigError, match="LoadCredential=mqtt-password"):
+        read_password(credential="mqtt-password", environment={})
+    with pytest.raises(ConfigError, match="plain name"):
+        read_password(credential="../x", environment=environment)
+    with pytest.raises(ConfigError, match="No such file"):
+        read_password(credential="other", environment=environment)
+
+
+def test_a_password_has_one_place(tmp_path: Path) -> None:
+    assert read_password() is None
+    with pytest.raises(ConfigError, match="keep one"):
+        read_password(file=tmp_path / "x", variable="PW", environment={"PW": "x"})

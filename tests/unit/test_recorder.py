@@ -1,0 +1,209 @@
+"""The recorder and the NDJSON stream."""
+
+import errno
+import io
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgepose import messages
+from edgepose.errors import SinkError
+from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings
+from edgepose.sinks.ndjson import NdjsonSink
+from edgepose.sinks.recorder import RecorderSink
+
+
+def message_of(sequence: int, camera: str = "main") -> PoseMessage:
+    return PoseMessage(
+        node="gym",
+        camera=camera,
+        sequence=sequence,
+        captured_at="2026-01-31T12:00:00.123456Z",
+        published_at="2026-01-31T12:00:00.141000Z",
+        frame=FrameSize(640, 480),
+        model="m",
+        accelerator="cpu",
+        degraded=False,
+        timings_ms=Timings(1, 2, 3, 4, 5, 15),
+        poses=[PoseEntry(3, 0.7, (0.1, 0.2, 0.3, 0.4), [(0.5, 0.5, 0.9), *[None] * 16])],
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def sequences(path: Path) -> list[int]:
+    return [messages.decode(line).sequence for line in path.read_bytes().splitlines()]
+
+
+def test_lines_reach_the_file_about_once_a_second(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "r.ndjson"
+    sink = RecorderSink(path, monotonic=clock)
+    for sequence in range(30):
+        sink.publish(message_of(sequence))
+    assert path.read_bytes() == b""
+    clock.now_s += 1.0
+    sink.publish(message_of(30))
+    assert sequences(path) == list(range(31))
+    sink.publish(message_of(31))
+    assert sequences(path) == list(range(31))
+    sink.close()
+    sink.close()
+    assert sequences(path) == list(range(32))
+    assert not sink.recording
+    sink.publish(message_of(32))
+    assert sequences(path) == list(range(32))
+
+
+def test_what_is_recorded_is_what_went_in(tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    sink = RecorderSink(path)
+    sink.publish(message_of(7))
+    sink.close()
+    assert messages.decode(path.read_bytes()) == message_of(7)
+
+
+def test_much_at_once_does_not_gather_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    sink = RecorderSink(path, monotonic=Clock())
+    for sequence in range(1000):
+        sink.publish(message_of(sequence))
+    assert path.stat().st_size > 100_000
+    sink.close()
+    assert sequences(path) == list(range(1000))
+
+
+def test_a_recording_goes_on_after_a_restart_and_after_a_power_cut(tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    for sequence in range(2):
+        sink = RecorderSink(path)
+        sink.publish(message_of(sequence))
+        sink.close()
+    assert sequences(path) == [0, 1]
+    path.write_bytes(path.read_bytes()[:-20])
+    sink = RecorderSink(path)
+    sink.publish(message_of(2))
+    sink.close()
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 3
+    assert [messages.decode(lines[i]).sequence for i in (0, 2)] == [0, 2]
+
+
+def test_the_limit_ends_the_recording_with_one_sentence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "r.ndjson"
+    line = len(messages.encode(message_of(0))) + 1
+    sink = RecorderSink(path, max_bytes=3 * line)
+    for sequence in range(9):
+        sink.publish(message_of(sequence))
+    assert not sink.recording
+    assert sequences(path) == [0, 1, 2]
+    assert [r.getMessage() for r in caplog.records if "reached its limit" in r.getMessage()]
+    assert len(caplog.records) == 1
+    sink.close()
+    again = RecorderSink(path, max_bytes=3 * line)
+    again.publish(message_of(9))
+    again.close()
+    assert sequences(path) == [0, 1, 2]
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes 700 bytes more, then none; half a line must not stay behind."""
+    path = tmp_path / "r.ndjson"
+    clock = Clock()
+    sink = RecorderSink(path, monotonic=clock)
+    sink.publish(message_of(0))
+    clock.now_s += 1
+    sink.publish(message_of(1))
+    room = 700
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(fd, bytes(data[:room]))
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "write", full)
+    for sequence in range(2, 9):
+        sink.publish(message_of(sequence))
+    clock.now_s += 1
+    sink.publish(message_of(9))
+    sink.publish(message_of(10))
+    monkeypatch.undo()
+    assert not sink.recording
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "No space left on device" in record.getMessage()
+    assert str(path) in record.getMessage()
+    assert path.read_bytes().endswith(b"\n")
+    assert sequences(path) == [0, 1, *range(2, 2 + 700 // len(messages.encode(message_of(2))))]
+    sink.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_device_that_is_always_full(caplog: pytest.LogCaptureFixture) -> None:
+    sink = RecorderSink(Path("/dev/full"))
+    sink.publish(message_of(0))
+    sink.close()
+    assert "No space left" in caplog.text
+
+
+def test_a_place_that_is_none_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere" / "r.ndjson"):
+        with pytest.raises(SinkError, match=str(path)):
+            RecorderSink(path)
+
+
+def test_ndjson_is_a_flushed_line_a_message() -> None:
+    raw = io.BytesIO()
+    sink = NdjsonSink(io.BufferedWriter(raw))
+    sink.publish(message_of(1))
+    sink.publish(message_of(2))
+    assert [messages.decode(line).sequence for line in raw.getvalue().splitlines()] == [1, 2]
+    sink.close()
+    sink.close()
+    sink.publish(message_of(3))
+    assert raw.getvalue().count(b"\n") == 2
+
+
+def test_a_reader_that_left_ends_the_stream_with_a_sentence() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as stream:
+        sink = NdjsonSink(stream)
+        with pytest.raises(SinkError, match="left") as caught:
+            sink.publish(message_of(1))
+        assert isinstance(caught.value.__cause__, BrokenPipeError)
+        sink.publish(message_of(2))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_a_sentence() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as stream:
+        sink = NdjsonSink(stream)
+        with pytest.raises(SinkError, match="No space left"):
+            sink.publish(message_of(1))
+
+
+def test_the_sinks_do_not_import_paho() -> None:
+    code = (
+        "import sys, edgepose.sinks.ndjson, edgepose.sinks.recorder;"
+        "sys.exit('paho' in sys.modules or 'cv2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

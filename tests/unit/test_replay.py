@@ -1,0 +1,181 @@
+"""A recording and its timing, on a clock that only moves when somebody sleeps."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgepose import messages
+from edgepose.errors import SourceError, SourceNotFoundError, UsageError
+from edgepose.replay import MAX_LINE_BYTES, replay
+from tests.unit.test_recorder import message_of
+
+
+class Publisher:
+    """Notes what was published and when."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+        self.sent: list[tuple[float, str, bytes]] = []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now_s += seconds
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self.sent.append((round(self.now_s - 50.0, 6), topic, payload))
+        # Publishing takes time, which must not add up.
+        self.now_s += 0.004
+
+    def replay(self, path: Path, speed: float = 1.0, base: str = "edgepose") -> tuple[int, int]:
+        summary = replay(
+            path,
+            self.publish,
+            speed=speed,
+            base=base,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+        )
+        return summary.published, summary.skipped
+
+    def times(self) -> list[float]:
+        return [at for at, _, _ in self.sent]
+
+
+def line_of(second: float, camera: str = "main", node: str = "gym", **fields: object) -> bytes:
+    message = msgspec.structs.replace(
+        message_of(1, camera),
+        node=node,
+        captured_at=f"2026-01-31T12:{int(second // 60):02}:{second % 60:09.6f}Z",
+        **fields,
+    )
+    return messages.encode(message)
+
+
+def recording(path: Path, *lines: bytes, end: bytes = b"\n") -> Path:
+    path.write_bytes(b"\n".join(lines) + end)
+    return path
+
+
+def test_messages_follow_each_other_as_they_were_recorded(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r", *map(line_of, (10.0, 10.1, 10.25, 12.0)))
+    publisher = Publisher()
+    assert publisher.replay(path) == (4, 0)
+    assert publisher.times() == [0.0, 0.1, 0.25, 2.0]
+
+
+def test_speed_divides_the_waits(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r", *map(line_of, (10.0, 11.0, 13.0)))
+    publisher = Publisher()
+    publisher.replay(path, speed=4)
+    assert publisher.times() == [0.0, 0.25, 0.75]
+    publisher = Publisher()
+    publisher.replay(path, speed=0)
+    assert publisher.times() == [0.0, 0.004, 0.008]
+
+
+def test_bytes_and_topics_are_those_of_the_recording(tmp_path: Path) -> None:
+    lines = (
+        line_of(1.0, camera="door"),
+        line_of(1.0, camera="main", node="hall"),
+        b'{"extra": 1, ' + line_of(1.0)[1:],
+    )
+    publisher = Publisher()
+    publisher.replay(recording(tmp_path / "r", *lines), base="a/b")
+    assert [(topic, payload) for _, topic, payload in publisher.sent] == [
+        ("a/b/gym/door/poses", lines[0]),
+        ("a/b/hall/main/poses", lines[1]),
+        ("a/b/gym/main/poses", lines[2]),
+    ]
+
+
+def test_two_recordings_in_one_file_follow_each_other_at_once(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r", *map(line_of, (100.0, 101.0, 5.0, 6.5)))
+    publisher = Publisher()
+    publisher.replay(path)
+    assert publisher.times() == [0.0, 1.0, 1.004, 2.504]
+
+
+def test_cameras_that_interleave_out_of_order_do_not_wait(tmp_path: Path) -> None:
+    path = recording(tmp_path / "r", *map(line_of, (10.0, 10.5, 10.45, 11.0)))
+    publisher = Publisher()
+    publisher.replay(path)
+    assert publisher.times() == [0.0, 0.5, 0.504, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b"rubbish", "malformed"),
+        (b'{"schema":1}', "missing required field"),
+        (b"\xff\xfe", "malformed"),
+        (line_of(1.0).replace(b'"node":"gym"', b'"node":"a/+"'), "the node id"),
+        (line_of(1.0).replace(b"2026-01-31T", b"yesterday"), "isoformat"),
+        (line_of(1.0).replace(b'"schema":1', b'"schema":2'), "schema 2"),
+        (line_of(1.0).replace(b"[0.5,0.5,0.9]", b"[0.5,0.5,9]"), "<= 1.0"),
+    ],
+)
+def test_a_damaged_line_is_named_and_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: bytes, says: str
+) -> None:
+    path = recording(tmp_path / "r", line_of(1.0), bad, b"", line_of(2.0))
+    publisher = Publisher()
+    assert publisher.replay(path) == (2, 1)
+    (record,) = caplog.records
+    assert f"{path}, line 2: expected a pose message" in record.getMessage()
+    assert says in record.getMessage()
+
+
+def test_a_file_that_a_power_cut_ended_is_readable_up_to_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recording(tmp_path / "r", line_of(1.0), line_of(2.0)[:-30], end=b"")
+    publisher = Publisher()
+    assert publisher.replay(path) == (1, 1)
+    assert "line 2" in caplog.text
+    assert "power cut" in caplog.text
+
+
+def test_many_damaged_lines_are_not_told_one_by_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recording(tmp_path / "r", line_of(1.0), *[b"x"] * 100, line_of(2.0))
+    publisher = Publisher()
+    assert publisher.replay(path) == (2, 100)
+    assert len(caplog.records) == 6
+    assert "100 damaged lines" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"x\n", b"x\n" * 1000, b"\0" * 3_000_000])
+def test_a_file_without_any_message_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(content)
+    publisher = Publisher()
+    with pytest.raises(SourceError, match="no pose message"):
+        publisher.replay(path)
+    assert not publisher.sent
+    assert len(content) < 4 * MAX_LINE_BYTES
+
+
+def test_what_cannot_be_replayed_is_a_sentence(tmp_path: Path) -> None:
+    publisher = Publisher()
+    with pytest.raises(SourceNotFoundError, match="nowhere"):
+        publisher.replay(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="directory"):
+        publisher.replay(tmp_path)
+    path = recording(tmp_path / "r", line_of(1.0))
+    for speed in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="speed"):
+            publisher.replay(path, speed=speed)
+    assert not publisher.sent
+
+
+def test_a_long_silence_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = recording(tmp_path / "r", line_of(1.0), line_of(601.0))
+    publisher = Publisher()
+    publisher.replay(path)
+    assert publisher.times() == [0.0, 600.0]
+    assert "going on in 600 s" in caplog.text
