@@ -15,7 +15,7 @@ from edgepose.build import (
     source_opener,
 )
 from edgepose.config import Config
-from edgepose.daemon import Camera, Daemon, SwitchFile
+from edgepose.daemon import Daemon, SwitchFile
 from edgepose.errors import ConfigError
 from edgepose.events.presence import Presence
 from edgepose.host import device_name
@@ -25,6 +25,7 @@ from edgepose.protocols import FrameSource, Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.recorder import RecorderSink
+from edgepose.supervision import Camera
 from edgepose.systemd import Notifier
 from edgepose.topics import Topics
 

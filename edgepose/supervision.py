@@ -1,0 +1,270 @@
+"""Cameras kept alive: opened, looked at, lost, opened again, switched off and on."""
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgepose import topics
+from edgepose.capture import CaptureThread
+from edgepose.clock import boottime_ns
+from edgepose.errors import EdgeposeError, SourceError, SourceStalledError
+from edgepose.events.presence import Presence, PresenceChange
+from edgepose.pipeline import Look, Pipeline
+from edgepose.protocols import FrameSource
+from edgepose.statistics import StageStatistics
+from edgepose.topics import Topics
+
+log = logging.getLogger(__name__)
+
+IDLE_S: Final = 0.1
+"""How long a loop sleeps at most; an order to stop is heeded within it."""
+CLOSE_TIMEOUT_NS: Final = 5_000_000_000
+SILENCE_NS: Final = 5_000_000_000
+"""A camera that was open and delivered nothing for so long counts as stalled."""
+FIRST_RETRY_NS: Final = 1_000_000_000
+LAST_RETRY_NS: Final = 30_000_000_000
+
+
+@dataclass(slots=True)
+class Camera:
+    """One camera's parts: `open_source` makes a fresh, unopened source each time."""
+
+    name: str
+    open_source: Callable[[], FrameSource]
+    pipeline: Pipeline
+    presence: Presence
+
+
+class CameraRunner:
+    """One camera's life: open, online, stalled or lost, opened again, switched off and on.
+
+    Everything is called by the main thread, but for `has_news` and `look`.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        wake: threading.Condition,
+        set_state: Callable[[str, bytes], None],
+        topics_: Topics,
+        *,
+        enabled: bool,
+    ) -> None:
+        self.camera = camera
+        self.statistics = StageStatistics()
+        self.enabled = enabled
+        self.reopened = 0
+        self.ended = False
+        self.delivered = False
+        self._wake = wake
+        self._topics = topics_
+        self._set_state = set_state
+        self._capture: CaptureThread | None = None
+        self._dropped_before = 0
+        self._retry_at_ns: int | None = None
+        self._retry_ns = FIRST_RETRY_NS
+        self._failure = ""
+
+    def announce(self) -> None:
+        """Publish every state of this camera as it stands."""
+        name = self.camera.name
+        self._set_state(self._topics.enabled(name), topics.ON if self.enabled else topics.OFF)
+        self._status(topics.OFFLINE)
+        self._publish_presence(
+            PresenceChange(0, self.camera.presence.present, self.camera.presence.count)
+        )
+
+    def start(self) -> None:
+        """Open the source in its capture thread, unless the camera is switched off."""
+        if self.enabled and self._capture is None and not self.ended:
+            self._capture = CaptureThread(
+                self.camera.open_source(), name=self.camera.name, wake=self._wake
+            )
+            self._capture.start()
+
+    def has_news(self) -> bool:
+        """Whether there is something to look at: a frame, the end, or a failure."""
+        capture = self._capture
+        return capture is not None and capture.has_news()
+
+    def look(self) -> "Seen | None":
+        """Look at the newest frame, in the looking thread; None where there is nothing new."""
+        capture = self._capture
+        if capture is None or not capture.has_news():
+            return None
+        try:
+            frame = capture.take(0)
+            if frame is not None:
+                return Seen(self, capture, self.camera.pipeline.look(frame))
+            return Seen(self, capture, None) if capture.claim_end() else None
+        except EdgeposeError as error:
+            return Seen(self, capture, error)
+
+    def tell(self, seen: "Seen") -> None:
+        """Tell of what was seen.
+
+        Raises SourceError where the source fails before it ever delivered a frame, and any other
+        error of the line as it is.
+        """
+        if seen.capture is not self._capture:
+            # Seen by a capture that was closed since: nothing of it may leave any more.
+            return
+        match seen.what:
+            case None:
+                self.ended = True
+                self._close(topics.OFFLINE)
+            case SourceError() as error:
+                self._lose(error)
+            case EdgeposeError() as error:
+                raise error
+            case Look() as look:
+                if not self.delivered or self._failure:
+                    self._recovered()
+                step = self.camera.pipeline.tell(look)
+                self.statistics.add(step.timings, step.publish_ns)
+                self._publish_presence(
+                    self.camera.presence.update(len(step.tracked), look.frame.timestamp_ns)
+                )
+
+    def tick(self, now_ns: int) -> None:
+        """Do what time alone asks for: let presence fall, and open a lost source again."""
+        self._publish_presence(self.camera.presence.tick(now_ns))
+        if self._capture is not None and self._capture.silent_since(SILENCE_NS):
+            # Some drivers block for good; their thread is left behind, the source opened afresh.
+            self._lose(
+                SourceStalledError(
+                    f"no frame for {SILENCE_NS // 1_000_000_000} s; check the camera's cable, and "
+                    "`dmesg` for what the kernel says of it"
+                )
+            )
+        if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
+            self._retry_at_ns = None
+            self.reopened += 1
+            self.start()
+
+    def switch(self, *, enabled: bool) -> None:
+        """Switch the camera on or off; off closes it."""
+        if enabled != self.enabled:
+            self.enabled = enabled
+            log.info("camera %s: switched %s", self.camera.name, "on" if enabled else "off")
+            if enabled:
+                self.start()
+            else:
+                self._retry_at_ns = None
+                self._close(topics.OFFLINE)
+        self._set_state(
+            self._topics.enabled(self.camera.name), topics.ON if enabled else topics.OFF
+        )
+
+    def close(self) -> None:
+        """Close the source and say so."""
+        self._close(topics.OFFLINE)
+
+    def stats(self, now_ns: int) -> dict[str, object]:
+        """Return this camera's part of the stats message."""
+        dropped = self._dropped_before + (self._capture.dropped if self._capture else 0)
+        return {**self.statistics.take(now_ns), "dropped": dropped, "reopened": self.reopened}
+
+    def _recovered(self) -> None:
+        if self._failure:
+            log.info("camera %s: delivers frames again", self.camera.name)
+        self.delivered = True
+        self._failure = ""
+        self._retry_ns = FIRST_RETRY_NS
+        self._status(topics.ONLINE)
+
+    def _lose(self, error: SourceError) -> None:
+        stalled = isinstance(error, SourceStalledError)
+        self._close(topics.STALLED if stalled else topics.OFFLINE)
+        if not self.delivered and not self._failure:
+            raise error
+        if str(error) != self._failure:
+            log.warning("camera %s: %s; trying again until it is back", self.camera.name, error)
+            self._failure = str(error)
+        # Jitter keeps several cameras on one hub from being opened at the same instant.
+        self._retry_at_ns = boottime_ns() + int(self._retry_ns * random.uniform(0.8, 1.2))  # noqa: S311
+        self._retry_ns = min(2 * self._retry_ns, LAST_RETRY_NS)
+
+    def _close(self, status: bytes) -> None:
+        if self._capture is not None:
+            self._dropped_before += self._capture.dropped
+            self._capture.close()
+            self._capture = None
+        self.camera.pipeline.leave()
+        self._publish_presence(self.camera.presence.lost(boottime_ns()))
+        self._status(status)
+
+    def _status(self, status: bytes) -> None:
+        self._set_state(self._topics.status(self.camera.name), status)
+
+    def _publish_presence(self, change: PresenceChange | None) -> None:
+        if change is None:
+            return
+        name = self.camera.name
+        if change.count is not None:
+            self._set_state(self._topics.count(name), str(change.count).encode())
+        if change.present is not None:
+            self._set_state(
+                self._topics.presence(name), topics.ON if change.present else topics.OFF
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the looking thread hands over: a look, an error, or None for the end of the source."""
+
+    runner: CameraRunner
+    capture: CaptureThread
+    what: Look | EdgeposeError | None
+
+
+class LookingThread:
+    """Looks at the newest frame of each camera in turn, and hands over what it saw."""
+
+    def __init__(self, runners: Sequence[CameraRunner], wake: threading.Condition) -> None:
+        self._runners = runners
+        self._wake = wake
+        # Two results wait at most: a slow teller slows the looking, not the memory.
+        self._seen: queue.Queue[Seen] = queue.Queue(maxsize=2)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="looking", daemon=True)
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def take(self, timeout_s: float) -> Seen | None:
+        """Return what was seen next, or None when nothing was in time."""
+        try:
+            return self._seen.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Stop looking; a model that hangs is left to its thread."""
+        self._closing = True
+        with self._wake:
+            self._wake.notify_all()
+        deadline_ns = boottime_ns() + CLOSE_TIMEOUT_NS
+        while self._thread.is_alive() and boottime_ns() < deadline_ns:
+            # The thread may be waiting for room.
+            self.take(0.05)
+
+    def _run(self) -> None:
+        while not self._closing:
+            busy = False
+            for runner in self._runners:
+                seen = runner.look()
+                if seen is not None:
+                    busy = True
+                    self._seen.put(seen)
+            if not busy:
+                with self._wake:
+                    self._wake.wait_for(self._has_work, IDLE_S)
+
+    def _has_work(self) -> bool:
+        return self._closing or any(runner.has_news() for runner in self._runners)
