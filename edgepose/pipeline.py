@@ -4,11 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 
-from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedPoses
+from edgepose.datatypes import (
+    CropRegion,
+    Frame,
+    Poses,
+    StageTimings,
+    TensorToFrame,
+    TrackedPoses,
+)
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
 from edgepose.preprocess import preprocess
-from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tracker
+from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frame cut to what the model takes."""
+
+    frame: Frame
+    tensor: Tensor
+    to_frame: TensorToFrame
+    preprocess_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +98,24 @@ class Pipeline:
 
     def look(self, frame: Frame) -> Look:
         """Find the poses of a frame: preprocess, invoke, decode."""
+        return self.see(self.prepare(frame))
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """Cut out of a frame what the model is to look at."""
         started = perf_counter_ns()
         region = self._region or self._model.default_region(frame.size_wh)
         tensor, to_frame = preprocess(frame, region, self._model.input_spec)
-        preprocessed = perf_counter_ns()
-        outputs = self._interpreter.invoke(tensor)
+        return Prepared(frame, tensor, to_frame, perf_counter_ns() - started)
+
+    def see(self, prepared: Prepared) -> Look:
+        """Find the poses of a prepared frame, and choose where to look in the next one."""
+        started = perf_counter_ns()
+        outputs = self._interpreter.invoke(prepared.tensor)
         invoked = perf_counter_ns()
-        poses = self._decide(frame, self._model.decode(outputs, to_frame))
-        decoded = perf_counter_ns()
-        return Look(frame, poses, preprocessed - started, invoked - preprocessed, decoded - invoked)
+        candidates = self._model.decode(outputs, prepared.to_frame)
+        poses = self._decide(prepared.frame, candidates)
+        decode_ns = perf_counter_ns() - invoked
+        return Look(prepared.frame, poses, prepared.preprocess_ns, invoked - started, decode_ns)
 
     def tell(self, look: Look) -> Step:
         """Make a message of what was seen and hand it to the sinks: track, smooth, publish."""

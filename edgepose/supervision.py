@@ -13,7 +13,7 @@ from edgepose.capture import CaptureThread
 from edgepose.clock import boottime_ns
 from edgepose.errors import EdgeposeError, SourceError, SourceStalledError
 from edgepose.events.presence import Presence, PresenceChange
-from edgepose.pipeline import Look, Pipeline
+from edgepose.pipeline import Look, Pipeline, Prepared
 from edgepose.protocols import FrameSource
 from edgepose.statistics import StageStatistics
 from edgepose.topics import Topics
@@ -42,7 +42,7 @@ class Camera:
 class CameraRunner:
     """One camera's life: open, online, stalled or lost, opened again, switched off and on.
 
-    Everything is called by the main thread, but for `has_news` and `look`.
+    Everything is called by the main thread, but for `has_news` and `prepare`.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class CameraRunner:
         capture = self._capture
         return capture is not None and capture.has_news()
 
-    def look(self) -> "Seen | None":
-        """Look at the newest frame, in the looking thread; None where there is nothing new."""
+    def prepare(self) -> "Waiting | None":
+        """Take the newest frame, in the looking thread; None where there is nothing new."""
         capture = self._capture
         if capture is None or not capture.has_news():
             return None
         try:
             frame = capture.take(0)
             if frame is not None:
-                return Seen(self, capture, self.camera.pipeline.look(frame))
-            return Seen(self, capture, None) if capture.claim_end() else None
+                return Waiting(self, capture, self.camera.pipeline.prepare(frame))
+            return Waiting(self, capture, None) if capture.claim_end() else None
         except EdgeposeError as error:
-            return Seen(self, capture, error)
+            return Waiting(self, capture, error)
 
     def tell(self, seen: "Seen") -> None:
         """Tell of what was seen.
@@ -214,6 +214,25 @@ class CameraRunner:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits to be looked at: a prepared frame, an error, or None for the end of the source."""
+
+    runner: CameraRunner
+    capture: CaptureThread
+    what: Prepared | EdgeposeError | None
+
+    def see(self) -> "Seen":
+        """Look at it."""
+        if not isinstance(self.what, Prepared):
+            return Seen(self.runner, self.capture, self.what)
+        try:
+            look = self.runner.camera.pipeline.see(self.what)
+        except EdgeposeError as error:
+            return Seen(self.runner, self.capture, error)
+        return Seen(self.runner, self.capture, look)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the looking thread hands over: a look, an error, or None for the end of the source."""
 
@@ -255,14 +274,23 @@ class LookingThread:
             self.take(0.05)
 
     def _run(self) -> None:
+        seen: Seen | None = None
         while not self._closing:
-            busy = False
+            idle = True
             for runner in self._runners:
-                seen = runner.look()
+                waiting = runner.prepare()
+                if waiting is None:
+                    continue
+                idle = False
+                # What was seen before is handed over just before the model runs, which lets go of
+                # Python's lock: handed over earlier, telling of it would hold up preparing.
                 if seen is not None:
-                    busy = True
                     self._seen.put(seen)
-            if not busy:
+                seen = waiting.see()
+            if idle:
+                if seen is not None:
+                    self._seen.put(seen)
+                    seen = None
                 with self._wake:
                     self._wake.wait_for(self._has_work, IDLE_S)
 

@@ -15,6 +15,7 @@ from edgepose.errors import EdgeposeError
 SUBCOMMANDS: Final = {
     "run": "Run the daemon in the foreground.",
     "estimate": "Estimate the poses of pictures, folders and videos.",
+    "benchmark": "Measure how accurate models are on annotated pictures.",
     "models": "List, inspect, fetch, check and build models.",
     "config": "Check and show the configuration.",
     "replay": "Publish a recording on MQTT again.",
@@ -79,6 +80,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
         return _complain(error.format_message().rstrip(".") + hint, 2)
     except EdgeposeError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return _broken_pipe()
         if debug:
             raise
         return _complain(str(error), error.exit_code)

@@ -62,9 +62,9 @@ class Outbox:
             self._wake()
 
     def add_live(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
-        """Take in a live message, or say that it was dropped; `wait_s` is how long to wait for room.
+        """Take in a live message; False where it was dropped.
 
-        Without it an older message makes room.
+        With `wait_s`, wait so long for room; without it an older message makes room.
         """
         with self.changed:
             if wait_s is not None:

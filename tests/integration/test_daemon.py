@@ -249,6 +249,19 @@ def test_ndjson_on_stdout_needs_no_broker(tmp_path: Path) -> None:
     assert lines[-1].poses == []
 
 
+def test_a_reader_of_ndjson_that_leaves_ends_the_daemon_quietly(tmp_path: Path) -> None:
+    config = "mqtt:\n  enabled: false\noutput:\n  ndjson: true\n"
+    daemon = Daemon(tmp_path, "--source", "synthetic:", config=config)
+    assert daemon.process.stdout is not None
+    daemon.process.stdout.readline()
+    daemon.process.stdout.close()
+    assert daemon.process.stderr is not None
+    complaint = daemon.process.stderr.read()
+    assert daemon.process.wait(20) == 0
+    assert "Traceback" not in complaint
+    assert "edgepose: " not in complaint
+
+
 def test_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
     config = (
         "cameras:\n"

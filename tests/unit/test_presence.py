@@ -1,8 +1,6 @@
 """The life of a head count, on a clock of its own."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -186,16 +184,3 @@ def test_a_flickering_detection_is_somebody_and_stays_one() -> None:
     told = [change for change in changes if change is not None]
     assert [(change.present, change.count) for change in told] == [(True, 1)]
     assert told[0].timestamp_ns < 1500 * MS
-
-
-def test_the_truth_of_the_clip_has_stretches_longer_than_the_delays(shared_data: Path) -> None:
-    truth = json.loads((shared_data / "video" / "one_by_one_A.presence.json").read_text())
-    presence = Presence()
-    stretches = truth["person_visible_seconds"]
-    edges = [edge for stretch in stretches for edge in stretch]
-    for frame in range(round((edges[-1] + 5) * truth["fps"])):
-        at_s = frame / truth["fps"]
-        there = any(start <= at_s < end for start, end in stretches)
-        presence.update(int(there), round(at_s * 1e9))
-        if all(not 0 <= at_s - edge <= 1.5 for edge in edges):
-            assert presence.present == there, at_s

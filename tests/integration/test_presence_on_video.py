@@ -1,0 +1,45 @@
+"""Presence on a real clip, against what people saw in it."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from edgepose import messages
+from edgepose.events.presence import Presence
+
+TOLERANCE_S = 1.5
+
+
+def test_presence_agrees_with_the_truth_but_around_its_edges(shared_data: Path) -> None:
+    """Single frames of this clip are wrong in both directions; presence must not be."""
+    truth = json.loads((shared_data / "video" / "one_by_one_A.presence.json").read_text())
+    stretches = truth["person_visible_seconds"]
+    clip = shared_data / "video" / truth["video"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepose", "estimate", str(clip)],
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+    presence = Presence()
+    wrong_frames = []
+    first_s = None
+    changes = 0
+    for line in done.stdout.splitlines():
+        message = messages.decode(line)
+        captured_s = datetime.fromisoformat(message.captured_at).timestamp()
+        first_s = captured_s if first_s is None else first_s
+        at_s = captured_s - first_s
+        change = presence.update(len(message.poses), round(at_s * 1e9))
+        changes += change is not None and change.present is not None
+        near_an_edge = any(
+            abs(at_s - edge) <= TOLERANCE_S for stretch in stretches for edge in stretch
+        )
+        somebody = any(start <= at_s < end for start, end in stretches)
+        if not near_an_edge and presence.present != somebody:
+            wrong_frames.append(round(at_s, 1))
+    assert first_s is not None
+    assert wrong_frames == []
+    assert changes == 2 * len(stretches)
