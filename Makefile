@@ -19,7 +19,7 @@ APT    := DEBIAN_FRONTEND=noninteractive apt-get
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
-test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg lint
+test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg $(VENV)/.rtsp lint
 	$(RUN) pytest
 
 lint: $(VENV)/.dev
@@ -62,6 +62,15 @@ $(VENV)/.dev: pyproject.toml $(BIN)/python
 	@echo "== installing Debian's mosquitto-clients"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends mosquitto-clients
+
+$(VENV)/.rtsp: $(BIN)/python
+	@/usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || { \
+	  echo "== installing Debian's GStreamer RTSP server, which the tests read a stream from"; \
+	  $(SUDO) $(APT) update -q; \
+	  $(SUDO) $(APT) install -y -q --no-install-recommends python3-gi \
+	    gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	    gstreamer1.0-plugins-bad; }
+	@touch $@
 
 /usr/bin/ffmpeg:
 	@echo "== installing Debian's ffmpeg, which makes the tests' videos"

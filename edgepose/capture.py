@@ -91,6 +91,7 @@ class CaptureThread:
         with self._wake:
             self._closing = True
             self._frames.clear()
+            self._error = None
             self._wake.notify_all()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(JOIN_TIMEOUT_S)
@@ -102,6 +103,8 @@ class CaptureThread:
                 for frame in source.frames():
                     if not self._put(frame):
                         break
+                    # Else a frame that was taken, or dropped, would live until the next one.
+                    del frame
         except SourceError as failure:
             error = failure
         except EdgeposeError as failure:

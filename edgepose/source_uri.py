@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote
 
 from edgepose.errors import UsageError
 from edgepose.suggestions import did_you_mean
@@ -14,8 +14,16 @@ SourceKind = Literal["picamera", "v4l2", "rtsp", "path", "synthetic"]
 Option = bool | int | float | str
 
 EXAMPLES: Final = "picamera:0, /dev/video0, rtsp://..., synthetic:, or a picture, video or folder"
+MASK: Final = "********"
 
-_TRUE: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_TRUE: Final = {
+    "1": True, "true": True, "yes": True, "on": True,
+    "0": False, "false": False, "no": False, "off": False,
+}  # fmt: skip
+_SECRET_PARAMETER: Final = re.compile(
+    r"\b(pass(?:word|wd)?|pwd|token|secret|key|auth)=[^&/?#\s]+", re.IGNORECASE
+)
+_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:@\[\]]+)(?::(?P<port>\d+))?")
 
 
 def _switch(text: str) -> bool:
@@ -25,13 +33,13 @@ def _switch(text: str) -> bool:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 16384:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 16384:
         raise ValueError("expected a whole number from 1 to 16384")
     return int(text)
 
 
 def _rate(text: str) -> float:
-    value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+    value = float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0.0
     if not 0 < value <= 1000:
         raise ValueError("expected frames a second, above 0 and at most 1000")
     return value
@@ -59,6 +67,9 @@ OPTIONS: Final[Mapping[str, Callable[[str], Option]]] = {
     "mirror": _switch,
     "stream": _stream,
 }
+# The others mean nothing for a stream, and cameras use their names for options of their own
+# (`?stream=1`, `?fps=10`), which must arrive there.
+_RTSP_OPTIONS: Final = frozenset({"rotate", "mirror"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,14 @@ class SourceUri:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the target without a password."""
-        return masked_url(self.target) if self.kind == "rtsp" else self.target or f"{self.kind}:"
+        """Return the source as it is written, without its options and without a password."""
+        match self.kind:
+            case "rtsp":
+                return masked_url(self.target)
+            case "picamera" | "synthetic":
+                return f"{self.kind}:{self.target}"
+            case _:
+                return self.target
 
     __repr__ = __str__
 
@@ -79,69 +96,129 @@ class SourceUri:
 def parse_source_uri(text: str) -> SourceUri:
     """Parse a source URI; raises UsageError with what is wrong and what could be meant.
 
-    Options follow a `?`. A path that really has a `?` in its name is taken as it is where such a
-    file exists; in a stream's URL, only our own options are taken out and the rest stays.
+    Options follow a `?`. A `?` that belongs to the name of an existing file stays there; in a
+    stream's URL only `rotate` and `mirror` are ours, and the rest of its query stays.
     """
     text = text.strip()
     if not text:
         raise UsageError(f"the source is empty, expected {EXAMPLES}")
-    scheme = urlsplit(text).scheme.lower() if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", text) else ""
+    if not text.isprintable():
+        raise UsageError(f"{masked_url(text)!r}: expected a source without control characters")
+    named = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):", text)
+    scheme = named[1].lower() if named else ""
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text)
-    if scheme == "" and Path(text).exists() and "?" in text:
-        return SourceUri("path", text)
-    target, _, query = text.partition("?")
-    options = _options(query, text)
+    target, query = _without_options(text)
+    options = _options(query, masked_url(text))
+    rest = target.partition(":")[2]
     if scheme == "picamera":
-        number = target.partition(":")[2] or "0"
-        if not number.isdecimal():
+        if rest and not re.fullmatch(r"[0-9]{1,3}", rest):
             raise UsageError(f"{text}: expected a camera's number, such as picamera:0")
-        return SourceUri("picamera", str(int(number)), options)
+        return SourceUri("picamera", str(int(rest or "0")), options)
     if scheme == "synthetic":
+        if rest:
+            raise UsageError(f"{text}: expected nothing after synthetic: but options")
         return SourceUri("synthetic", "", options)
     if scheme == "file":
-        return SourceUri("path", unquote(urlsplit(target).path), options)
-    if scheme and not Path(target).exists():
-        hint = did_you_mean(scheme, ("picamera", "synthetic", "rtsp", "file"))
-        raise UsageError(f"{text}: no source is called {scheme}:{hint}; expected {EXAMPLES}")
-    if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", target):
+        host, slash, path = rest.removeprefix("//").partition("/")
+        if not slash or host not in {"", "localhost"}:
+            raise UsageError(f"{text}: expected file:///path/to/a/file")
+        return SourceUri("path", unquote(slash + path), options)
+    if not _exists(target):
+        _refuse_what_is_no_path(text, target, scheme)
+    if re.match(r"/dev/(?!shm/)", target):
         return SourceUri("v4l2", target, options)
-    return SourceUri("path", target, options)
+    return SourceUri("path", _expanded(target), options)
 
 
 def masked_url(url: str) -> str:
-    """Return a URL with its password, if any, as asterisks."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    if not at or ":" not in user:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:********@{host}"))
+    """Return a URL with its password, if any, as asterisks.
+
+    All between the first colon and the last @ counts as the password: one that holds a / or an @
+    must not be shown either, though it should have been written with % escapes.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        user, at, host = rest.rpartition("@")
+        if at and ":" in user:
+            url = f"{scheme}://{user.partition(':')[0]}:{MASK}@{host}"
+    return _SECRET_PARAMETER.sub(rf"\1={MASK}", url)
+
+
+def _refuse_what_is_no_path(text: str, target: str, scheme: str) -> None:
+    """Raise UsageError where something that is no file was probably not meant as one either."""
+    if scheme:
+        hint = did_you_mean(scheme, ("picamera", "synthetic", "rtsp", "file"))
+        raise UsageError(
+            f"{masked_url(text)}: no source is called {scheme}:, expected {EXAMPLES}{hint}"
+        )
+    if target.lower() in {"picamera", "synthetic", "rtsp"}:
+        raise UsageError(f"{text}: expected a colon after {target}; expected {EXAMPLES}")
+    if re.fullmatch(r"[0-9]{1,3}", target):
+        raise UsageError(
+            f"{text}: no file is called so; did you mean /dev/video{target} or picamera:{target}?"
+        )
 
 
 def _stream_uri(text: str) -> SourceUri:
-    parts = urlsplit(text)
-    if not parts.hostname:
-        raise UsageError(f"{masked_url(text)}: expected rtsp://host[:port]/path")
+    shown = masked_url(text)
+    scheme, separator, rest = text.partition("://")
+    place, _, query = rest.partition("?")
+    address = _ADDRESS.fullmatch(place.partition("/")[0].rpartition("@")[2])
+    if not separator or address is None or int(address["port"] or 1) > 65535:
+        raise UsageError(
+            f"{shown}: expected rtsp://[user:password@]host[:port]/path; in a password write @ as "
+            "%40, / as %2F, ? as %3F, : as %3A and # as %23"
+        )
     ours: list[str] = []
     theirs: list[str] = []
-    for pair in filter(None, parts.query.split("&")):
-        (ours if pair.partition("=")[0] in OPTIONS else theirs).append(pair)
-    target = urlunsplit(parts._replace(query="&".join(theirs)))
-    return SourceUri("rtsp", target, _options("&".join(ours), masked_url(text)))
+    for pair in query.split("&") if query else ():
+        (ours if pair.partition("=")[0] in _RTSP_OPTIONS else theirs).append(pair)
+    target = f"{scheme.lower()}://{place}" + ("?" + "&".join(theirs) if theirs else "")
+    return SourceUri("rtsp", target, _options("&".join(ours), shown))
 
 
-def _options(query: str, text: str) -> dict[str, Option]:
+def _without_options(text: str) -> tuple[str, str]:
+    """Split off the options; a ? up to which there is a file belongs to the file's name."""
+    head, tail = text, ""
+    while "?" in head:
+        if _exists(head):
+            return head, tail.removeprefix("?")
+        head, mark, last = head.rpartition("?")
+        tail = mark + last + tail
+    return head, tail.removeprefix("?")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name too long for a file, or a folder that may not be looked into
+        return False
+
+
+def _expanded(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # no user is called so: a file's name may begin with ~
+        return path
+
+
+def _options(query: str, shown: str) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in OPTIONS:
             raise UsageError(
-                f"{text}: no option is called {name!r}{did_you_mean(name, OPTIONS)}; "
-                f"there are {', '.join(OPTIONS)}"
+                f"{shown}: no option is called {name!r}, there are {', '.join(OPTIONS)}"
+                f"{did_you_mean(name, OPTIONS)}"
             )
+        if name in options:
+            raise UsageError(f"{shown}: option {name} is given twice")
         try:
             options[name] = OPTIONS[name](value)
         except ValueError as error:
-            raise UsageError(f"{text}: option {name}: {error}, got {value!r}") from None
+            raise UsageError(f"{shown}: option {name}: {error}, got {value!r}") from None
     if query and not options:
-        raise UsageError(f"{text}: expected options such as ?loop=1 after the ?, got {query!r}")
+        raise UsageError(f"{shown}: expected options such as ?loop=1 after the ?, got {query!r}")
+    if ("width" in options) != ("height" in options):
+        raise UsageError(f"{shown}: expected width and height together")
     return options

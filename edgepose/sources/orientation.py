@@ -1,6 +1,6 @@
 """Frames turned upright and, where wished, mirrored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -8,13 +8,32 @@ from typing import Final, Self
 import cv2
 import numpy as np
 
-from edgepose.datatypes import Frame
+from edgepose.datatypes import Frame, Image
 from edgepose.protocols import FrameSource
 
-_TURNS: Final = {
-    90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+
+def _flipped(image: Image, code: int) -> Image:
+    return cv2.flip(image, code).astype(np.uint8, copy=False)
+
+
+def _rotated(image: Image, code: int) -> Image:
+    return cv2.rotate(image, code).astype(np.uint8, copy=False)
+
+
+def _transposed(image: Image) -> Image:
+    return cv2.transpose(image).astype(np.uint8, copy=False)
+
+
+# A turn and a mirror image together are one flip, or one transposition: half the work of two steps.
+_STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], Image]]] = {
+    (0, False): lambda image: image,
+    (90, False): lambda image: _rotated(image, cv2.ROTATE_90_CLOCKWISE),
+    (180, False): lambda image: _flipped(image, -1),
+    (270, False): lambda image: _rotated(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    (0, True): lambda image: _flipped(image, 1),
+    (90, True): _transposed,
+    (180, True): lambda image: _flipped(image, 0),
+    (270, True): lambda image: _flipped(_transposed(image), -1),
 }
 
 
@@ -22,16 +41,17 @@ class OrientedSource:
     """Turns every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
 
     A mirrored frame says so, and the pipeline exchanges left and right of what it finds in it:
-    a left hand stays a left hand.
+    a left hand stays a left hand. So `mirror` is for showing a true picture as a mirror would;
+    a camera that mirrors by itself is to be told not to.
     """
 
     def __init__(self, source: FrameSource, *, rotation: int, mirror: bool) -> None:
-        if rotation not in (0, *_TURNS):
+        if (rotation, mirror) not in _STEPS:
             raise ValueError(f"rotation is 0, 90, 180 or 270 degrees, got {rotation}")
         self.live = source.live
         self.description = source.description
         self._source = source
-        self._turn = _TURNS.get(rotation)
+        self._step = _STEPS[rotation, mirror]
         self._mirror = mirror
 
     def __enter__(self) -> Self:
@@ -49,9 +69,8 @@ class OrientedSource:
     def frames(self) -> Iterator[Frame]:
         """Yield the frames, upright and mirrored as asked."""
         for frame in self._source.frames():
-            image = frame.image
-            if self._turn is not None:
-                image = cv2.rotate(image, self._turn).astype(np.uint8, copy=False)
-            if self._mirror:
-                image = cv2.flip(image, 1).astype(np.uint8, copy=False)
-            yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
+            yield replace(
+                frame, image=self._step(frame.image), mirrored=frame.mirrored ^ self._mirror
+            )
+            # While the next one is awaited, this one belongs to whoever took it.
+            del frame

@@ -6,6 +6,7 @@ later frame, and `queue=True` hands out a frame that is already old.
 """
 
 import importlib
+import logging
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
@@ -13,7 +14,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import (
     SourceBusyError,
@@ -21,7 +21,9 @@ from edgepose.errors import (
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.sources._base import OpenableSource
+from edgepose.sources._base import CaptureClock, OpenableSource
+
+log = logging.getLogger(__name__)
 
 FRAME_TIMEOUT_S: Final = 1.0
 TIMEOUTS_TO_STALL: Final = 3
@@ -66,8 +68,11 @@ class PicameraSource(OpenableSource):
 
     def open(self) -> None:
         """Open, configure and start the camera; raises SourceError with the reason and remedy."""
-        picamera2 = _import_picamera2(self.description)
+        picamera2 = _import("picamera2", self.description)
         try:
+            cameras = picamera2.Picamera2.global_camera_info()
+            if self._index >= len(cameras):
+                raise self._not_found(len(cameras))
             self._camera = picamera2.Picamera2(self._index)
             self._camera.configure(self._configuration())
             self._read_back()
@@ -84,51 +89,59 @@ class PicameraSource(OpenableSource):
         camera, self._camera = self._camera, None
         if camera is None:
             return
-        for step in (camera.stop, camera.close):
-            try:
-                step()
-            except Exception:  # noqa: BLE001, S112 - a camera that broke may not close either
-                continue
+        try:
+            # It stops the camera too, and after its event loop: `stop` alone would wait for that
+            # loop, which may have died.
+            camera.close()
+        except Exception as error:  # noqa: BLE001 - a camera that broke may not close either
+            log.warning("%s: the camera did not close properly: %s", self.description, error)
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames as the sensor takes them; raises SourceStalledError in silence."""
-        sequence = timeouts = 0
+        clock = CaptureClock()
+        sequence = 0
         while self._camera is not None:
+            image, sensor_ns = self._capture()
+            yield Frame(image, clock.stamp(sensor_ns), sequence)
+            # While the next one is awaited, this one belongs to whoever took it.
+            del image
+            sequence += 1
+
+    def _capture(self) -> tuple[Image, int | None]:
+        """Wait for the next frame; return its image and its moment on the sensor's clock."""
+        for _ in range(TIMEOUTS_TO_STALL):
             try:
                 request = self._camera.capture_request(wait=FRAME_TIMEOUT_S)
+                try:
+                    image = self._to_rgb(request.make_buffer(self._stream))
+                    return image, request.get_metadata().get("SensorTimestamp")
+                finally:
+                    request.release()
             except TimeoutError:
                 # Without this, the job that timed out takes a later frame and keeps its buffer.
                 self._camera.cancel_all_and_flush()
-                timeouts += 1
-                if timeouts >= TIMEOUTS_TO_STALL:
-                    raise SourceStalledError(
-                        f"{self.description}: no frame for {timeouts * FRAME_TIMEOUT_S:.0f} s; "
-                        "check the ribbon cable and `dmesg` for messages of the sensor"
-                    ) from None
-                continue
             except Exception as error:
                 raise self._sentence(error) from error
-            timeouts = 0
-            try:
-                image = self._to_rgb(request.make_buffer(self._stream))
-                timestamp_ns = int(request.get_metadata().get("SensorTimestamp") or boottime_ns())
-            finally:
-                request.release()
-            yield Frame(image, timestamp_ns, sequence)
-            sequence += 1
+        raise SourceStalledError(
+            f"{self.description}: no frame for {TIMEOUTS_TO_STALL * FRAME_TIMEOUT_S:.0f} s; "
+            "check the ribbon cable and `dmesg` for messages of the sensor"
+        )
 
     def _configuration(self) -> Any:
         wanted = {"size": self._size_wh, "format": "BGR888"}
-        streams: dict[str, Any] = {"main": wanted}
+        options: dict[str, Any] = {"main": wanted}
         if self._stream == "lores":
             # main must not be smaller than lores; it is configured alike and never read.
-            streams = {"main": dict(wanted), "lores": {"size": self._size_wh, "format": "YUV420"}}
+            options["lores"] = {"size": self._size_wh, "format": "YUV420"}
+            # The colour space that OpenCV assumes; from 1280x720 on picamera2 takes another one.
+            libcamera = _import("libcamera", self.description)
+            options["colour_space"] = libcamera.ColorSpace.Smpte170m()
         controls: dict[str, Any] = {}
         if self._fps:
             duration_us = round(1e6 / self._fps)
             controls["FrameDurationLimits"] = (duration_us, duration_us)
         return self._camera.create_video_configuration(
-            **streams, controls=controls, buffer_count=4, queue=False, display=None, encode=None
+            **options, controls=controls, buffer_count=4, queue=False, display=None, encode=None
         )
 
     def _read_back(self) -> None:
@@ -142,6 +155,14 @@ class PicameraSource(OpenableSource):
         self._format = kind
         self._width, self._height = settled["size"]
         self._stride = int(settled["stride"])
+        if (self._width, self._height) != self._size_wh:
+            log.warning(
+                "%s: asked for %dx%d, the camera delivers %dx%d",
+                self.description,
+                *self._size_wh,
+                self._width,
+                self._height,
+            )
 
     def _to_rgb(self, buffer: NDArray[np.uint8]) -> Image:
         width, height, stride = self._width, self._height, self._stride
@@ -168,8 +189,8 @@ class PicameraSource(OpenableSource):
         rows = buffer[: height * stride].reshape(height, stride)[:, : width * depth]
         pixels = rows.reshape(height, width, depth)
         if kind == "rgb":
-            # A copy: the buffer goes back to the camera while the frame lives on.
-            return pixels.copy()
+            # What comes in is a copy of the camera's buffer already; only padding needs another.
+            return np.ascontiguousarray(pixels)
         codes = {
             "bgr": cv2.COLOR_BGR2RGB,
             "rgbx": cv2.COLOR_RGBA2RGB,
@@ -182,11 +203,8 @@ class PicameraSource(OpenableSource):
         name = self.description
         reasons = " ".join(str(reason) for reason in _chain(error))
         if isinstance(error, IndexError) or "No camera number" in reasons:
-            return SourceNotFoundError(
-                f"{name}: no such camera; `rpicam-hello --list-cameras` shows what is connected, "
-                "check the ribbon cable and camera_auto_detect=1 in /boot/firmware/config.txt"
-            )
-        if "did not complete" in reasons or "busy" in reasons.lower() or "Errno 16" in reasons:
+            return self._not_found(None)
+        if "busy" in reasons.lower() or "acquire" in reasons:
             return SourceBusyError(
                 f"{name}: another program holds the camera ({_chain(error)[-1]}); "
                 "`fuser -v /dev/media* /dev/video*` names it"
@@ -196,7 +214,20 @@ class PicameraSource(OpenableSource):
                 f"{name}: no permission ({_chain(error)[-1]}); the user must be in the group video "
                 "and may need /dev/dma_heap"
             )
-        return SourceError(f"{name}: the camera failed: {type(error).__name__}: {error}")
+        first = _chain(error)[-1]
+        return SourceError(
+            f"{name}: the camera failed ({type(first).__name__}: {first}); if it stays so, "
+            "`rpicam-hello` shows whether the camera works at all"
+        )
+
+    def _not_found(self, count: int | None) -> SourceNotFoundError:
+        there = {None: "no such camera", 0: "there is no camera"}.get(
+            count, f"no such camera, there are {count} (counted from 0)"
+        )
+        return SourceNotFoundError(
+            f"{self.description}: {there}; `rpicam-hello --list-cameras` shows what is connected, "
+            "check the ribbon cable and camera_auto_detect=1 in /boot/firmware/config.txt"
+        )
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -206,15 +237,26 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _import_picamera2(name: str) -> Any:
+def _import(module: str, name: str) -> Any:
     try:
-        return importlib.import_module("picamera2")
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "picamera2"
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "picamera2":
+            raise _does_not_load(name, error) from error
         raise SourceError(
-            f"{name}: picamera2 is not installed; `sudo apt install python3-picamera2`, and make "
-            "the virtual environment with --system-site-packages"
-            if missing
-            else f"{name}: picamera2 is installed but does not load ({error}); where numpy is "
-            "named, hold numpy < 2 on Bookworm"
+            f"{name}: picamera2 is not installed for this Python; "
+            "`sudo apt install python3-picamera2`, and make the virtual environment with "
+            "`python3 -m venv --system-site-packages`"
         ) from error
+    except Exception as error:
+        # A numpy that its compiled parts do not fit is a ValueError, a broken libcamera another.
+        raise _does_not_load(name, error) from error
+
+
+def _does_not_load(name: str, error: Exception) -> SourceError:
+    remedy = (
+        "this numpy does not fit it: on Raspberry Pi OS Bookworm keep numpy < 2"
+        if "numpy" in str(error)
+        else "`sudo apt install --reinstall python3-picamera2 python3-libcamera`"
+    )
+    return SourceError(f"{name}: picamera2 is installed but does not load ({error}); {remedy}")

@@ -13,30 +13,40 @@ from numpy.typing import NDArray
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
-from edgepose.sources._base import OpenableSource
+from edgepose.sources._base import MAX_LATENESS_NS, OpenableSource
+from edgepose.sources._opencv import to_rgb
 
 ASSET: Final = "astronaut.jpg"
+PHOTOGRAPH_PX: Final = 512
+"""Width and height of the photograph."""
 PERIOD_NS: Final = 8_000_000_000
 """After this long the motion repeats."""
+_BACKGROUND: Final = (90, 90, 90)
 
 
 def read_photograph() -> Image:
-    """Return the bundled photograph, uint8 (512, 512, 3) RGB."""
-    data = (files("edgepose") / "assets" / ASSET).read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    """Return the bundled photograph, uint8 (512, 512, 3) RGB; raises SourceError."""
+    try:
+        data = (files("edgepose") / "assets" / ASSET).read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise SourceError(
+            f"the bundled {ASSET} cannot be read ({error.strerror}); install edgepose again"
+        ) from error
     if image is None:
         raise SourceError(f"the bundled {ASSET} is damaged; install edgepose again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return to_rgb(image.astype(np.uint8, copy=False))
 
 
 class SyntheticSource(OpenableSource):
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
     `realtime` paces the frames and makes the source live; otherwise they come as fast as they are
-    taken. `frame_count` None never ends. Timestamps are exactly `1 / fps` apart.
+    taken. `frame_count` None never ends. Frame k is taken k / `fps` seconds, to the nearest
+    nanosecond, after `start_ns`, the moment of the first.
     """
 
-    description = "synthetic"
+    description = "synthetic:"
 
     def __init__(
         self,
@@ -49,7 +59,7 @@ class SyntheticSource(OpenableSource):
         self.live = realtime
         self.start_ns = 0
         self._size_wh = size_wh
-        self._interval_ns = round(1e9 / fps)
+        self._fps = fps
         self._frame_count = frame_count
         self._photograph: Image | None = None
 
@@ -65,41 +75,55 @@ class SyntheticSource(OpenableSource):
         """Return the (2, 3) map from photograph px to frame px, this long after the first frame."""
         width, height = self._size_wh
         phase = 2 * math.pi * (elapsed_ns % PERIOD_NS) / PERIOD_NS
-        scale = min(width, height) / 512 * (0.8 + 0.08 * math.sin(2 * phase))
+        scale = min(width, height) / PHOTOGRAPH_PX * (0.8 + 0.08 * math.sin(2 * phase))
         angle = math.radians(6) * math.sin(phase)
         cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
         centre_x = width * (0.5 + 0.12 * math.sin(phase))
         centre_y = height * (0.5 + 0.05 * math.sin(3 * phase))
+        middle = PHOTOGRAPH_PX / 2
         return np.array(
             [
-                [cosine, -sine, centre_x - 256 * (cosine - sine)],
-                [sine, cosine, centre_y - 256 * (sine + cosine)],
+                [cosine, -sine, centre_x - middle * (cosine - sine)],
+                [sine, cosine, centre_y - middle * (sine + cosine)],
             ]
         )
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames of the motion."""
-        photograph = self._photograph
-        if photograph is None:
-            raise SourceError("synthetic: read before it was opened")
+        """Yield the frames of the motion.
+
+        Like a camera, a live one leaves out what a long stop of the machine made it miss.
+        """
         self.start_ns = boottime_ns()
-        # Pixel centres lie half a pixel inside the continuous coordinates of the map.
-        inward = np.array([0.5, 0.5])
         sequence = 0
         while self._frame_count is None or sequence < self._frame_count:
-            elapsed_ns = sequence * self._interval_ns
-            affine = self.affine_at(elapsed_ns)
-            affine[:, 2] += affine[:, :2] @ inward - inward
-            image = cv2.warpAffine(
-                photograph,
-                affine,
-                self._size_wh,
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=(90, 90, 90),
-            )
+            if self.live:
+                late_ns = boottime_ns() - self.start_ns - self._elapsed_ns(sequence)
+                if late_ns > MAX_LATENESS_NS:
+                    sequence += int(late_ns * self._fps / 1e9)
+                    continue
+            elapsed_ns = self._elapsed_ns(sequence)
+            image = self._image_at(elapsed_ns)
             timestamp_ns = self.start_ns + elapsed_ns
             if self.live:
                 time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
-            yield Frame(image.astype(np.uint8, copy=False), timestamp_ns, sequence)
+            yield Frame(image, timestamp_ns, sequence)
+            del image
             sequence += 1
+
+    def _elapsed_ns(self, sequence: int) -> int:
+        return round(sequence * 1e9 / self._fps)
+
+    def _image_at(self, elapsed_ns: int) -> Image:
+        if self._photograph is None:
+            raise SourceError(f"{self.description} read before it was opened")
+        affine = self.affine_at(elapsed_ns)
+        # OpenCV counts from the centre of the first pixel, half a pixel inside our coordinates.
+        affine[:, 2] += affine[:, :2] @ (0.5, 0.5) - 0.5
+        return cv2.warpAffine(
+            self._photograph,
+            affine,
+            self._size_wh,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=_BACKGROUND,
+        ).astype(np.uint8, copy=False)

@@ -1,0 +1,184 @@
+"""A picamera2 that behaves as 0.3.38 was seen to: it adjusts, pads, times out and leaks.
+
+Its picture is the one it is given, in whatever format was settled for.
+"""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass
+class World:
+    """What the fake cameras see and suffer, and what became of them."""
+
+    picture: Bytes = field(default_factory=lambda: np.zeros((48, 64, 3), np.uint8))
+    cameras: int = 1
+    adjusted_format: str | None = None
+    adjusted_size: tuple[int, int] | None = None
+    stride_padding: int = 32
+    open_error: BaseException | None = None
+    configure_error: BaseException | None = None
+    capture_error: BaseException | None = None
+    stalled: bool = False
+    timeouts_then_fine: int = 0
+    suspended_ns: int = 0
+    timestamps: list[int] = field(default_factory=list)
+    requests_out: int = 0
+    leaked_jobs: int = 0
+    flushes: int = 0
+    opened: list["FakeCamera"] = field(default_factory=list)
+    configured: dict[str, Any] = field(default_factory=dict)
+    waits: list[object] = field(default_factory=list)
+
+
+def packed(rgb: Bytes, fmt: str, stride: int) -> Bytes:
+    """Return a picture as a camera lays it into its buffer, in rows of `stride` bytes."""
+    height, width = rgb.shape[:2]
+    rows: list[Bytes]
+    if fmt in ("YUV420", "NV12"):
+        planar = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).astype(np.uint8, copy=False)
+        luma, chroma = planar[:height], planar[height:].reshape(2, height // 2, width // 2)
+        if fmt == "NV12":
+            pairs = np.stack((chroma[0], chroma[1]), axis=-1).reshape(height // 2, width)
+            return np.concatenate((_padded(luma, stride), _padded(pairs, stride)))
+        return np.concatenate((_padded(luma, stride), *(_padded(c, stride // 2) for c in chroma)))
+    order = {"BGR888": "RGB", "RGB888": "BGR", "XBGR8888": "RGBX", "XRGB8888": "BGRX"}[fmt]
+    planes = {
+        "R": rgb[..., 0],
+        "G": rgb[..., 1],
+        "B": rgb[..., 2],
+        "X": np.full_like(rgb[..., 0], 255),
+    }
+    rows = [planes[letter] for letter in order]
+    return _padded(np.stack(rows, axis=-1).reshape(height, -1), stride)
+
+
+def _padded(rows: Bytes, stride: int) -> Bytes:
+    # What is in the padding must not matter: it is far from black.
+    out = np.full((rows.shape[0], stride), 0xEE, np.uint8)
+    out[:, : rows.shape[1]] = rows
+    return out.reshape(-1)
+
+
+class FakeRequest:
+    def __init__(self, camera: "FakeCamera", timestamp_ns: int | None) -> None:
+        self._camera = camera
+        self._timestamp_ns = timestamp_ns
+        self._released = False
+        camera.world.requests_out += 1
+
+    def make_buffer(self, name: str) -> Bytes:
+        assert not self._released
+        settled = self._camera.settled[name]
+        width, height = settled["size"]
+        picture = cv2.resize(
+            self._camera.world.picture, (width, height), interpolation=cv2.INTER_NEAREST
+        ).astype(np.uint8, copy=False)
+        return packed(picture, settled["format"], settled["stride"])
+
+    def get_metadata(self) -> dict[str, Any]:
+        return {} if self._timestamp_ns is None else {"SensorTimestamp": self._timestamp_ns}
+
+    def release(self) -> None:
+        assert not self._released
+        self._released = True
+        self._camera.world.requests_out -= 1
+
+
+class FakeCamera:
+    world: World
+
+    @classmethod
+    def global_camera_info(cls) -> list[dict[str, Any]]:
+        return [{"Model": "imx708", "Num": number} for number in range(cls.world.cameras)]
+
+    def __init__(self, index: int) -> None:
+        self.started = self.closed = False
+        self.settled: dict[str, Any] = {}
+        if self.world.open_error is not None:
+            raise self.world.open_error
+        held = [camera for camera in self.world.opened if not camera.closed]
+        if held:
+            raise busy()
+        self.world.opened.append(self)
+
+    def create_video_configuration(self, **wishes: Any) -> dict[str, Any]:
+        assert wishes["queue"] is False, "queue=True hands out old frames"
+        return wishes
+
+    def configure(self, wishes: dict[str, Any]) -> None:
+        if self.world.configure_error is not None:
+            raise self.world.configure_error
+        self.world.configured = wishes
+        for name in ("main", "lores"):
+            if name not in wishes:
+                continue
+            size = self.world.adjusted_size or wishes[name]["size"]
+            fmt = self.world.adjusted_format or wishes[name]["format"]
+            depth = {"YUV420": 1, "NV12": 1, "BGR888": 3, "RGB888": 3}.get(fmt, 4)
+            stride = size[0] * depth + self.world.stride_padding
+            self.settled[name] = {"format": fmt, "size": size, "stride": stride}
+
+    def camera_configuration(self) -> dict[str, Any]:
+        return self.settled
+
+    def start(self) -> None:
+        self.started = True
+
+    def capture_request(self, wait: float) -> FakeRequest:
+        self.world.waits.append(wait)
+        assert isinstance(wait, float), "an untimed wait may never end"
+        if self.world.capture_error is not None:
+            raise self.world.capture_error
+        if self.world.stalled or self.world.timeouts_then_fine:
+            self.world.timeouts_then_fine = max(0, self.world.timeouts_then_fine - 1)
+            self.world.leaked_jobs += 1
+            raise TimeoutError
+        assert self.world.leaked_jobs == 0, "a job left behind swallows this frame"
+        timestamp: int | None = time.monotonic_ns()
+        if self.world.timestamps:
+            timestamp = self.world.timestamps.pop(0)
+        return FakeRequest(self, timestamp)
+
+    def cancel_all_and_flush(self) -> None:
+        self.world.flushes += 1
+        self.world.leaked_jobs = 0
+
+    def stop(self) -> None:
+        self.started = False
+
+    def close(self) -> None:
+        assert self.world.requests_out == 0, "closed while a request is held"
+        self.stop()
+        self.closed = True
+
+
+def busy() -> RuntimeError:
+    error = RuntimeError("Camera __init__ sequence did not complete.")
+    error.__cause__ = RuntimeError("Failed to acquire camera: Device or resource busy")
+    return error
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Put the fake in the place of picamera2 and libcamera; return the world it lives in."""
+    world = World()
+    picamera2 = ModuleType("picamera2")
+    camera = type("Picamera2", (FakeCamera,), {"world": world})
+    picamera2.Picamera2 = camera  # type: ignore[attr-defined]
+    libcamera = ModuleType("libcamera")
+    libcamera.ColorSpace = type(  # type: ignore[attr-defined]
+        "ColorSpace", (), {"Smpte170m": staticmethod(lambda: "smpte170m")}
+    )
+    monkeypatch.setitem(sys.modules, "picamera2", picamera2)
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
+    return world

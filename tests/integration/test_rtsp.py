@@ -1,0 +1,220 @@
+"""RTSP against GStreamer's server, and against servers that are none."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+
+from edgepose.clock import boottime_ns
+from edgepose.errors import SourceError, SourceStalledError
+from edgepose.source_uri import parse_source_uri
+from edgepose.sources import stream
+from edgepose.sources.stream import RtspSource
+from tests.media import BLUE, GREEN, GREY, RED, assert_colours, ffmpeg, quarters, save
+
+SERVER = Path(__file__).parents[1] / "rtsp_server.py"
+PYTHON = "/usr/bin/python3"
+NEEDS = "gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi"
+
+Start = Callable[..., tuple[str, subprocess.Popen[str]]]
+
+
+def _server_is_there() -> bool:
+    code = (
+        "import gi; gi.require_version('GstRtspServer', '1.0'); import gi.repository.GstRtspServer"
+    )
+    return (
+        shutil.which(PYTHON) is not None
+        and subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed: sudo apt install ffmpeg")
+    if not _server_is_there():
+        pytest.skip(f"GStreamer's RTSP server is not installed: sudo apt install {NEEDS}")
+    folder = tmp_path_factory.mktemp("rtsp")
+    still, path = save(folder / "still.png", quarters(320, 240)), folder / "clip.mp4"
+    ffmpeg(
+        "-loop", "1", "-framerate", "25", "-i", still, "-t", "20", "-c:v", "libx264", "-g", "5",
+        "-tune", "zerolatency", "-pix_fmt", "yuv420p", path,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def start(clip: Path) -> Iterator[Start]:
+    servers: list[subprocess.Popen[str]] = []
+
+    def start_(*credentials: str, file: Path = clip) -> tuple[str, subprocess.Popen[str]]:
+        pipeline = f"( filesrc location={file} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 )"
+        server = subprocess.Popen(
+            [PYTHON, str(SERVER), pipeline, *credentials], stdout=subprocess.PIPE, text=True
+        )
+        servers.append(server)
+        assert server.stdout is not None
+        return f"127.0.0.1:{int(server.stdout.readline())}", server
+
+    yield start_
+    for server in servers:
+        server.send_signal(signal.SIGCONT)
+        server.kill()
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+def _source(url: str) -> RtspSource:
+    uri = parse_source_uri(url)
+    return RtspSource(uri.target, description=str(uri))
+
+
+def test_frames_arrive_in_colour_and_at_the_streams_rate(start: Start) -> None:
+    address, _ = start()
+    with _source(f"rtsp://{address}/live") as source:
+        frames = list(islice(source.frames(), 60))
+    for frame in frames:
+        assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
+    assert [frame.sequence for frame in frames] == list(range(60))
+    assert all(b.timestamp_ns > a.timestamp_ns for a, b in pairwise(frames))
+    # The server sends the first ones in a burst.
+    assert frames[-1].timestamp_ns - frames[0].timestamp_ns > 500_000_000
+
+
+def test_it_can_be_opened_again(start: Start) -> None:
+    address, _ = start()
+    source = _source(f"rtsp://{address}/live")
+    for _ in range(2):
+        with source:
+            assert next(source.frames()).sequence == 0
+
+
+def test_a_server_that_falls_silent_is_a_stall_and_its_death_an_end(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "READ_TIMEOUT_MS", 1_000)
+    address, server = start()
+    with _source(f"rtsp://{address}/live") as source:
+        frames = source.frames()
+        next(frames)
+        server.send_signal(signal.SIGSTOP)
+        before_ns = boottime_ns()
+        with pytest.raises(SourceStalledError, match="silent"):
+            for _ in frames:
+                pass
+        assert boottime_ns() - before_ns < 10_000_000_000
+        server.send_signal(signal.SIGCONT)
+    with _source(f"rtsp://{address}/live") as source:
+        frames = source.frames()
+        next(frames)
+        server.kill()
+        with pytest.raises(SourceError, match="ended the stream"):
+            for _ in frames:
+                pass
+
+
+def test_user_and_password(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    address, _ = start("admin", "S3cr3t/@")
+    with _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live") as source:
+        assert next(source.frames()).sequence == 0
+        assert "S3cr3t" not in source.description
+    with pytest.raises(SourceError, match="does not accept the user and password") as caught:
+        _source(f"rtsp://admin:wr0ng@{address}/live").open()
+    assert "wr0ng" not in str(caught.value)
+    with pytest.raises(SourceError, match="wants a user and a password"):
+        _source(f"rtsp://{address}/live").open()
+    assert capfd.readouterr() == ("", ""), "FFmpeg would print the URL"
+
+
+def test_a_path_that_is_not_there(start: Start) -> None:
+    address, _ = start()
+    with pytest.raises(SourceError, match="no stream of that name"):
+        _source(f"rtsp://{address}/other").open()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def _address(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_closed_port_says_so(listener: socket.socket) -> None:
+    address = _address(listener)
+    listener.close()
+    with pytest.raises(SourceError, match=r"nothing at 127\.0\.0\.1 listens on port"):
+        _source(f"rtsp://{address}/live").open()
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with pytest.raises(SourceError, match=r"no host is called camera\.invalid"):
+        _source("rtsp://camera.invalid/live").open()
+
+
+def test_a_server_that_takes_the_connection_and_says_nothing(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst of peers: nothing may hang on it."""
+    monkeypatch.setattr(stream, "OPEN_TIMEOUT_MS", 500)
+    monkeypatch.setattr(stream, "PROBE_TIMEOUT_S", 0.5)
+    before_ns = boottime_ns()
+    with pytest.raises(SourceError, match="does not answer"):
+        _source(f"rtsp://{_address(listener)}/live").open()
+    assert boottime_ns() - before_ns < 20_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no RTSP server"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no RTSP server"),
+        (b"", "no RTSP server"),
+        (b"RTSP/1.0 503 Service Unavailable\r\nCSeq: 1\r\n\r\n", "503 Service Unavailable"),
+        (b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 0\r\n\r\n", "no video"),
+    ],
+)
+def test_what_the_peer_is_instead(listener: socket.socket, answer: bytes, says: str) -> None:
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with pytest.raises(SourceError, match=says):
+        _source(f"rtsp://{_address(listener)}/live").open()
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def test_a_stream_that_cannot_be_decoded_fast_enough_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backlog = stream._Backlog("rtsp://cam/live")
+    for k in range(300):
+        # 25 fps arrive, 20 are decoded.
+        backlog.check(1000.0 + 50 * k, 40.0 * k)
+    assert caplog.text.count("smaller stream") == 1
+
+
+def test_a_stream_that_begins_its_time_anew_is_not_late(caplog: pytest.LogCaptureFixture) -> None:
+    backlog = stream._Backlog("rtsp://cam/live")
+    for k in range(200):
+        backlog.check(1000.0 + 40 * k, 40.0 * (k % 100))
+    assert not caplog.text

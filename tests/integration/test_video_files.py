@@ -1,0 +1,246 @@
+"""Real video files, made by ffmpeg: every frame, its time, and what is wrong with bad ones."""
+
+import json
+import os
+import shutil
+import subprocess
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepose.capture import CaptureThread
+from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.sources import _base
+from edgepose.sources.stream import VideoFileSource
+from tests.media import (
+    BLUE,
+    GREEN,
+    GREY,
+    RED,
+    assert_colours,
+    ffmpeg,
+    number_of,
+    numbered,
+    quarters,
+    save,
+    write_video,
+)
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: sudo apt install ffmpeg"
+)
+
+
+def _pictures(tmp_path: Path, count: int) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k, image in enumerate(numbered(count)):
+        save(folder / f"{k:03}.png", image)
+    return folder / "%03d.png"
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", ["-c:v", "libx264", "-bf", "3", "-pix_fmt", "yuv420p"]),
+        ("a.mkv", ["-c:v", "libx264", "-bf", "2", "-pix_fmt", "yuv420p"]),
+        ("a.avi", ["-c:v", "mjpeg", "-q:v", "2"]),
+        ("a.webm", ["-c:v", "libvpx", "-b:v", "1M"]),
+    ],
+)
+def test_every_frame_arrives_once_in_order_and_on_time(
+    tmp_path: Path, name: str, codec: list[str]
+) -> None:
+    path = tmp_path / name
+    ffmpeg("-framerate", "20", "-i", _pictures(tmp_path, 40), *codec, path)
+    with VideoFileSource(path) as source:
+        frames = list(source.frames())
+    assert [number_of(frame.image) for frame in frames] == list(range(40))
+    assert [frame.sequence for frame in frames] == list(range(40))
+    elapsed = [frame.timestamp_ns - frames[0].timestamp_ns for frame in frames]
+    np.testing.assert_allclose(elapsed, np.arange(40) * 5e7, atol=2e6)
+    assert {frame.path for frame in frames} == {str(path)}
+
+
+@needs_ffmpeg
+def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    pictures = _pictures(tmp_path, 12)
+    choose = "select='not(mod(n,3))+eq(n,1)'"
+    ffmpeg(
+        "-framerate", "10", "-i", pictures, "-vf", choose, "-vsync", "vfr", "-c:v", "mjpeg", path
+    )
+    with VideoFileSource(path) as source:
+        frames = list(source.frames())
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 3, 6, 9]
+    elapsed = [frame.timestamp_ns - frames[0].timestamp_ns for frame in frames]
+    np.testing.assert_allclose(elapsed, np.array([0, 1, 3, 6, 9]) * 1e8, atol=2e6)
+
+
+@needs_ffmpeg
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    still, path = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "a.mp4"
+    ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", path)
+    with VideoFileSource(path) as source:
+        for frame in source.frames():
+            assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_that_a_phone_turned_arrives_as_ffmpeg_shows_it(
+    tmp_path: Path, degrees: int
+) -> None:
+    still, plain = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "plain.mp4"
+    turned, shown = tmp_path / "turned.mp4", tmp_path / "shown.png"
+    ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", plain)
+    ffmpeg("-i", plain, "-c", "copy", "-metadata:s:v", f"rotate={degrees}", turned)
+    described = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(turned)],
+        check=True,
+        capture_output=True,
+    ).stdout
+    if not json.loads(described)["streams"][0].get("side_data_list"):
+        pytest.skip("this ffmpeg writes no rotation that way")
+    ffmpeg("-i", turned, "-frames:v", "1", shown)
+    from edgepose.sources.images import read_image
+
+    expected = read_image(shown)
+    with VideoFileSource(turned) as source:
+        frame = next(source.frames())
+    assert frame.image.shape == expected.shape
+    assert np.abs(frame.image.astype(int) - expected).mean() < 4
+    assert np.abs(frame.image[60, 60].astype(int) - RED).max() > 50, "not turned at all"
+
+
+@pytest.mark.parametrize("name", ["50%d off #1 ü.avi", "cam:1.avi", "-i.avi", "http:x.avi"])
+def test_names_that_ffmpeg_would_read_otherwise(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "plain.avi", numbered(3)).rename(tmp_path / name)
+    with VideoFileSource(Path(name)) as source:
+        assert len(list(source.frames())) == 3
+        assert source.description == name
+
+
+def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", numbered(5), fps=25)
+    with VideoFileSource(path, loop=True) as source:
+        frames = list(islice(source.frames(), 17))
+    assert [number_of(frame.image) for frame in frames] == [k % 5 for k in range(17)]
+    assert [frame.sequence for frame in frames] == list(range(17))
+    steps = [b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)]
+    np.testing.assert_allclose(steps, 4e7, atol=1e6)
+
+
+def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = [10**12]
+
+    def sleep(seconds: float) -> None:
+        now_ns[0] += round(seconds * 1e9)
+
+    monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns[0])
+    monkeypatch.setattr("time.sleep", sleep)
+    path = write_video(tmp_path / "a.avi", numbered(30), fps=25)
+    with VideoFileSource(path, realtime=True) as source:
+        assert source.live
+        frames = source.frames()
+        for frame in islice(frames, 10):
+            assert now_ns[0] == frame.timestamp_ns
+        assert now_ns[0] - 10**12 == pytest.approx(9 * 4e7, abs=2e6)
+        # The machine slept for an hour: what is played next is played now, not in the past.
+        now_ns[0] += 3_600_000_000_000
+        late = next(frames)
+        assert late.timestamp_ns == now_ns[0]
+        assert next(frames).timestamp_ns - late.timestamp_ns == pytest.approx(4e7, abs=2e6)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("container", ["a.mkv", "a.avi"])
+def test_a_file_that_was_cut_short_gives_what_it_has_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, container: str
+) -> None:
+    path = tmp_path / container
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4", "-c:v", "mjpeg", path)
+    with VideoFileSource(path) as source:
+        assert len(list(source.frames())) == 100
+    assert not caplog.text
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with VideoFileSource(path) as source:
+        count = len(list(source.frames()))
+    assert 40 <= count <= 55
+    assert "cut short" in caplog.text
+    assert str(path) in caplog.text
+
+
+@needs_ffmpeg
+def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=2", path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(SourceError, match="damaged or cut short"):
+        VideoFileSource(path).open()
+
+
+@needs_ffmpeg
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", path)
+    with pytest.raises(SourceError, match="expected a picture or a video"):
+        VideoFileSource(path).open()
+
+
+def test_what_is_no_video_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text, empty, pipe = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"
+    text.write_text("not a video\n" * 100)
+    empty.touch()
+    os.mkfifo(pipe)
+    for path, says in (
+        (text, "expected a picture or a video"),
+        (empty, "empty"),
+        (pipe, "not a file"),
+        (tmp_path, "not a file"),
+    ):
+        with pytest.raises(SourceError, match=says):
+            VideoFileSource(path).open()
+    with pytest.raises(SourceNotFoundError, match="no such file"):
+        VideoFileSource(tmp_path / "none.mp4").open()
+    assert capfd.readouterr() == ("", ""), "FFmpeg and OpenCV keep quiet"
+
+
+def test_a_capture_thread_loses_no_frame_of_a_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", numbered(50))
+    capture = CaptureThread(VideoFileSource(path), name="file")
+    capture.start()
+    seen = []
+    while not capture.ended:
+        frame = capture.take(10)
+        if frame is not None:
+            seen.append(number_of(frame.image))
+    capture.close()
+    assert seen == list(range(50))
+
+
+def test_the_clips_beside_the_checkout_are_read_whole(shared_data: Path) -> None:
+    if shutil.which("ffprobe") is None:
+        pytest.skip("ffprobe is not installed")
+    for path in sorted((shared_data / "video").glob("*.m[pk][4v]")):
+        told = subprocess.run(
+            ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries",
+             "packet=pts_time", "-of", "csv=p=0", str(path)],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        times = sorted(float(line.strip(",")) for line in told.split())
+        with VideoFileSource(path) as source:
+            stamps = [frame.timestamp_ns for frame in source.frames()]
+        assert len(stamps) == len(times), path.name
+        np.testing.assert_allclose(
+            (np.array(stamps) - stamps[0]) / 1e9, np.array(times) - times[0], atol=0.002
+        )

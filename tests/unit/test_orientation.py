@@ -1,0 +1,93 @@
+"""Turns and mirrors, by the colours of the four quarters of a picture."""
+
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+import pytest
+
+from edgepose.datatypes import Frame
+from edgepose.sources.orientation import OrientedSource
+from tests.media import BLUE, GREEN, GREY, RED, corners, quarters
+
+Colours = list[tuple[int, int, int]]
+
+
+class _Still:
+    live = True
+    description = "still"
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.entered = 0
+
+    def __enter__(self) -> Self:
+        self.entered += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.entered -= 1
+
+    def frames(self) -> Iterator[Frame]:
+        yield self.frame
+
+
+def _oriented(rotation: int, mirror: bool, *, mirrored: bool = False) -> Frame:
+    frame = Frame(quarters(64, 48), 7, 3, mirrored=mirrored, path="a.png")
+    with OrientedSource(_Still(frame), rotation=rotation, mirror=mirror) as source:
+        (result,) = source.frames()
+    assert (result.timestamp_ns, result.sequence, result.path) == (7, 3, "a.png")
+    return result
+
+
+@pytest.mark.parametrize(
+    ("rotation", "mirror", "expected"),
+    [
+        (0, False, [RED, GREEN, BLUE, GREY]),
+        (90, False, [BLUE, RED, GREY, GREEN]),
+        (180, False, [GREY, BLUE, GREEN, RED]),
+        (270, False, [GREEN, GREY, RED, BLUE]),
+        (0, True, [GREEN, RED, GREY, BLUE]),
+        (90, True, [RED, BLUE, GREEN, GREY]),
+        (180, True, [BLUE, GREY, RED, GREEN]),
+        (270, True, [GREY, GREEN, BLUE, RED]),
+    ],
+)
+def test_a_picture_is_turned_clockwise_and_then_mirrored(
+    rotation: int, mirror: bool, expected: Colours
+) -> None:
+    frame = _oriented(rotation, mirror)
+    assert corners(frame.image) == expected
+    assert frame.size_wh == ((48, 64) if rotation in (90, 270) else (64, 48))
+    assert frame.image.flags.c_contiguous
+    assert frame.mirrored is mirror
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_every_step_equals_numpys(rotation: int) -> None:
+    rng = np.random.default_rng(rotation)
+    image = rng.integers(0, 256, (5, 7, 3), np.uint8)
+    for mirror in (False, True):
+        source = OrientedSource(_Still(Frame(image, 0, 0)), rotation=rotation, mirror=mirror)
+        (frame,) = source.frames()
+        expected = np.rot90(image, -rotation // 90)
+        np.testing.assert_array_equal(frame.image, expected[:, ::-1] if mirror else expected)
+
+
+def test_mirroring_a_mirror_image_gives_a_true_one() -> None:
+    assert not _oriented(0, True, mirrored=True).mirrored
+    assert _oriented(90, False, mirrored=True).mirrored
+
+
+def test_it_opens_and_closes_what_it_wraps() -> None:
+    still = _Still(Frame(quarters(), 0, 0))
+    source = OrientedSource(still, rotation=90, mirror=False)
+    assert (source.live, source.description) == (True, "still")
+    with source:
+        assert still.entered == 1
+    assert still.entered == 0
+
+
+def test_only_quarter_turns_exist() -> None:
+    with pytest.raises(ValueError, match="got 45"):
+        OrientedSource(_Still(Frame(quarters(), 0, 0)), rotation=45, mirror=False)

@@ -1,0 +1,252 @@
+"""The Pi camera source against a picamera2 that misbehaves as the real one does."""
+
+import sys
+import time
+from itertools import islice
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from edgepose.clock import boottime_ns
+from edgepose.errors import (
+    SourceBusyError,
+    SourceError,
+    SourceNotFoundError,
+    SourceStalledError,
+)
+from edgepose.sources import _base
+from edgepose.sources.picamera import PicameraSource
+from tests import fake_picamera2
+from tests.fake_picamera2 import World
+from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = fake_picamera2.install(monkeypatch)
+    world.picture = quarters()
+    return world
+
+
+@pytest.mark.parametrize("padding", [0, 32])
+@pytest.mark.parametrize("stream", ["main", "lores"])
+@pytest.mark.parametrize(
+    "settled", [None, "BGR888", "RGB888", "XBGR8888", "XRGB8888", "YUV420", "NV12"]
+)
+def test_colours_are_right_in_every_format_it_settles_for(
+    world: World, settled: str | None, stream: Literal["main", "lores"], padding: int
+) -> None:
+    world.adjusted_format, world.stride_padding = settled, padding
+    with PicameraSource(0, size_wh=(64, 48), stream=stream) as source:
+        frame = next(source.frames())
+    assert frame.size_wh == (64, 48)
+    assert frame.image.flags.c_contiguous
+    assert not frame.image.flags.writeable
+    yuv = "YUV" in (settled or "") or settled == "NV12" or (stream == "lores" and not settled)
+    assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=4 if yuv else 0)
+    # Nothing of the padding shows at the right edge.
+    assert np.abs(frame.image[5, -1].astype(int) - GREEN).max() <= (4 if yuv else 0)
+
+
+def test_a_silently_adjusted_size_is_read_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.adjusted_size = (128, 96)
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frame = next(source.frames())
+    assert frame.size_wh == (128, 96)
+    assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=0)
+    assert "asked for 64x48, the camera delivers 128x96" in caplog.text
+
+
+def test_what_is_asked_of_the_camera(world: World) -> None:
+    with PicameraSource(0, size_wh=(64, 48), fps=20):
+        assert world.configured["main"] == {"size": (64, 48), "format": "BGR888"}
+        assert "lores" not in world.configured
+        assert world.configured["controls"] == {"FrameDurationLimits": (50_000, 50_000)}
+    with PicameraSource(0, size_wh=(64, 48), stream="lores"):
+        assert world.configured["lores"] == {"size": (64, 48), "format": "YUV420"}
+        main_wh = world.configured["main"]["size"]
+        assert main_wh[0] >= 64
+        assert main_wh[1] >= 48
+
+
+def test_a_format_nobody_knows_is_named(world: World) -> None:
+    world.adjusted_format = "MJPEG"
+    with pytest.raises(SourceError, match="delivers MJPEG"):
+        PicameraSource(0).open()
+    assert all(camera.closed for camera in world.opened)
+
+
+def test_a_time_out_is_flushed_and_the_next_frame_comes(world: World) -> None:
+    world.timeouts_then_fine = 2
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frame = next(source.frames())
+    assert frame.sequence == 0
+    assert world.flushes == 2
+
+
+def test_a_stall_is_an_error_within_seconds_and_leaves_nothing_behind(world: World) -> None:
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frames = source.frames()
+        next(frames)
+        world.waits.clear()
+        world.stalled = True
+        with pytest.raises(SourceStalledError, match="picamera:0: no frame for 3 s"):
+            next(frames)
+    assert sum(float(str(wait)) for wait in world.waits) <= 4
+    assert world.leaked_jobs == 0
+    assert world.requests_out == 0
+    assert world.opened[-1].closed
+
+
+def test_it_is_opened_again_as_a_fresh_object(world: World) -> None:
+    source = PicameraSource(0, size_wh=(64, 48))
+    for _ in range(2):
+        with source:
+            assert next(source.frames()).sequence == 0
+    assert len(world.opened) == 2
+    assert world.opened[0] is not world.opened[1]
+
+
+def test_a_request_goes_back_even_if_its_picture_is_unusable(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        fake_picamera2.FakeRequest, "make_buffer", lambda self, name: np.zeros(10, np.uint8)
+    )
+    with PicameraSource(0, size_wh=(64, 48)) as source, pytest.raises(SourceError):
+        next(source.frames())
+    assert world.requests_out == 0
+
+
+def test_a_crash_of_the_camera_is_a_source_error(world: World) -> None:
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frames = source.frames()
+        next(frames)
+        world.capture_error = RuntimeError("Camera frontend has timed out!")
+        with pytest.raises(SourceError, match="frontend has timed out"):
+            next(frames)
+
+
+def test_a_camera_that_does_not_close_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object) -> None:
+        raise RuntimeError("Failed to release camera")
+
+    monkeypatch.setattr(fake_picamera2.FakeCamera, "close", broken)
+    source = PicameraSource(0)
+    source.open()
+    source.close()
+    source.close()
+    assert caplog.text.count("Failed to release camera") == 1
+
+
+@pytest.mark.parametrize(("cameras", "index"), [(0, 0), (1, 1)])
+def test_no_camera_says_so(world: World, cameras: int, index: int) -> None:
+    world.cameras = cameras
+    with pytest.raises(SourceNotFoundError) as caught:
+        PicameraSource(index).open()
+    assert f"picamera:{index}: " in str(caught.value)
+    assert ("there is no camera" if cameras == 0 else "there are 1") in str(caught.value)
+    assert "rpicam-hello" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError("list index out of range"), RuntimeError("No camera number 0 found")]
+)
+def test_a_camera_that_went_meanwhile_says_so_too(world: World, error: Exception) -> None:
+    world.open_error = error
+    with pytest.raises(SourceNotFoundError, match="rpicam-hello"):
+        PicameraSource(0).open()
+
+
+def test_busy_is_spelled_out_of_the_cause(world: World) -> None:
+    with (
+        PicameraSource(0),
+        pytest.raises(SourceBusyError, match=r"another program holds .*fuser"),
+    ):
+        PicameraSource(0).open()
+
+
+def test_another_failure_to_open_is_not_called_busy(world: World) -> None:
+    world.open_error = RuntimeError("Camera __init__ sequence did not complete.")
+    world.open_error.__cause__ = RuntimeError("IPA module failed to load")
+    with pytest.raises(SourceError, match="IPA module failed to load") as caught:
+        PicameraSource(0).open()
+    assert not isinstance(caught.value, SourceBusyError)
+
+
+def test_a_forbidden_dma_heap_names_the_group(world: World) -> None:
+    world.configure_error = PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma")
+    with pytest.raises(SourceError, match=r"group video.*dma_heap"):
+        PicameraSource(0).open()
+    assert world.opened[-1].closed
+
+
+def test_without_picamera2_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with pytest.raises(SourceError) as caught:
+        PicameraSource(0).open()
+    assert "picamera2" in str(caught.value)
+
+
+class _Broken(ModuleType):
+    """Stands in `sys.meta_path` for a picamera2 that fails while it is imported."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("broken")
+        self.error = error
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "picamera2":
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            ModuleNotFoundError("No module named 'picamera2'", name="picamera2"),
+            "--system-site-packages",
+        ),
+        (ModuleNotFoundError("No module named 'libcamera'", name="libcamera"), "'libcamera'"),
+        (ValueError("numpy.dtype size changed, may indicate binary incompatibility"), "numpy < 2"),
+        (ImportError("libcamera.so.0.5: cannot open shared object file"), "--reinstall"),
+    ],
+)
+def test_a_picamera2_that_does_not_load_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "picamera2", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_Broken(error), *sys.meta_path])
+    with pytest.raises(SourceError) as caught:
+        PicameraSource(0).open()
+    assert says in str(caught.value)
+
+
+def test_the_sensors_timestamp_is_the_frames(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that was never suspended the sensor's clock and ours are one."""
+    monkeypatch.setattr(time, "monotonic_ns", boottime_ns)
+    start_ns = boottime_ns() - 40_000_000
+    world.timestamps = [start_ns, start_ns + 33_000_000, start_ns + 33_000_000]
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        stamps = [frame.timestamp_ns for frame in islice(source.frames(), 3)]
+    assert abs(stamps[0] - start_ns) < 1_000
+    assert abs(stamps[1] - start_ns - 33_000_000) < 1_000
+    assert stamps[2] > stamps[1], "a repeated moment still counts up"
+
+
+def test_time_spent_in_suspend_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, suspended_ns = 9_000_000_000_000, 3_600_000_000_000
+    monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns - suspended_ns)
+    of_monotonic = now_ns - suspended_ns - 20_000_000
+    assert _base.CaptureClock().stamp(of_monotonic) == now_ns - 20_000_000
+    assert _base.CaptureClock().stamp(now_ns - 20_000_000) == now_ns - 20_000_000
+    assert _base.CaptureClock().stamp(123) == now_ns, "a clock nobody knows"
+    assert _base.CaptureClock().stamp(now_ns + 10**9) == now_ns, "nor one that is ahead"
+    assert _base.CaptureClock().stamp(None) == now_ns

@@ -1,0 +1,202 @@
+"""Every way to write a source, and every way to get it wrong."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.errors import UsageError
+from edgepose.source_uri import OPTIONS, masked_url, parse_source_uri
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "target", "options"),
+    [
+        ("picamera:0", "picamera", "0", {}),
+        ("picamera:", "picamera", "0", {}),
+        ("picamera:1?stream=lores&fps=7.5", "picamera", "1", {"stream": "lores", "fps": 7.5}),
+        ("PiCamera:01", "picamera", "1", {}),
+        ("/dev/video2", "v4l2", "/dev/video2", {}),
+        (
+            "/dev/v4l/by-id/usb-046d_C920-video-index0?width=1280&height=720",
+            "v4l2",
+            "/dev/v4l/by-id/usb-046d_C920-video-index0",
+            {"width": 1280, "height": 720},
+        ),
+        ("/dev/webcam", "v4l2", "/dev/webcam", {}),
+        ("/dev/shm/clip.mp4", "path", "/dev/shm/clip.mp4", {}),
+        ("synthetic:", "synthetic", "", {}),
+        ("synthetic:?realtime=0&mirror=on", "synthetic", "", {"realtime": False, "mirror": True}),
+        (
+            "clip.mp4?loop=1&realtime=1&width=640&height=480&fps=30&rotate=90&mirror=1",
+            "path",
+            "clip.mp4",
+            {
+                "loop": True,
+                "realtime": True,
+                "width": 640,
+                "height": 480,
+                "fps": 30.0,
+                "rotate": 90,
+                "mirror": True,
+            },
+        ),
+        ("  my holiday pictures/at sea.jpg ", "path", "my holiday pictures/at sea.jpg", {}),
+        ("file:///a%20b/c%3Fd.mp4?loop=yes", "path", "/a b/c?d.mp4", {"loop": True}),
+        ("file://localhost/a.png", "path", "/a.png", {}),
+        ("file:/a.png", "path", "/a.png", {}),
+        ("clip.mp4?", "path", "clip.mp4", {}),
+    ],
+)
+def test_every_kind_of_source_can_be_written(
+    text: str, kind: str, target: str, options: dict[str, object]
+) -> None:
+    uri = parse_source_uri(text)
+    assert (uri.kind, uri.target, uri.options) == (kind, target, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("picamera:front", "picamera:0"),
+        ("picamera:-1", "picamera:0"),
+        ("picamera", "colon"),
+        ("synthetic", "colon"),
+        ("synthetic:astronaut", "nothing after"),
+        ("picamra:0", "did you mean 'picamera'"),
+        ("http://camera/video", "no source is called http"),
+        ("0", "/dev/video0"),
+        ("clip.mp4?lop=1", "did you mean 'loop'"),
+        ("clip.mp4?loop", "expected 1 or 0"),
+        ("clip.mp4?loop=2", "expected 1 or 0, got '2'"),
+        ("clip.mp4?loop=1&loop=0", "twice"),
+        ("clip.mp4?&", "expected options"),
+        ("/dev/video0?width=640", "width and height together"),
+        ("/dev/video0?width=0&height=1", "1 to 16384"),
+        ("/dev/video0?width=٣&height=1", "whole number"),
+        ("/dev/video0?fps=0", "above 0"),
+        ("/dev/video0?fps=nan", "above 0"),
+        ("/dev/video0?fps=1e9", "above 0"),
+        ("/dev/video0?rotate=45", "0, 90, 180 or 270"),
+        ("picamera:0?stream=raw", "main or lores"),
+        ("file://server/share/clip.mp4", "file:///"),
+        ("clip\0.mp4", "control characters"),
+        ("rtsp:camera", "rtsp://"),
+        ("rtsp://", "rtsp://"),
+        ("rtsp://:554/x", "rtsp://"),
+        ("rtsp://[::1/x", "rtsp://"),
+        ("rtsp://camera:99999/x", "rtsp://"),
+        ("rtsp://camera:port/x", "rtsp://"),
+        ("rtsp://camera/x?rotate=45", "0, 90, 180 or 270"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_source_uri(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_question_marks_of_an_existing_file_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "what? who?.mp4"
+    path.touch()
+    assert parse_source_uri(str(path)).target == str(path)
+    uri = parse_source_uri(f"{path}?loop=1")
+    assert (uri.target, uri.options) == (str(path), {"loop": True})
+
+
+def test_a_name_with_a_colon_is_a_path_where_such_a_file_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cam:1.mp4").touch()
+    Path("0").touch()
+    assert parse_source_uri("cam:1.mp4").kind == "path"
+    assert parse_source_uri("0").kind == "path"
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/pi")
+    assert parse_source_uri("~/clip.mp4").target == "/home/pi/clip.mp4"
+    assert parse_source_uri("~nobody-of-that-name/x").target == "~nobody-of-that-name/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "options"),
+    [
+        ("rtsp://cam/live", "rtsp://cam/live", {}),
+        ("RTSP://cam:8554/live", "rtsp://cam:8554/live", {}),
+        ("rtsp://[fe80::1]:554/live", "rtsp://[fe80::1]:554/live", {}),
+        (
+            "rtsp://cam/cam/realmonitor?channel=1&subtype=0&rotate=180",
+            "rtsp://cam/cam/realmonitor?channel=1&subtype=0",
+            {"rotate": 180},
+        ),
+        # Names that are options of ours elsewhere are the camera's own here.
+        (
+            "rtsp://cam/axis-media/media.amp?fps=10&resolution=640x480&stream=1&mirror=1&a=%2F",
+            "rtsp://cam/axis-media/media.amp?fps=10&resolution=640x480&stream=1&a=%2F",
+            {"mirror": True},
+        ),
+        ("rtsp://u:p@cam/x?rotate=90", "rtsp://u:p@cam/x", {"rotate": 90}),
+    ],
+)
+def test_a_streams_own_query_survives(text: str, target: str, options: dict[str, object]) -> None:
+    uri = parse_source_uri(text)
+    assert (uri.kind, uri.target, uri.options) == ("rtsp", target, options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://admin:S3cr3t@cam/live",
+        "rtsp://admin:S3cr3t@cam/live?token=S3cr3t",
+        "rtsp://cam:554/user=admin&password=S3cr3t&channel=1",
+        "rtsp://cam/live?pwd=S3cr3t&rotate=90",
+        "rtsp://admin:a@S3cr3t@cam/live",
+    ],
+)
+def test_a_password_is_never_shown(text: str) -> None:
+    uri = parse_source_uri(text)
+    assert "S3cr3t" in uri.target, "the camera must still get it"
+    assert "S3cr3t" not in str(uri)
+    assert "S3cr3t" not in repr(uri)
+    assert "********" in str(uri)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://admin:a/S3cr3t@cam/live",
+        "rtsp://admin:a?S3cr3t@cam/live",
+        "rtsp://admin:S3cr3t@cam/live?rotate=1",
+        "rtsp://admin:S3cr3t@[cam/live",
+        "rstp://admin:S3cr3t@cam/live",
+        "http://admin:S3cr3t@cam/live?x=1",
+    ],
+)
+def test_nor_in_an_error(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_source_uri(text)
+    assert "S3cr3t" not in str(caught.value)
+
+
+def test_a_url_without_secrets_is_shown_as_it_is() -> None:
+    assert masked_url("rtsp://cam:554/a/b?c=d") == "rtsp://cam:554/a/b?c=d"
+    assert masked_url("rtsp://user@cam/a") == "rtsp://user@cam/a"
+
+
+@given(st.text())
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert parse_source_uri(text).options.keys() <= OPTIONS.keys()
+
+
+@given(st.text(st.characters(exclude_characters="@/?#\n"), min_size=1))
+def test_no_password_can_be_seen(password: str) -> None:
+    marked = f"<{password}>"
+    assert marked not in masked_url(f"rtsp://user:{marked}@cam/live")

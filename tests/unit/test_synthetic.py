@@ -1,0 +1,117 @@
+"""The synthetic source moves exactly as it says."""
+
+import time
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+
+from edgepose.sources import synthetic
+from edgepose.sources.synthetic import PERIOD_NS, SyntheticSource, read_photograph
+
+
+def test_the_photograph_is_the_published_one_in_rgb() -> None:
+    photograph = read_photograph()
+    assert photograph.shape == (512, 512, 3)
+    # The flag's red stripes at the left, the orange suit, the white of the shuttle behind.
+    red, green, blue = photograph[330:400, 200:260].reshape(-1, 3).mean(axis=0)
+    assert red > green + 40 > blue + 40
+
+
+@pytest.mark.parametrize("size_wh", [(640, 480), (1280, 720), (480, 640), (320, 240)])
+@pytest.mark.parametrize("k", [0, 17, 60, 151])
+def test_what_is_in_a_frame_is_where_the_map_says(k: int, size_wh: tuple[int, int]) -> None:
+    """Aligning photograph and frame by brightness alone finds the same map."""
+    source = SyntheticSource(size_wh=size_wh, fps=30, realtime=False)
+    with source:
+        frame = next(islice(source.frames(), k, None))
+    told = source.affine_at(frame.timestamp_ns - source.start_ns)
+    # In OpenCV's coordinates, which begin at the centre of the first pixel.
+    told_cv = told.copy()
+    told_cv[:, 2] += told[:, :2] @ (0.5, 0.5) - 0.5
+    grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+    photograph = cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2GRAY)
+    inner = np.zeros_like(photograph)
+    inner[20:-20, 20:-20] = 255
+    inside = cv2.warpAffine(inner, told_cv, size_wh)
+    _, forward = cv2.findTransformECC(
+        photograph,
+        grey,
+        (told_cv + np.array([[0.003, 0, 1.0], [0, -0.003, -1.0]])).astype(np.float32),
+        cv2.MOTION_AFFINE,
+        (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 200, 1e-7),
+        inside,
+        5,
+    )
+    points = np.array([[100, 100, 1], [256, 256, 1], [400, 120, 1], [150, 420, 1]], float).T
+    assert np.abs(forward @ points - told_cv @ points).max() < 0.1
+
+
+def test_a_point_stays_on_its_spot_between_frames_of_any_rate() -> None:
+    slow = SyntheticSource(fps=7, realtime=False)
+    fast = SyntheticSource(fps=49, realtime=False)
+    np.testing.assert_array_equal(slow.affine_at(10**9), fast.affine_at(10**9))
+    np.testing.assert_allclose(slow.affine_at(PERIOD_NS + 5), slow.affine_at(5))
+
+
+def test_the_motion_is_smooth_and_the_person_stays_in_the_frame() -> None:
+    source = SyntheticSource(realtime=False)
+    corners = np.array([[0, 0, 1], [512, 0, 1], [0, 512, 1], [512, 512, 1]], float).T
+    path = np.stack([source.affine_at(t) @ corners for t in range(0, PERIOD_NS, PERIOD_NS // 240)])
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    assert 1.0 < steps.max() < 8.0
+    face = np.array([[200, 60, 1], [260, 180, 1]], float).T
+    for t in range(0, PERIOD_NS, PERIOD_NS // 60):
+        (x, y) = source.affine_at(t) @ face
+        assert (x > 0).all()
+        assert (x < 640).all()
+        assert (y > 0).all()
+        assert (y < 480).all()
+
+
+@pytest.mark.parametrize("fps", [30.0, 29.97, 7.0])
+def test_timestamps_are_exact_multiples_of_the_rate(fps: float) -> None:
+    with SyntheticSource(fps=fps, frame_count=100, realtime=False, size_wh=(64, 48)) as source:
+        frames = list(source.frames())
+    assert len(frames) == 100
+    assert [f.timestamp_ns - frames[0].timestamp_ns for f in frames] == [
+        round(k * 1e9 / fps) for k in range(100)
+    ]
+    assert source.start_ns == frames[0].timestamp_ns
+
+
+class _Clock:
+    """A clock that moves when it is slept on, and can leap."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 5_000_000_000
+        self.slept: list[float] = []
+        monkeypatch.setattr(synthetic, "boottime_ns", lambda: self.now_ns)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_ns += round(seconds * 1e9)
+
+
+def test_in_real_time_a_frame_is_not_there_before_its_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    with SyntheticSource(fps=10, frame_count=20, size_wh=(32, 24)) as source:
+        for frame in source.frames():
+            assert clock.now_ns >= frame.timestamp_ns
+    assert sum(clock.slept) == pytest.approx(1.9)
+
+
+def test_after_a_suspend_it_goes_on_at_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    with SyntheticSource(fps=10, size_wh=(32, 24)) as source:
+        frames = source.frames()
+        before = next(frames)
+        clock.now_ns += 60_000_000_000
+        after = next(frames)
+    assert before.sequence == 0
+    assert 600 <= after.sequence <= 601
+    assert after.timestamp_ns == source.start_ns + after.sequence * 100_000_000

@@ -1,0 +1,219 @@
+"""USB cameras: what the kernel says, and what is made of it, without a camera."""
+
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgepose.clock import boottime_ns
+from edgepose.errors import (
+    SourceBusyError,
+    SourceError,
+    SourceNotFoundError,
+    SourceStalledError,
+)
+from edgepose.sources import v4l2
+from edgepose.sources.v4l2 import UsbCameraSource
+from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
+
+CAPTURE, METADATA = 0x04200001, 0x04A00000
+
+
+class Camera:
+    """A USB camera as the kernel and OpenCV show it: each None is a read without a picture."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.node = tmp_path / "video0"
+        self.node.touch()
+        self.node_capabilities = CAPTURE
+        self.errors: dict[int, int] = {}
+        self.requests: list[tuple[int, int]] = []
+        self.opens = True
+        self.pictures: list[NDArray[np.uint8] | None] = []
+        self.read_takes_ns = 0
+        self.properties: dict[int, float] = {}
+        self.refused: set[int] = set()
+        self.released = 0
+        self.now_ns = boottime_ns()
+        monkeypatch.setattr(fcntl, "ioctl", self._ioctl)
+        monkeypatch.setattr(v4l2, "open_capture", self._open)
+        monkeypatch.setattr(v4l2, "boottime_ns", lambda: self.now_ns)
+
+    def _ioctl(self, node: int, request: int, argument: bytearray) -> int:
+        if request in self.errors:
+            raise OSError(self.errors[request], os.strerror(self.errors[request]))
+        if request == 0x80685600:
+            driver_capabilities = 0x80000000 | CAPTURE | METADATA
+            argument[:] = struct.pack(
+                "16s32s32s6I", b"uvcvideo", b"HD Pro Webcam", b"usb-1", 0x60100,
+                driver_capabilities, self.node_capabilities, 0, 0, 0,
+            )  # fmt: skip
+        else:
+            count, kind, *_ = struct.unpack("5I", argument)
+            self.requests.append((count, kind))
+        return 0
+
+    def _open(self, device: str, backend: int, parameters: object) -> "Camera":
+        assert (device, backend) == (str(self.node), cv2.CAP_V4L2)
+        return self
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.opens
+
+    def set(self, name: int, value: float) -> bool:
+        if name not in self.refused:
+            self.properties[name] = value
+        return name not in self.refused
+
+    def get(self, name: int) -> float:
+        return self.properties.get(name, 0.0)
+
+    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        self.now_ns += self.read_takes_ns
+        picture = self.pictures.pop(0) if self.pictures else None
+        return picture is not None, picture
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Camera:
+    camera = Camera(monkeypatch, tmp_path)
+    camera.pictures = [cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR)] * 2  # type: ignore[list-item]
+    return camera
+
+
+def _source(camera: Camera) -> UsbCameraSource:
+    return UsbCameraSource(str(camera.node), size_wh=(64, 48), fps=30)
+
+
+def test_frames_are_rgb_and_the_camera_is_asked_for_jpeg_first(camera: Camera) -> None:
+    with _source(camera) as source:
+        frame = next(source.frames())
+    assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=0)
+    assert list(camera.properties)[:3] == [
+        cv2.CAP_PROP_FOURCC,
+        cv2.CAP_PROP_FRAME_WIDTH,
+        cv2.CAP_PROP_FRAME_HEIGHT,
+    ]
+    assert camera.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert camera.properties[cv2.CAP_PROP_FPS] == 30
+    # The buffers asked for in the probe are given back: else OpenCV would find the camera busy.
+    assert camera.requests == [(1, 1), (0, 1)]
+    assert camera.released == 1
+
+
+def test_another_size_than_asked_is_logged(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera.properties = {cv2.CAP_PROP_FRAME_WIDTH: 320, cv2.CAP_PROP_FRAME_HEIGHT: 240}
+    camera.refused = {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT}
+    with _source(camera):
+        pass
+    assert "asked for 64x48, the camera delivers 320x240" in caplog.text
+
+
+def test_the_drivers_moment_is_the_frames(camera: Camera) -> None:
+    taken_ns = boottime_ns() - 20_000_000
+    camera.properties[cv2.CAP_PROP_POS_MSEC] = taken_ns / 1e6
+    with _source(camera) as source:
+        frame = next(source.frames())
+    assert abs(frame.timestamp_ns - taken_ns) < 1_000_000
+
+
+def test_a_missing_camera_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="is it plugged in"):
+        UsbCameraSource(str(tmp_path / "video9")).open()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.EACCES, SourceError, "group video"),
+        (errno.EBUSY, SourceBusyError, "another program holds the camera"),
+        (errno.ENODEV, SourceNotFoundError, "no such camera"),
+        (errno.EIO, SourceError, "cannot open the camera"),
+    ],
+)
+def test_why_a_node_cannot_be_opened(
+    camera: Camera,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[SourceError],
+    says: str,
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(kind, match=says) as caught:
+        _source(camera).open()
+    assert type(caught.value) is kind
+
+
+def test_a_camera_that_streams_elsewhere_is_busy(camera: Camera) -> None:
+    camera.errors[0xC0145608] = errno.EBUSY
+    with pytest.raises(SourceBusyError, match="fuser -v"):
+        _source(camera).open()
+
+
+def test_a_driver_without_such_buffers_is_left_to_opencv(camera: Camera) -> None:
+    camera.errors[0xC0145608] = errno.EINVAL
+    with _source(camera) as source:
+        assert next(source.frames()).sequence == 0
+
+
+def test_the_metadata_node_of_a_camera_is_told_apart(camera: Camera) -> None:
+    camera.node_capabilities = METADATA
+    with pytest.raises(SourceError, match="HD Pro Webcam delivers no pictures"):
+        _source(camera).open()
+
+
+def test_a_device_that_is_no_camera() -> None:
+    with pytest.raises(SourceError, match="expected a camera, this is another device"):
+        UsbCameraSource("/dev/null").open()
+
+
+def test_a_camera_without_a_format_that_can_be_read(camera: Camera) -> None:
+    camera.opens = False
+    with pytest.raises(SourceError, match="no picture format"):
+        _source(camera).open()
+    assert camera.released == 1
+
+
+def test_a_damaged_frame_now_and_then_is_passed_over(camera: Camera) -> None:
+    camera.pictures = [camera.pictures[0], None, None, camera.pictures[0]]
+    with _source(camera) as source:
+        frames = source.frames()
+        assert [next(frames).sequence for _ in range(2)] == [0, 1]
+
+
+def test_many_in_a_row_are_a_fault(camera: Camera) -> None:
+    camera.pictures = []
+    with _source(camera) as source, pytest.raises(SourceError, match="another cable"):
+        next(source.frames())
+
+
+def test_silence_is_a_stall(camera: Camera) -> None:
+    camera.pictures = []
+    camera.read_takes_ns = 3_000_000_000
+    with _source(camera) as source, pytest.raises(SourceStalledError, match="no frame for 3 s"):
+        next(source.frames())
+
+
+def test_unplugging_is_noticed_at_once(camera: Camera) -> None:
+    with _source(camera) as source:
+        frames = source.frames()
+        next(frames)
+        camera.pictures = []
+        camera.node.unlink()
+        with pytest.raises(SourceNotFoundError, match="was unplugged"):
+            next(frames)
+    assert camera.released == 1
