@@ -1,6 +1,5 @@
 """What every test may ask for."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,3 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no pictures beside the checkout; they are for measuring and are not shipped")
     return SHARED / "data"
-
-
-@pytest.fixture
-def in_ci() -> bool:
-    """Whether a missing program must fail a test instead of skipping it."""
-    return bool(os.environ.get("CI"))

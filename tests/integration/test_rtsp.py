@@ -16,6 +16,7 @@ from edgepose.errors import SourceError, SourceStalledError
 from edgepose.source_uri import parse_source_uri
 from edgepose.sources import stream
 from edgepose.sources.stream import RtspSource
+from tests.helpers import missing
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, ffmpeg, quarters, save
 
 SERVER = Path(__file__).parents[1] / "rtsp_server.py"
@@ -38,9 +39,9 @@ def _server_is_there() -> bool:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("ffmpeg") is None:
-        pytest.skip("ffmpeg is not installed: sudo apt install ffmpeg")
+        missing("ffmpeg is not installed: sudo apt install ffmpeg")
     if not _server_is_there():
-        pytest.skip(f"GStreamer's RTSP server is not installed: sudo apt install {NEEDS}")
+        missing(f"GStreamer's RTSP server is not installed: sudo apt install {NEEDS}")
     folder = tmp_path_factory.mktemp("rtsp")
     still, path = save(folder / "still.png", quarters(320, 240)), folder / "clip.mp4"
     ffmpeg(
