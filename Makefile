@@ -14,13 +14,17 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test test-convert lint bench setup clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
 test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg $(VENV)/.rtsp lint
 	$(RUN) pytest
+
+# Not part of `test`: TensorFlow is half a gigabyte, and building a model takes a minute.
+test-convert: $(VENV)/.convert
+	$(RUN) pytest -m convert tests/convert
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check .
@@ -52,6 +56,11 @@ $(VENV)/.dev: pyproject.toml $(BIN)/python
 	@echo "== installing edgepose with everything that developing needs into $(VENV)"
 	$(RUN) pip install -q -e '.[all,dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.convert: $(VENV)/.dev
+	@echo "== installing TensorFlow and the quantizer, which building models needs"
+	$(RUN) pip install -q -e '.[all,dev,convert]'
+	@touch $@
 
 /usr/sbin/mosquitto:
 	@echo "== installing Debian's mosquitto, the broker that the tests talk to"
