@@ -60,7 +60,7 @@ def schema() -> None:
 
 def effective(config: Config) -> dict[str, object]:
     """Return a configuration as plain values: secrets masked, what follows from the rest set."""
-    values = config.model_dump(mode="json")
+    values = config.masked_values()
     values["node"] = config.node_name
     values["mqtt"]["client_id"] = config.client_id
     values["mqtt"]["username"] = config.mqtt.user

@@ -5,16 +5,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from pydantic import ValidationError
-
-from edgepose.config.model import Config, Section, masked
-from edgepose.config.yaml_file import Document, Key, Mistake, describe, read
+from edgepose.config.checking import build, dotted, section_at
+from edgepose.config.model import Config, masked
+from edgepose.config.yaml_file import Document, Key, Mistake, read
 from edgepose.errors import ConfigError, EdgeposeError
 from edgepose.mqtt_url import parse_broker_url
 from edgepose.source_uri import parse_source_uri
-from edgepose.suggestions import closest, did_you_mean
 from edgepose.weights import check_name
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")
@@ -65,64 +63,23 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
     document = Document({}) if path is None else read(path)
     tree = _with_paths(document.values, Path() if path is None else path.absolute().parent)
     flags: dict[Key, str] = {}
-    for dotted, value in (overrides or {}).items():
+    for name, value in (overrides or {}).items():
         if value is not None:
-            key = _key(dotted)
-            flags[key] = FLAGS.get(dotted, dotted)
+            key = _key(name)
+            flags[key] = FLAGS.get(name, name)
             _override(tree, key, _absolute(key, value, Path.cwd()))
-    mistakes = list(document.mistakes)
-    config: Config | None = None
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        # A value with an unknown tag is wrong already, whatever type it would have had.
-        known = {(mistake.key, mistake.place) for mistake in mistakes}
-        found = [_mistake(details) for details in error.errors(include_url=False)]
-        mistakes += [m for m in found if (m.key, document.line(m.key)) not in known]
+    found: list[Mistake] = []
+    config = build(Config, tree, (), found)
+    # A value with an unknown tag is wrong already, whatever type it would have had.
+    told = {(mistake.key, mistake.place) for mistake in document.mistakes}
+    mistakes = [
+        *document.mistakes,
+        *(mistake for mistake in found if (mistake.key, document.line(mistake.key)) not in told),
+    ]
     mistakes += _unusable_names(tree, mistakes)
     if mistakes or config is None:
         raise ConfigError(_report(mistakes, path, document, flags))
     return config
-
-
-def dotted(key: Iterable[str | int]) -> str:
-    """Return a key as it is written: `cameras.0.source`."""
-    return ".".join(map(str, key))
-
-
-def section_at(key: Iterable[str | int]) -> type[Section] | None:
-    """Return the group of keys that lies at a key; None where there is none."""
-    section: type[Section] = Config
-    for part in key:
-        if isinstance(part, int):
-            continue
-        field = section.model_fields.get(part)
-        inner = None if field is None else section_of(field.annotation)
-        if inner is None:
-            return None
-        section = inner
-    return section
-
-
-def section_of(annotation: object) -> type[Section] | None:
-    """Return the group of keys a field holds, once or in a list; None where it holds a value."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-    return None
-
-
-def value_keys(section: type[Section] = Config, prefix: Key = ()) -> dict[Key, Any]:
-    """Return every key that holds a value, with its field; a list's keys lie under index 0."""
-    keys: dict[Key, Any] = {}
-    for name, field in section.model_fields.items():
-        inner = section_of(field.annotation)
-        if inner is None:
-            keys[(*prefix, name)] = field
-        else:
-            index: Key = (0,) if inner is not field.annotation else ()
-            keys |= value_keys(inner, (*prefix, name, *index))
-    return keys
 
 
 def _is_there(path: Path) -> bool:
@@ -133,8 +90,8 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _key(dotted_key: str) -> Key:
-    return tuple(int(part) if part.isdecimal() else part for part in dotted_key.split("."))
+def _key(name: str) -> Key:
+    return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
 
 # --- paths
@@ -256,110 +213,6 @@ def _unusable_names(tree: Mapping[str, Any], mistakes: list[Mistake]) -> list[Mi
     if isinstance(model, dict):
         check(("model", "name"), model.get("name"), check_name)
     return found
-
-
-def _mistake(details: Any) -> Mistake:
-    key: Key = tuple(details["loc"])
-    return Mistake(key, _sentence(key, details["type"], details.get("ctx", {}), details["input"]))
-
-
-def _sentence(key: Key, kind: str, context: Mapping[str, Any], value: object) -> str:
-    """Say what pydantic found in the words of someone who edits YAML."""
-    got = _got(key, value)
-    if kind == "extra_forbidden":
-        return _unknown_key(key)
-    if kind in ("value_error", "assertion_error"):
-        text = str(context["error"])
-        complete = ", got" in text or not text.startswith("expected")
-        return text if complete else f"{text}; got {got}"
-    if kind == "literal_error":
-        allowed = [str(choice) for choice in _choices(key)]
-        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
-        return f"expected {_either(allowed)}, got {got}{hint}"
-    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        bound = f"{next(iter(context.values())):g}"
-        words = {
-            "greater_than": "more than",
-            "greater_than_equal": "at least",
-            "less_than": "less than",
-            "less_than_equal": "at most",
-        }[kind]
-        return f"expected {words} {bound}, got {got}"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
-        section = section_at(key)
-        keys = "" if section is None else f" ({', '.join(section.model_fields)})"
-        return f"expected keys with values{keys}, got {got}"
-    if kind == "tuple_type":
-        return f"expected a list, each entry beginning with `- `, got {got}"
-    if kind == "string_too_short":
-        return "expected a text, got an empty one; remove the key for its default"
-    if kind in ("string_too_long", "too_long"):
-        unit = "entries" if kind == "too_long" else "characters"
-        return f"expected at most {context['max_length']} {unit}, got more"
-    expected = _EXPECTED.get(kind)
-    if expected is None:
-        return f"{context.get('error', kind.replace('_', ' '))}, got {got}"
-    hint = ""
-    if value is None:
-        hint = "; remove the key for its default"
-    elif kind == "string_type":
-        hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
-    elif isinstance(value, str) and _is_number(value):
-        hint = "; remove the quotes"
-    return f"expected {expected}, got {got}{hint}"
-
-
-_EXPECTED: Final = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "path_type": "a path",
-}
-
-
-def _got(key: Key, value: object) -> str:
-    if any("password" in str(part) for part in key):
-        return "something else" if value is not None else "nothing"
-    return describe(masked(value) if isinstance(value, str) else value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _choices(key: Key) -> tuple[object, ...]:
-    section = section_at(key[:-1])
-    assert section is not None
-    return get_args(section.model_fields[str(key[-1])].annotation)
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
-
-
-def _unknown_key(key: Key) -> str:
-    name = str(key[-1])
-    section = section_at(key[:-1])
-    known = list(section.model_fields) if section is not None else []
-    if name == "<<":
-        return "merge keys (<<) are not understood here; write the keys out"
-    near = closest(name, known)
-    if near is not None:
-        return f"unknown key; did you mean {near!r}?"
-    elsewhere = {dotted(other): str(other[-1]) for other in value_keys() if len(other) > 1}
-    near = closest(name, set(elsewhere.values()))
-    if near is not None:
-        where = [path for path, last in elsewhere.items() if last == near]
-        return f"unknown key; did you mean {_either([repr(path) for path in where])}?"
-    return f"unknown key; known here: {', '.join(known)}"
 
 
 def _report(

@@ -6,7 +6,9 @@ What a key means is written in the manual only; the schema takes its description
 from pathlib import Path
 from typing import Any
 
-from edgepose.config.loading import section_at, section_of
+import msgspec
+
+from edgepose.config.checking import section_at
 from edgepose.config.model import Config
 from edgepose.config.yaml_file import Key, parse
 
@@ -44,20 +46,29 @@ def paragraphs() -> dict[Key, str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the configuration, for editors, with the manual's words."""
-    schema = Config.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "edgepose configuration"
+    schema = msgspec.json.schema(Config, schema_hook=_text_schema)
+    groups = schema["$defs"]
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **groups.pop("Config"),
+        "title": "edgepose configuration",
+        "$defs": groups,
+    }
     for key, text in paragraphs().items():
-        if not isinstance(key[-1], str):
-            continue
-        section = section_at(key[:-1])
-        assert section is not None
-        properties = schema if section is Config else schema["$defs"][section.__name__]
-        properties["properties"][key[-1]]["description"] = text
-    for name, field in Config.model_fields.items():
-        # A section whose keys are all commented out reads as null.
-        if section_of(field.annotation) is field.annotation:
-            prop = schema["properties"][name]
+        if isinstance(key[-1], str):
+            section = section_at(key[:-1])
+            assert section is not None
+            group = schema if section is Config else groups[section.__name__]
+            group["properties"][key[-1]]["description"] = text
+    for group in (schema, *groups.values()):
+        for prop in group["properties"].values():
+            # A section whose keys are all commented out reads as null.
             if "$ref" in prop:
                 prop["anyOf"] = [{"$ref": prop.pop("$ref")}, {"type": "null"}]
     return schema
+
+
+def _text_schema(wanted: type) -> dict[str, Any]:
+    if wanted is Path:
+        return {"type": "string", "format": "path"}
+    return {"type": "string", "format": "password", "minLength": 1, "writeOnly": True}

@@ -1,26 +1,20 @@
 """What can be configured: every key with its type, default and limits.
 
-What a key means is written once, in `config.yaml`; these classes say what may stand there.
+What a key means is written once, in `config.yaml`; these classes say what may stand there, and
+`checking` holds a file against them. Python code that builds them itself is trusted.
 """
 
+import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    Strict,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+import msgspec
+from msgspec import Meta
 
 from edgepose.mqtt_url import (
     PASSWORD_VARIABLE,
@@ -40,226 +34,250 @@ _DEVICE = re.compile(r"(usb|pci)(:[0-9]{1,2})?")
 _URL_USER = re.compile(r"(?<=://)[^?\s]*@")
 _URL_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|key)[^=&]*=)[^&]*")
 MAX_THREADS: Final = 64
+MAX_CAMERAS: Final = 16
+_SWITCHES: Final = {
+    **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
+}
 
 
-def _id(value: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Beside a type: turns what people write into a value of the type, before it is checked.
+
+    The function returns what it does not know unchanged, or raises ValueError with a sentence.
+    """
+
+    function: Callable[[object], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Beside a type: raises ValueError with a sentence where a value of the type is no good."""
+
+    function: Callable[[Any], object]
+
+
+def _id(value: str) -> None:
     if not _ID.fullmatch(value):
         raise ValueError(
             f"expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and -, got {value!r}; it becomes "
             "part of the MQTT topics"
         )
-    return value
 
 
-def _path(value: Path) -> Path:
+def _path(value: Path) -> None:
     if "\0" in str(value) or str(value) == ".":
         raise ValueError("expected a path, got an empty text; remove the key for no file")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value}")
     return value
 
 
-# Booleans and texts that look like numbers are not taken for numbers: `fps: true` is a mistake.
-Id = Annotated[str, AfterValidator(_id)]
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
-Score = Annotated[float, Strict(), Field(ge=0, le=1)]
-FilePath = Annotated[Path, AfterValidator(_path)]
+def _switch(value: object) -> object:
+    # Older YAML has more words for a boolean than ours.
+    return _SWITCHES.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
 
 
-class Section(BaseModel):
-    """A group of keys; a group whose keys are all commented out is the group's defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, data: object) -> object:
-        return {} if data is None else data
+def _preset(value: object) -> object:
+    # Most YAML tools write the word `off` as false; ours reads both.
+    return "off" if value is False else value
 
 
-class Camera(Section):
+def _protocol(value: object) -> object:
+    return "5" if type(value) is int and value == 5 else value
+
+
+def _threads(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MAX_THREADS):
+        return value
+    raise ValueError(f"expected auto or a whole number from 1 to {MAX_THREADS}")
+
+
+def _input_size(value: object) -> object:
+    if value is None:
+        return value
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(type(side) is int and 32 <= side <= 4096 for side in value)
+    ):
+        raise ValueError(
+            "expected width and height, whole numbers from 32 to 4096, such as [256, 192]"
+        )
+    return value
+
+
+def _device(value: str) -> None:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(
+            f"expected an Edge TPU such as usb:0 or pci:0, got {value!r}; leave it out for the "
+            "first one found"
+        )
+
+
+def _cameras(value: object) -> object:
+    if value == []:
+        raise ValueError("expected at least one camera, got none; remove the key for its default")
+    if isinstance(value, list) and len(value) > MAX_CAMERAS:
+        raise ValueError(f"expected at most {MAX_CAMERAS} entries, got {len(value)}")
+    return (None,) if value is None else value
+
+
+def _names_differ(cameras: tuple["Camera", ...]) -> None:
+    first: dict[str, int] = {}
+    for index, camera in enumerate(cameras):
+        other = first.setdefault(camera.name, index)
+        if other != index:
+            raise ValueError(
+                f"cameras {other} and {index} (counted from 0) are both named {camera.name!r}; "
+                "every camera needs a name of its own"
+            )
+
+
+# Nothing is guessed here: neither `true` nor `'5'` is a number.
+Text = Annotated[str, Meta(min_length=1)]
+Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID.pattern}$"}), Check(_id)]
+Switch = Annotated[bool, Read(_switch)]
+Number = Annotated[float, Read(_finite)]
+NotNegative = Annotated[Number, Meta(ge=0)]
+Positive = Annotated[Number, Meta(gt=0)]
+Score = Annotated[Number, Meta(ge=0, le=1)]
+Side = Annotated[int, Meta(ge=16, le=16384)]
+InputSide = Annotated[int, Meta(ge=32, le=4096)]
+UpToAnHour = Annotated[int, Meta(ge=0, le=3_600_000)]
+FilePath = Annotated[Path, Check(_path)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group of keys."""
+
+    def conflicts(self) -> Iterable[str]:
+        """Say, in a sentence each, which keys do not go together."""
+        return ()
+
+
+class Camera(Section, frozen=True, kw_only=True):
     """One camera, or what stands in for it."""
 
     name: Id = "main"
-    source: str = Field(default="picamera:0", min_length=1)
+    source: Text = "picamera:0"
     rotation: Literal[0, 90, 180, 270] = 0
-    mirror: bool = False
-    width: Whole | None = Field(default=None, ge=16, le=16384)
-    height: Whole | None = Field(default=None, ge=16, le=16384)
-    fps: Number | None = Field(default=None, gt=0, le=1000)
+    mirror: Switch = False
+    width: Side | None = None
+    height: Side | None = None
+    fps: Annotated[Number, Meta(gt=0, le=1000)] | None = None
     stream: Literal["main", "lores"] = "main"
 
-    @field_validator("rotation", mode="before")
-    @classmethod
-    def _rotation_is_a_number(cls, value: object) -> object:
-        # 0 == False in Python, and pydantic compares literals by equality.
-        return str(value).lower() if isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _both_sides(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
+        """Say that one side is set without the other."""
         if (self.width is None) != (self.height is None):
             given, missing = ("width", "height") if self.height is None else ("height", "width")
-            raise ValueError(f"{given} is set without {missing}; set both or none")
-        return self
+            yield f"{given} is set without {missing}; set both or none"
 
-    @field_serializer("source", when_used="json")
-    def _mask_source(self, source: str) -> str:
-        return masked(source)
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = msgspec.structs.asdict(self) | {"source": masked(self.source)}
+        return list(shown.items())
 
-    def __repr_args__(self) -> list[tuple[str | None, object]]:
-        return [
-            (name, masked(self.source) if name == "source" else value)
-            for name, value in super().__repr_args__()
-        ]
+    def __repr__(self) -> str:
+        return f"Camera({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-class Model(Section):
+class Model(Section, frozen=True, kw_only=True):
     """Which model looks at the frames."""
 
-    name: str = Field(default="movenet-lightning-int8", min_length=1)
+    name: Text = "movenet-lightning-int8"
     kind: Literal["auto", "movenet_single", "movenet_multipose", "posenet"] = "auto"
-    crop: bool = True
-    input_size: tuple[Whole, Whole] | None = None
-    max_poses: Whole = Field(default=6, ge=1, le=20)
-    nms_radius_px: Number = Field(default=20, ge=0)
-
-    @field_validator("input_size", mode="before")
-    @classmethod
-    def _width_and_height(cls, value: object) -> object:
-        if value is None:
-            return value
-        if (
-            not isinstance(value, (list, tuple))
-            or len(value) != 2
-            or not all(type(side) is int and 32 <= side <= 4096 for side in value)
-        ):
-            raise ValueError(
-                "expected width and height, whole numbers from 32 to 4096, such as [256, 192]"
-            )
-        return tuple(value)
+    crop: Switch = True
+    input_size: Annotated[tuple[InputSide, InputSide] | None, Read(_input_size)] = None
+    max_poses: Annotated[int, Meta(ge=1, le=20)] = 6
+    nms_radius_px: NotNegative = 20.0
 
 
-class Inference(Section):
+class Inference(Section, frozen=True, kw_only=True):
     """What runs the model, and how."""
 
     runtime: Literal["auto", "litert", "tflite-runtime"] = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)] = "auto"
-    device: str | None = None
-
-    @field_validator("threads", mode="before")
-    @classmethod
-    def _auto_or_a_count(cls, value: object) -> object:
-        if value == "auto" or (type(value) is int and 1 <= value <= MAX_THREADS):
-            return value
-        raise ValueError(f"expected auto or a whole number from 1 to {MAX_THREADS}")
-
-    @field_validator("device")
-    @classmethod
-    def _usb_or_pci(cls, value: str | None) -> str | None:
-        if value is not None and not _DEVICE.fullmatch(value):
-            raise ValueError(
-                f"expected an Edge TPU such as usb:0 or pci:0, got {value!r}; leave it out for "
-                "the first one found"
-            )
-        return value
+    threads: Annotated[
+        Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)], Read(_threads)
+    ] = "auto"
+    device: Annotated[str, Check(_device)] | None = None
 
 
-class Pose(Section):
+class Pose(Section, frozen=True, kw_only=True):
     """Which poses and keypoints are good enough."""
 
     keypoint_threshold: Score = 0.3
     pose_threshold: Score | None = None
 
 
-class Tracking(Section):
+class Tracking(Section, frozen=True, kw_only=True):
     """How long an identity outlives its last pose."""
 
-    max_age_ms: Whole = Field(default=1000, ge=0, le=3_600_000)
+    max_age_ms: UpToAnHour = 1000
 
 
-class Smoothing(Section):
+class Smoothing(Section, frozen=True, kw_only=True):
     """How keypoints are freed from jitter."""
 
-    preset: Literal["off", "responsive", "steady"] = "steady"
-    min_cutoff_hz: Number | None = Field(default=None, gt=0)
-    beta: Number | None = Field(default=None, ge=0)
-    derivative_cutoff_hz: Number | None = Field(default=None, gt=0)
-
-    @field_validator("preset", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, value: object) -> object:
-        # Most YAML tools write the word `off` as false; ours reads both.
-        return "off" if value is False else value
+    preset: Annotated[Literal["off", "responsive", "steady"], Read(_preset)] = "steady"
+    min_cutoff_hz: Positive | None = None
+    beta: NotNegative | None = None
+    derivative_cutoff_hz: Positive | None = None
 
 
-class Presence(Section):
+class Presence(Section, frozen=True, kw_only=True):
     """How long somebody must be seen, or not, before presence changes."""
 
-    on_delay_ms: Whole = Field(default=300, ge=0, le=3_600_000)
-    off_delay_ms: Whole = Field(default=1000, ge=0, le=3_600_000)
+    on_delay_ms: UpToAnHour = 300
+    off_delay_ms: UpToAnHour = 1000
 
 
-class Tls(Section):
+class Tls(Section, frozen=True, kw_only=True):
     """What TLS needs beyond the system's certificate authorities."""
 
     ca_file: FilePath | None = None
     cert_file: FilePath | None = None
     key_file: FilePath | None = None
-    insecure: bool = False
+    insecure: Switch = False
 
-    @model_validator(mode="after")
-    def _certificate_with_key(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
+        """Say that the certificate of a key is missing."""
         if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file is set without cert_file; a key proves nothing alone")
-        return self
+            yield "key_file is set without cert_file; a key proves nothing alone"
 
 
-class Mqtt(Section):
+class Mqtt(Section, frozen=True, kw_only=True):
     """The broker and how to get in."""
 
-    enabled: bool = True
-    url: str = "mqtt://127.0.0.1:1883"
-    base_topic: str = "edgepose"
-    client_id: str | None = Field(default=None, min_length=1, max_length=128)
-    username: str | None = Field(default=None, min_length=1)
-    password: SecretStr | None = Field(default=None, min_length=1)
+    enabled: Switch = True
+    url: Annotated[str, Check(parse_broker_url)] = "mqtt://127.0.0.1:1883"
+    base_topic: Annotated[str, Check(check_base)] = "edgepose"
+    client_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    username: Text | None = None
+    password: Secret | None = None
     password_file: FilePath | None = None
-    protocol: Literal["5", "3.1.1"] = "5"
-    keepalive_s: Whole = Field(default=10, ge=2, le=65535)
+    protocol: Annotated[Literal["5", "3.1.1"], Read(_protocol)] = "5"
+    keepalive_s: Annotated[int, Meta(ge=2, le=65535)] = 10
     tls: Tls = Tls()
 
-    @field_validator("url")
-    @classmethod
-    def _broker(cls, value: str) -> str:
-        parse_broker_url(value)
-        return value
-
-    @field_validator("base_topic")
-    @classmethod
-    def _topic(cls, value: str) -> str:
-        return check_base(value)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _five_is_a_version(cls, value: object) -> object:
-        return "5" if type(value) is int and value == 5 else value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def conflicts(self) -> Iterator[str]:
+        """Say where user, passwords, address and TLS contradict each other."""
         if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file are both set; keep one")
+            yield "password and password_file are both set; keep one"
         in_url = self.address.username
         if None not in (in_url, self.username) and in_url != self.username:
-            raise ValueError(
-                f"url names the user {in_url!r} and username {self.username!r}; keep one"
-            )
+            yield f"url names the user {in_url!r} and username {self.username!r}; keep one"
         if self.has_password and self.user is None:
-            raise ValueError("a password is set without username; MQTT needs both")
+            yield "a password is set without username; MQTT needs both"
         if not self.address.tls and self.tls != Tls():
-            raise ValueError(
+            yield (
                 f"tls is set, but url begins with mqtt://; write mqtts://{self.address.netloc} "
                 "(TLS is usually on port 8883)"
             )
-        return self
 
     @property
     def address(self) -> BrokerAddress:
@@ -292,7 +310,7 @@ class Mqtt(Section):
         """
         environment = os.environ if environment is None else environment
         if self.password is not None:
-            return Secret(self.password.get_secret_value())
+            return self.password
         if self.password_file is not None:
             return read_password(file=self.password_file)
         credentials = environment.get("CREDENTIALS_DIRECTORY")
@@ -303,25 +321,30 @@ class Mqtt(Section):
         return None
 
 
-class Output(Section):
+class Output(Section, frozen=True, kw_only=True):
     """Where pose messages go besides MQTT."""
 
-    ndjson: bool = False
+    ndjson: Switch = False
     record: FilePath | None = None
-    record_max_mb: Number = Field(default=100, gt=0)
+    record_max_mb: Positive = 100.0
 
 
-class Log(Section):
+class Log(Section, frozen=True, kw_only=True):
     """What is logged."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(Section):
-    """A whole configuration, valid and unchangeable."""
+class Config(Section, frozen=True, kw_only=True):
+    """A whole configuration, unchangeable."""
 
     node: Id | None = None
-    cameras: tuple[Camera, ...] = Field(default=(Camera(),), max_length=16)
+    cameras: Annotated[
+        tuple[Camera, ...],
+        Meta(min_length=1, max_length=MAX_CAMERAS),
+        Read(_cameras),
+        Check(_names_differ),
+    ] = (Camera(),)
     model: Model = Model()
     accelerator: Literal["auto", "cpu", "edgetpu"] = "auto"
     inference: Inference = Inference()
@@ -331,31 +354,9 @@ class Config(Section):
     presence: Presence = Presence()
     mqtt: Mqtt = Mqtt()
     output: Output = Output()
-    stats_interval_s: Number = Field(default=30, ge=1, le=86_400)
+    stats_interval_s: Annotated[Number, Meta(ge=1, le=86_400)] = 30.0
     log: Log = Log()
     state_directory: FilePath | None = None
-
-    @field_validator("cameras", mode="before")
-    @classmethod
-    def _no_cameras_is_default(cls, value: object) -> object:
-        if value == []:
-            raise ValueError(
-                "expected at least one camera, got none; remove the key for its default"
-            )
-        return (Camera(),) if value is None else value
-
-    @field_validator("cameras")
-    @classmethod
-    def _names_differ(cls, cameras: tuple[Camera, ...]) -> tuple[Camera, ...]:
-        first: dict[str, int] = {}
-        for index, camera in enumerate(cameras):
-            other = first.setdefault(camera.name, index)
-            if other != index:
-                raise ValueError(
-                    f"cameras {other} and {index} (counted from 0) are both named "
-                    f"{camera.name!r}; every camera needs a name of its own"
-                )
-        return cameras
 
     @property
     def node_name(self) -> str:
@@ -379,6 +380,13 @@ class Config(Section):
             return Path(given)
         home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(home).expanduser() / "edgepose"
+
+    def masked_values(self) -> dict[str, Any]:
+        """Return the configuration as plain values, without secrets."""
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
+        for camera in values["cameras"]:
+            camera["source"] = masked(camera["source"])
+        return values
 
 
 def fit_id(text: str) -> str:
