@@ -7,7 +7,6 @@ import time
 from typing import Annotated
 
 import msgspec
-import numpy as np
 
 from edgepose.clock import isoformat_utc, realtime_of_boottime_ns
 from edgepose.datatypes import Frame, StageTimings, TrackedPoses
@@ -115,33 +114,35 @@ def pose_message(
     are a quarter of a pixel at 2500 px and keep the message under 1 kB.
     """
     width, height = frame.size_wh
-    entries: list[PoseEntry] = []
-    if len(tracked):
-        poses = tracked.poses
-        size = np.array((width, height), np.float64)
-        positions = np.clip(poses.keypoints / size, 0.0, 1.0).round(4).tolist()
-        keypoint_scores = np.clip(poses.keypoint_scores.astype(np.float64), 0.0, 1.0)
-        boxes = np.clip(poses.boxes_xyxy.reshape(-1, 2, 2) / size, 0.0, 1.0).round(4)
-        threshold = context.keypoint_threshold
-        for track_id, score, box, position, keypoint_score in zip(
+    threshold = context.keypoint_threshold
+    poses = tracked.poses
+    # Plain floats: for the one or two poses of a frame, NumPy's clip and round take longer.
+    entries = [
+        PoseEntry(
+            track_id,
+            _fraction(score, 1.0, 3),
+            (
+                _fraction(box[0], width, 4),
+                _fraction(box[1], height, 4),
+                _fraction(box[2], width, 4),
+                _fraction(box[3], height, 4),
+            ),
+            [
+                (_fraction(x, width, 4), _fraction(y, height, 4), _fraction(keypoint_score, 1.0, 3))
+                if keypoint_score >= threshold
+                else None
+                for (x, y), keypoint_score in zip(keypoints, keypoint_scores, strict=True)
+            ],
+        )
+        for track_id, score, box, keypoints, keypoint_scores in zip(
             tracked.track_ids.tolist(),
             poses.scores.tolist(),
-            boxes.reshape(-1, 4).tolist(),
-            positions,
-            keypoint_scores.round(3).tolist(),
+            poses.boxes_xyxy.tolist(),
+            poses.keypoints.tolist(),
+            poses.keypoint_scores.tolist(),
             strict=True,
-        ):
-            entries.append(
-                PoseEntry(
-                    track_id,
-                    round(min(1.0, max(0.0, score)), 3),
-                    (box[0], box[1], box[2], box[3]),
-                    [
-                        (x, y, s) if s >= threshold else None
-                        for (x, y), s in zip(position, keypoint_score, strict=True)
-                    ],
-                )
-            )
+        )
+    ]
     return PoseMessage(
         node=context.node,
         camera=context.camera,
@@ -155,6 +156,14 @@ def pose_message(
         timings_ms=timings_message(timings),
         poses=entries,
     )
+
+
+def _fraction(value: float, whole: float, digits: int) -> float:
+    part = value / whole
+    # Not `<=`: what is no number at all becomes 0 too.
+    if not part > 0.0:
+        return 0.0
+    return 1.0 if part >= 1.0 else round(part, digits)
 
 
 def without_poses(message: PoseMessage) -> PoseMessage:
