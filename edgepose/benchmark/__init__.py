@@ -1,0 +1,1 @@
+"""How well and how fast the models do, measured with the same parts that the daemon runs."""

@@ -1,0 +1,332 @@
+"""`edgepose benchmark --coco` as its users run it, on pictures made of the bundled photograph."""
+
+import contextlib
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from edgepose.benchmark.accuracy import TO_COCO_PX
+from edgepose.benchmark.coco import Person
+from edgepose.build import build_model
+from edgepose.cli.main import run_command
+from edgepose.config import load_config
+from edgepose.datatypes import Frame
+from edgepose.preprocess import preprocess
+from edgepose.sources.images import read_image
+from edgepose.sources.synthetic import read_photograph
+from tests.coco import write_coco
+
+pytest.importorskip("pycocotools")
+
+LIGHTNING, MULTIPOSE = "movenet-lightning-int8", "movenet-multipose-int8"
+
+# The astronaut's nose, left and right eye and shoulders, read off the photograph by eye.
+_BY_EYE = {0: (222, 120), 1: (243, 101), 2: (203, 99), 5: (318, 213), 6: (124, 214)}
+ASTRONAUT = Person(
+    (60.0, 10.0, 350.0, 500.0),
+    110_000.0,
+    tuple(
+        value
+        for index in range(17)
+        for value in ((*_BY_EYE[index], 2.0) if index in _BY_EYE else (0.0, 0.0, 0.0))
+    ),
+)
+
+
+class Set(NamedTuple):
+    annotations: Path
+    images: Path
+
+
+def moved(person: Person, right_px: float) -> Person:
+    points = np.array(person.keypoints).reshape(17, 3)
+    points[points[:, 2] > 0, 0] += right_px
+    x, *others = person.box_xywh
+    return replace(
+        person,
+        box_xywh=(x + right_px, others[0], others[1], others[2]),
+        keypoints=tuple(points.ravel().tolist()),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
+    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Set:
+    """One picture of one person, a darker one of it, one of two, and one of nobody."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    one = cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / "one.png"), one)
+    cv2.imwrite(str(folder / "dark.png"), one // 2)
+    cv2.imwrite(str(folder / "two.png"), np.hstack((one, one)))
+    cv2.imwrite(str(folder / "room.png"), np.full((240, 320, 3), 90, np.uint8))
+    annotations = write_coco(
+        tmp_path / "person_keypoints.json",
+        [
+            ("one.png", (512, 512)),
+            ("dark.png", (512, 512)),
+            ("two.png", (1024, 512)),
+            ("room.png", (320, 240)),
+        ],
+        [(1, ASTRONAUT), (2, ASTRONAUT), (3, ASTRONAUT), (3, moved(ASTRONAUT, 512.0))],
+    )
+    return Set(annotations, folder)
+
+
+def benchmark(pictures: Set, *words: str) -> int:
+    return run_command(
+        [
+            *("benchmark", "--coco", str(pictures.annotations)),
+            *("--images", str(pictures.images), *words),
+        ]
+    )
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    data = json.loads(capsys.readouterr().out)
+    return {(row["protocol"], row["model"]): row for row in data["accuracy"]}
+
+
+def test_every_protocol(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--models", f"{LIGHTNING},{MULTIPOSE}", "--format", "json")
+    assert benchmark(pictures, *words) == 0
+    found = rows(capsys)
+    assert {key: (row["pictures"], row["persons"]) for key, row in found.items()} == {
+        (protocol, model): counts
+        for model in (LIGHTNING, MULTIPOSE)
+        for protocol, counts in {
+            "single": (2, 2),
+            "whole": (2, 2),
+            "multi": (4, 4),
+            "crops": (3, 4),
+        }.items()
+    }
+    for model in (LIGHTNING, MULTIPOSE):
+        assert found["single", model]["ap50"] == 100.0
+        assert found["crops", model]["ap"] >= 60.0
+        low, high = found["single", model]["ap_interval_95"]
+        assert low <= found["single", model]["ap"] <= high
+        assert found["single", model]["left_out"] == 0
+        assert "exactly one annotated person" in found["single", model]["about"]
+    # One pose cannot be two people.
+    assert found["multi", LIGHTNING]["ar"] <= 75.0 < found["multi", MULTIPOSE]["ap50"]
+
+
+def test_the_figures_are_those_of_pycocotools(
+    pictures: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The `multi` protocol against pycocotools as its own demo runs it, from the file itself."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    assert (
+        benchmark(pictures, "--models", MULTIPOSE, "--protocol", "multi", "--format", "json") == 0
+    )
+    row = rows(capsys)["multi", MULTIPOSE]
+    model = build_model(load_config(None, {"model.name": MULTIPOSE}))
+    answers = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(pictures.annotations))
+        for image in truth.dataset["images"]:
+            frame = Frame(read_image(pictures.images / image["file_name"]), 0, 0)
+            spec = model.pose_model.input_spec
+            tensor, to_frame = preprocess(
+                frame, model.pose_model.default_region(frame.size_wh), spec
+            )
+            poses = model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
+            for points, score in zip(poses.keypoints, poses.scores, strict=True):
+                flat = np.column_stack((points + TO_COCO_PX, np.ones(17))).ravel().tolist()
+                answers.append(
+                    {
+                        "image_id": image["id"],
+                        "category_id": 1,
+                        "keypoints": flat,
+                        "score": float(score),
+                    }
+                )
+        evaluation = COCOeval(truth, truth.loadRes(answers), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = evaluation.stats[[0, 1, 2, 5]] * 100
+    assert [row["ap"], row["ap50"], row["ap75"], row["ar"]] == pytest.approx(
+        expected.tolist(), abs=1e-3
+    )
+
+
+def test_without_models_the_configured_one_and_a_table(
+    pictures: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark(pictures, "--protocol", "single", "--protocol", "crops") == 0
+    text = capsys.readouterr().out
+    assert LIGHTNING in text
+    assert "exactly one annotated person" in text
+    assert "2 pictures, 2 persons" in text
+    assert "3 pictures, 4 persons" in text
+    assert "multi:" not in text
+    assert "bootstrap over pictures (1000 resamples, seed 0)" in text
+
+
+def test_against_another_model(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--models", LIGHTNING, "--against", MULTIPOSE, "--protocol", "whole")
+    assert benchmark(pictures, *words, "--format", "csv") == 0
+    other, own = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (other["model"], other["ap_difference"]) == (MULTIPOSE, "")
+    assert (own["model"], own["against"]) == (LIGHTNING, MULTIPOSE)
+    assert float(own["ap_difference"]) == pytest.approx(
+        float(own["ap"]) - float(other["ap"]), abs=0.01
+    )
+    low, high = (float(own[f"ap_difference_interval_95_{end}"]) for end in ("low", "high"))
+    assert low <= float(own["ap_difference"]) <= high
+
+
+def test_all_is_every_model_that_is_here(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark(pictures, "--models", "all", "--protocol", "single", "--format", "json") == 0
+    models = {model for _, model in rows(capsys)}
+    assert {LIGHTNING, MULTIPOSE, "movenet-thunder-fp16", "posenet-mobilenet-int8"} <= models
+
+
+def test_unreadable_pictures_are_named_and_left_out(
+    pictures: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (pictures.images / "dark.png").read_bytes()
+    (pictures.images / "dark.png").write_bytes(whole[: len(whole) // 2])
+    cv2.imwrite(str(pictures.images / "room.png"), np.zeros((200, 200, 3), np.uint8))
+    assert benchmark(pictures, "--format", "json") == 1
+    captured = capsys.readouterr()
+    first, second = captured.err.splitlines()
+    assert "dark.png: the picture is cut short" in first
+    assert "room.png: the picture is 200x200, its annotations are of 320x240" in second
+    data = json.loads(captured.out)
+    assert "2 pictures could not be used" in data["notes"][-1]
+    assert {row["protocol"]: (row["pictures"], row["left_out"]) for row in data["accuracy"]} == {
+        "single": (1, 2),
+        "whole": (1, 2),
+        "multi": (2, 2),
+        "crops": (2, 2),
+    }
+    # One picture says nothing of others.
+    assert data["accuracy"][0]["ap_interval_95"] is None
+
+
+def test_no_picture_is_left(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in pictures.images.iterdir():
+        path.write_bytes(b"no picture")
+    assert benchmark(pictures, "--protocol", "single") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nobody is left to find (2 pictures could not be read)" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: there is no such"),
+        (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
+        (["--models", ","], 2, "--models is empty"),
+        (["--against", "thunder.tflite"], 1, "there is no such model file"),
+        (["--output", "no/such/file.txt"], 2, "the folder no/such is not there"),
+        (["--output", "."], 2, "--output takes a file"),
+        (["--protocol", "double"], 2, "double"),
+        (["--threads", "4"], 2, "--threads"),
+        (["--accelerator", "edgetpu"], 1, "edgetpu"),
+    ],
+)
+def test_mistakes(
+    pictures: Set,
+    words: list[str],
+    code: int,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert benchmark(pictures, *words) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_missing_pictures_are_counted(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures.images / "dark.png").unlink()
+    # Nobody is in it, so that this protocol has no need of it.
+    (pictures.images / "room.png").unlink()
+    assert benchmark(pictures, "--protocol", "crops") == 1
+    error = capsys.readouterr().err
+    assert "1 of the 3 annotated pictures needed are not there: dark.png;" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "latency is not built yet; give it annotated pictures with --coco"),
+        (["--coco", "a.json"], "--coco is given without --images"),
+        (["--images", "pictures"], "--images is given without --coco"),
+    ],
+)
+def test_without_annotations(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["benchmark", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+
+
+def test_without_pycocotools(
+    pictures: Set, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert benchmark(pictures) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'edgepose[coco]'" in error
+
+
+def test_stdout_of_the_program_is_the_report_alone(pictures: Set, tmp_path: Path) -> None:
+    output = tmp_path / "report.md"
+    command = [
+        *(sys.executable, "-m", "edgepose", "benchmark", "--protocol", "single"),
+        *("--coco", str(pictures.annotations), "--images", str(pictures.images)),
+    ]
+    done = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, check=True)
+    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 1
+    assert done.stderr == ""
+    words = ("--format", "markdown", "--output", str(output))
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert output.read_text().startswith("### single\n")
+
+
+def test_bundled_models_on_coco(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """INT8 is as good as float, and Thunder better than Lightning, by paired intervals."""
+    coco = shared_data / "coco"
+    assert (
+        benchmark(
+            Set(coco / "person_keypoints_official.json", coco / "images"),
+            *("--models", f"{LIGHTNING},movenet-thunder-int8"),
+            *("--against", "movenet-lightning-fp16", "--protocol", "crops", "--format", "json"),
+        )
+        == 0
+    )
+    found = rows(capsys)
+    row = found["crops", LIGHTNING]
+    assert (row["pictures"], row["persons"]) == (70, 216)
+    assert 30.0 <= row["ap"] <= 36.0
+    low, high = row["ap_difference_interval_95"]
+    assert -2.5 <= low <= high <= 2.5
+    assert found["crops", "movenet-thunder-int8"]["ap_difference_interval_95"][0] > 4.0

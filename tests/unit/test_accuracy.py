@@ -1,0 +1,383 @@
+"""OKS average precision, the protocols, the intervals and the report, on cases known by hand."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgepose.benchmark.accuracy import (
+    CROP_FACTOR,
+    PROTOCOLS,
+    Case,
+    Figures,
+    Matches,
+    Score,
+    cases_of,
+    match,
+    person_region,
+)
+from edgepose.benchmark.coco import Person, Picture, check_images, read_annotations
+from edgepose.benchmark.report import Column, Interval, Report, Section
+from edgepose.datatypes import Poses
+from edgepose.errors import SourceError, SourceNotFoundError
+from tests.coco import (
+    PERSON_CATEGORY,
+    annotation,
+    case_of,
+    found,
+    joined,
+    person_at,
+    shift_for,
+    write_coco,
+)
+
+pytest.importorskip("pycocotools")
+
+NOBODY = Poses.empty()
+
+
+def random_cases(seed: int, count: int = 12) -> tuple[list[Case], list[Poses]]:
+    """Return pictures with nobody to three persons, and poses from good to invented."""
+    generator = np.random.default_rng(seed)
+    cases, answers = [], []
+    for _ in range(count):
+        persons = [
+            person_at(
+                300.0 * place,
+                0.0,
+                labelled=() if generator.random() < 0.15 else range(17),
+                crowd=bool(generator.random() < 0.1),
+            )
+            for place in range(int(generator.integers(0, 4)))
+        ]
+        scores = [float(score) for score in generator.permutation(5)[:3] / 5 + 0.2]
+        poses = [
+            found(
+                person if generator.random() < 0.8 else person_at(2000.0, 2000.0),
+                # Few values, so that poses of several pictures share a score.
+                score=scores[place],
+                shift_px=float(generator.exponential(8.0)),
+            )
+            for place, person in enumerate(persons)
+            if generator.random() < 0.85
+        ]
+        cases.append(case_of(*persons))
+        answers.append(joined(*poses) if poses else NOBODY)
+    return cases, answers
+
+
+def matches_of(cases: list[Case], answers: list[Poses]) -> Matches:
+    return match(cases, answers)
+
+
+def test_a_perfect_detector_has_an_ap_of_1() -> None:
+    persons = [person_at(50.0 * place) for place in range(5)]
+    figures = match([case_of(p) for p in persons], [found(p) for p in persons]).figures
+    assert figures == pytest.approx((1.0, 1.0, 1.0, 1.0))
+
+
+def test_the_further_off_the_lower() -> None:
+    persons = [person_at(side=40.0 * place) for place in range(1, 9)]
+    cases = [case_of(person) for person in persons]
+    aps = [
+        match(cases, [found(person, shift_px=shift) for person in persons]).figures.ap
+        for shift in (0.0, 3.0, 6.0, 12.0, 200.0)
+    ]
+    assert aps[0] == pytest.approx(1.0)
+    assert aps == sorted(aps, reverse=True)
+    assert len(set(aps)) == len(aps)
+    assert aps[-1] == 0.0
+
+
+def test_no_poses_have_an_ap_of_0() -> None:
+    matches = match([case_of(person_at()), case_of(person_at())], [NOBODY, NOBODY])
+    assert matches.figures == Figures(0.0, 0.0, 0.0, 0.0)
+    assert matches.weighted(np.array([1, 1])) == matches.figures
+
+
+def test_one_right_and_one_wrong_by_hand() -> None:
+    """At recall 0 to 0.50, 51 of the 101 points, precision is 1 or 1/2; beyond it is 0."""
+    person = person_at()
+    cases = [case_of(person), case_of(person)]
+    right, wrong = found(person, score=0.9), found(person, score=0.8, shift_px=500.0)
+    assert match(cases, [right, wrong]).figures == pytest.approx((51 / 101,) * 3 + (0.5,))
+    wrong_first = found(person, score=0.95, shift_px=500.0)
+    assert match(cases, [right, wrong_first]).figures == pytest.approx((51 / 202,) * 3 + (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("oks", "thresholds"), [(0.49, 0), (0.51, 1), (0.72, 5), (0.77, 6), (0.96, 10)]
+)
+@pytest.mark.parametrize("keypoint", [0, 11])
+def test_one_keypoint_at_a_known_distance(oks: float, thresholds: int, keypoint: int) -> None:
+    person = person_at(labelled=[keypoint])
+    pose = found(person, shift_px=shift_for(oks, keypoint, person.area))
+    figures = match([case_of(person)], [pose]).figures
+    assert figures.ap == pytest.approx(thresholds / 10)
+    assert figures.ap50 == pytest.approx(float(thresholds >= 1))
+    assert figures.ap75 == pytest.approx(float(thresholds >= 6))
+    assert figures.ar == pytest.approx(thresholds / 10)
+
+
+@pytest.mark.parametrize("other", [person_at(600.0, labelled=()), person_at(600.0, crowd=True)])
+def test_a_pose_on_somebody_who_does_not_count_is_not_wrong(other: Person) -> None:
+    person = person_at()
+    on_other = found(person_at(600.0), score=0.99)
+    matches = match([case_of(person, other)], [joined(found(person), on_other)])
+    assert matches.figures.ap == pytest.approx(1.0)
+    assert match([case_of(person)], [joined(found(person), on_other)]).figures.ap < 0.6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_weights_are_copies_of_pictures(seed: int) -> None:
+    """What the intervals are made of is what pycocotools says of the pictures really repeated."""
+    cases, answers = random_cases(seed)
+    matches = match(cases, answers)
+    assert matches.weighted(np.ones(len(cases), np.intp)) == pytest.approx(tuple(matches.figures))
+    weights = np.random.default_rng(seed).integers(0, 4, len(cases))
+    # The first picture's copies first, then the second's: as they stand in `weighted`.
+    repeated = np.repeat(np.arange(len(cases)), weights)
+    really = match([cases[i] for i in repeated], [answers[i] for i in repeated])
+    assert 0.0 < really.figures.ap < 1.0
+    assert matches.weighted(weights) == pytest.approx(tuple(really.figures))
+
+
+def test_several_crops_of_one_picture_are_drawn_together() -> None:
+    cases, answers = random_cases(3, count=4)
+    matches = match(cases, answers, [0, 0, 1, 1])
+    assert len(matches.truths_of) == 2
+    both = match(cases[2:] * 2, answers[2:] * 2)
+    assert matches.weighted(np.array([0, 2])) == pytest.approx(tuple(both.figures))
+
+
+def test_intervals_can_be_repeated_and_hold_the_figure() -> None:
+    matches = matches_of(*random_cases(1, count=40))
+    resampled = matches.resampled(500)
+    assert resampled.shape == (500, 4)
+    assert np.array_equal(resampled, matches.resampled(500))
+    score = Score(matches.figures, resampled)
+    for index, figure in enumerate(matches.figures):
+        interval = score.interval(index)
+        assert interval is not None
+        assert interval[0] < figure < interval[1]
+
+
+def test_more_pictures_make_a_narrower_interval() -> None:
+    widths = []
+    for count in (10, 160):
+        matches = matches_of(*random_cases(2, count=count))
+        interval = Score(matches.figures, matches.resampled(500)).interval(0)
+        assert interval is not None
+        widths.append(interval[1] - interval[0])
+    assert widths[1] < widths[0] / 2
+
+
+def test_one_picture_has_no_interval() -> None:
+    person = person_at()
+    matches = match([case_of(person)], [found(person)])
+    assert Score(matches.figures, matches.resampled()).interval(0) is None
+
+
+def test_a_paired_difference_is_narrower_than_either_interval() -> None:
+    """Of two detectors that fail on the same pictures, a small gain shows."""
+    cases, answers = random_cases(5, count=60)
+    worse = [
+        Poses(p.keypoints + np.float32(2.0), p.keypoint_scores, p.scores, p.boxes_xyxy)
+        for p in answers
+    ]
+    first, second = (
+        Score(m.figures, m.resampled(500)) for m in (match(cases, answers), match(cases, worse))
+    )
+    value, interval = second.difference(first)
+    alone = first.interval(0)
+    assert interval is not None
+    assert alone is not None
+    assert value == pytest.approx(second.figures.ap - first.figures.ap)
+    assert value < 0
+    assert interval[1] - interval[0] < (alone[1] - alone[0]) / 2
+    assert first.difference(first) == (0.0, (0.0, 0.0))
+
+
+def test_pycocotools_keeps_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    match([case_of(person_at())], [found(person_at())])
+    assert capsys.readouterr().out == ""
+
+
+ONE, TWO = person_at(), person_at(400.0)
+UNLABELLED, CROWD = person_at(600.0, labelled=()), person_at(600.0, crowd=True)
+
+
+@pytest.mark.parametrize(
+    ("persons", "single", "crops"),
+    [
+        ((ONE,), 1, 1),
+        ((ONE, TWO), 0, 2),
+        ((ONE, UNLABELLED), 0, 1),
+        ((ONE, CROWD), 0, 1),
+        ((UNLABELLED,), 0, 0),
+        ((CROWD,), 0, 0),
+        ((), 0, 0),
+    ],
+)
+def test_which_pictures_a_protocol_takes(
+    persons: tuple[Person, ...], single: int, crops: int
+) -> None:
+    picture = Picture("a.jpg", (640, 480), persons)
+    counts = {name: len(cases_of(picture, protocol)) for name, protocol in PROTOCOLS.items()}
+    assert counts == {"single": single, "whole": single, "multi": 1, "crops": crops}
+    assert cases_of(picture, PROTOCOLS["multi"]) == (Case(None, persons),)
+    for case in cases_of(picture, PROTOCOLS["crops"]):
+        assert case.truths == (case.around,)
+
+
+def test_the_crop_is_a_square_around_the_box() -> None:
+    person = Person((10.0, 20.0, 40.0, 80.0), 1.0, ONE.keypoints)
+    region = person_region(person, (192, 192))
+    assert (region.x_min, region.x_max) == (30.0 - 50.0, 30.0 + 50.0)
+    assert (region.y_min, region.y_max) == (60.0 - 50.0, 60.0 + 50.0)
+    assert CROP_FACTOR == 1.25
+
+
+def test_the_crop_takes_the_shape_of_the_input() -> None:
+    person = Person((10.0, 20.0, 40.0, 80.0), 1.0, ONE.keypoints)
+    region = person_region(person, (480, 360))
+    assert region.y_max - region.y_min == pytest.approx(100.0)
+    assert region.x_max - region.x_min == pytest.approx(100.0 * 480 / 360)
+
+
+def test_annotations_are_read_in_the_order_of_ids(tmp_path: Path) -> None:
+    path = write_coco(
+        tmp_path / "a.json", [("b.jpg", (64, 48)), ("a.jpg", (32, 32))], [(2, ONE), (1, CROWD)]
+    )
+    content = json.loads(path.read_text())
+    content["images"].reverse()
+    content["categories"].append({"id": 7, "name": "dog", "supercategory": "animal"})
+    content["annotations"].append(
+        {"id": 9, "image_id": 1, "category_id": 7, "area": 4.0, "bbox": [0, 0, 2, 2]}
+    )
+    path.write_text(json.dumps(content))
+    assert read_annotations(path) == (
+        Picture("b.jpg", (64, 48), (CROWD,)),
+        Picture("a.jpg", (32, 32), (ONE,)),
+    )
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [annotation(5, 1, ONE)],
+        "categories": [PERSON_CATEGORY],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("not json", "another file"),
+        ("[]", "another file"),
+        ('{"images": []}', "missing required field"),
+        (changed(categories=[{"id": 1, "name": "person"}]), "no category with keypoints"),
+        (
+            changed(categories=[{"id": 1, "name": "hand", "keypoints": ["wrist", "thumb"]}]),
+            "'hand' with 2 other keypoints",
+        ),
+        (changed(annotations=[]), "no person with a labelled keypoint"),
+        (changed(annotations=[annotation(5, 1, CROWD)]), "no person with a labelled keypoint"),
+        (changed(annotations=[annotation(5, 2, ONE)]), "annotation 5 is of picture 2"),
+        (
+            changed(annotations=[annotation(5, 1, ONE, keypoints=[1, 2, 2])]),
+            "annotation 5 has 3 keypoint numbers, expected 51",
+        ),
+        (changed(annotations=[annotation(5, 1, ONE, area=0)]), "an area of 0"),
+        (changed(images=[{"id": 1, "file_name": "a.jpg"}] * 2), "two pictures with the same id"),
+    ],
+)
+def test_what_is_not_a_keypoint_file(tmp_path: Path, content: object, sentence: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(SourceError, match=r"^\S+a\.json: ") as caught:
+        read_annotations(path)
+    assert sentence in str(caught.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="no such annotation file"):
+        read_annotations(tmp_path / "a.json")
+    pictures = tuple(Picture(f"{number}.jpg", None, ()) for number in range(6))
+    with pytest.raises(SourceNotFoundError, match="there is no such folder"):
+        check_images(pictures, tmp_path / "pictures")
+    (tmp_path / "2.jpg").touch()
+    with pytest.raises(SourceNotFoundError) as caught:
+        check_images(pictures, tmp_path)
+    assert "5 of the 6 annotated pictures" in str(caught.value)
+    assert "0.jpg, 1.jpg, 3.jpg and 2 more;" in str(caught.value)
+
+
+REPORT = Report(
+    (
+        Section(
+            "accuracy",
+            "single",
+            "one person",
+            (Column("model", "model"), Column("ap", "AP", lambda value: f"{value:.1f}")),
+            (
+                {"model": "a|b", "ap": 12.34, "ap_interval_95": Interval(1.0, 20.0), "n": 2},
+                {"model": "c", "ap": 5.0, "ap_interval_95": None},
+            ),
+        ),
+    ),
+    ("A note.",),
+)
+
+
+def test_report_as_table() -> None:
+    assert REPORT.rendered("table").splitlines() == [
+        "single: one person",
+        "model                AP",
+        "a|b    12.3 [1.0, 20.0]",
+        "c                   5.0",
+        "",
+        "A note.",
+    ]
+
+
+def test_report_as_markdown() -> None:
+    assert REPORT.rendered("markdown").splitlines() == [
+        *("### single", "", "one person", ""),
+        "| model | AP |",
+        "| --- | ---: |",
+        "| a\\|b | 12.3 [1.0, 20.0] |",
+        "| c | 5.0 |",
+        *("", "- A note."),
+    ]
+
+
+def test_report_as_data() -> None:
+    assert json.loads(REPORT.rendered("json")) == {
+        "accuracy": [
+            {
+                "about": "one person",
+                "model": "a|b",
+                "ap": 12.34,
+                "ap_interval_95": [1.0, 20.0],
+                "n": 2,
+            },
+            {"about": "one person", "model": "c", "ap": 5.0, "ap_interval_95": None},
+        ],
+        "notes": ["A note."],
+    }
+    rows = list(csv.DictReader(REPORT.rendered("csv").splitlines()))
+    assert rows == [
+        {
+            "model": "a|b",
+            "ap": "12.34",
+            "ap_interval_95_low": "1.0",
+            "ap_interval_95_high": "20.0",
+            "n": "2",
+        },
+        {"model": "c", "ap": "5.0", "ap_interval_95_low": "", "ap_interval_95_high": "", "n": ""},
+    ]
