@@ -162,9 +162,8 @@ class Pipeline:
         """Keep the poses that are there, and choose where to look next.
 
         A candidate seen in the whole frame is believed only after a closer look: on a crop around
-        it, a real body scores higher and a coat on a hook lower. Of the 50 empty pictures of COCO
-        that this was measured on, believing the first look at mean score 0.3 left 2-10% ghosts and
-        found 60% of the people; with the second look it is 2% and 72%.
+        it, a real body scores higher and a coat on a hook lower. Of 98 COCO pictures with people
+        and 50 without, movenet-lightning-int8 finds 49 and 1 at first sight, 64 and 1 this way.
         """
         poses = candidates.at_least(self._pose_threshold)
         looked_closer = self._region is not None

@@ -16,6 +16,7 @@ import pytest
 from edgepose import messages
 from edgepose.config import load_config
 from edgepose.sources.synthetic import read_photograph
+from tests.coco import person_at, write_coco
 from tests.integration.test_daemon import make_clip
 from tests.mosquitto import Mosquitto, require, wait_for
 
@@ -43,6 +44,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mosq
     (folder / "mqtt-password").write_text("secret\n")
     (yaml,) = (text for language, text in BLOCKS if language == "yaml")
     (folder / "my-config.yaml").write_text(yaml)
+    (folder / "pictures").mkdir()
+    cv2.imwrite(str(folder / "pictures/1.jpg"), picture)
+    astronaut = person_at(100, 60, 300)
+    write_coco(folder / "annotations.json", [("1.jpg", (512, 512))], [(1, astronaut)])
     with (folder / "recording.ndjson").open("wb") as file:
         subprocess.run(
             [sys.executable, "-m", "edgepose", "estimate", str(folder / "clip.mp4")],
