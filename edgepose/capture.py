@@ -54,10 +54,12 @@ class CaptureThread:
             return bool(self._frames) or (self._finished and not self._end_claimed)
 
     def claim_end(self) -> bool:
-        """Say whether the end has come and is news, which it is once."""
+        """Say whether the end has come and is news, which it is once, after the last frame."""
         with self._wake:
-            claimed, self._end_claimed = self._end_claimed, self._finished
-            return self._finished and not claimed
+            if self._end_claimed or not self._finished or self._frames or self._error:
+                return False
+            self._end_claimed = True
+            return True
 
     def silent_since(self, duration_ns: int) -> bool:
         """Whether a live source that did deliver has been silent for `duration_ns`."""

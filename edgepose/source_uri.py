@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgepose.errors import UsageError
 from edgepose.suggestions import did_you_mean
@@ -21,9 +21,9 @@ _TRUE: Final = {
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
 _SECRET_PARAMETER: Final = re.compile(
-    r"\b(pass(?:word|wd)?|pwd|token|secret|key|auth)=[^&/?#\s]+", re.IGNORECASE
+    r"(?<![a-zA-Z])(pass(?:word|wd)?|pwd|token|secret|key|auth)=[^&/?#\s]+", re.IGNORECASE
 )
-_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:@\[\]]+)(?::(?P<port>\d+))?")
+_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
 def _switch(text: str) -> bool:
@@ -109,6 +109,8 @@ def parse_source_uri(text: str) -> SourceUri:
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text)
     target, query = _without_options(text)
+    if not target:
+        raise UsageError(f"{masked_url(text)}: expected {EXAMPLES} before the options")
     options = _options(query, masked_url(text))
     rest = target.partition(":")[2]
     if scheme == "picamera":
@@ -165,7 +167,8 @@ def _stream_uri(text: str) -> SourceUri:
     scheme, separator, rest = text.partition("://")
     place, _, query = rest.partition("?")
     address = _ADDRESS.fullmatch(place.partition("/")[0].rpartition("@")[2])
-    if not separator or address is None or int(address["port"] or 1) > 65535:
+    port = int(address["port"] or 1) if address else 0
+    if not separator or not 1 <= port <= 65535 or not _is_url(text):
         raise UsageError(
             f"{shown}: expected rtsp://[user:password@]host[:port]/path; in a password write @ as "
             "%40, / as %2F, ? as %3F, : as %3A and # as %23"
@@ -176,6 +179,15 @@ def _stream_uri(text: str) -> SourceUri:
         (ours if pair.partition("=")[0] in _RTSP_OPTIONS else theirs).append(pair)
     target = f"{scheme.lower()}://{place}" + ("?" + "&".join(theirs) if theirs else "")
     return SourceUri("rtsp", target, _options("&".join(ours), shown))
+
+
+def _is_url(text: str) -> bool:
+    """Whether who takes the URL apart later finds the host where we did, not in the password."""
+    try:
+        authority = urlsplit(text).netloc
+    except ValueError:
+        return False
+    return authority == text.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def _without_options(text: str) -> tuple[str, str]:

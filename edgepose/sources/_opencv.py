@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -21,7 +21,10 @@ _LOG_ERRORS: Final = 2
 def open_capture(target: str, backend: int, parameters: Sequence[int]) -> cv2.VideoCapture:
     """Open a capture; `isOpened` says whether it could be."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.setLogLevel(_LOG_ERRORS)
+        # OpenCV 5 moved it into another module.
+        utilities: Any = cv2.utils
+        place = cv2 if hasattr(cv2, "setLogLevel") else utilities.logging
+        place.setLogLevel(_LOG_ERRORS)
     return cv2.VideoCapture(target, backend, parameters)
 
 

@@ -243,6 +243,8 @@ def _declared_webp(data: bytes) -> tuple[int, int, bool] | None:
     return None
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    numbered = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    # The name itself decides between 1.jpg and 01.jpg, which a folder lists in any order.
+    return numbered, path.name

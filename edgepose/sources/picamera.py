@@ -62,6 +62,8 @@ class PicameraSource(OpenableSource):
         self._size_wh = size_wh
         self._fps = fps
         self._stream = stream
+        # At a slow rate the next frame is not late before its time.
+        self._timeout_s = max(FRAME_TIMEOUT_S, 2 / fps) if fps else FRAME_TIMEOUT_S
         self._camera: Any = None
         self._format: _Convert = "rgb"
         self._width = self._height = self._stride = 0
@@ -111,7 +113,7 @@ class PicameraSource(OpenableSource):
         """Wait for the next frame; return its image and its moment on the sensor's clock."""
         for _ in range(TIMEOUTS_TO_STALL):
             try:
-                request = self._camera.capture_request(wait=FRAME_TIMEOUT_S)
+                request = self._camera.capture_request(wait=self._timeout_s)
                 try:
                     image = self._to_rgb(request.make_buffer(self._stream))
                     return image, request.get_metadata().get("SensorTimestamp")
@@ -123,7 +125,7 @@ class PicameraSource(OpenableSource):
             except Exception as error:
                 raise self._sentence(error) from error
         raise SourceStalledError(
-            f"{self.description}: no frame for {TIMEOUTS_TO_STALL * FRAME_TIMEOUT_S:.0f} s; "
+            f"{self.description}: no frame for {TIMEOUTS_TO_STALL * self._timeout_s:.0f} s; "
             "check the ribbon cable and `dmesg` for messages of the sensor"
         )
 

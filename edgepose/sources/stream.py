@@ -242,7 +242,8 @@ def _why_not(url: str) -> str:
                 f"DESCRIBE {bare} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n".encode()
             )
             answer = connection.recv(1024).decode("latin-1").partition("\r\n")[0]
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
+        # UnicodeError: a part of the name is empty or longer than 63 letters.
         return f"no host is called {host}; check the address"
     except ConnectionRefusedError:
         return f"nothing at {host} listens on port {port}; check the address and the port"
@@ -253,7 +254,7 @@ def _why_not(url: str) -> str:
         )
     except OSError as error:
         return f"cannot reach {host} on port {port}: {error.strerror}"
-    status = answer.split()[1] if answer.startswith("RTSP/") and " " in answer else ""
+    status = answer.partition(" ")[2][:3] if answer.startswith("RTSP/") else ""
     match status:
         case "401" | "403" if parts.username:
             return "the server does not accept the user and password in the URL"

@@ -163,6 +163,12 @@ def test_a_host_that_does_not_exist() -> None:
         _source("rtsp://camera.invalid/live").open()
 
 
+@pytest.mark.parametrize("host", ["cam..lan", "c" * 64 + ".invalid"])
+def test_a_host_that_cannot_be_a_name(host: str) -> None:
+    with pytest.raises(SourceError, match="no host is called"):
+        _source(f"rtsp://{host}/live").open()
+
+
 def test_a_server_that_takes_the_connection_and_says_nothing(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +187,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing(
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no RTSP server"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "no RTSP server"),
         (b"", "no RTSP server"),
+        (b"RTSP/1.0 \r\n\r\n", "no RTSP server"),
         (b"RTSP/1.0 503 Service Unavailable\r\nCSeq: 1\r\n\r\n", "503 Service Unavailable"),
         (b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 0\r\n\r\n", "no video"),
     ],

@@ -81,6 +81,41 @@ def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
+def test_a_variable_rate_keeps_its_times_in_every_round_of_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    choose = "select='not(mod(n,3))+eq(n,1)'"
+    ffmpeg(
+        "-framerate", "10", "-i", _pictures(tmp_path, 7), "-vf", choose, "-vsync", "vfr",
+        "-c:v", "mjpeg", path,
+    )  # fmt: skip
+    with VideoFileSource(path, loop=True) as source:
+        frames = list(islice(source.frames(), 12))
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 3, 6] * 3
+    elapsed = np.array([frame.timestamp_ns - frames[0].timestamp_ns for frame in frames])
+    for start in (4, 8):
+        np.testing.assert_allclose(
+            elapsed[start : start + 4] - elapsed[start], elapsed[:4], atol=2e6
+        )
+    assert (np.diff(elapsed) > 0).all()
+
+
+@needs_ffmpeg
+def test_a_leap_in_the_times_of_a_damaged_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    leap = "setpts='(N+if(gte(N,4),100000,0))/(10*TB)'"
+    ffmpeg(
+        "-framerate", "10", "-i", _pictures(tmp_path, 8), "-vf", leap, "-vsync", "passthrough",
+        "-c:v", "mjpeg", path,
+    )  # fmt: skip
+    with VideoFileSource(path) as source:
+        frames = list(source.frames())
+    assert [number_of(frame.image) for frame in frames] == list(range(8))
+    steps = np.array([b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)])
+    assert (steps > 0).all()
+    assert steps.max() < 1e9
+
+
+@needs_ffmpeg
 def test_colours_are_rgb(tmp_path: Path) -> None:
     still, path = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "a.mp4"
     ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", path)

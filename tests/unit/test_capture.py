@@ -161,6 +161,26 @@ def test_the_end_is_news_once() -> None:
     assert not capture.claim_end()
 
 
+@pytest.mark.parametrize("failure", [None, SourceError("script: gone")])
+def test_the_end_is_not_claimed_over_what_still_waits(failure: SourceError | None) -> None:
+    """However late somebody asks for the end, no frame and no error is lost behind it."""
+    source = _Script(2, live=False, failure=failure)
+    source.allow(10)
+    capture = _started(source)
+    assert source.closed.wait(PATIENCE_S)
+    for sequence in range(2):
+        assert not capture.claim_end()
+        assert _sequence(capture.take(PATIENCE_S)) == sequence
+    if failure is not None:
+        assert not capture.claim_end()
+        with pytest.raises(SourceError, match="gone"):
+            capture.take(PATIENCE_S)
+        assert not capture.claim_end(), "the error told of the end already"
+    else:
+        assert capture.take(PATIENCE_S) is None
+        assert capture.claim_end()
+
+
 @pytest.mark.parametrize(
     ("failure", "says"),
     [

@@ -255,7 +255,15 @@ def test_a_file_larger_than_any_picture_is_not_read(
 
 
 def test_a_folder_is_listed_as_people_count(tmp_path: Path) -> None:
-    for name in ("10.jpg", "2.jpg", "1.PNG", "b2a10.webp", "b2a9.webp", "notes.txt", "._2.jpg"):
+    for name in (
+        "10.jpg",
+        "2.jpg",
+        "1.PNG",
+        "b2a10.webp",
+        "b2a9.webp",
+        "notes.txt",
+        "._2.jpg",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
     assert [path.name for path in list_images(tmp_path)] == [
@@ -265,6 +273,17 @@ def test_a_folder_is_listed_as_people_count(tmp_path: Path) -> None:
         "b2a9.webp",
         "b2a10.webp",
     ]
+
+
+@pytest.mark.parametrize("listed", [["2.jpg", "02.jpg"], ["02.jpg", "2.jpg"]])
+def test_names_of_one_number_do_not_depend_on_how_the_folder_lists_them(
+    tmp_path: Path, listed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in listed]
+    for path in paths:
+        path.touch()
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(paths))
+    assert [path.name for path in list_images(tmp_path)] == ["02.jpg", "2.jpg"]
 
 
 def test_a_folder_without_pictures_or_none_at_all(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_a_time_out_is_flushed_and_the_next_frame_comes(world: World) -> None:
     assert world.flushes == 2
 
 
+def test_a_slow_rate_is_no_stall(world: World) -> None:
+    """A frame every five seconds is not late after three."""
+    with PicameraSource(0, size_wh=(64, 48), fps=0.2) as source:
+        next(source.frames())
+    assert min(float(str(wait)) for wait in world.waits) > 5
+
+
 def test_a_stall_is_an_error_within_seconds_and_leaves_nothing_behind(world: World) -> None:
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frames = source.frames()

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.errors import UsageError
@@ -62,6 +62,8 @@ def test_every_kind_of_source_can_be_written(
     [
         ("", "empty"),
         ("   ", "empty"),
+        ("?", "before the options"),
+        ("?loop=1", "before the options"),
         ("picamera:front", "picamera:0"),
         ("picamera:-1", "picamera:0"),
         ("picamera", "colon"),
@@ -91,6 +93,9 @@ def test_every_kind_of_source_can_be_written(
         ("rtsp://[::1/x", "rtsp://"),
         ("rtsp://camera:99999/x", "rtsp://"),
         ("rtsp://camera:port/x", "rtsp://"),
+        ("rtsp://camera:0/x", "rtsp://"),
+        ("rtsp://camera:" + "5" * 5000, "rtsp://"),
+        ("rtsp://user:[x@camera/x", "%40"),
         ("rtsp://camera/x?rotate=45", "0, 90, 180 or 270"),
     ],
 )
@@ -157,6 +162,7 @@ def test_a_streams_own_query_survives(text: str, target: str, options: dict[str,
         "rtsp://admin:S3cr3t@cam/live?token=S3cr3t",
         "rtsp://cam:554/user=admin&password=S3cr3t&channel=1",
         "rtsp://cam/live?pwd=S3cr3t&rotate=90",
+        "rtsp://cam:554/user=admin_password=S3cr3t_channel=1_stream=0.sdp",
         "rtsp://admin:a@S3cr3t@cam/live",
     ],
 )
@@ -173,6 +179,8 @@ def test_a_password_is_never_shown(text: str) -> None:
     [
         "rtsp://admin:a/S3cr3t@cam/live",
         "rtsp://admin:a?S3cr3t@cam/live",
+        "rtsp://admin:S3cr3t#@cam/live",
+        "rtsp://admin:#S3cr3t@cam/live",
         "rtsp://admin:S3cr3t@cam/live?rotate=1",
         "rtsp://admin:S3cr3t@[cam/live",
         "rstp://admin:S3cr3t@cam/live",
@@ -194,6 +202,26 @@ def test_a_url_without_secrets_is_shown_as_it_is() -> None:
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert parse_source_uri(text).options.keys() <= OPTIONS.keys()
+
+
+_PIECES = [
+    "rtsp://", "rtsps:", "picamera:", "synthetic:", "file:", "file://", "http://", "/dev/video0",
+    "~", "~nobody/", "?", "&", "=", "loop", "rotate", "90", "1", "mirror", "@", ":", "/", "[", "]",
+    "%", "%00", "%zz", "#", ";", "..", "user:pass@", "camera", "554", "99999", "0" * 5000,
+    "a" * 300, "\u2100", "²", "٣", "\udc80", "\0", "\u2028",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join))
+@settings(max_examples=1000)
+def test_pieces_of_uris_in_any_order_are_parsed_or_refused_in_one_line(text: str) -> None:
+    try:
+        shown = str(parse_source_uri(text))
+    except UsageError as error:
+        shown = str(error)
+    assert shown
+    shown.encode()
+    assert len(shown.splitlines()) == 1
 
 
 @given(st.text(st.characters(exclude_characters="@/?#\n"), min_size=1))

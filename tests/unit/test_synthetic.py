@@ -55,6 +55,15 @@ def test_a_point_stays_on_its_spot_between_frames_of_any_rate() -> None:
     np.testing.assert_allclose(slow.affine_at(PERIOD_NS + 5), slow.affine_at(5))
 
 
+def test_the_person_is_turned_and_scaled_but_never_skewed() -> None:
+    source = SyntheticSource(realtime=False)
+    for t in range(0, PERIOD_NS, PERIOD_NS // 24):
+        linear = source.affine_at(t)[:, :2]
+        scale = np.linalg.det(linear) ** 0.5
+        assert 0.5 < scale < 1
+        np.testing.assert_allclose(linear @ linear.T, scale**2 * np.eye(2), atol=1e-12)
+
+
 def test_the_motion_is_smooth_and_the_person_stays_in_the_frame() -> None:
     source = SyntheticSource(realtime=False)
     corners = np.array([[0, 0, 1], [512, 0, 1], [0, 512, 1], [512, 512, 1]], float).T

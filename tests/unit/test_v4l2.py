@@ -195,6 +195,15 @@ def test_a_damaged_frame_now_and_then_is_passed_over(camera: Camera) -> None:
         assert [next(frames).sequence for _ in range(2)] == [0, 1]
 
 
+def test_damaged_frames_count_only_in_a_row(camera: Camera) -> None:
+    picture = camera.pictures[0]
+    nearly_too_many: list[NDArray[np.uint8] | None] = [None] * (v4l2.MAX_FAILED_READS - 1)
+    camera.pictures = [picture, *nearly_too_many, picture, *nearly_too_many, picture]
+    with _source(camera) as source:
+        frames = source.frames()
+        assert [next(frames).sequence for _ in range(3)] == [0, 1, 2]
+
+
 def test_many_in_a_row_are_a_fault(camera: Camera) -> None:
     camera.pictures = []
     with _source(camera) as source, pytest.raises(SourceError, match="another cable"):
