@@ -33,6 +33,9 @@ POSE_THRESHOLDS: Final[Mapping[str, float]] = {
 """From which score on a pose is one, by kind of model; `models/README.md` has the measurements."""
 
 
+MIN_SILENCE_NS: Final = 5_000_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model ready for pipelines: its interpreter, and what its tensors mean."""
@@ -116,6 +119,15 @@ def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
         **uri.options,
     }
     return lambda: _source(uri, options)
+
+
+def silence_ns(camera: CameraConfig) -> int:
+    """Return how long a camera may say nothing before it counts as stalled.
+
+    Five seconds, or three frames of a camera that is asked for less than one every other second.
+    """
+    fps = parse_source_uri(camera.source).options.get("fps", camera.fps)
+    return max(MIN_SILENCE_NS, round(3e9 / float(fps)) if fps else 0)
 
 
 def _source(uri: SourceUri, options: Mapping[str, Option | None]) -> FrameSource:

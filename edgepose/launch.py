@@ -12,6 +12,7 @@ from edgepose.build import (
     build_model,
     build_smoother,
     build_tracker,
+    silence_ns,
     source_opener,
 )
 from edgepose.config import Config
@@ -140,8 +141,9 @@ def _cameras(
                 on_delay_ms=config.presence.on_delay_ms,
                 off_delay_ms=config.presence.off_delay_ms,
             ),
+            silence_ns(camera),
         )
-        for name, opener in openers.items()
+        for camera, (name, opener) in zip(config.cameras, openers.items(), strict=True)
     ]
 
 

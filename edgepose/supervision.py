@@ -23,20 +23,23 @@ log = logging.getLogger(__name__)
 IDLE_S: Final = 0.1
 """How long a loop sleeps at most; an order to stop is heeded within it."""
 CLOSE_TIMEOUT_NS: Final = 5_000_000_000
-SILENCE_NS: Final = 5_000_000_000
-"""A camera that was open and delivered nothing for so long counts as stalled."""
 FIRST_RETRY_NS: Final = 1_000_000_000
 LAST_RETRY_NS: Final = 30_000_000_000
 
 
 @dataclass(slots=True)
 class Camera:
-    """One camera's parts: `open_source` makes a fresh, unopened source each time."""
+    """One camera's parts.
+
+    `open_source` makes a fresh, unopened source each time; a source that was open and delivered
+    nothing for `silence_ns` counts as stalled.
+    """
 
     name: str
     open_source: Callable[[], FrameSource]
     pipeline: Pipeline
     presence: Presence
+    silence_ns: int
 
 
 class CameraRunner:
@@ -60,6 +63,7 @@ class CameraRunner:
         self.reopened = 0
         self.ended = False
         self.delivered = False
+        self._online = False
         self._wake = wake
         self._topics = topics_
         self._set_state = set_state
@@ -122,7 +126,7 @@ class CameraRunner:
             case EdgeposeError() as error:
                 raise error
             case Look() as look:
-                if not self.delivered or self._failure:
+                if not self._online:
                     self._recovered()
                 step = self.camera.pipeline.tell(look)
                 self.statistics.add(step.timings, step.publish_ns)
@@ -133,12 +137,12 @@ class CameraRunner:
     def tick(self, now_ns: int) -> None:
         """Do what time alone asks for: let presence fall, and open a lost source again."""
         self._publish_presence(self.camera.presence.tick(now_ns))
-        if self._capture is not None and self._capture.silent_since(SILENCE_NS):
+        if self._capture is not None and self._capture.silent_since(self.camera.silence_ns):
             # Some drivers block for good; their thread is left behind, the source opened afresh.
             self._lose(
                 SourceStalledError(
-                    f"no frame for {SILENCE_NS // 1_000_000_000} s; check the camera's cable, and "
-                    "`dmesg` for what the kernel says of it"
+                    f"no frame for {self.camera.silence_ns / 1e9:.0f} s; check the camera's "
+                    "cable, and `dmesg` for what the kernel says of it"
                 )
             )
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
@@ -172,7 +176,7 @@ class CameraRunner:
     def _recovered(self) -> None:
         if self._failure:
             log.info("camera %s: delivers frames again", self.camera.name)
-        self.delivered = True
+        self.delivered = self._online = True
         self._failure = ""
         self._retry_ns = FIRST_RETRY_NS
         self._status(topics.ONLINE)
@@ -194,6 +198,7 @@ class CameraRunner:
             self._dropped_before += self._capture.dropped
             self._capture.close()
             self._capture = None
+        self._online = False
         self.camera.pipeline.leave()
         self._publish_presence(self.camera.presence.lost(boottime_ns()))
         self._status(status)

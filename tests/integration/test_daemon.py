@@ -173,6 +173,7 @@ def test_the_privacy_switch_closes_the_camera_and_outlives_a_restart(
             assert len(listener.payloads(f"{CAMERA}/poses")) == count
             broker.say(f"{CAMERA}/enabled/set", b"ON")
             wait_for_last(listener, f"{CAMERA}/enabled", b"ON")
+            wait_for_last(listener, f"{CAMERA}/status", b"online")
             wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 3, "poses again")
 
 
