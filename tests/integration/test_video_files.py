@@ -6,7 +6,9 @@ import shutil
 import subprocess
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -248,6 +250,23 @@ def test_what_is_no_video_is_one_sentence(
     with pytest.raises(SourceNotFoundError, match="no such file"):
         VideoFileSource(tmp_path / "none.mp4").open()
     assert capfd.readouterr() == ("", ""), "FFmpeg and OpenCV keep quiet"
+
+
+@pytest.mark.parametrize("major", [4, 5])
+def test_opencv_is_told_to_be_quiet_in_4_and_in_5(
+    tmp_path: Path, major: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
+    if major == 4:
+        monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    else:
+        monkeypatch.delattr(cv2, "setLogLevel", raising=False)
+        logging = SimpleNamespace(setLogLevel=levels.append)
+        monkeypatch.setattr(cv2.utils, "logging", logging, raising=False)
+    with VideoFileSource(write_video(tmp_path / "a.avi", numbered(2))) as source:
+        assert len(list(source.frames())) == 2
+    assert levels == [2], "errors only"
 
 
 def test_a_capture_thread_loses_no_frame_of_a_file(tmp_path: Path) -> None:
