@@ -2,15 +2,19 @@
 
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError
+from edgepose.preprocess import halved
 from edgepose.protocols import FrameSource
 
 READ_AHEAD: Final = 2
 """Frames of a file that may wait; enough that decoding and inference overlap."""
+WORTH_HALVING_PX: Final = 384
+"""Twice the input of the smallest model; less than this is never cut from the half."""
 JOIN_TIMEOUT_S: Final = 2.0
 
 
@@ -103,7 +107,7 @@ class CaptureThread:
         try:
             with self._source as source:
                 for frame in source.frames():
-                    if not self._put(frame):
+                    if not self._put(_with_half(frame)):
                         break
                     # Else a frame that was taken, or dropped, would live until the next one.
                     del frame
@@ -137,3 +141,10 @@ class CaptureThread:
             self.last_frame_ns = boottime_ns()
             self._wake.notify_all()
             return True
+
+
+def _with_half(frame: Frame) -> Frame:
+    """Halve a large frame here, where it keeps no model waiting."""
+    if max(frame.size_wh) < WORTH_HALVING_PX:
+        return frame
+    return replace(frame, half=halved(frame.image))

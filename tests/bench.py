@@ -28,6 +28,7 @@ from edgepose.messages import MessageContext
 from edgepose.mqtt_url import parse_broker_url
 from edgepose.pipeline import Look, Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
+from edgepose.preprocess import halved
 from edgepose.protocols import FrameSource, Smoother
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
@@ -257,7 +258,8 @@ def _pipeline(
 def _frames() -> Iterator[Frame]:
     source: FrameSource = SyntheticSource(size_wh=SIZE_WH, frame_count=RING, realtime=False)
     with source:
-        ring = list(source.frames())
+        # Halved, as a capture thread hands them over.
+        ring = [replace(frame, half=halved(frame.image)) for frame in source.frames()]
     forth_and_back = itertools.cycle([*ring, *ring[-2:0:-1]])
     yield from itertools.islice(forth_and_back, FRAMES)
 
