@@ -26,7 +26,7 @@ from edgepose.weights import resolve
 log = logging.getLogger(__name__)
 
 POSE_THRESHOLDS: Final[Mapping[str, float]] = {
-    "movenet_single": 0.32,
+    "movenet_single": 0.33,
     "movenet_multipose": movenet_multipose.DEFAULT_POSE_THRESHOLD,
     "posenet": posenet.DEFAULT_POSE_THRESHOLD,
 }
