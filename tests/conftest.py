@@ -1,5 +1,7 @@
 """What every test may ask for."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,16 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no pictures beside the checkout; they are for measuring and are not shipped")
     return SHARED / "data"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command run inside the test process does to logging.
+
+    Its handler writes to the test's captured stderr, which is closed when the test ends.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
