@@ -1,5 +1,6 @@
 """Cameras kept alive: opened, looked at, lost, opened again, switched off and on."""
 
+import contextlib
 import logging
 import queue
 import random
@@ -255,6 +256,7 @@ class LookingThread:
         # Two results wait at most: a slow teller slows the looking, not the memory.
         self._seen: queue.Queue[Seen] = queue.Queue(maxsize=2)
         self._closing = False
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="looking", daemon=True)
 
     def start(self) -> None:
@@ -262,10 +264,15 @@ class LookingThread:
         self._thread.start()
 
     def take(self, timeout_s: float) -> Seen | None:
-        """Return what was seen next, or None when nothing was in time."""
+        """Return what was seen next, or None when nothing was in time.
+
+        Raises whatever ended the looking: without it nothing would ever be seen again.
+        """
         try:
             return self._seen.get(timeout=timeout_s)
         except queue.Empty:
+            if self._failure is not None:
+                raise self._failure from None
             return None
 
     def close(self) -> None:
@@ -276,9 +283,16 @@ class LookingThread:
         deadline_ns = boottime_ns() + CLOSE_TIMEOUT_NS
         while self._thread.is_alive() and boottime_ns() < deadline_ns:
             # The thread may be waiting for room.
-            self.take(0.05)
+            with contextlib.suppress(queue.Empty):
+                self._seen.get(timeout=0.05)
 
     def _run(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001 - handed to the thread that takes
+            self._failure = error
+
+    def _look(self) -> None:
         seen: Seen | None = None
         while not self._closing:
             idle = True

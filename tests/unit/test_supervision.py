@@ -13,7 +13,7 @@ from edgepose.config import Camera as CameraConfig
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceBusyError, SourceError, SourceStalledError
 from edgepose.events.presence import Presence
-from edgepose.supervision import Camera, CameraRunner, Seen
+from edgepose.supervision import Camera, CameraRunner, LookingThread, Seen
 from edgepose.topics import Topics
 from tests.helpers import SECOND_NS, frame_of
 from tests.unit.test_pipeline import FakeModel, Line
@@ -157,6 +157,21 @@ def test_off_closes_and_on_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     stage.next()
     assert stage.opened == 2
     assert stage.states["status"] == b"online"
+
+
+def test_a_mistake_of_ours_ends_the_looking_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, [1, 2, 3])
+
+    def broken(_frame: Frame) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(stage.runner.camera.pipeline, "prepare", broken)
+    stage.runner.start()
+    looking = LookingThread([stage.runner], stage.runner._wake)
+    looking.start()
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        looking.take(1.0)
+    looking.close()
 
 
 def test_a_slow_camera_may_be_silent_for_longer() -> None:
