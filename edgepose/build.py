@@ -124,7 +124,7 @@ def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
 def silence_ns(camera: CameraConfig) -> int:
     """Return how long a camera may say nothing before it counts as stalled.
 
-    Five seconds, or three frames of a camera that is asked for less than one every other second.
+    Five seconds, or three frames of a camera that is asked for fewer than 0.6 a second.
     """
     fps = parse_source_uri(camera.source).options.get("fps", camera.fps)
     return max(MIN_SILENCE_NS, round(3e9 / float(fps)) if fps else 0)
@@ -180,7 +180,7 @@ def path_source(
 
     if path.is_dir():
         paths = images.list_images(path)
-    elif path.suffix.lower() in images.SUFFIXES:
+    elif images.is_image(path):
         paths = [path]
     else:
         from edgepose.sources.stream import VideoFileSource

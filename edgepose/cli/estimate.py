@@ -96,7 +96,7 @@ def command(
         for name in inputs:
             for path in _files(Path(name), failures):
                 progress.start(path)
-                sequence = mode == "video" or (mode is None and not _is_picture(path))
+                sequence = mode == "video" or (mode is None and not images.is_image(path))
                 pipeline = _pipeline(config, loaded, sequence=sequence, track=not no_track)
                 try:
                     for frame in _frames(path):
@@ -237,10 +237,6 @@ def _frames(path: Path) -> Iterator[Frame]:
         capture.close()
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in images.SUFFIXES
-
-
 def _line(step: Step, *, name: str) -> EstimateLine:
     return EstimateLine(source=name, **msgspec.structs.asdict(step.message))
 
@@ -251,7 +247,7 @@ def _annotate(step: Step, path: Path, folder: Path, keypoint_threshold: float) -
     from edgepose.drawing import draw_poses
 
     picture = draw_poses(step.frame.image, step.tracked.poses, keypoint_threshold)
-    suffix = "" if _is_picture(path) else f"-{step.frame.sequence:06d}"
+    suffix = "" if images.is_image(path) else f"-{step.frame.sequence:06d}"
     target = folder / f"{path.stem}{suffix}.jpg"
     if not cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise SourceError(f"{target}: the annotated picture cannot be written")

@@ -29,6 +29,11 @@ DEFAULT_FPS: Final = 1.0
 _KINDS: Final = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of a picture that `read_image` takes."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return a folder's pictures in natural order (`2.jpg` before `10.jpg`), hidden ones left out.
 
@@ -38,7 +43,7 @@ def list_images(folder: Path) -> list[Path]:
         found = [
             path
             for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+            if is_image(path) and not path.name.startswith(".") and path.is_file()
         ]
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"{folder}: no such folder") from error
