@@ -1,0 +1,144 @@
+"""A stand-in Edge TPU: `libedgetpu.so.1` of our own, models compiled for it, and a cable to pull.
+
+    stand_in = StandIn(tmp_path)
+    path = stand_in.compiled_model("movenet-lightning-int8")
+    subprocess.Popen(command, env={**os.environ, **stand_in.environment()})
+    stand_in.set("abort", after=10)
+
+It needs gcc; `stand_in.c` says what each word does.
+"""
+
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+from tests.conftest import MODELS
+from tests.edgetpu import compiled
+from tests.helpers import missing
+
+HERE = Path(__file__).parent
+LIBRARY = "libedgetpu.so.1"
+
+Word = Literal[
+    "ok",
+    "zeros",
+    "absent",
+    "busy",
+    "unplugged",
+    "fail",
+    "abort",
+    "abort-at-create",
+    "segfault-at-create",
+    "hang",
+    "hang-at-create",
+    "slow",
+    "slow-at-create",
+    "version",
+]
+WORDS: tuple[Word, ...] = get_args(Word)
+
+
+class StandIn:
+    """One stand-in device, all of whose files are in a folder of its own.
+
+    `device` is the only one there is, `usb:0` or `pci:0` say; asking for another finds none. Every
+    word is at once what all processes see that have this `environment()`.
+    """
+
+    def __init__(self, folder: Path, *, device: str = "usb:0") -> None:
+        self.folder = folder
+        self.device = device
+        self.library = folder / "lib" / LIBRARY
+        self.control = folder / "control"
+        self.models = folder / "models"
+        self._heads = folder / "heads"
+        for needed in (self.library.parent, self.models, self._heads):
+            needed.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_build(), self.library)
+        shutil.copyfile(HERE / "heads.py", self.library.parent / "heads.py")
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a process finds this device; add them to its own."""
+        search = [str(self.library.parent), os.environ.get("LD_LIBRARY_PATH", "")]
+        return {
+            "LD_LIBRARY_PATH": ":".join(folder for folder in search if folder),
+            "EDGETPU_STAND_IN_CONTROL": str(self.control),
+            "EDGETPU_STAND_IN_MODELS": str(self._heads),
+            "EDGETPU_STAND_IN_DEVICE": self.device,
+        }
+
+    def set(self, word: Word, *, ms: int | None = None, after: int = 0) -> None:
+        """Say how the device behaves from now on, or once a process has done `after` more invokes.
+
+        `ms` belongs to `slow` and `slow-at-create`. Raises ValueError for what it does not know.
+        """
+        if word not in WORDS or (ms is not None) != word.startswith("slow"):
+            raise ValueError(
+                f"no such behaviour: {word}, {ms} ms; the words are {', '.join(WORDS)}"
+            )
+        text = word + ("" if ms is None else f" {ms}") + (f" after {after}" if after else "")
+        # The same word said again counts again.
+        text += f"\n# {time.monotonic_ns()}\n"
+        # Replaced, not rewritten: no process reads half a word.
+        new = self.control.with_name("control.new")
+        new.write_text(text)
+        new.replace(self.control)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the device as another process would."""
+        with Path(f"{self.control}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def compiled_model(self, name: str = "movenet-lightning-int8") -> Path:
+        """Return `<name>_edgetpu.tflite`, made from a bundled model, which lies beside it."""
+        return self._install(name, *_compiled(name))
+
+    def add_model(self, edgetpu: Path, cpu: Path) -> Path:
+        """Let the device run a file that the real compiler made; return its copy, `cpu` beside it.
+
+        Raises ValueError where `cpu` is not the same network.
+        """
+        files = cpu.read_bytes(), edgetpu.read_bytes()
+        return self._install(cpu.stem, *files, compiled.heads_model(*files))
+
+    def _install(self, name: str, cpu: bytes, edgetpu: bytes, heads: bytes) -> Path:
+        path = self.models / f"{name}_edgetpu.tflite"
+        (self.models / f"{name}.tflite").write_bytes(cpu)
+        (self._heads / f"{name}.tflite").write_bytes(heads)
+        path.write_bytes(edgetpu)
+        return path
+
+
+@functools.cache
+def _compiled(name: str) -> tuple[bytes, bytes, bytes]:
+    cpu = (MODELS / f"{name}.tflite").read_bytes()
+    edgetpu = compiled.compile_model(cpu)
+    return cpu, edgetpu, compiled.heads_model(cpu, edgetpu)
+
+
+@functools.cache
+def _session() -> tempfile.TemporaryDirectory[str]:
+    # Kept alive by the cache, and removed when the process ends.
+    return tempfile.TemporaryDirectory(prefix="edgepose-stand-in-")
+
+
+@functools.cache
+def _build() -> Path:
+    """Compile the library once a session."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        missing("gcc is not installed, which builds the stand-in Edge TPU: apt install gcc")
+    library = Path(_session().name) / LIBRARY
+    flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([compiler, *flags, "-o", library, HERE / "stand_in.c"], check=True)
+    return library
