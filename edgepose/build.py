@@ -6,80 +6,165 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgepose.accelerators.cpu import CpuAccelerator, CpuInterpreter
+from edgepose import flatbuffer
+from edgepose.accelerators.cpu import CpuAccelerator
+from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
 from edgepose.config import Camera as CameraConfig
 from edgepose.config import Config
 from edgepose.config import Model as ModelConfig
 from edgepose.config import Smoothing as SmoothingConfig
-from edgepose.errors import AcceleratorError
+from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
+from edgepose.failover import Primary
+from edgepose.pipeline import LoadedModel
 from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.kinds import kind_of
 from edgepose.pose_models.movenet_single import MovenetSingle
-from edgepose.protocols import FrameSource, PoseModel, Smoother, Tracker
+from edgepose.protocols import FrameSource, Interpreter, PoseModel, Smoother, Tracker
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks import OksTracker
-from edgepose.weights import resolve
+from edgepose.weights import ModelFile, resolve, sibling
 
 log = logging.getLogger(__name__)
 
-POSE_THRESHOLDS: Final[Mapping[str, float]] = {
-    "movenet_single": 0.33,
-    "movenet_multipose": movenet_multipose.DEFAULT_POSE_THRESHOLD,
-    "posenet": posenet.DEFAULT_POSE_THRESHOLD,
-}
-"""From which score on a pose is one, by kind of model; `models/README.md` has the measurements."""
+DEVICES: Final = ("cpu", "edgetpu")
 
+POSE_THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = {
+    "movenet_single": {"cpu": 0.33, "edgetpu": 0.30},
+    "movenet_multipose": dict.fromkeys(DEVICES, movenet_multipose.DEFAULT_POSE_THRESHOLD),
+    "posenet": dict.fromkeys(DEVICES, posenet.DEFAULT_POSE_THRESHOLD),
+}
+"""From which score on a pose is one, by kind of model and accelerator, whose scores differ;
+`models/README.md` has the measurements."""
 
 MIN_SILENCE_NS: Final = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready for pipelines: its interpreter, and what its tensors mean."""
+class ModelFiles:
+    """The files of one model, for the CPU and for the Edge TPU, as far as they are here.
 
-    name: str
-    path: Path
-    kind: str
-    device: str
-    interpreter: CpuInterpreter
-    pose_model: PoseModel
-    pose_threshold: float
+    `missing` says why one of them is not.
+    """
+
+    cpu: ModelFile | None
+    compiled: ModelFile | None
+    missing: str = ""
 
 
-def build_accelerator(config: Config) -> CpuAccelerator:
-    """Return what runs the model; raises AcceleratorError where what is asked for is missing."""
-    if config.accelerator == "edgetpu":
-        raise AcceleratorError(
-            "accelerator is edgetpu, which this version of edgepose cannot drive yet; "
-            "set accelerator: auto or cpu"
-        )
-    inference = config.inference
-    threads = None if inference.threads == "auto" else inference.threads
-    return CpuAccelerator(runtime=inference.runtime, threads=threads)
+@dataclass(frozen=True, slots=True)
+class EdgeTpuOpener:
+    """Opens the Edge TPU and loads a model there, as often as it is called."""
+
+    accelerator: EdgeTpuAccelerator
+    file: ModelFile
+    config: Config
+
+    def __call__(self) -> Primary:
+        """Open the device, which takes seconds; raises ModelError or AcceleratorError."""
+        interpreter = self.accelerator.load(self.file.path)
+        try:
+            model = _loaded(self.config, self.file, self.accelerator.device, interpreter)
+        except EdgeposeError:
+            interpreter.close()
+            raise
+        return Primary(model, interpreter.check)
+
+
+def model_files(name: str) -> ModelFiles:
+    """Find both files of a model, whichever of them its name or path means.
+
+    Raises UnknownModelError or ModelFileError where the named one is not here or no model.
+    """
+    named = resolve(name)
+    compiled = _is_compiled(named)
+    try:
+        other, missing = sibling(named, compiled=not compiled), ""
+    except ModelError as error:
+        other, missing = None, str(error)
+    return ModelFiles(other, named, missing) if compiled else ModelFiles(named, other, missing)
 
 
 def build_model(config: Config) -> LoadedModel:
-    """Load the configured model; raises ModelError or AcceleratorError with what is wrong."""
+    """Load the configured model for a task that ends; raises what is wrong.
+
+    With `accelerator: auto` that is the CPU, unless the file is for the Edge TPU only.
+    """
+    files = model_files(config.model.name)
+    opener = edgetpu_opener(config, files)
+    if opener is not None and (config.accelerator == "edgetpu" or files.cpu is None):
+        return opener().model
+    return build_cpu(config, files)
+
+
+def build_cpu(config: Config, files: ModelFiles) -> LoadedModel:
+    """Load a model on the CPU; raises ModelError or AcceleratorError with what is wrong."""
+    file = files.cpu or files.compiled
+    assert file is not None
+    inference = config.inference
+    threads = None if inference.threads == "auto" else inference.threads
+    accelerator = CpuAccelerator(runtime=inference.runtime, threads=threads)
+    # A file for the Edge TPU is refused here, with the reason.
+    interpreter = accelerator.load(file.path, config.model.input_size)
+    return _loaded(config, file, accelerator.device, interpreter)
+
+
+def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
+    """Return what opens the Edge TPU, None where the configuration or the files speak against it.
+
+    Raises ModelFileError where the configuration insists and the compiled file is not here.
+    """
+    if config.accelerator == "cpu":
+        return None
+    if files.compiled is None:
+        if config.accelerator == "edgetpu":
+            raise ModelFileError(
+                f"accelerator is edgetpu, which needs the model's compiled file: {files.missing}"
+            )
+        return None
+    return EdgeTpuOpener(
+        EdgeTpuAccelerator(runtime=config.inference.runtime, device=config.inference.device),
+        files.compiled,
+        config,
+    )
+
+
+def _is_compiled(file: ModelFile) -> bool:
+    if file.entry is not None:
+        return file.entry.accelerator == "edgetpu"
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{file.path}: cannot read the model: {error.strerror}") from error
+    return flatbuffer.EDGETPU_OP in flatbuffer.operators(data, name=str(file.path))
+
+
+def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpreter) -> LoadedModel:
     chosen = config.model
-    file = resolve(chosen.name)
-    accelerator = build_accelerator(config)
-    interpreter = accelerator.load(file.path, chosen.input_size)
     kind = chosen.kind
     if kind == "auto":
         kind = kind_of(interpreter.input, interpreter.outputs, name=str(file.path))
-    configured = config.pose.pose_threshold
-    pose_threshold = POSE_THRESHOLDS[kind] if configured is None else configured
+    _, height, width, _ = interpreter.input.shape
+    if chosen.input_size not in (None, (width, height)):
+        raise ModelShapeError(
+            f"{file.path}: its input is fixed at {width}x{height}, expected the "
+            f"{chosen.input_size[0]}x{chosen.input_size[1]} of model.input_size; leave it out"
+        )
+    thresholds = config.pose.on(device)
+    pose_threshold = thresholds.pose_threshold
+    if pose_threshold is None:
+        pose_threshold = POSE_THRESHOLDS[kind][device]
     return LoadedModel(
         name=file.name,
         path=file.path,
         kind=kind,
-        device=accelerator.device,
+        device=device,
         interpreter=interpreter,
         pose_model=_pose_model(kind, interpreter, str(file.path), chosen, pose_threshold),
         pose_threshold=pose_threshold,
+        keypoint_threshold=thresholds.keypoint_threshold,
     )
 
 
@@ -190,7 +275,7 @@ def path_source(
 
 
 def _pose_model(
-    kind: str, interpreter: CpuInterpreter, name: str, config: ModelConfig, pose_threshold: float
+    kind: str, interpreter: Interpreter, name: str, config: ModelConfig, pose_threshold: float
 ) -> PoseModel:
     match kind:
         case "movenet_single":

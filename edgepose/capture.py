@@ -2,39 +2,46 @@
 
 import threading
 from collections import deque
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError
-from edgepose.preprocess import halved
 from edgepose.protocols import FrameSource
 
 READ_AHEAD: Final = 2
 """Frames of a file that may wait; enough that decoding and inference overlap."""
-WORTH_HALVING_PX: Final = 384
-"""Twice the input of the smallest model; less than this is never cut from the half."""
 JOIN_TIMEOUT_S: Final = 2.0
 
 
-class CaptureThread:
+T = TypeVar("T")
+
+
+class CaptureThread(Generic[T]):
     """Opens a source, reads it, and closes it, in its own thread.
 
     A live source has one slot for its newest frame: an older one that nobody took is dropped and
-    counted. Any other source waits and loses none. `wake` is notified at every piece of news, so
-    one loop can wait for several captures.
+    counted. Any other source waits and loses none. `make` turns each frame into what is handed
+    over: work that can be done here keeps no model waiting. `wake` is notified at every piece of
+    news, so one loop can wait for several captures.
     """
 
     def __init__(
-        self, source: FrameSource, *, name: str, wake: threading.Condition | None = None
+        self,
+        source: FrameSource,
+        make: Callable[[Frame], T],
+        *,
+        name: str,
+        wake: threading.Condition | None = None,
     ) -> None:
         self.dropped = 0
         self.frames_read = 0
         self.last_frame_ns: int | None = None
         self._source = source
+        self._make = make
         self._wake = wake or threading.Condition()
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[T] = deque()
         self._capacity = 1 if source.live else READ_AHEAD
         self._error: SourceError | None = None
         self._finished = False
@@ -75,7 +82,7 @@ class CaptureThread:
             and boottime_ns() - last_ns > duration_ns
         )
 
-    def take(self, timeout_s: float) -> Frame | None:
+    def take(self, timeout_s: float) -> T | None:
         """Return the next frame, or None when none came in time or the source has ended.
 
         Raises the source's SourceError, once, after the frames before it.
@@ -107,7 +114,7 @@ class CaptureThread:
         try:
             with self._source as source:
                 for frame in source.frames():
-                    if not self._put(_with_half(frame)):
+                    if not self._put(self._make(frame)):
                         break
                     # Else a frame that was taken, or dropped, would live until the next one.
                     del frame
@@ -125,7 +132,7 @@ class CaptureThread:
                 self._finished = True
                 self._wake.notify_all()
 
-    def _put(self, frame: Frame) -> bool:
+    def _put(self, frame: T) -> bool:
         """Hand one frame over; False where nobody wants any more."""
         with self._wake:
             if self._source.live:
@@ -141,10 +148,3 @@ class CaptureThread:
             self.last_frame_ns = boottime_ns()
             self._wake.notify_all()
             return True
-
-
-def _with_half(frame: Frame) -> Frame:
-    """Halve a large frame here, where it keeps no model waiting."""
-    if max(frame.size_wh) < WORTH_HALVING_PX:
-        return frame
-    return replace(frame, half=halved(frame.image))

@@ -13,13 +13,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
 from edgepose.errors import EdgeposeError, SourceError
+from edgepose.failover import AcceleratorState, Models
 from edgepose.host import resident_memory_mb, temperatures_c, throttling
+from edgepose.messages import AcceleratorMessage, encode
 from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.supervision import IDLE_S, Camera, CameraRunner, LookingThread, Seen
@@ -75,17 +78,25 @@ class SwitchFile:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a configuration sees with: its cameras, and the models they share."""
+
+    cameras: Sequence[Camera]
+    models: Models
+
+
 class Daemon:
     """Runs the given parts; `run` returns when a signal, or the end of every file, says so.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
-    SIGHUP calls `reload`, which returns new cameras or raises EdgeposeError for the old ones to
-    stay.
+    SIGHUP calls `reload`, which returns new eyes or raises EdgeposeError for the old ones to stay;
+    models that are the same object as before go on as they are.
     """
 
     def __init__(
         self,
-        cameras: Sequence[Camera],
+        eyes: Eyes,
         sinks: Sequence[Sink],
         mqtt: MqttSink | None,
         topics_: Topics,
@@ -93,11 +104,11 @@ class Daemon:
         stats_interval_ns: int,
         switch_file: SwitchFile,
         notifier: Notifier,
-        reload: Callable[[], Sequence[Camera]],
+        reload: Callable[[], Eyes],
     ) -> None:
+        self.topics = topics_
         self._mqtt = mqtt
         self._sinks = tuple(sinks)
-        self._topics = topics_
         self._commands: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._stop_signal: int | None = None
         self._reload_wanted = False
@@ -105,16 +116,16 @@ class Daemon:
         self._stats_interval_ns = stats_interval_ns
         self._switch_file = switch_file
         self._notifier = notifier
-        self._take_on(cameras)
+        self._said_of_accelerator: AcceleratorState | None = None
+        self._take_on(eyes)
 
-    def _take_on(self, cameras: Sequence[Camera]) -> None:
+    def _take_on(self, eyes: Eyes) -> None:
         wake = threading.Condition()
-        off = self._switch_file.read(frozenset(camera.name for camera in cameras))
+        off = self._switch_file.read(frozenset(camera.name for camera in eyes.cameras))
+        self._models = eyes.models
         self._runners: Mapping[str, CameraRunner] = {
-            camera.name: CameraRunner(
-                camera, wake, self._set_state, self._topics, enabled=camera.name not in off
-            )
-            for camera in cameras
+            camera.name: CameraRunner(camera, wake, self, enabled=camera.name not in off)
+            for camera in eyes.cameras
         }
         self._looking = LookingThread(list(self._runners.values()), wake)
 
@@ -135,17 +146,32 @@ class Daemon:
                 self._notifier.stopping()
                 self._close()
 
+    def set_state(self, topic: str, payload: bytes) -> None:
+        """Say what is so from now on."""
+        if self._mqtt is not None:
+            self._mqtt.set_state(topic, payload)
+
+    def send_event(self, camera: str, payload: bytes) -> None:
+        """Say what happened."""
+        if self._mqtt is not None:
+            self._mqtt.send_event(camera, payload)
+
     def _open(self) -> None:
-        for runner in self._runners.values():
-            runner.announce()
+        self._announce()
         if self._mqtt is not None:
             # A service waits for its broker as long as it takes; a person at a terminal wants to
             # hear that there is none.
             self._mqtt.open(
                 require_connection_within_s=None if self._notifier.heard else CONNECT_TIMEOUT_S
             )
+        self._models.start()
         self._start()
         self._notifier.ready()
+
+    def _announce(self) -> None:
+        self._tell_of_accelerator()
+        for runner in self._runners.values():
+            runner.announce()
 
     def _start(self) -> None:
         now_ns = boottime_ns()
@@ -156,19 +182,27 @@ class Daemon:
 
     def _take_up_changes(self) -> None:
         """Go on with a changed configuration, or with the old one where the new one is no good."""
+        self._notifier.reloading()
         try:
-            cameras = self._reload()
+            eyes = self._reload()
         except EdgeposeError as error:
             log.error("the changed configuration is refused and the old one stays: %s", error)
-            return
+        else:
+            self._stop_looking()
+            if eyes.models is not self._models:
+                # First the old ones: an Edge TPU serves one process.
+                self._models.close()
+                eyes.models.start()
+            self._take_on(eyes)
+            self._announce()
+            self._start()
+            log.info("the changed configuration is in effect")
+        self._notifier.ready()
+
+    def _stop_looking(self) -> None:
         for runner in self._runners.values():
             runner.close()
         self._looking.close()
-        self._take_on(cameras)
-        for runner in self._runners.values():
-            runner.announce()
-        self._start()
-        log.info("the changed configuration is in effect")
 
     def _loop(self) -> None:
         now_ns = boottime_ns()
@@ -190,12 +224,38 @@ class Daemon:
             if now_ns >= next_stats_ns:
                 self._publish_stats(now_ns)
                 next_stats_ns = now_ns + self._stats_interval_ns
+            self._tell_of_accelerator()
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
-                self._notifier.watchdog()
-                next_watchdog_ns = now_ns + watchdog_ns // 3
+                next_watchdog_ns = now_ns + watchdog_ns // 4
+                if self._makes_progress(now_ns, watchdog_ns // 4):
+                    self._notifier.watchdog()
             if all(runner.ended for runner in runners):
                 log.info("every source has ended")
                 return
+
+    def _makes_progress(self, now_ns: int, patience_ns: int) -> bool:
+        """Whether all three loops turn; this one does, since it asks."""
+        looking = now_ns - self._looking.turned_ns < patience_ns
+        return looking and (self._mqtt is None or self._mqtt.alive)
+
+    def _tell_of_accelerator(self) -> None:
+        state = self._models.state
+        if state is self._said_of_accelerator:
+            return
+        self._said_of_accelerator = state
+        model = state.model
+        message = AcceleratorMessage(
+            device=state.device,
+            degraded=state.degraded,
+            reason=state.reason,
+            since=isoformat_utc(realtime_of_boottime_ns(state.since_ns)),
+            model=None if model is None else model.name,
+            pose_threshold=None if model is None else model.pose_threshold,
+            restarts=state.restarts,
+        )
+        self.set_state(self.topics.accelerator, encode(message))
+        looks = "nothing looks" if model is None else f"{model.name} looks on {state.device}"
+        self._notifier.status(f"{looks}: {state.reason}" if state.reason else looks)
 
     def _tell(self, seen: Seen) -> None:
         runner = seen.runner
@@ -231,20 +291,19 @@ class Daemon:
             "memory_mb": resident_memory_mb(),
             "temperatures_c": temperatures_c(),
             "throttling": throttling(),
+            "accelerator": {
+                "device": self._models.state.device,
+                "restarts": self._models.state.restarts,
+            },
         }
         if self._mqtt is not None:
             stats["mqtt"] = self._mqtt.counters()
             self._mqtt.send_stats(json.dumps(stats).encode())
         log.debug("stats: %s", stats)
 
-    def _set_state(self, topic: str, payload: bytes) -> None:
-        if self._mqtt is not None:
-            self._mqtt.set_state(topic, payload)
-
     def _close(self) -> None:
-        for runner in self._runners.values():
-            runner.close()
-        self._looking.close()
+        self._stop_looking()
+        self._models.close()
         for sink in reversed(self._sinks):
             try:
                 sink.close()

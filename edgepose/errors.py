@@ -73,6 +73,10 @@ class AcceleratorError(EdgeposeError, RuntimeError):
     """An accelerator or its runtime that is missing or failed."""
 
 
+class AcceleratorLostError(AcceleratorError):
+    """An accelerator that worked and does not answer any more; it may come back."""
+
+
 class SinkError(EdgeposeError, OSError):
     """A sink that cannot be opened or written."""
 

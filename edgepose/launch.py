@@ -5,22 +5,25 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
-    LoadedModel,
-    build_model,
+    build_cpu,
     build_smoother,
     build_tracker,
+    edgetpu_opener,
+    model_files,
     silence_ns,
     source_opener,
 )
 from edgepose.config import Config
-from edgepose.daemon import Daemon, SwitchFile
+from edgepose.daemon import Daemon, Eyes, SwitchFile
 from edgepose.errors import ConfigError
+from edgepose.events.entrances import Entrances
 from edgepose.events.presence import Presence
+from edgepose.failover import Failover, Models, Unchanging
 from edgepose.host import device_name
-from edgepose.messages import MessageContext
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import FrameSource, Sink
 from edgepose.sinks.mqtt import MqttSink
@@ -32,6 +35,9 @@ from edgepose.topics import Topics
 
 log = logging.getLogger(__name__)
 
+_MODEL_KEYS: Final = ("model", "accelerator", "inference", "pose")
+"""What a change of asks for other models; all else leaves the loaded ones in place."""
+
 
 def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     """Build every part of a configuration and run the daemon to its end.
@@ -40,111 +46,131 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     missing or wrong; everything that was opened is closed then.
     """
     config = load()
-    # Sources first: a URI that cannot be meant costs no model load.
-    openers = {camera.name: source_opener(camera) for camera in config.cameras}
-    model = build_model(config)
-    topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
-    daemons: list[Daemon] = []
-    sinks: list[Sink] = []
-    mqtt: MqttSink | None = None
-    if config.mqtt.enabled:
-        mqtt = _mqtt_sink(
-            config, topics, model, lambda camera, enabled: daemons[0].command(camera, enabled)
-        )
-        sinks.append(mqtt)
-    if config.output.ndjson:
-        sinks.append(NdjsonSink(sys.stdout.buffer))
-    if config.output.record is not None:
-        sinks.append(
-            RecorderSink(
-                config.output.record, max_bytes=round(config.output.record_max_mb * 1_000_000)
-            )
-        )
-
-    def reload() -> Sequence[Camera]:
-        changed = load()
-        _check_reloadable(config, changed)
-        openers = {camera.name: source_opener(camera) for camera in changed.cameras}
-        model = build_model(changed)
-        if mqtt is not None:
-            mqtt.set_state(topics.info, info_message(changed, model))
-        return _cameras(changed, openers, model, sinks)
-
-    daemon = Daemon(
-        _cameras(config, openers, model, sinks),
-        sinks,
-        mqtt,
-        topics,
-        stats_interval_ns=round(config.stats_interval_s * 1e9),
-        switch_file=SwitchFile(config.state_path / "switches.json"),
-        notifier=Notifier(),
-        reload=reload,
-    )
-    daemons.append(daemon)
+    node = _Node(config, load)
     log.info(
-        "edgepose %s: node %s, %s on %s, %s, configuration %s",
+        "edgepose %s: node %s, %s, %s, configuration %s",
         __version__,
         config.node_name,
-        model.name,
-        model.device,
-        f"broker {config.mqtt.address}" if mqtt is not None else "no broker",
+        node.models.description,
+        f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
         config_file or "built in",
     )
-    daemon.run()
+    node.daemon.run()
 
 
-def _mqtt_sink(
-    config: Config, topics: Topics, model: LoadedModel, on_command: Callable[[str, bool], None]
-) -> MqttSink:
-    return MqttSink(
-        address=config.mqtt.address,
-        topics=topics,
-        client_id=config.client_id,
-        cameras=tuple(camera.name for camera in config.cameras),
-        info=info_message(config, model),
-        username=config.mqtt.user,
-        password=config.mqtt.read_password(),
-        tls=config.mqtt.tls_files,
-        protocol=config.mqtt.protocol,
-        keepalive_s=config.mqtt.keepalive_s,
-        state_directory=config.state_path,
-        on_command=on_command,
+class _Node:
+    """The parts of one running configuration, and how they become those of a changed one."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        self.config = config
+        self._load = load
+        self._topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
+        # Sources first: a URI that cannot be meant costs no model load.
+        openers = _openers(config)
+        self.models = build_models(config)
+        self._mqtt = self._mqtt_sink() if config.mqtt.enabled else None
+        self._sinks: list[Sink] = [] if self._mqtt is None else [self._mqtt]
+        output = config.output
+        if output.ndjson:
+            self._sinks.append(NdjsonSink(sys.stdout.buffer))
+        if output.record is not None:
+            self._sinks.append(
+                RecorderSink(output.record, max_bytes=round(output.record_max_mb * 1_000_000))
+            )
+        self.daemon = Daemon(
+            Eyes(self._cameras(config, openers, self.models), self.models),
+            self._sinks,
+            self._mqtt,
+            self._topics,
+            stats_interval_ns=round(config.stats_interval_s * 1e9),
+            switch_file=SwitchFile(config.state_path / "switches.json"),
+            notifier=Notifier(),
+            reload=self._reload,
+        )
+
+    def _reload(self) -> Eyes:
+        changed = self._load()
+        _check_reloadable(self.config, changed)
+        openers = _openers(changed)
+        same = all(getattr(self.config, key) == getattr(changed, key) for key in _MODEL_KEYS)
+        models = self.models if same else build_models(changed, wait=False)
+        cameras = self._cameras(changed, openers, models)
+        self.config, self.models = changed, models
+        if self._mqtt is not None:
+            self._mqtt.set_state(self._topics.info, info_message(changed, models))
+        return Eyes(cameras, models)
+
+    def _mqtt_sink(self) -> MqttSink:
+        config = self.config
+        return MqttSink(
+            address=config.mqtt.address,
+            topics=self._topics,
+            client_id=config.client_id,
+            cameras=tuple(camera.name for camera in config.cameras),
+            info=info_message(config, self.models),
+            username=config.mqtt.user,
+            password=config.mqtt.read_password(),
+            tls=config.mqtt.tls_files,
+            protocol=config.mqtt.protocol,
+            keepalive_s=config.mqtt.keepalive_s,
+            state_directory=config.state_path,
+            on_command=lambda camera, enabled: self.daemon.command(camera, enabled),
+        )
+
+    def _cameras(
+        self, config: Config, openers: Mapping[str, Callable[[], FrameSource]], models: Models
+    ) -> Sequence[Camera]:
+        presence = config.presence
+        return [
+            Camera(
+                name,
+                opener,
+                Pipeline(
+                    models,
+                    build_tracker(config),
+                    build_smoother(config.smoothing),
+                    self._sinks,
+                    node=config.node_name,
+                    camera=name,
+                ),
+                Presence(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms),
+                Entrances(
+                    on_delay_ms=presence.on_delay_ms,
+                    # A track that may still come back under its id has not left.
+                    off_delay_ms=max(presence.off_delay_ms, config.tracking.max_age_ms),
+                ),
+                silence_ns(camera),
+            )
+            for camera, (name, opener) in zip(config.cameras, openers.items(), strict=True)
+        ]
+
+
+def build_models(config: Config, *, wait: bool = True) -> Models:
+    """Load what the configuration looks with.
+
+    An Edge TPU that must be there is opened here and now; with `wait` False, or where the CPU can
+    serve meanwhile and `accelerator` is auto, it is opened by and by, in the background. Raises
+    ModelError or AcceleratorError.
+    """
+    files = model_files(config.model.name)
+    opener = edgetpu_opener(config, files)
+    if opener is None:
+        reason = files.missing if config.accelerator == "auto" else None
+        return Unchanging(build_cpu(config, files), reason=reason)
+    fallback = None if files.cpu is None else build_cpu(config, files)
+    if fallback is None:
+        log.warning("nothing can stand in for the Edge TPU: %s", files.missing)
+    must_be_there = config.accelerator == "edgetpu" or fallback is None
+    return Failover(
+        opener,
+        fallback,
+        primary=opener() if wait and must_be_there else None,
+        fingerprint=opener.accelerator.fingerprint,
     )
 
 
-def _cameras(
-    config: Config,
-    openers: Mapping[str, Callable[[], FrameSource]],
-    model: LoadedModel,
-    sinks: Sequence[Sink],
-) -> list[Camera]:
-    return [
-        Camera(
-            name,
-            opener,
-            Pipeline(
-                model.interpreter,
-                model.pose_model,
-                build_tracker(config),
-                build_smoother(config.smoothing),
-                sinks,
-                MessageContext(
-                    config.node_name,
-                    name,
-                    model.name,
-                    model.device,
-                    config.pose.keypoint_threshold,
-                ),
-                pose_threshold=model.pose_threshold,
-            ),
-            Presence(
-                on_delay_ms=config.presence.on_delay_ms,
-                off_delay_ms=config.presence.off_delay_ms,
-            ),
-            silence_ns(camera),
-        )
-        for camera, (name, opener) in zip(config.cameras, openers.items(), strict=True)
-    ]
+def _openers(config: Config) -> dict[str, Callable[[], FrameSource]]:
+    return {camera.name: source_opener(camera) for camera in config.cameras}
 
 
 def _check_reloadable(old: Config, new: Config) -> None:
@@ -163,7 +189,7 @@ def _check_reloadable(old: Config, new: Config) -> None:
         )
 
 
-def info_message(config: Config, model: LoadedModel) -> bytes:
+def info_message(config: Config, models: Models) -> bytes:
     """Return the `info` payload: who this node is and how to read its messages."""
     return json.dumps(
         {
@@ -171,12 +197,10 @@ def info_message(config: Config, model: LoadedModel) -> bytes:
             "node": config.node_name,
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],
-            "models": [model.name],
-            "accelerator": model.device,
+            "models": models.names,
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": config.pose.keypoint_threshold,
-            "pose_threshold": model.pose_threshold,
             "message_schema": messages.pose_message_schema(),
         }
     ).encode()

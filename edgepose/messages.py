@@ -4,7 +4,7 @@ Schema 1. Unknown fields may be added; a changed meaning raises the number.
 """
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -75,6 +75,33 @@ class EstimateLine(PoseMessage, frozen=True, kw_only=True):
     source: str
 
 
+class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Somebody came or went; `time` is when the track was first seen, or last."""
+
+    schema: int = SCHEMA
+    type: Literal["enter", "leave"]
+    node: str
+    camera: str
+    track_id: Annotated[int, msgspec.Meta(ge=1)]
+    time: str
+
+
+class AcceleratorMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs the models now.
+
+    `degraded` where it is not what was asked for, or nothing runs at all (`model` is null then),
+    with the reason. `restarts` counts how often it was lost since the start.
+    """
+
+    device: str
+    degraded: bool
+    reason: str | None
+    since: str
+    model: str | None
+    pose_threshold: float | None
+    restarts: int
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(PoseMessage)
 
@@ -95,7 +122,7 @@ def pose_message_schema() -> dict[str, object]:
 
 
 class MessageContext(msgspec.Struct, frozen=True):
-    """What is the same in every message of a pipeline."""
+    """What is the same in every message of a camera, as long as one model looks."""
 
     node: str
     camera: str

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
+from typing import Final, Protocol
 
 from edgepose.datatypes import (
     CropRegion,
@@ -12,10 +14,66 @@ from edgepose.datatypes import (
     TensorToFrame,
     TrackedPoses,
 )
+from edgepose.errors import AcceleratorLostError
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
-from edgepose.preprocess import preprocess
+from edgepose.preprocess import preprocess, with_half
 from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
+
+MAX_DRIFT: Final = 0.04
+"""How far, in its own side lengths, a crop region may be off and still be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to look: its interpreter, what its tensors mean, and which scores count.
+
+    Scores do not carry over from one accelerator to another, so the thresholds stand here: a pose
+    is one from `pose_threshold` on, a keypoint is published from `keypoint_threshold` on.
+    `degraded` says that it stands in for an accelerator that is away.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    device: str
+    interpreter: Interpreter
+    pose_model: PoseModel
+    pose_threshold: float
+    keypoint_threshold: float
+    degraded: bool = False
+
+    @property
+    def current(self) -> "LoadedModel":
+        """The model itself: one that never changes is a supply of one."""
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
+    def lost(self, _model: "LoadedModel", error: AcceleratorLostError, /) -> None:
+        """Raise the error: nothing stands in."""
+        raise error
+
+
+class ModelSupply(Protocol):
+    """Says which model looks at the next frame."""
+
+    @property
+    def current(self) -> LoadedModel:
+        """The model to look with; raises AcceleratorLostError while there is none."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model to look with."""
+        ...
+
+    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        """Hear that a model's accelerator died; raise the error where nothing stands in for it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +81,8 @@ class Prepared:
     """A frame cut to what the model takes."""
 
     frame: Frame
+    model: LoadedModel
+    region: CropRegion | None
     tensor: Tensor
     to_frame: TensorToFrame
     preprocess_ns: int
@@ -33,6 +93,7 @@ class Look:
     """What the model saw in one frame."""
 
     frame: Frame
+    model: LoadedModel
     poses: Poses
     preprocess_ns: int
     invoke_ns: int
@@ -53,37 +114,43 @@ class Step:
 class Pipeline:
     """Everything one camera needs between its frames and the sinks.
 
-    `pose_threshold` is the score from which a pose is one. `every_frame` publishes frames without
-    poses too; otherwise only the first of them goes out, to say that the last pose left.
+    `node` and `camera` name it in messages. `every_frame` publishes frames without poses too;
+    otherwise only the first of them goes out, to say that the last pose left.
 
     `look` and `tell` are the two halves of the way. They share no state, so that the daemon can
     tell of one frame while it looks at the next: the runtime lets other threads run meanwhile.
+    The model may change between two frames; regions and tracks are in frame px and outlive it.
     """
 
     def __init__(
         self,
-        interpreter: Interpreter,
-        model: PoseModel,
+        models: ModelSupply,
         tracker: Tracker,
         smoother: Smoother,
         sinks: Sequence[Sink],
-        context: MessageContext,
         *,
-        pose_threshold: float,
+        node: str,
+        camera: str,
         every_frame: bool = False,
     ) -> None:
-        self.context = context
-        self._interpreter = interpreter
-        self._model = model
+        self._models = models
         self._tracker = tracker
         self._smoother = smoother
         self._sinks = tuple(sinks)
-        self._pose_threshold = pose_threshold
+        self._node = node
+        self._camera = camera
         self._every_frame = every_frame
         self._region: CropRegion | None = None
         self._seen = False
         self._told = False
+        self._told_of: LoadedModel | None = None
+        self._context: MessageContext
         self._last: PoseMessage | None = None
+
+    @property
+    def can_look(self) -> bool:
+        """Whether there is a model to look with."""
+        return self._models.ready
 
     def step(self, frame: Frame, *, second_look: bool = False) -> Step:
         """Take one frame all the way and return what became of it.
@@ -100,22 +167,51 @@ class Pipeline:
         """Find the poses of a frame: preprocess, invoke, decode."""
         return self.see(self.prepare(frame))
 
-    def prepare(self, frame: Frame) -> Prepared:
-        """Cut out of a frame what the model is to look at."""
+    def prepare(self, frame: Frame | Prepared) -> Prepared:
+        """Cut out of a frame what the model is to look at.
+
+        What was prepared ahead is returned as it is where it still shows what there is to look at.
+        """
+        model, region = self._models.current, self._region
+        if isinstance(frame, Prepared):
+            if frame.model is model and _about_same(frame.region, region):
+                return frame
+            frame = frame.frame
         started = perf_counter_ns()
-        region = self._region or self._model.default_region(frame.size_wh)
-        tensor, to_frame = preprocess(frame, region, self._model.input_spec)
-        return Prepared(frame, tensor, to_frame, perf_counter_ns() - started)
+        tensor, to_frame = preprocess(
+            frame,
+            region or model.pose_model.default_region(frame.size_wh),
+            model.pose_model.input_spec,
+        )
+        return Prepared(frame, model, region, tensor, to_frame, perf_counter_ns() - started)
+
+    def prepare_ahead(self, frame: Frame) -> Frame | Prepared:
+        """Prepare a frame while the model is busy with another, in any thread.
+
+        The region to look at is then not known yet; a body hardly moves between two frames, so the
+        one before mostly serves. Without a model only what any model needs is done.
+        """
+        frame = with_half(frame)
+        try:
+            return self.prepare(frame)
+        except AcceleratorLostError:
+            return frame
 
     def see(self, prepared: Prepared) -> Look:
         """Find the poses of a prepared frame, and choose where to look in the next one."""
+        frame, model = prepared.frame, prepared.model
         started = perf_counter_ns()
-        outputs = self._interpreter.invoke(prepared.tensor)
+        try:
+            outputs = model.interpreter.invoke(prepared.tensor)
+        except AcceleratorLostError as error:
+            self._models.lost(model, error)
+            # What stands in takes the very frame on which the accelerator died.
+            return self.look(frame)
         invoked = perf_counter_ns()
-        candidates = self._model.decode(outputs, prepared.to_frame)
-        poses = self._decide(prepared.frame, candidates)
+        candidates = model.pose_model.decode(outputs, prepared.to_frame)
+        poses = self._decide(prepared, candidates)
         decode_ns = perf_counter_ns() - invoked
-        return Look(prepared.frame, poses, prepared.preprocess_ns, invoked - started, decode_ns)
+        return Look(frame, model, poses, prepared.preprocess_ns, invoked - started, decode_ns)
 
     def tell(self, look: Look) -> Step:
         """Make a message of what was seen and hand it to the sinks: track, smooth, publish."""
@@ -132,7 +228,7 @@ class Pipeline:
             followed - started,
             smoothed - followed,
         )
-        message = pose_message(self.context, frame, tracked, timings)
+        message = pose_message(self._context_of(look.model), frame, tracked, timings)
         if len(tracked) or self._told or self._every_frame:
             for sink in self._sinks:
                 sink.publish(message)
@@ -158,16 +254,30 @@ class Pipeline:
         self._tracker.reset()
         self._smoother.reset()
 
-    def _decide(self, frame: Frame, candidates: Poses) -> Poses:
+    def _context_of(self, model: LoadedModel) -> MessageContext:
+        if model is not self._told_of:
+            self._told_of = model
+            self._context = MessageContext(
+                self._node,
+                self._camera,
+                model.name,
+                model.device,
+                model.keypoint_threshold,
+                model.degraded,
+            )
+        return self._context
+
+    def _decide(self, prepared: Prepared, candidates: Poses) -> Poses:
         """Keep the poses that are there, and choose where to look next.
 
         A candidate seen in the whole frame is believed only after a closer look: on a crop around
         it, a real body scores higher and a coat on a hook lower. Of 98 COCO pictures with people
         and 50 without, movenet-lightning-int8 finds 45 and 1 at first sight, 64 and 1 this way.
         """
-        poses = candidates.at_least(self._pose_threshold)
-        looked_closer = self._region is not None
-        region = self._model.next_region(candidates, frame.size_wh)
+        frame, model = prepared.frame, prepared.model
+        poses = candidates.at_least(model.pose_threshold)
+        looked_closer = prepared.region is not None
+        region = model.pose_model.next_region(candidates, frame.size_wh)
         if not (looked_closer or self._seen or region is None):
             poses = Poses.empty()
         self._seen = len(poses) > 0
@@ -175,6 +285,19 @@ class Pipeline:
         # the view while somebody enters elsewhere.
         self._region = None if looked_closer and not len(poses) else region
         return _mirrored(poses) if frame.mirrored else poses
+
+
+def _about_same(one: CropRegion | None, other: CropRegion | None) -> bool:
+    """Whether two regions show the same at almost the same scale."""
+    if one is None or other is None:
+        return one is other
+    margin = MAX_DRIFT * (other.x_max - other.x_min)
+    return (
+        abs(one.x_min - other.x_min) <= margin
+        and abs(one.y_min - other.y_min) <= margin
+        and abs(one.x_max - other.x_max) <= margin
+        and abs(one.y_max - other.y_max) <= margin
+    )
 
 
 def _mirrored(poses: Poses) -> Poses:

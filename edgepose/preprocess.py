@@ -1,10 +1,16 @@
 """From a frame and a crop region to the tensor a model takes."""
 
+from dataclasses import replace
+from typing import Final
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import CropRegion, Frame, Image, InputSpec, TensorToFrame
+
+WORTH_HALVING_PX: Final = 384
+"""Twice the input of the smallest model; less than this is never cut from the half."""
 
 
 def halved(image: Image) -> Image:
@@ -15,6 +21,13 @@ def halved(image: Image) -> Image:
     height, width = image.shape[:2]
     size = (max(1, width // 2), max(1, height // 2))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def with_half(frame: Frame) -> Frame:
+    """Return a frame with its half, where it is so large that it may be cut from that."""
+    if frame.half is not None or max(frame.size_wh) < WORTH_HALVING_PX:
+        return frame
+    return replace(frame, half=halved(frame.image))
 
 
 def preprocess(

@@ -5,15 +5,23 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from edgepose import topics
 from edgepose.capture import CaptureThread
-from edgepose.clock import boottime_ns
-from edgepose.errors import EdgeposeError, SourceError, SourceStalledError
+from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
+from edgepose.datatypes import Frame
+from edgepose.errors import (
+    AcceleratorLostError,
+    EdgeposeError,
+    SourceError,
+    SourceStalledError,
+)
+from edgepose.events.entrances import Entrance, Entrances
 from edgepose.events.presence import Presence, PresenceChange
+from edgepose.messages import EventMessage, encode
 from edgepose.pipeline import Look, Pipeline, Prepared
 from edgepose.protocols import FrameSource
 from edgepose.statistics import StageStatistics
@@ -21,11 +29,14 @@ from edgepose.topics import Topics
 
 log = logging.getLogger(__name__)
 
+Capture = CaptureThread[Frame | Prepared]
+
 IDLE_S: Final = 0.1
 """How long a loop sleeps at most; an order to stop is heeded within it."""
 CLOSE_TIMEOUT_NS: Final = 5_000_000_000
 FIRST_RETRY_NS: Final = 1_000_000_000
-LAST_RETRY_NS: Final = 30_000_000_000
+LAST_RETRY_NS: Final = 4_000_000_000
+"""Opening a camera that is away costs little, and one that is back is to be seen within 5 s."""
 
 
 @dataclass(slots=True)
@@ -40,7 +51,22 @@ class Camera:
     open_source: Callable[[], FrameSource]
     pipeline: Pipeline
     presence: Presence
+    entrances: Entrances
     silence_ns: int
+
+
+class News(Protocol):
+    """Where states and events of a camera go."""
+
+    topics: Topics
+
+    def set_state(self, topic: str, payload: bytes) -> None:
+        """Say what is so from now on."""
+        ...
+
+    def send_event(self, camera: str, payload: bytes) -> None:
+        """Say what happened."""
+        ...
 
 
 class CameraRunner:
@@ -53,8 +79,7 @@ class CameraRunner:
         self,
         camera: Camera,
         wake: threading.Condition,
-        set_state: Callable[[str, bytes], None],
-        topics_: Topics,
+        news: News,
         *,
         enabled: bool,
     ) -> None:
@@ -62,13 +87,14 @@ class CameraRunner:
         self.statistics = StageStatistics()
         self.enabled = enabled
         self.reopened = 0
+        self.unseen = 0
         self.ended = False
         self.delivered = False
         self._online = False
         self._wake = wake
-        self._topics = topics_
-        self._set_state = set_state
-        self._capture: CaptureThread | None = None
+        self._news = news
+        self._topics = news.topics
+        self._capture: Capture | None = None
         self._dropped_before = 0
         self._retry_at_ns: int | None = None
         self._retry_ns = FIRST_RETRY_NS
@@ -77,7 +103,7 @@ class CameraRunner:
     def announce(self) -> None:
         """Publish every state of this camera as it stands."""
         name = self.camera.name
-        self._set_state(self._topics.enabled(name), topics.ON if self.enabled else topics.OFF)
+        self._news.set_state(self._topics.enabled(name), topics.ON if self.enabled else topics.OFF)
         self._status(topics.OFFLINE)
         self._publish_presence(
             PresenceChange(0, self.camera.presence.present, self.camera.presence.count)
@@ -87,19 +113,22 @@ class CameraRunner:
         """Open the source in its capture thread, unless the camera is switched off."""
         if self.enabled and self._capture is None and not self.ended:
             self._capture = CaptureThread(
-                self.camera.open_source(), name=self.camera.name, wake=self._wake
+                self.camera.open_source(),
+                self.camera.pipeline.prepare_ahead,
+                name=self.camera.name,
+                wake=self._wake,
             )
             self._capture.start()
 
     def has_news(self) -> bool:
         """Whether there is something to look at: a frame, the end, or a failure."""
         capture = self._capture
-        return capture is not None and capture.has_news()
+        return capture is not None and capture.has_news() and self.camera.pipeline.can_look
 
     def prepare(self) -> "Waiting | None":
         """Take the newest frame, in the looking thread; None where there is nothing new."""
         capture = self._capture
-        if capture is None or not capture.has_news():
+        if capture is None or not self.has_news():
             return None
         try:
             frame = capture.take(0)
@@ -124,6 +153,10 @@ class CameraRunner:
                 self._close(topics.OFFLINE)
             case SourceError() as error:
                 self._lose(error)
+            case AcceleratorLostError():
+                # Nothing stands in for it. The frame is lost, the camera is not.
+                self.unseen += 1
+                self._blind()
             case EdgeposeError() as error:
                 raise error
             case Look() as look:
@@ -131,13 +164,16 @@ class CameraRunner:
                     self._recovered()
                 step = self.camera.pipeline.tell(look)
                 self.statistics.add(step.timings, step.publish_ns)
-                self._publish_presence(
-                    self.camera.presence.update(len(step.tracked), look.frame.timestamp_ns)
+                seen_ns = look.frame.timestamp_ns
+                self._publish_presence(self.camera.presence.update(len(step.tracked), seen_ns))
+                self._publish_events(
+                    self.camera.entrances.update(step.tracked.track_ids.tolist(), seen_ns)
                 )
 
     def tick(self, now_ns: int) -> None:
         """Do what time alone asks for: let presence fall, and open a lost source again."""
         self._publish_presence(self.camera.presence.tick(now_ns))
+        self._publish_events(self.camera.entrances.tick(now_ns))
         if self._capture is not None and self._capture.silent_since(self.camera.silence_ns):
             # Some drivers block for good; their thread is left behind, the source opened afresh.
             self._lose(
@@ -161,7 +197,7 @@ class CameraRunner:
             else:
                 self._retry_at_ns = None
                 self._close(topics.OFFLINE)
-        self._set_state(
+        self._news.set_state(
             self._topics.enabled(self.camera.name), topics.ON if enabled else topics.OFF
         )
 
@@ -172,7 +208,12 @@ class CameraRunner:
     def stats(self, now_ns: int) -> dict[str, object]:
         """Return this camera's part of the stats message."""
         dropped = self._dropped_before + (self._capture.dropped if self._capture else 0)
-        return {**self.statistics.take(now_ns), "dropped": dropped, "reopened": self.reopened}
+        return {
+            **self.statistics.take(now_ns),
+            "dropped": dropped,
+            "unseen": self.unseen,
+            "reopened": self.reopened,
+        }
 
     def _recovered(self) -> None:
         if self._failure:
@@ -200,23 +241,40 @@ class CameraRunner:
             self._capture.close()
             self._capture = None
         self._online = False
-        self.camera.pipeline.leave()
-        self._publish_presence(self.camera.presence.lost(boottime_ns()))
+        self._blind()
         self._status(status)
 
+    def _blind(self) -> None:
+        """Say that nobody is seen any more."""
+        self.camera.pipeline.leave()
+        self._publish_presence(self.camera.presence.lost(boottime_ns()))
+        self._publish_events(self.camera.entrances.lost())
+
     def _status(self, status: bytes) -> None:
-        self._set_state(self._topics.status(self.camera.name), status)
+        self._news.set_state(self._topics.status(self.camera.name), status)
 
     def _publish_presence(self, change: PresenceChange | None) -> None:
         if change is None:
             return
         name = self.camera.name
         if change.count is not None:
-            self._set_state(self._topics.count(name), str(change.count).encode())
+            self._news.set_state(self._topics.count(name), str(change.count).encode())
         if change.present is not None:
-            self._set_state(
+            self._news.set_state(
                 self._topics.presence(name), topics.ON if change.present else topics.OFF
             )
+
+    def _publish_events(self, entrances: Iterable[Entrance]) -> None:
+        camera = self.camera.name
+        for entrance in entrances:
+            message = EventMessage(
+                type=entrance.kind,
+                node=self._topics.node,
+                camera=camera,
+                track_id=entrance.track_id,
+                time=isoformat_utc(realtime_of_boottime_ns(entrance.time_ns)),
+            )
+            self._news.send_event(camera, encode(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +282,7 @@ class Waiting:
     """What waits to be looked at: a prepared frame, an error, or None for the end of the source."""
 
     runner: CameraRunner
-    capture: CaptureThread
+    capture: Capture
     what: Prepared | EdgeposeError | None
 
     def see(self) -> "Seen":
@@ -243,7 +301,7 @@ class Seen:
     """What the looking thread hands over: a look, an error, or None for the end of the source."""
 
     runner: CameraRunner
-    capture: CaptureThread
+    capture: Capture
     what: Look | EdgeposeError | None
 
 
@@ -257,6 +315,8 @@ class LookingThread:
         self._seen: queue.Queue[Seen] = queue.Queue(maxsize=2)
         self._closing = False
         self._failure: Exception | None = None
+        self.turned_ns = boottime_ns()
+        """When it last began to look round, CLOCK_BOOTTIME: what hangs stops it."""
         self._thread = threading.Thread(target=self._run, name="looking", daemon=True)
 
     def start(self) -> None:
@@ -295,6 +355,7 @@ class LookingThread:
     def _look(self) -> None:
         seen: Seen | None = None
         while not self._closing:
+            self.turned_ns = boottime_ns()
             idle = True
             for runner in self._runners:
                 waiting = runner.prepare()

@@ -5,6 +5,7 @@ The protocol is that of sd_notify(3): datagrams to the socket named by NOTIFY_SO
 
 import os
 import socket
+import time
 
 
 class Notifier:
@@ -21,6 +22,11 @@ class Notifier:
     def ready(self) -> None:
         """Say that the daemon does its work now."""
         self._send(b"READY=1")
+
+    def reloading(self) -> None:
+        """Say that a changed configuration is being taken up; `ready` ends it."""
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}".encode())
 
     def stopping(self) -> None:
         """Say that the daemon is on its way out."""

@@ -25,6 +25,9 @@ OFFICIAL: Final = "official.json"
 MACHINE_FOLDER: Final = Path("/var/lib/edgepose/models")
 SUFFIX: Final = ".tflite"
 MIN_BYTES: Final = 1024
+MAX_BYTES: Final = 256 << 20
+"""As much as a model may have; the largest known has 13 MB, and files are read as a whole."""
+MAX_LIST_BYTES: Final = 1 << 20
 
 _IDENTIFIER: Final = b"TFL3"
 _CHUNK_BYTES: Final = 1 << 20
@@ -63,6 +66,10 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"{self.name}: `file` is a plain name ending in .tflite")
         if self.sha256 is None and self.git_blob_sha1 is None:
             raise ValueError(f"{self.name}: needs sha256 or git_blob_sha1")
+        if not all(text.isprintable() for text in (self.name, self.file, *self.urls)):
+            raise ValueError("names and `urls` are without control characters")
+        if not all(url.startswith(("https://", "http://")) for url in self.urls):
+            raise ValueError(f"{self.name}: `urls` begin with https:// or http://")
 
     @property
     def how_to_get(self) -> str:
@@ -176,7 +183,8 @@ class Registry:
 def read_list(path: Path) -> tuple[ModelEntry, ...]:
     """Return the models of a list; none where there is no such file. Raises ModelFileError."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except PermissionError:
@@ -184,9 +192,11 @@ def read_list(path: Path) -> tuple[ModelEntry, ...]:
         return ()
     except OSError as error:
         raise ModelFileError(f"{path}: the list of models cannot be read: {error}") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise ModelFileError(f"{path}: not a list of models: over {MAX_LIST_BYTES >> 20} MiB long")
     try:
         return msgspec.json.decode(content, type=ModelList).models
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: not a list of models: {error}") from None
 
 
@@ -259,6 +269,11 @@ def check_file(path: Path) -> None:
         ) from None
     if not size:
         raise ModelFileError(f"{path}: expected a TFLite model, got an empty file; fetch it again")
+    if size > MAX_BYTES:
+        raise ModelFileError(
+            f"{path}: expected a TFLite model of at most {MAX_BYTES >> 20} MiB, got "
+            f"{size:,} bytes; is it the right file?"
+        )
     if head[4:8] != _IDENTIFIER:
         raise ModelFileError(
             f"{path}: expected a TFLite model ('TFL3' at its bytes 4 to 8), got {_what_is(head)}"
@@ -346,3 +361,32 @@ def add_to_list(folder: Path, entry: ModelEntry) -> None:
         raise ModelFileError(
             f"{path}: the list of models cannot be written: {error.strerror}"
         ) from None
+
+
+EDGETPU_SUFFIXES: Final = ("-edgetpu", "_edgetpu")
+"""What the name of a compiled file ends with: ours, and that of Coral's compiler."""
+
+
+def sibling(file: ModelFile, *, compiled: bool) -> ModelFile:
+    """Return the same model for the other accelerator: `compiled` for the Edge TPU, or for the CPU.
+
+    A model known by name has a known sibling, `X` and `X-edgetpu`; beside a file of the user's lies
+    one named alike. Raises UnknownModelError or ModelFileError where there is none.
+    """
+    if file.entry is not None:
+        stem = file.name.removesuffix(EDGETPU_SUFFIXES[0])
+        return resolve(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
+    stem = file.path.stem
+    for suffix in EDGETPU_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    names = [stem + suffix + SUFFIX for suffix in EDGETPU_SUFFIXES] if compiled else [stem + SUFFIX]
+    for name in names:
+        path = file.path.with_name(name)
+        if path != file.path and _is_there(path):
+            check_file(path)
+            return ModelFile(path.stem, path)
+    what = "compiled for the Edge TPU" if compiled else "for the CPU"
+    raise ModelFileError(
+        f"{file.path}: there is no file of the same model {what} beside it "
+        f"(looked for {' and '.join(names)})"
+    )

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.accelerators.cpu import CpuAccelerator, CpuInterpreter
+from edgepose.accelerators._interpreter import RuntimeInterpreter
+from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.datatypes import Frame
-from edgepose.messages import MessageContext
 from edgepose.mqtt_url import parse_broker_url
-from edgepose.pipeline import Look, Pipeline
+from edgepose.pipeline import Look, LoadedModel, Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.preprocess import halved
 from edgepose.protocols import FrameSource, Smoother
@@ -224,7 +224,7 @@ def smoothing() -> None:
 
 
 def _followed(
-    interpreter: CpuInterpreter, parameters: OneEuroParameters | None
+    interpreter: RuntimeInterpreter, parameters: OneEuroParameters | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
     smoother = OneEuro(parameters) if parameters is not None else Passthrough()
@@ -249,16 +249,16 @@ def _followed(
 
 
 def _pipeline(
-    interpreter: CpuInterpreter, sink: MqttSink | None, smoother: Smoother | None = None
+    interpreter: RuntimeInterpreter, sink: MqttSink | None, smoother: Smoother | None = None
 ) -> Pipeline:
+    model = MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL)
     return Pipeline(
-        interpreter,
-        MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL),
+        LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3),
         OksTracker(),
         smoother or OneEuro(PRESETS["steady"]),
         [] if sink is None else [sink],
-        MessageContext("bench", "main", MODEL, "cpu", 0.3),
-        pose_threshold=0.3,
+        node="bench",
+        camera="main",
     )
 
 

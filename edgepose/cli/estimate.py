@@ -11,7 +11,6 @@ import msgspec
 
 from edgepose import messages
 from edgepose.build import (
-    LoadedModel,
     build_model,
     build_smoother,
     build_tracker,
@@ -22,8 +21,9 @@ from edgepose.cli._options import config_option, model_option, set_up_logging
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
-from edgepose.messages import EstimateLine, MessageContext
-from edgepose.pipeline import Pipeline, Step
+from edgepose.messages import EstimateLine
+from edgepose.pipeline import LoadedModel, Pipeline, Step
+from edgepose.preprocess import with_half
 from edgepose.protocols import Tracker
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources import images
@@ -195,19 +195,12 @@ def _pipeline(config: Config, loaded: LoadedModel, *, sequence: bool, track: boo
     # Without identities there is no past that a filter could belong to.
     smooth = sequence and track
     return Pipeline(
-        loaded.interpreter,
-        loaded.pose_model,
+        loaded,
         tracker,
         build_smoother(config.smoothing) if smooth else Passthrough(),
         (),
-        MessageContext(
-            config.node_name,
-            config.cameras[0].name,
-            loaded.name,
-            loaded.device,
-            config.pose.keypoint_threshold,
-        ),
-        pose_threshold=loaded.pose_threshold,
+        node=config.node_name,
+        camera=config.cameras[0].name,
     )
 
 
@@ -226,7 +219,7 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
 
 def _frames(path: Path) -> Iterator[Frame]:
     """Yield a file's frames, decoded in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), name=path.name)
+    capture = CaptureThread(path_source(path), with_half, name=path.name)
     capture.start()
     try:
         while not capture.ended:

@@ -207,11 +207,29 @@ class Inference(Section, frozen=True, kw_only=True):
     device: Annotated[str, Check(_device)] | None = None
 
 
+class EdgeTpuPose(Section, frozen=True, kw_only=True):
+    """The same for the Edge TPU, whose scores are not those of the CPU."""
+
+    keypoint_threshold: Score | None = None
+    pose_threshold: Score | None = None
+
+
 class Pose(Section, frozen=True, kw_only=True):
     """Which poses and keypoints are good enough."""
 
     keypoint_threshold: Score = 0.3
     pose_threshold: Score | None = None
+    edgetpu: EdgeTpuPose = EdgeTpuPose()
+
+    def on(self, device: str) -> "Pose":
+        """Return what counts on `cpu` or `edgetpu`."""
+        if device != "edgetpu":
+            return self
+        keypoint, pose = self.edgetpu.keypoint_threshold, self.edgetpu.pose_threshold
+        return Pose(
+            keypoint_threshold=self.keypoint_threshold if keypoint is None else keypoint,
+            pose_threshold=self.pose_threshold if pose is None else pose,
+        )
 
 
 class Tracking(Section, frozen=True, kw_only=True):

@@ -165,6 +165,11 @@ class Link:
         return self._online
 
     @property
+    def alive(self) -> bool:
+        """Whether its thread does its work; one that died would never connect again."""
+        return self._thread is None or self._thread.is_alive()
+
+    @property
     def failure(self) -> str | None:
         """Why the broker is not there, in a sentence; None while it is."""
         failure = self._failure

@@ -92,6 +92,11 @@ class MqttSink:
         return self._link.online
 
     @property
+    def alive(self) -> bool:
+        """Whether its network thread does its work, with or without a broker."""
+        return self._link.alive
+
+    @property
     def failure(self) -> str | None:
         """Why the broker is not there, in a sentence; None while it is, or before the first try."""
         return self._link.failure

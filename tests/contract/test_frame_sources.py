@@ -21,6 +21,7 @@ from edgepose.sources.stream import RtspSource, VideoFileSource
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.sources.v4l2 import UsbCameraSource
 from tests import fake_picamera2
+from tests.helpers import as_it_is
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters, save, write_video
 from tests.unit.test_v4l2 import Camera
 
@@ -179,7 +180,7 @@ def test_the_description_is_for_everybodys_eyes(source: FrameSource) -> None:
 
 
 def test_it_runs_in_a_capture_thread(source: FrameSource) -> None:
-    capture = CaptureThread(source, name="contract")
+    capture = CaptureThread(source, as_it_is, name="contract")
     capture.start()
     first = capture.take(10)
     assert first is not None

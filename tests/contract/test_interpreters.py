@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from edgepose.accelerators._interpreter import RuntimeInterpreter
 from edgepose.accelerators._litert import installed_runtimes, load_runtime
-from edgepose.accelerators.cpu import CpuAccelerator, CpuInterpreter, default_threads
+from edgepose.accelerators.cpu import CpuAccelerator, default_threads
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.protocols import Accelerator, Interpreter
 from edgepose.sources.synthetic import read_photograph
@@ -31,7 +32,9 @@ def accelerator(runtime: RuntimeName) -> CpuAccelerator:
     return CpuAccelerator(runtime=runtime, threads=1)
 
 
-def photograph(interpreter: CpuInterpreter) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def photograph(
+    interpreter: RuntimeInterpreter,
+) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     import cv2
 
     _, height, width, _ = interpreter.input.shape

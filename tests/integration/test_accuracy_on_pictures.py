@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose.build import LoadedModel, build_model, build_smoother, build_tracker
+from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config import load_config
 from edgepose.datatypes import Frame
 from edgepose.events.presence import Presence
-from edgepose.messages import MessageContext
-from edgepose.pipeline import Pipeline
+from edgepose.pipeline import LoadedModel, Pipeline
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
 from edgepose.sources.stream import VideoFileSource
@@ -30,13 +29,12 @@ def loaded(name: str) -> LoadedModel:
 def line(model: LoadedModel) -> Pipeline:
     config = load_config(None)
     return Pipeline(
-        model.interpreter,
-        model.pose_model,
+        model,
         build_tracker(config),
         build_smoother(config.smoothing),
         (),
-        MessageContext("test", "main", model.name, "cpu", 0.3),
-        pose_threshold=model.pose_threshold,
+        node="test",
+        camera="main",
     )
 
 

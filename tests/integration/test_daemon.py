@@ -1,23 +1,26 @@
 """The daemon as its subscribers see it: a real process, a real broker, real signals."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from edgepose import messages
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
-from tests.mosquitto import Listener, Mosquitto, free_port, wait_for
+from tests.daemon import (
+    CAMERA,
+    NODE,
+    Daemon,
+    last,
+    running,
+    wait_for_last,
+    wait_for_more_poses,
+)
+from tests.mosquitto import Mosquitto, free_port, wait_for
 
-NODE = "edgepose/testnode"
-CAMERA = f"{NODE}/main"
 RETAINED = {
     f"{NODE}/availability": b"online",
     f"{CAMERA}/status": b"online",
@@ -34,60 +37,6 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     tmp_path.chmod(0o755)
     with Mosquitto(folder) as running:
         yield running
-
-
-class Daemon:
-    """`edgepose run` with a configuration of its own."""
-
-    def __init__(self, folder: Path, *arguments: str, config: str = "") -> None:
-        self._folder = folder
-        path = folder / "config.yaml"
-        path.write_text(
-            f"node: testnode\nstate_directory: {folder / 'state'}\nstats_interval_s: 1\n{config}"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgepose", "run", "-c", str(path), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
-        )
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Send a signal and return exit code, stdout and stderr."""
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> tuple[int, str, str]:
-        """Wait for the end and return exit code, stdout and stderr."""
-        stdout, stderr = self.process.communicate(timeout=30)
-        return self.process.returncode, stdout, stderr
-
-
-@contextmanager
-def running(
-    folder: Path, broker: Mosquitto, source: str = "synthetic:", config: str = ""
-) -> Iterator[Daemon]:
-    daemon = Daemon(folder, "--source", source, "--mqtt", broker.url, config=config)
-    try:
-        yield daemon
-    finally:
-        if daemon.process.poll() is None:
-            daemon.end(signal.SIGKILL)
-
-
-def last(listener: Listener, topic: str) -> bytes | None:
-    payloads = listener.payloads(topic)
-    return payloads[-1] if payloads else None
-
-
-def wait_for_last(listener: Listener, topic: str, payload: bytes) -> None:
-    wait_for(lambda: last(listener, topic) == payload, f"{topic} to become {payload!r}")
-
-
-def wait_for_more_poses(listener: Listener) -> None:
-    count = len(listener.payloads(f"{CAMERA}/poses"))
-    wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 5, "more poses")
 
 
 def test_everything_a_subscriber_is_promised(tmp_path: Path, broker: Mosquitto) -> None:

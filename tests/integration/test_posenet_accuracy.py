@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose.accelerators.cpu import tensor_spec
+from edgepose.accelerators._interpreter import tensor_spec
 from edgepose.datatypes import Frame, Poses, TensorToFrame
 from edgepose.flatbuffer import POSENET_DECODER_OP, without_custom_op
 from edgepose.pose_models import movenet_multipose, posenet

@@ -1,5 +1,6 @@
 """Every command and every configuration of the README, run as it stands."""
 
+import json
 import re
 import shlex
 import shutil
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import pytest
 
 from edgepose import messages
 from edgepose.config import load_config
+from edgepose.messages import AcceleratorMessage, EventMessage
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import person_at, write_coco
 from tests.integration.test_daemon import make_clip
@@ -107,10 +110,13 @@ def test_the_configuration_means_what_it_says(place: tuple[Path, Mosquitto]) -> 
     assert password.reveal() == "secret"
 
 
-def test_the_message_is_one() -> None:
-    (example,) = (text for language, text in BLOCKS if language == "json")
-    message = messages.decode(example)
-    assert message.poses[0].keypoints[3] is None
+def test_the_messages_are_some() -> None:
+    pose, event, accelerator = (text for language, text in BLOCKS if language == "json")
+    assert messages.decode(pose).poses[0].keypoints[3] is None
+    for text, kind in ((event, EventMessage), (accelerator, AcceleratorMessage)):
+        # Every field is there, and none that is not.
+        assert set(json.loads(text)) == set(kind.__struct_fields__)
+        msgspec.json.decode(text, type=kind)
 
 
 def test_every_code_block_is_of_a_kind_that_is_tested() -> None:

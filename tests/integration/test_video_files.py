@@ -16,6 +16,7 @@ from edgepose.capture import CaptureThread
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources import _base
 from edgepose.sources.stream import VideoFileSource
+from tests.helpers import as_it_is
 from tests.media import (
     BLUE,
     GREEN,
@@ -271,7 +272,7 @@ def test_opencv_is_told_to_be_quiet_in_4_and_in_5(
 
 def test_a_capture_thread_loses_no_frame_of_a_file(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", numbered(50))
-    capture = CaptureThread(VideoFileSource(path), name="file")
+    capture = CaptureThread(VideoFileSource(path), as_it_is, name="file")
     capture.start()
     seen = []
     while not capture.ended:

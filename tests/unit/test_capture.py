@@ -12,6 +12,7 @@ from edgepose.capture import READ_AHEAD, CaptureThread
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import ModelError, SourceError, SourceStalledError
+from tests.helpers import as_it_is
 
 PATIENCE_S = 10.0
 
@@ -72,8 +73,8 @@ class _Script:
             raise self.failure
 
 
-def _started(source: _Script, wake: threading.Condition | None = None) -> CaptureThread:
-    capture = CaptureThread(source, name="main", wake=wake)
+def _started(source: _Script, wake: threading.Condition | None = None) -> CaptureThread[Frame]:
+    capture = CaptureThread(source, as_it_is, name="main", wake=wake)
     capture.start()
     return capture
 
@@ -252,7 +253,7 @@ def test_nor_is_one_that_nobody_took_before() -> None:
 
 
 def test_closing_one_that_never_started_is_fine() -> None:
-    CaptureThread(_Script(0, live=True), name="main").close()
+    CaptureThread(_Script(0, live=True), as_it_is, name="main").close()
 
 
 def test_one_condition_wakes_the_loop_of_several() -> None:

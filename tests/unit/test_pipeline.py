@@ -1,6 +1,8 @@
 """The straight line, told with fakes that count."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from edgepose.datatypes import (
     TensorSpec,
     TensorToFrame,
 )
-from edgepose.messages import MessageContext, PoseMessage
-from edgepose.pipeline import Pipeline, Step
-from edgepose.protocols import Tensor
+from edgepose.errors import AcceleratorLostError
+from edgepose.messages import PoseMessage
+from edgepose.pipeline import MAX_DRIFT, LoadedModel, Pipeline, Prepared, Step
+from edgepose.protocols import Interpreter, PoseModel, Tensor
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.tracking.untracked import Untracked
 from tests.helpers import SECOND_NS, frame_of, poses_of
@@ -74,6 +77,11 @@ class Collector:
     def close(self) -> None: ...
 
 
+def loaded(interpreter: Interpreter, model: PoseModel) -> LoadedModel:
+    """A model of fakes that takes a pose from half on."""
+    return LoadedModel("fake", Path("fake"), "fake", "cpu", interpreter, model, 0.5, 0.3)
+
+
 class Line:
     """A pipeline of fakes with its parts at hand."""
 
@@ -82,13 +90,12 @@ class Line:
         self.sink = Collector()
         self.interpreter = FakeInterpreter()
         self.pipeline = Pipeline(
-            self.interpreter,
-            model,
+            loaded(self.interpreter, model),
             Untracked(),
             Passthrough(),
             [self.sink],
-            MessageContext("node", "cam", "fake", "cpu", 0.3),
-            pose_threshold=0.5,
+            node="node",
+            camera="cam",
             every_frame=every_frame,
         )
         self._count = 0
@@ -182,3 +189,83 @@ def test_the_message_says_what_the_stages_took() -> None:
     assert timings.total == pytest.approx(stages, abs=0.003)
     assert step.timings.total_ns > 0
     assert step.publish_ns > 0
+
+
+def test_what_was_prepared_ahead_serves_while_the_region_hardly_moved() -> None:
+    line = Line(FakeModel(0.6, 0.9))
+    frame = frame_of(timestamp_ns=SECOND_NS, sequence=1)
+    ahead = line.pipeline.prepare_ahead(frame)
+    assert isinstance(ahead, Prepared)
+    assert line.pipeline.prepare(ahead) is ahead
+    # Now there is a body to look closer at: what shows the whole frame is of no use.
+    line.pipeline.tell(line.pipeline.see(ahead))
+    again = line.pipeline.prepare(ahead)
+    assert again is not ahead
+    assert again.frame is ahead.frame
+    assert again.region == CLOSER
+    assert line.pipeline.prepare(again) is again
+    side = CLOSER.x_max - CLOSER.x_min
+    for share, serves in ((0.9, True), (1.1, False)):
+        by = share * MAX_DRIFT * side
+        moved = CropRegion(CLOSER.x_min + by, CLOSER.y_min, CLOSER.x_max, CLOSER.y_max - by)
+        drifted = replace(again, region=moved)
+        assert (line.pipeline.prepare(drifted) is drifted) == serves
+
+
+class Supply:
+    """Models that come and go as the test says."""
+
+    def __init__(self, *models: LoadedModel) -> None:
+        self.models = list(models)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.models)
+
+    @property
+    def current(self) -> LoadedModel:
+        if not self.models:
+            raise AcceleratorLostError("nothing looks")
+        return self.models[0]
+
+    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        if self.models and self.models[0] is model:
+            del self.models[0]
+        if not self.models:
+            raise error
+
+
+class Dying(FakeInterpreter):
+    """Dies at its second invoke."""
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        super().invoke(tensor)
+        if self.invoked > 1:
+            raise AcceleratorLostError("pulled")
+        return [tensor]
+
+
+def test_the_frame_on_which_an_accelerator_dies_is_looked_at_by_what_stands_in() -> None:
+    line = Line(FakeModel(0.6, 0.9))
+    dying = replace(loaded(Dying(), line.model), name="tpu", device="edgetpu")
+    stand_in = replace(loaded(line.interpreter, line.model), name="cpu", degraded=True)
+    supply = Supply(dying, stand_in)
+    line.pipeline._models = supply
+    first, second, third = (line.step() for _ in range(3))
+    assert [len(step.tracked) for step in (first, second, third)] == [0, 1, 1]
+    assert [(m.sequence, m.model, m.degraded) for m in line.sink.messages] == [
+        (2, "cpu", True),
+        (3, "cpu", True),
+    ]
+    assert (first.message.model, first.message.accelerator) == ("tpu", "edgetpu")
+    assert first.message.degraded is False
+
+
+def test_without_any_model_a_frame_waits_as_it_is() -> None:
+    line = Line(FakeModel(0.6, 0.9))
+    line.pipeline._models = Supply()
+    frame = frame_of(timestamp_ns=SECOND_NS, sequence=1)
+    assert not line.pipeline.can_look
+    assert line.pipeline.prepare_ahead(frame) is frame
+    with pytest.raises(AcceleratorLostError, match="nothing looks"):
+        line.pipeline.prepare(frame)

@@ -1,5 +1,6 @@
 """A camera's life, told with a source that does what it is told and a clock that does not run."""
 
+import json
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,6 +13,7 @@ from edgepose.build import silence_ns
 from edgepose.config import Camera as CameraConfig
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceBusyError, SourceError, SourceStalledError
+from edgepose.events.entrances import Entrances
 from edgepose.events.presence import Presence
 from edgepose.supervision import Camera, CameraRunner, LookingThread, Seen
 from edgepose.topics import Topics
@@ -62,19 +64,29 @@ class Stage:
         self._scripts = list(scripts)
         line = Line(FakeModel(0.6, 0.9, crops=False))
         self.messages = line.sink.messages
-        camera = Camera("main", self._open, line.pipeline, Presence(on_delay_ms=0), 5 * SECOND_NS)
-        wake = threading.Condition()
-        topics = Topics(node="node")
-        self.runner = CameraRunner(camera, wake, self._set_state, topics, enabled=True)
+        camera = Camera(
+            "main",
+            self._open,
+            line.pipeline,
+            Presence(on_delay_ms=0),
+            Entrances(on_delay_ms=0),
+            5 * SECOND_NS,
+        )
+        self.topics = Topics(node="node")
+        self.events: list[dict[str, object]] = []
+        self.runner = CameraRunner(camera, threading.Condition(), self, enabled=True)
 
     def _open(self) -> Scripted:
         self.opened += 1
         return Scripted(self._scripts[min(self.opened, len(self._scripts)) - 1])
 
-    def _set_state(self, topic: str, payload: bytes) -> None:
+    def set_state(self, topic: str, payload: bytes) -> None:
         self.states[topic.rpartition("/")[2]] = payload
         if topic.endswith("/status"):
             self.history.append(payload)
+
+    def send_event(self, camera: str, payload: bytes) -> None:
+        self.events.append(json.loads(payload))
 
     def next(self) -> Seen:
         """Wait for the next piece of news, look at it, and tell of it."""
@@ -165,7 +177,7 @@ def test_a_mistake_of_ours_ends_the_looking_aloud(monkeypatch: pytest.MonkeyPatc
     def broken(_frame: Frame) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(stage.runner.camera.pipeline, "prepare", broken)
+    monkeypatch.setattr(stage.runner.camera.pipeline, "see", broken)
     stage.runner.start()
     looking = LookingThread([stage.runner], stage.runner._wake)
     looking.start()

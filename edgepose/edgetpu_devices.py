@@ -1,0 +1,71 @@
+"""Which Edge TPUs are plugged in, read from the kernel's own files; nothing is opened."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+USB_IDS: Final = frozenset({("1a6e", "089a"), ("18d1", "9302")})
+"""Vendor and product: before the first use, and once its firmware is loaded."""
+
+SLOW_USB_MBIT: Final = 480
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTpuDevice:
+    """One Edge TPU: how it is connected, and the device node a process must be able to open.
+
+    `usb_mbit_per_s` is the speed of its USB link: 5000 on USB 3, 480 on USB 2.
+    """
+
+    bus: Literal["usb", "pci"]
+    node: Path
+    usb_mbit_per_s: int | None = None
+
+    @property
+    def accessible(self) -> bool:
+        """Whether this process may open it."""
+        return os.access(self.node, os.R_OK | os.W_OK)
+
+
+def find_devices(root: Path = Path("/")) -> tuple[EdgeTpuDevice, ...]:
+    """Return the Edge TPUs of this machine; `root` holds its `sys` and `dev`."""
+    return (*_usb_devices(root), *_pci_devices(root))
+
+
+def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
+    for folder in sorted((root / "sys/bus/usb/devices").glob("*")):
+        try:
+            ids = (_line(folder / "idVendor"), _line(folder / "idProduct"))
+            if ids not in USB_IDS:
+                continue
+            bus, device = int(_line(folder / "busnum")), int(_line(folder / "devnum"))
+            speed = _line(folder / "speed")
+        except (OSError, ValueError):
+            # An interface or a hub has no such files; a device may be pulled at any moment.
+            continue
+        node = root / "dev/bus/usb" / f"{bus:03d}" / f"{device:03d}"
+        yield EdgeTpuDevice("usb", node, int(speed) if speed.isdigit() else None)
+
+
+def _pci_devices(root: Path) -> Iterator[EdgeTpuDevice]:
+    for node in sorted((root / "dev").glob("apex_*")):
+        yield EdgeTpuDevice("pci", node)
+
+
+def holders(device: EdgeTpuDevice) -> tuple[str, ...]:
+    """Return which processes have a device open, as `name (pid 12)`, as far as may be seen."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(link.readlink() == device.node for link in (process / "fd").iterdir()):
+                found.append(f"{_line(process / 'comm')} (pid {process.name})")
+        except OSError:
+            # It belongs to another user, or has ended meanwhile.
+            continue
+    return tuple(found)
+
+
+def _line(path: Path) -> str:
+    return path.read_text(encoding="ascii", errors="replace").strip()

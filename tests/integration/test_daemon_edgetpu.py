@@ -1,0 +1,297 @@
+"""The daemon on an Edge TPU that dies in every way: a stand-in device, all else is real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgepose import messages
+from edgepose.messages import PoseMessage
+from tests.daemon import CAMERA, NODE, Daemon, last, running, wait_for_more_poses
+from tests.edgetpu import StandIn, Word
+from tests.mosquitto import Listener, Mosquitto, wait_for
+
+TOPIC = f"{NODE}/accelerator"
+MODEL = "movenet-lightning-int8_edgetpu"
+CPU_MODEL = "movenet-lightning-int8"
+PHOTOGRAPH = files("edgepose") / "assets" / "astronaut.jpg"
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> StandIn:
+    return StandIn(tmp_path / "edgetpu")
+
+
+def state(listener: Listener) -> dict[str, Any]:
+    payload = last(listener, TOPIC)
+    return {} if payload is None else dict(json.loads(payload))
+
+
+def wait_for_device(listener: Listener, device: str) -> dict[str, Any]:
+    wait_for(lambda: state(listener).get("device") == device, f"{device} to look", 20)
+    return state(listener)
+
+
+def newest(listener: Listener) -> PoseMessage:
+    return messages.decode(listener.payloads(f"{CAMERA}/poses")[-1])
+
+
+def wait_for_poses_on(listener: Listener, device: str) -> PoseMessage:
+    topic = f"{CAMERA}/poses"
+    wait_for(
+        lambda: bool(listener.payloads(topic)) and newest(listener).accelerator == device,
+        f"poses from the {device}",
+        20,
+    )
+    return newest(listener)
+
+
+@pytest.mark.parametrize("word", ["abort", "fail", "hang", "unplugged"])
+def test_a_death_is_bridged_and_healed(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word
+) -> None:
+    """The CPU takes the frame on which the Edge TPU died, and nobody loses their identity."""
+    model = str(stand_in.compiled_model())
+    environment = stand_in.environment()
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path, broker, "synthetic:", "--model", model, environment=environment
+        ) as daemon,
+    ):
+        healthy = wait_for_device(listener, "edgetpu")
+        assert (healthy["degraded"], healthy["reason"], healthy["model"]) == (False, None, MODEL)
+        before = wait_for_poses_on(listener, "edgetpu")
+        assert not before.degraded
+
+        stand_in.set(word)
+        degraded = wait_for_device(listener, "cpu")
+        assert degraded["degraded"]
+        assert degraded["reason"]
+        assert degraded["model"] == CPU_MODEL
+        meanwhile = wait_for_poses_on(listener, "cpu")
+        assert (meanwhile.model, meanwhile.degraded) == (CPU_MODEL, True)
+
+        stand_in.set("ok")
+        again = wait_for_device(listener, "edgetpu")
+        assert (again["degraded"], again["restarts"]) == (False, 1)
+        after = wait_for_poses_on(listener, "edgetpu")
+        code, _, stderr = daemon.end()
+    assert (code, "Traceback" in stderr) == (0, False), stderr
+    assert {pose.id for message in (before, meanwhile, after) for pose in message.poses} == {1}
+    sent = [messages.decode(payload) for payload in listener.payloads(f"{CAMERA}/poses")]
+    assert all(message.poses for message in sent[:-1]), "a frame without a pose in between"
+    assert stderr.count(f"{CPU_MODEL} looks on the CPU until it is back") == 1
+
+
+def test_auto_serves_from_the_cpu_until_a_device_comes(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    model = str(stand_in.compiled_model())
+    stand_in.set("absent")
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
+        ),
+    ):
+        assert wait_for_poses_on(listener, "cpu").degraded
+        wait_for(lambda: "no Edge TPU" in str(state(listener)["reason"]), "the reason")
+        stand_in.set("ok")
+        assert not wait_for_poses_on(listener, "edgetpu").degraded
+
+
+def test_a_model_known_by_name_finds_its_compiled_file(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    """Thresholds for the Edge TPU are its own."""
+    path = stand_in.compiled_model()
+    config = "pose: {edgetpu: {pose_threshold: 0.11, keypoint_threshold: 0.99}}\n"
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path,
+            broker,
+            "synthetic:",
+            *("--model", str(path.with_name(f"{CPU_MODEL}.tflite"))),
+            config=config,
+            environment=stand_in.environment(),
+        ),
+    ):
+        on_cpu = wait_for_poses_on(listener, "cpu")
+        assert any(point is not None for point in on_cpu.poses[0].keypoints)
+        assert wait_for_device(listener, "edgetpu")["pose_threshold"] == 0.11
+        assert set(wait_for_poses_on(listener, "edgetpu").poses[0].keypoints) == {None}
+
+
+def test_without_a_stand_in_the_daemon_waits_blind_and_sees_again(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    model = stand_in.compiled_model()
+    model.with_name(f"{CPU_MODEL}.tflite").unlink()
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path,
+            broker,
+            "synthetic:",
+            "--model",
+            str(model),
+            environment=stand_in.environment(),
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "edgetpu")
+        wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"ON", "presence")
+        stand_in.set("abort")
+        wait_for(lambda: state(listener)["degraded"], "the loss")
+        assert state(listener)["model"] is None
+        wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"OFF", "nobody")
+        assert newest(listener).poses == []
+        stand_in.set("ok")
+        wait_for(lambda: not state(listener)["degraded"], "the return")
+        wait_for_more_poses(listener)
+        code, _, stderr = daemon.end()
+    assert (code, "Traceback" in stderr) == (0, False), stderr
+
+
+def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    """With the camera switched off nobody invokes; the heartbeat tells."""
+    model = str(stand_in.compiled_model())
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "edgetpu")
+        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
+        (worker,) = children(daemon)
+        worker_stopped_at = time.monotonic()
+        os.kill(worker, signal.SIGSTOP)
+        assert "no life" in wait_for_device(listener, "cpu")["reason"]
+        assert time.monotonic() - worker_stopped_at > 4
+        wait_for_device(listener, "edgetpu")
+        assert worker not in children(daemon)
+
+
+def test_a_reload_keeps_the_device_or_hands_it_over(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    """Only a change of what looks opens the device again: one process can have it."""
+    path = stand_in.compiled_model()
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path,
+            broker,
+            config=f"model: {{name: {path}}}\n",
+            environment=stand_in.environment(),
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "edgetpu")
+        (worker,) = children(daemon)
+        daemon.configure(f"model: {{name: {path}}}\npresence: {{off_delay_ms: 100}}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: listener.payloads(f"{CAMERA}/status")[-2:] == [b"offline", b"online"], "")
+        wait_for_more_poses(listener)
+        assert children(daemon) == [worker]
+        assert newest(listener).accelerator == "edgetpu"
+
+        daemon.configure(
+            f"model: {{name: {path}}}\npose: {{edgetpu: {{keypoint_threshold: 0.99}}}}\n"
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: worker not in children(daemon), "another worker")
+        wait_for(
+            lambda: (
+                newest(listener).accelerator == "edgetpu"
+                and any(set(pose.keypoints) == {None} for pose in newest(listener).poses)
+            ),
+            "the new threshold",
+            20,
+        )
+        code, _, stderr = daemon.end()
+    assert (code, "Traceback" in stderr) == (0, False), stderr
+
+
+def test_a_picture_is_looked_at_by_a_compiled_model(tmp_path: Path, stand_in: StandIn) -> None:
+    model = stand_in.compiled_model()
+    command = [sys.executable, "-m", "edgepose", "estimate", "--model", str(model), str(PHOTOGRAPH)]
+    environment = {**os.environ, **stand_in.environment()}
+    # With the CPU's file beside it, a task that ends would take that one.
+    model.with_name(f"{CPU_MODEL}.tflite").unlink()
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    line = json.loads(run.stdout)
+    assert (line["accelerator"], len(line["poses"])) == ("edgetpu", 1)
+    stand_in.set("absent")
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("edgepose: no Edge TPU is plugged in")
+
+
+def test_no_worker_outlives_its_daemon(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+) -> None:
+    """An orphan would hold the device for ever."""
+    model = str(stand_in.compiled_model())
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "edgetpu")
+        (worker,) = children(daemon)
+        stand_in.set("hang")
+        daemon.end(signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker to end")
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("absent", "no Edge TPU is plugged in"),
+        ("abort-at-create", "SIGABRT"),
+        ("segfault-at-create", "set inference.runtime to another runtime"),
+        ("version", "update libedgetpu"),
+        ("fail", "failed its first inference"),
+    ],
+)
+def test_edgetpu_fails_at_the_start_with_the_reason(
+    tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word, sentence: str
+) -> None:
+    stand_in.set(word)
+    model = str(stand_in.compiled_model())
+    arguments = ("--model", model, "--accelerator", "edgetpu", "--mqtt", broker.url)
+    daemon = Daemon(
+        tmp_path, "--source", "synthetic:", *arguments, environment=stand_in.environment()
+    )
+    code, stdout, stderr = daemon.wait()
+    assert (code, stdout) == (1, "")
+    assert sentence in stderr
+    assert "Traceback" not in stderr
+
+
+def test_edgetpu_without_a_compiled_file_says_how_to_get_one(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    arguments = ("--accelerator", "edgetpu", "--mqtt", broker.url)
+    code, _, stderr = Daemon(tmp_path, "--source", "synthetic:", *arguments).wait()
+    assert code == 1
+    assert "edgepose models pull movenet-lightning-int8-edgetpu" in stderr
+
+
+def children(daemon: Daemon) -> list[int]:
+    tasks = Path(f"/proc/{daemon.process.pid}/task")
+    return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]

@@ -1,0 +1,214 @@
+"""An Edge TPU in its own process: a stand-in device, both runtimes, every way to fail."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from edgepose.accelerators import edgetpu
+from edgepose.accelerators._litert import installed_runtimes
+from edgepose.accelerators.cpu import CpuAccelerator
+from edgepose.accelerators.edgetpu import EdgeTpuAccelerator, EdgeTpuTimes
+from edgepose.edgetpu_devices import EdgeTpuDevice
+from edgepose.errors import AcceleratorError, AcceleratorLostError, ModelFileError
+from edgepose.protocols import Accelerator, Interpreter
+from edgepose.sources.synthetic import read_photograph
+from tests.conftest import MODELS
+from tests.edgetpu import StandIn, Word
+from tests.unit.test_edgetpu_devices import plug_in
+
+RuntimeName = Literal["litert", "tflite-runtime"]
+HASTE = EdgeTpuTimes(load_s=3.0, invoke_s=0.5, silence_s=1.5)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    device = StandIn(tmp_path / "edgetpu")
+    for name, value in device.environment().items():
+        monkeypatch.setenv(name, value)
+    return device
+
+
+def photograph(interpreter: Interpreter) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    import cv2
+
+    _, height, width, _ = interpreter.input.shape
+    return cv2.resize(read_photograph(), (width, height))[np.newaxis].astype(np.uint8)
+
+
+@pytest.mark.parametrize("runtime", installed_runtimes())
+def test_what_the_protocols_promise(stand_in: StandIn, runtime: RuntimeName) -> None:
+    path = stand_in.compiled_model()
+    accelerator = EdgeTpuAccelerator(runtime=runtime)
+    assert isinstance(accelerator, Accelerator)
+    interpreter = accelerator.load(path)
+    assert isinstance(interpreter, Interpreter)
+    on_cpu = CpuAccelerator(runtime=runtime).load(MODELS / "movenet-lightning-int8.tflite")
+    tensor = photograph(interpreter)
+    (expected,) = on_cpu.invoke(tensor)
+    (first,) = interpreter.invoke(tensor)
+    kept = first.copy()
+    interpreter.invoke(np.zeros_like(tensor))
+    assert np.array_equal(first, kept), "the outputs belong to the caller"
+    assert np.abs(first.astype(float) - expected.astype(float)).max() < 1e-5
+    interpreter.check()
+    interpreter.close()
+    interpreter.close()
+    with pytest.raises(AcceleratorLostError, match="close"):
+        interpreter.invoke(tensor)
+
+
+def test_a_tensor_of_another_type_is_refused(stand_in: StandIn) -> None:
+    interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
+    with pytest.raises(TypeError):
+        interpreter.invoke(np.zeros(interpreter.input.shape, np.float32))
+    interpreter.close()
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("abort", "SIGABRT .*usb_driver"),
+        ("fail", "the Edge TPU failed"),
+        ("hang", "no answer within 0.5 s"),
+        ("unplugged", "process"),
+    ],
+)
+def test_a_death_in_the_middle_is_heard_and_final(
+    stand_in: StandIn, word: Word, sentence: str
+) -> None:
+    interpreter = EdgeTpuAccelerator(times=HASTE).load(stand_in.compiled_model())
+    tensor = photograph(interpreter)
+    interpreter.invoke(tensor)
+    stand_in.set(word)
+    with pytest.raises(AcceleratorLostError, match=sentence):
+        interpreter.invoke(tensor)
+    stand_in.set("ok")
+    with pytest.raises(AcceleratorLostError, match=sentence):
+        interpreter.invoke(tensor)
+    with pytest.raises(AcceleratorLostError, match=sentence):
+        interpreter.check()
+    interpreter.close()
+    EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
+
+
+@pytest.mark.parametrize("word", ["hang", "hang-at-create"])
+def test_a_device_that_hangs_while_it_is_opened(stand_in: StandIn, word: Word) -> None:
+    stand_in.set(word)
+    started = time.monotonic()
+    with pytest.raises(AcceleratorError, match="no answer for 3 s while"):
+        EdgeTpuAccelerator(times=HASTE).load(stand_in.compiled_model())
+    assert time.monotonic() - started < 20
+    stand_in.set("ok")
+    EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
+
+
+def test_a_device_can_be_chosen(stand_in: StandIn) -> None:
+    path = stand_in.compiled_model()
+    EdgeTpuAccelerator(device="usb:0").load(path).close()
+    with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
+        EdgeTpuAccelerator(device="pci:0").load(path)
+
+
+def test_no_library(stand_in: StandIn) -> None:
+    stand_in.library.unlink()
+    with pytest.raises(AcceleratorError, match="install libedgetpu1-std"):
+        EdgeTpuAccelerator().load(stand_in.compiled_model())
+
+
+def test_a_library_that_is_none(stand_in: StandIn) -> None:
+    """Any shared library has no delegate in it."""
+    stand_in.library.unlink()
+    stand_in.library.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
+    with pytest.raises(AcceleratorError, match="is no Edge TPU library"):
+        EdgeTpuAccelerator().load(stand_in.compiled_model())
+
+
+def test_a_model_that_is_not_compiled(stand_in: StandIn) -> None:
+    with pytest.raises(ModelFileError, match="compiled for the Edge TPU"):
+        EdgeTpuAccelerator().load(MODELS / "movenet-lightning-int8.tflite")
+
+
+def test_why_a_device_that_is_there_cannot_be_opened(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stand_in.compiled_model()
+    root = tmp_path / "root"
+    node = plug_in(root, "2-1", "18d1", "9302")
+    accelerator = EdgeTpuAccelerator(root=root)
+    with stand_in.held(), pytest.raises(AcceleratorError, match="busy: another process"):
+        accelerator.load(path)
+    with (
+        node.open(),
+        stand_in.held(),
+        pytest.raises(AcceleratorError, match=rf"busy: .* \(pid {os.getpid()}\)"),
+    ):
+        accelerator.load(path)
+    with stand_in.held(), pytest.raises(AcceleratorError, match=r"usb:3, but .* usb .*/007"):
+        EdgeTpuAccelerator(device="usb:3", root=root).load(path)
+    monkeypatch.setattr(EdgeTpuDevice, "accessible", property(lambda _self: False))
+    with stand_in.held(), pytest.raises(AcceleratorError, match=r"may not open .*/007.* udev"):
+        accelerator.load(path)
+
+
+def test_one_library_that_suits_only_the_second_runtime(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The official libedgetpu crashes newer runtimes; the other one is tried by itself."""
+    tried: list[str] = []
+    load = EdgeTpuAccelerator._load
+
+    def first_crashes(
+        self: EdgeTpuAccelerator, path: Path, runtime: RuntimeName
+    ) -> edgetpu.EdgeTpuInterpreter:
+        tried.append(runtime)
+        stand_in.set("segfault-at-create" if len(tried) == 1 else "ok")
+        return load(self, path, runtime)
+
+    monkeypatch.setattr(EdgeTpuAccelerator, "_load", first_crashes)
+    monkeypatch.setattr(edgetpu, "installed_runtimes", lambda: ("litert", "litert"))
+    accelerator = EdgeTpuAccelerator()
+    accelerator.load(stand_in.compiled_model()).close()
+    assert len(tried) == 2
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends at Python 3.11")
+def test_pycoral_opens_the_device_where_it_is_installed(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package with pycoral's one function that matters, in the worker's path."""
+    package = tmp_path / "site/pycoral/utils"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "edgetpu.py").write_text(
+        "from tflite_runtime.interpreter import Interpreter, load_delegate\n"
+        "def make_interpreter(model, device=None, delegate=None):\n"
+        "    options = {'device': device} if device else {}\n"
+        "    found = load_delegate('libedgetpu.so.1', options)\n"
+        "    return Interpreter(model_content=model, experimental_delegates=[found])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    said: list[str] = []
+    monkeypatch.setattr(edgetpu.log, "debug", lambda text, *values: said.append(text % values))
+    EdgeTpuAccelerator(device="usb:0").load(stand_in.compiled_model()).close()
+    assert any("opened through pycoral on tflite-runtime" in line for line in said)
+    stand_in.set("absent")
+    with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
+        EdgeTpuAccelerator().load(stand_in.compiled_model())
+
+
+def test_a_talkative_library_does_not_fill_the_memory(stand_in: StandIn) -> None:
+    interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
+    chatter = interpreter._process._chatter
+    path = Path(f"/proc/self/fd/{chatter.fileno()}")
+    with path.open("ab") as flood:
+        flood.write(b"W noise\n" * 20_000)
+    interpreter.check()
+    assert os.fstat(chatter.fileno()).st_size < 1000
+    interpreter.close()
