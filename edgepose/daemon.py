@@ -8,7 +8,6 @@ never waits for tracking, messages or the broker. Signals only set a flag that t
 import json
 import logging
 import os
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+import msgspec
 
 from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
 from edgepose.errors import EdgeposeError, SourceError
@@ -32,6 +33,12 @@ from edgepose.topics import Topics
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
+PAUSE_NS: Final = 1_000_000_000
+"""How long a camera that was switched off stays so at least."""
+
+
+class _Switches(msgspec.Struct, frozen=True):
+    off: list[str]
 
 
 class SwitchFile:
@@ -47,11 +54,12 @@ class SwitchFile:
         switched one off, and which one is not known any more.
         """
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            return cameras.intersection(content["off"])
+            content = msgspec.json.decode(self._path.read_bytes(), type=_Switches)
+            return cameras.intersection(content.off)
         except FileNotFoundError:
             return frozenset()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        # Nesting without end is a RecursionError, which is no ValueError.
+        except (OSError, ValueError, RecursionError) as error:
             log.warning(
                 "%s: expected the cameras that are switched off, but it cannot be read (%s); all "
                 "cameras stay off until they are switched on over MQTT, or the file is deleted",
@@ -109,7 +117,8 @@ class Daemon:
         self.topics = topics_
         self._mqtt = mqtt
         self._sinks = tuple(sinks)
-        self._commands: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._orders: dict[str, bool] = {}
+        self._switched_off_ns: dict[str, int] = {}
         self._stop_signal: int | None = None
         self._reload_wanted = False
         self._reload = reload
@@ -130,8 +139,8 @@ class Daemon:
         self._looking = LookingThread(list(self._runners.values()), wake)
 
     def command(self, camera: str, enabled: bool) -> None:
-        """Take a switch command from another thread."""
-        self._commands.put((camera, enabled))
+        """Take a switch command from another thread; of several the newest counts."""
+        self._orders[camera] = enabled
 
     def run(self) -> None:
         """Run until SIGTERM, SIGINT or the end of every source.
@@ -217,8 +226,8 @@ class Daemon:
             seen = self._looking.take(IDLE_S)
             if seen is not None:
                 self._tell(seen)
-            self._take_commands()
             now_ns = boottime_ns()
+            self._take_orders(now_ns)
             for runner in runners:
                 runner.tick(now_ns)
             if now_ns >= next_stats_ns:
@@ -271,15 +280,23 @@ class Daemon:
             if all(other.ended and not other.delivered for other in others):
                 raise
 
-    def _take_commands(self) -> None:
-        while not self._commands.empty():
-            camera, enabled = self._commands.get()
-            runner = self._runners.get(camera)
-            if runner is None:
+    def _take_orders(self, now_ns: int) -> None:
+        for camera, runner in self._runners.items():
+            # Off is at once. On waits a second after it, so that a flood of both neither wears out
+            # the SD card nor keeps this loop busy.
+            if (
+                self._orders.get(camera)
+                and now_ns < self._switched_off_ns.get(camera, 0) + PAUSE_NS
+            ):
+                continue
+            enabled = self._orders.pop(camera, None)
+            if enabled is None:
                 continue
             changed = runner.enabled != enabled
             runner.switch(enabled=enabled)
             if changed:
+                if not enabled:
+                    self._switched_off_ns[camera] = now_ns
                 self._switch_file.write(
                     frozenset(name for name, other in self._runners.items() if not other.enabled)
                 )

@@ -8,10 +8,10 @@ from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from edgepose.errors import ConfigError
+from edgepose.masking import MASK, masked_url
 
 PASSWORD_VARIABLE: Final = "EDGEPOSE_MQTT_PASSWORD"  # noqa: S105 - a variable's name
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-_MASK: Final = "********"
 
 
 class Secret:
@@ -27,13 +27,13 @@ class Secret:
         return self._text
 
     def __repr__(self) -> str:
-        return f"Secret({_MASK})"
+        return f"Secret({MASK})"
 
     def __str__(self) -> str:
-        return _MASK
+        return MASK
 
     def __format__(self, spec: str) -> str:
-        return format(_MASK, spec)
+        return format(MASK, spec)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._text == self._text
@@ -87,38 +87,42 @@ def parse_broker_url(url: str) -> BrokerAddress:
     expected = "expected mqtt://[user@]host[:port] or mqtts://[user@]host[:port]"
     if any(c.isspace() or not c.isprintable() for c in url):
         raise ConfigError(f"the broker address has a space or control character in it: {expected}")
+    shown = masked_url(url)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ConfigError(
-            f"the broker address {_masked(url)!r} cannot be read ({_reason(error)}): {expected}"
+            f"the broker address {shown!r} cannot be read ({_reason(error)}): {expected}"
         ) from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
         raise ConfigError(
-            f"the broker address {_masked(url)!r} does not begin with mqtt:// or mqtts://: "
+            f"the broker address {shown!r} does not begin with mqtt:// or mqtts://: "
             f"{expected}, for example mqtt://localhost:1883"
         )
     if parts.password is not None:
         raise ConfigError(
-            f"the broker address {_masked(url)!r} carries a password, which process lists, shell "
+            f"the broker address {shown!r} carries a password, which process lists, shell "
             "histories and logs would show: leave it out of the address and put it in a file "
             f"(password_file), the environment ({PASSWORD_VARIABLE}) or a systemd credential"
         )
     if not parts.hostname:
-        raise ConfigError(f"the broker address {url!r} names no host: {expected}")
+        raise ConfigError(f"the broker address {shown!r} names no host: {expected}")
     if port == 0:
-        raise ConfigError(f"the broker address {url!r} has port 0: a port is 1 to 65535")
+        raise ConfigError(f"the broker address {shown!r} has port 0: a port is 1 to 65535")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError(
-            f"the broker address {url!r} has something after host and port: {expected}; the base "
+            f"the broker address {shown!r} has something after host and port: {expected}; the base "
             "topic is a setting of its own"
         )
+    username = _username(parts)
+    if username is not None and not username.isprintable():
+        raise ConfigError(
+            f"the broker address {shown!r} names a user with a control character in it, which no "
+            "broker takes: check the % escapes"
+        )
     return BrokerAddress(
-        parts.hostname,
-        port or _DEFAULT_PORTS[parts.scheme],
-        parts.scheme == "mqtts",
-        _username(parts),
+        parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts", username
     )
 
 
@@ -186,14 +190,6 @@ def _read_password_file(path: Path) -> Secret:
 
 def _username(parts: SplitResult) -> str | None:
     return None if parts.username is None else unquote(parts.username)
-
-
-def _masked(url: str) -> str:
-    """Return an address of any shape with whatever may be a password replaced."""
-    scheme, separator, rest = url.rpartition("://")
-    user_info, at, host = rest.rpartition("@")
-    user, colon, _ = user_info.partition(":")
-    return f"{scheme}{separator}{user}{colon and ':' + _MASK}{at}{host}"
 
 
 def _reason(error: ValueError) -> str:

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 MAX_LINE_BYTES: Final = 1_000_000
 """No pose message is that long; a file without line ends must not fill the memory."""
 _LONG_WAIT_S: Final = 30.0
+_LONGEST_SLEEP_S: Final = 86_400.0
+"""The system takes only so long a sleep at once, and a damaged time may be centuries ahead."""
 _HOPELESS_LINES: Final = 20
 _MAX_COMPLAINTS: Final = 5
 
@@ -92,6 +94,8 @@ def _read_line(number: int, line: bytes) -> Recorded:
         message = messages.decode(line)
         captured_s = datetime.fromisoformat(message.captured_at).timestamp()
         Topics(node=message.node).poses(message.camera)
+    except RecursionError:
+        raise _BadLineError(f"but it is nested too deeply{torn}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError) as error:
         raise _BadLineError(f"but {_lower(str(error))}{torn}") from None
     if message.schema != messages.SCHEMA:
@@ -159,8 +163,10 @@ def replay(
                     recorded.line_number,
                     wait_s,
                 )
-            if wait_s > 0:
-                sleep(wait_s)
+            while wait_s > 0:
+                nap_s = min(wait_s, _LONGEST_SLEEP_S)
+                sleep(nap_s)
+                wait_s -= nap_s
         topics = Topics(node=recorded.message.node, base=base)
         publish(topics.poses(recorded.message.camera), recorded.payload)
         published += 1

@@ -8,21 +8,21 @@ from typing import Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgepose.errors import UsageError
+from edgepose.masking import MASK
+from edgepose.masking import masked_url
 from edgepose.suggestions import did_you_mean
 
 SourceKind = Literal["picamera", "v4l2", "rtsp", "path", "synthetic"]
 Option = bool | int | float | str
 
+MAX_LENGTH: Final = 4096
+"""That of a path in Linux; a URL of this length is no camera's."""
 EXAMPLES: Final = "picamera:0, /dev/video0, rtsp://..., synthetic:, or a picture, video or folder"
-MASK: Final = "********"
 
 _TRUE: Final = {
     "1": True, "true": True, "yes": True, "on": True,
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
-_SECRET_PARAMETER: Final = re.compile(
-    r"(?<![a-zA-Z])(pass(?:word|wd)?|pwd|token|secret|key|auth)=[^&/?#\s]+", re.IGNORECASE
-)
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -83,12 +83,10 @@ class SourceUri:
     def __str__(self) -> str:
         """Return the source as it is written, without its options and without a password."""
         match self.kind:
-            case "rtsp":
-                return masked_url(self.target)
             case "picamera" | "synthetic":
                 return f"{self.kind}:{self.target}"
             case _:
-                return self.target
+                return masked_url(self.target)
 
     __repr__ = __str__
 
@@ -102,63 +100,56 @@ def parse_source_uri(text: str) -> SourceUri:
     text = text.strip()
     if not text:
         raise UsageError(f"the source is empty, expected {EXAMPLES}")
+    if len(text) > MAX_LENGTH:
+        raise UsageError(
+            f"expected a source of at most {MAX_LENGTH} characters, got {len(text)}; it may be "
+            f"{EXAMPLES}"
+        )
+    shown = masked_url(text)
     if not text.isprintable():
-        raise UsageError(f"{masked_url(text)!r}: expected a source without control characters")
+        raise UsageError(f"{shown!r}: expected a source without control characters")
     named = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):", text)
     scheme = named[1].lower() if named else ""
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text)
     target, query = _without_options(text)
     if not target:
-        raise UsageError(f"{masked_url(text)}: expected {EXAMPLES} before the options")
-    options = _options(query, masked_url(text))
+        raise UsageError(f"{shown}: expected {EXAMPLES} before the options")
+    options = _options(query, shown)
     rest = target.partition(":")[2]
     if scheme == "picamera":
         if rest and not re.fullmatch(r"[0-9]{1,3}", rest):
-            raise UsageError(f"{text}: expected a camera's number, such as picamera:0")
+            raise UsageError(f"{shown}: expected a camera's number, such as picamera:0")
         return SourceUri("picamera", str(int(rest or "0")), options)
     if scheme == "synthetic":
         if rest:
-            raise UsageError(f"{text}: expected nothing after synthetic: but options")
+            raise UsageError(f"{shown}: expected nothing after synthetic: but options")
         return SourceUri("synthetic", "", options)
     if scheme == "file":
         host, slash, path = rest.removeprefix("//").partition("/")
         if not slash or host not in {"", "localhost"}:
-            raise UsageError(f"{text}: expected file:///path/to/a/file")
+            raise UsageError(f"{shown}: expected file:///path/to/a/file")
         return SourceUri("path", unquote(slash + path), options)
     if not _exists(target):
-        _refuse_what_is_no_path(text, target, scheme)
+        _refuse_what_is_no_path(shown, target, scheme)
     if re.match(r"/dev/(?!shm/)", target):
         return SourceUri("v4l2", target, options)
     return SourceUri("path", _expanded(target), options)
 
 
-def masked_url(url: str) -> str:
-    """Return a URL with its password, if any, as asterisks.
-
-    All between the first colon and the last @ counts as the password: one that holds a / or an @
-    must not be shown either, though it should have been written with % escapes.
-    """
-    scheme, separator, rest = url.partition("://")
-    if separator:
-        user, at, host = rest.rpartition("@")
-        if at and ":" in user:
-            url = f"{scheme}://{user.partition(':')[0]}:{MASK}@{host}"
-    return _SECRET_PARAMETER.sub(rf"\1={MASK}", url)
-
-
-def _refuse_what_is_no_path(text: str, target: str, scheme: str) -> None:
+def _refuse_what_is_no_path(shown: str, target: str, scheme: str) -> None:
     """Raise UsageError where something that is no file was probably not meant as one either."""
     if scheme:
         hint = did_you_mean(scheme, ("picamera", "synthetic", "rtsp", "file"))
-        raise UsageError(
-            f"{masked_url(text)}: no source is called {scheme}:, expected {EXAMPLES}{hint}"
-        )
+        raise UsageError(f"{shown}: no source is called {scheme}:, expected {EXAMPLES}{hint}")
+    if masked_url(target) != target:
+        # Beyond here it would be a path, and paths are shown as they are.
+        raise UsageError(f"{shown}: no file is called so; a stream's URL begins with rtsp://")
     if target.lower() in {"picamera", "synthetic", "rtsp"}:
-        raise UsageError(f"{text}: expected a colon after {target}; expected {EXAMPLES}")
+        raise UsageError(f"{shown}: expected a colon after {target}; expected {EXAMPLES}")
     if re.fullmatch(r"[0-9]{1,3}", target):
         raise UsageError(
-            f"{text}: no file is called so; did you mean /dev/video{target} or picamera:{target}?"
+            f"{shown}: no file is called so; did you mean /dev/video{target} or picamera:{target}?"
         )
 
 
@@ -215,22 +206,34 @@ def _expanded(path: str) -> str:
         return path
 
 
+def _part(text: str, shown: str) -> str:
+    """Return a part of a source, or a mask where the source is shown without it.
+
+    A ? in a password makes options of the rest of it.
+    """
+    return text if text in shown else MASK
+
+
 def _options(query: str, shown: str) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in OPTIONS:
             raise UsageError(
-                f"{shown}: no option is called {name!r}, there are {', '.join(OPTIONS)}"
-                f"{did_you_mean(name, OPTIONS)}"
+                f"{shown}: no option is called {_part(name, shown)!r}, there are "
+                f"{', '.join(OPTIONS)}{did_you_mean(name, OPTIONS)}"
             )
         if name in options:
             raise UsageError(f"{shown}: option {name} is given twice")
         try:
             options[name] = OPTIONS[name](value)
         except ValueError as error:
-            raise UsageError(f"{shown}: option {name}: {error}, got {value!r}") from None
+            raise UsageError(
+                f"{shown}: option {name}: {error}, got {masked_url(value)!r}"
+            ) from None
     if query and not options:
-        raise UsageError(f"{shown}: expected options such as ?loop=1 after the ?, got {query!r}")
+        raise UsageError(
+            f"{shown}: expected options such as ?loop=1 after the ?, got {_part(query, shown)!r}"
+        )
     if ("width" in options) != ("height" in options):
         raise UsageError(f"{shown}: expected width and height together")
     return options

@@ -70,7 +70,7 @@ def read_model(path: Path, *, compiled: bool = False) -> bytes:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot read the model: {error.strerror}") from error
     # Runtimes follow a file's offsets unchecked: a truncated file ends the process, not the load.
-    operators = flatbuffer.operators(data, name=str(path))
+    operators = flatbuffer.check(data, name=str(path))
     if compiled and flatbuffer.EDGETPU_OP not in operators:
         raise ModelFileError(
             f"{path}: expected a model compiled for the Edge TPU, got one for the CPU; choose its "

@@ -21,15 +21,31 @@ accelerator_option = click.option(
 )
 
 
+class OneEvent(logging.Formatter):
+    """Shows a text from outside as what it is: nothing in it begins a line or moves the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Return the event without control characters, its further lines indented."""
+        text = super().formatMessage(record)
+        if text.isprintable():
+            return text
+        return "\n  ".join(
+            "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+            for line in text.split("\n")
+        )
+
+
 def set_up_logging(level: str, *, debug: bool = False) -> None:
     """Log to stderr, one line an event; systemd's journal adds the time itself."""
     under_systemd = not sys.stderr.isatty()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        OneEvent(
+            "%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(message)s", "%H:%M:%S"
+        )
+    )
     logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if debug else level.upper(),
-        format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        force=True,
+        level=logging.DEBUG if debug else level.upper(), handlers=[handler], force=True
     )
 
 

@@ -15,12 +15,16 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from edgepose.config.model import Check, Config, Read, Section, masked
+from edgepose.config.model import Check, Config, Read, Section
 from edgepose.config.yaml_file import Key, Mistake, describe
 from edgepose.mqtt_url import Secret
 from edgepose.suggestions import closest, did_you_mean
 
 S = TypeVar("S", bound=Section)
+
+# Looking for what is alike takes a millisecond, and a wrong file may hold 100,000 unknown keys.
+_MAX_HINTS: Final = 100
+_MAX_HINT_LENGTH: Final = 64
 
 _EXPECTED: Final[dict[object, str]] = {
     str: "a text",
@@ -57,7 +61,9 @@ def build(section: type[S], values: object, key: Key, mistakes: list[Mistake]) -
         if name in fields:
             known[name] = _value(fields[name].type, value, here, mistakes)
         else:
-            mistakes.append(Mistake(here, _unknown_key(name, fields)))
+            hints = len(mistakes) < _MAX_HINTS and len(name) <= _MAX_HINT_LENGTH
+            text = _unknown_key(name, fields) if hints else "unknown key"
+            mistakes.append(Mistake(here, text))
     if len(mistakes) > before:
         return None
     built = cast(Callable[..., S], section)(**known)
@@ -184,7 +190,7 @@ def _from_text(wanted: type[Any], value: object) -> object:
 def _got(key: Key, value: object) -> str:
     if any("password" in str(part) for part in key):
         return "something else" if value is not None else "nothing"
-    return describe(masked(value) if isinstance(value, str) else value)
+    return describe(value)
 
 
 # --- sentences
@@ -194,7 +200,8 @@ def _sentence(found: Collection[Any], value: object, got: str) -> str:
     """Say why a value is not what the parts of an annotation ask for."""
     choices = [str(c) for part in found if get_origin(part) is Literal for c in get_args(part)]
     if choices:
-        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        short = isinstance(value, str) and len(value) <= _MAX_HINT_LENGTH
+        hint = did_you_mean(str(value), choices) if short else ""
         return f"expected {_either(choices)}, got {got}{hint}"
     kind = next(part for part in found if part in _EXPECTED)
     for limits in found:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgepose.config.checking import build, dotted, section_at
-from edgepose.config.model import Config, masked
+from edgepose.config.model import Config
 from edgepose.config.yaml_file import Document, Key, Mistake, read
 from edgepose.errors import ConfigError, EdgeposeError
+from edgepose.masking import masked_url
 from edgepose.mqtt_url import parse_broker_url
 from edgepose.source_uri import parse_source_uri
 from edgepose.weights import check_name
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")
 MAX_SHOWN: Final = 25
+MAX_LENGTH: Final = 1000
 FLAGS: Final = {
     "cameras.0.source": "--source",
     "model.name": "--model",
@@ -203,7 +205,7 @@ def _unusable_names(tree: Mapping[str, Any], mistakes: list[Mistake]) -> list[Mi
         try:
             checker(value)
         except EdgeposeError as error:
-            found.append(Mistake(key, masked(str(error))))
+            found.append(Mistake(key, str(error)))
 
     cameras = tree.get("cameras")
     for index, camera in enumerate(cameras if isinstance(cameras, list) else ()):
@@ -234,14 +236,26 @@ def _report(
             rows.append((float("inf"), f"{flag}: {mistake.text}"))
             continue
         where = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
-        what = f"{dotted(mistake.key)}: " if mistake.key else ""
+        # `password:secret`, without the space, makes a key of both.
+        what = f"{masked_url(dotted(mistake.key))}: " if mistake.key else ""
         rows.append((line or 0, f"{where}{what}{mistake.text}"))
     rows.sort(key=lambda row: row[0])
-    texts = [text for _, text in rows]
+    texts = [_fit_for_terminals(text) for _, text in rows[: MAX_SHOWN + 1]]
     if len(texts) == 1:
         return texts[0]
     shown = texts[:MAX_SHOWN]
-    if len(texts) > MAX_SHOWN:
-        shown.append(f"and {len(texts) - MAX_SHOWN} more")
+    if len(rows) > MAX_SHOWN:
+        shown.append(f"and {len(rows) - MAX_SHOWN} more")
     name = "the command line" if path is None else str(path)
-    return "\n  ".join((f"{len(texts)} mistakes in {name}:", *shown))
+    return "\n  ".join((f"{len(rows)} mistakes in {name}:", *shown))
+
+
+def _fit_for_terminals(text: str) -> str:
+    """Return a text cut to a bearable length, with what a terminal would obey in escapes."""
+    if len(text) > MAX_LENGTH:
+        text = f"{text[: MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2 :]}"
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    )

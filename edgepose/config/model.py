@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from edgepose.masking import masked_url
 from edgepose.mqtt_url import (
     PASSWORD_VARIABLE,
     BrokerAddress,
@@ -27,12 +28,9 @@ from edgepose.mqtt_url import (
 from edgepose.topics import check_base
 
 MQTT_PASSWORD_CREDENTIAL: Final = "mqtt-password"  # noqa: S105 - a credential's name
-MASK: Final = "********"
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _DEVICE = re.compile(r"(usb|pci)(:[0-9]{1,2})?")
-_URL_USER = re.compile(r"(?<=://)[^?\s]*@")
-_URL_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|key)[^=&]*=)[^&]*")
 MAX_THREADS: Final = 64
 MAX_CAMERAS: Final = 16
 _SWITCHES: Final = {
@@ -69,6 +67,11 @@ def _id(value: str) -> None:
 def _path(value: Path) -> None:
     if "\0" in str(value) or str(value) == ".":
         raise ValueError("expected a path, got an empty text; remove the key for no file")
+
+
+def _printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValueError("expected a text without control characters, which no MQTT broker takes")
 
 
 def _finite(value: object) -> object:
@@ -179,7 +182,7 @@ class Camera(Section, frozen=True, kw_only=True):
             yield f"{given} is set without {missing}; set both or none"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        shown = msgspec.structs.asdict(self) | {"source": masked(self.source)}
+        shown = msgspec.structs.asdict(self) | {"source": masked_url(self.source)}
         return list(shown.items())
 
     def __repr__(self) -> str:
@@ -274,8 +277,8 @@ class Mqtt(Section, frozen=True, kw_only=True):
     enabled: Switch = True
     url: Annotated[str, Check(parse_broker_url)] = "mqtt://127.0.0.1:1883"
     base_topic: Annotated[str, Check(check_base)] = "edgepose"
-    client_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    username: Text | None = None
+    client_id: Annotated[str, Meta(min_length=1, max_length=128), Check(_printable)] | None = None
+    username: Annotated[Text, Check(_printable)] | None = None
     password: Secret | None = None
     password_file: FilePath | None = None
     protocol: Annotated[Literal["5", "3.1.1"], Read(_protocol)] = "5"
@@ -403,7 +406,7 @@ class Config(Section, frozen=True, kw_only=True):
         """Return the configuration as plain values, without secrets."""
         values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
         for camera in values["cameras"]:
-            camera["source"] = masked(camera["source"])
+            camera["source"] = masked_url(camera["source"])
         return values
 
 
@@ -411,13 +414,3 @@ def fit_id(text: str) -> str:
     """Return a host name, or any text, as an id: its first part, other characters as `-`."""
     fitted = re.sub(r"[^a-zA-Z0-9_-]+", "-", text.split(".")[0]).strip("-")[:64]
     return fitted or "edgepose"
-
-
-def masked(source: str) -> str:
-    """Return a source URI without what may be a password in it."""
-    return _URL_SECRET.sub(rf"\1{MASK}", _URL_USER.sub(_mask_password, source))
-
-
-def _mask_password(match: re.Match[str]) -> str:
-    user, colon, _ = match[0][:-1].partition(":")
-    return f"{user}:{MASK}@" if colon else match[0]

@@ -15,6 +15,7 @@ from typing import Final
 import yaml
 
 from edgepose.errors import ConfigError
+from edgepose.masking import masked_url
 
 Scalar = str | int | float | bool | None
 Key = tuple[str | int, ...]
@@ -219,12 +220,13 @@ class _Reader:
 
     def _alias(self, event: yaml.AliasEvent, line: int) -> None:
         name = event.anchor or ""
+        shown = brief(name)
         if name not in self._anchors:
             raise ConfigError(
-                f"{self._path}:{line}: the alias *{name} has no finished anchor &{name} before it"
+                f"{self._path}:{line}: the alias *{shown} has no finished anchor &{shown} before it"
             )
         if self._wants_key():
-            raise ConfigError(f"{self._path}:{line}: expected a key, got the alias *{name}")
+            raise ConfigError(f"{self._path}:{line}: expected a key, got the alias *{shown}")
         self._put(self._anchors[name], line)
 
     def _start(self, event: yaml.CollectionStartEvent, line: int) -> None:
@@ -247,7 +249,7 @@ class _Reader:
         self._open.append(_Open(value, key, event.anchor))
 
     def _tag(self, tag: str, line: int) -> None:
-        shown = tag.replace("tag:yaml.org,2002:", "!!")
+        shown = brief(tag.replace("tag:yaml.org,2002:", "!!"))
         text = f"tags such as {shown} are not understood here; write the value itself"
         self._mistakes.append(Mistake(self._here(), text, line))
 
@@ -312,7 +314,7 @@ def plain(text: str) -> Scalar:
 
 
 def describe(value: object) -> str:
-    """Return a value as an error shows it: short, and lists and mappings only by their kind."""
+    """Return a value as an error shows it: short, without secrets, and of a list only its kind."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -321,6 +323,10 @@ def describe(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "keys with values"
-    text = value if isinstance(value, str) else str(value)
-    short = text if len(text) <= 60 else text[:57] + "..."
-    return repr(short) if isinstance(value, str) else short
+    text = brief(masked_url(value) if isinstance(value, str) else str(value))
+    return repr(text) if isinstance(value, str) else text
+
+
+def brief(text: str) -> str:
+    """Return a text, cut where it is too long for an error."""
+    return text if len(text) <= 60 else text[:57] + "..."

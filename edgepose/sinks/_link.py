@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import random
 import select
@@ -16,6 +17,7 @@ from edgepose.errors import BrokerError
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
 from edgepose.sinks import _failures as failures
 from edgepose.sinks._backoff import Backoff
+from edgepose.sinks._complaints import Complaints
 from edgepose.sinks._failures import Failure
 from edgepose.sinks._outbox import Outbox, Outgoing
 from edgepose.sinks._session import Answer, Login, Protocol, Session, UnreadableError, Will
@@ -31,15 +33,24 @@ _DEAD_LINK: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 @dataclass(frozen=True, slots=True)
 class LinkTimes:
-    """How patient a link is, in seconds."""
+    """How patient a link is, in seconds.
+
+    `backoff_max_s` is below 5, so that poses are back within 5 s of the broker's return. Two
+    clients with one id throw each other out at every try, so the longest pause between those is
+    `eviction_patience` times as long. Events that the broker leaves unacknowledged for
+    `unacknowledged_s` are written to the disk, which is asked to keep what is written every
+    `spool_s` at most: a power cut loses no more.
+    """
 
     connect_s: float = 5.0
     answer_s: float = 10.0
     backoff_min_s: float = 1.0
-    backoff_max_s: float = 60.0
+    backoff_max_s: float = 4.0
+    eviction_patience: float = 15.0
     stable_s: float = 30.0
     eviction_memory_s: float = 600.0
-    spool_s: float = 30.0
+    unacknowledged_s: float = 1.0
+    spool_s: float = 5.0
     close_s: float = 3.0
 
 
@@ -51,7 +62,8 @@ class Link:
     logged once, until the connection has been stable for a while; tries go on with backoff.
 
     `protocol` "5" steps down to 3.1.1 where the broker knows no 5. A handler of `subscriptions`
-    gets the payload, on the network thread. Raises ConfigError for TLS files that cannot be used.
+    gets the payload, on the network thread; it raises ValueError with a sentence for one that is no
+    order. Raises ConfigError for TLS files that cannot be used.
     """
 
     def __init__(
@@ -103,13 +115,20 @@ class Link:
         self._protocol: Protocol = protocol
         self._version_settled = False
         self._backoff = Backoff(self._times.backoff_min_s, self._times.backoff_max_s, chance)
+        self._eviction_backoff = Backoff(
+            self._times.backoff_min_s,
+            self._times.backoff_max_s * self._times.eviction_patience,
+            chance,
+        )
         self._reported: set[str] = set()
         self._refused_topics: set[str] = set()
+        self._complaints = Complaints(_log, monotonic)
         self._told = False
         self._lost_at: float | None = None
         self._dropped_before = 0
         self._evictions = 0
         self._unsaved_since: float | None = None
+        self._saved_at = -math.inf
 
     # -- what other threads call -------------------------------------------------------------
 
@@ -226,8 +245,11 @@ class Link:
                 return
             if self._step_down(failure):
                 continue
-            self._report(failure)
-            self._pause(self._backoff.next_s())
+            backoff = (
+                self._eviction_backoff if failure.kind == failures.TAKEN_OVER else self._backoff
+            )
+            self._report(failure, backoff)
+            self._pause(backoff.next_s())
 
     def _connection(self) -> Failure | None:
         """Connect, and keep at it until it ends; return why, None where it was to end."""
@@ -359,7 +381,7 @@ class Link:
         if handler is None:
             return
         if retained:
-            _log.warning(
+            self._complaints.say(
                 "%s: a retained order is ignored, since it may be old: publish it without the "
                 "retain flag",
                 topic,
@@ -367,8 +389,10 @@ class Link:
             return
         try:
             handler(payload)
+        except ValueError as error:
+            self._complaints.say("%s: %s; ignored", topic, error)
         except Exception as error:  # noqa: BLE001 - whoever listens must not end the connection
-            _log.warning("%s: the order could not be carried out: %s", topic, error)
+            self._complaints.say("%s: the order could not be carried out: %s", topic, error)
 
     # -- ups and downs -----------------------------------------------------------------------
 
@@ -400,6 +424,8 @@ class Link:
             self._dropped_before = self._outbox.dropped_live
         self._online = False
         self._outbox.drop_live()
+        # From now on nothing but the file keeps what was sent and not acknowledged.
+        self._save()
 
     def _why_ended(self, session: Session, since: float, denied: str | None) -> Failure:
         """Explain why the socket is closed although nobody here closed it."""
@@ -421,7 +447,7 @@ class Link:
             return failures.thrown_out_again_and_again(self._address, self._login.client_id)
         return failures.lost(self._address)
 
-    def _report(self, failure: Failure) -> None:
+    def _report(self, failure: Failure, backoff: Backoff) -> None:
         with self._changed:
             self._failure = failure
             self._changed.notify_all()
@@ -436,7 +462,7 @@ class Link:
             logging.WARNING if news else logging.DEBUG,
             "%s; trying again, at least every %g s",
             failure.sentence,
-            self._backoff.maximum_s,
+            backoff.maximum_s,
         )
 
     def _report_refused(self, what: str, topic: str, answer: Answer) -> None:
@@ -463,6 +489,7 @@ class Link:
         self._reported.clear()
         self._evictions = 0
         self._backoff.reset()
+        self._eviction_backoff.reset()
 
     def _settle_version(self) -> None:
         if self._protocol != self._wanted_protocol and not self._version_settled:
@@ -496,17 +523,24 @@ class Link:
             self._save_when_due()
 
     def _save_when_due(self) -> None:
-        """Write waiting events to disk, but only those that have waited for long."""
+        """Bring waiting events to the disk, but only those that have waited for a while."""
         if not self._outbox.unsaved:
             self._unsaved_since = None
             return
         now = self._monotonic()
         if self._unsaved_since is None:
             self._unsaved_since = now
+        waited = now - self._unsaved_since >= self._times.unacknowledged_s
         # A file of events that have all arrived goes at once: they would be sent again.
-        if not self._outbox.waiting_events or now - self._unsaved_since >= self._times.spool_s:
-            self._outbox.save()
-            self._unsaved_since = None
+        if not self._outbox.waiting_events or (
+            waited and now - self._saved_at >= self._times.spool_s
+        ):
+            self._save()
+
+    def _save(self) -> None:
+        self._outbox.save()
+        self._saved_at = self._monotonic()
+        self._unsaved_since = None
 
 
 def _is_keep_alive_timeout(session: Session) -> bool:

@@ -52,10 +52,13 @@ class Outbox:
                 self._wake()
 
     def add_event(self, topic: str, payload: bytes) -> None:
-        """Take in an event; beyond the spool's bound the oldest one goes."""
+        """Take in an event; beyond the spool's bound the oldest one goes.
+
+        While the broker is away, the event is in the spool's file when this returns.
+        """
         with self.changed:
             event = WaitingMessage(topic, payload)
-            dropped = self._spool.append(event)
+            dropped = self._spool.append(event, jot=not self._takes_live)
             self._due_events.append(event)
             if dropped is not None and self._due_events[0] is dropped:
                 self._due_events.popleft()
@@ -166,6 +169,9 @@ class Outbox:
     def save(self) -> None:
         """Bring the file of events up to date; the lock is not held while the disk works."""
         with self.changed:
-            messages = self._spool.begin_save()
-        if messages is not None:
-            self._spool.write(messages)
+            save = self._spool.begin_save()
+        if save is None:
+            return
+        self._spool.write(save)
+        with self.changed:
+            self._spool.end_save()

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -33,6 +34,9 @@ _PROTOCOLS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersi
 _FIRST_ERROR_CODE: Final = 0x80
 # paho and mosquitto both hold 20 unacknowledged messages; more would wait inside paho.
 _MAX_UNACKNOWLEDGED: Final = 20
+# Orders have three bytes. Whoever may write to their topics could otherwise send 256 MB, which
+# paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
+_MAX_PACKET_BYTES: Final = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ class Session:
             self._login.address.port,
             self._login.keepalive_s,
             clean_start=(True if self._protocol == "5" else paho.MQTT_CLEAN_START_FIRST_ONLY),
+            properties=_connect_properties() if self._protocol == "5" else None,
         )
 
     @property
@@ -329,6 +334,12 @@ class _ErrorCatcher(logging.Handler):
 
 def _answer(code: ReasonCode) -> Answer:
     return Answer(code.value, str(code).lower())
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = _MAX_PACKET_BYTES
+    return properties
 
 
 def _do_nothing(_client: paho.Client, _userdata: object, _sock: object) -> None:

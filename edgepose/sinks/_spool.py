@@ -1,6 +1,7 @@
 """Events that wait for the broker, in memory and over a restart in a small file."""
 
 import contextlib
+import errno
 import logging
 import os
 from collections import deque
@@ -29,13 +30,25 @@ class _Line(msgspec.Struct, frozen=True):
     payload: str
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """What a save has to do: `in_file` where the lines are there, and only not yet on the disk."""
+
+    messages: tuple[WaitingMessage, ...]
+    in_file: bool
+
+
 class Spool:
     """A bounded first-in first-out queue of messages that survives a restart.
 
-    The file, NDJSON, is replaced as a whole, so it is always either the old one or the new one,
-    and only when told to `save`, and only where something changed: a queue that is emptied in
-    time never touches the disk. Without a `path` the queue lives in memory only. Beyond
-    `max_messages` the oldest is dropped and counted. Not thread-safe.
+    A message that is appended with `jot` is a line in the file, NDJSON, from then on, which a
+    killed process leaves behind; the operating system brings it to the disk in its own time, or
+    `save` does. Any other message is only in memory until `save`, which then replaces the file as a
+    whole, so it is always either the old one or the new one. Nothing is saved where nothing
+    changed: a queue that is emptied in time never touches the disk.
+
+    Without a `path` the queue lives in memory only. Beyond `max_messages` the oldest is dropped and
+    counted. Not thread-safe.
     """
 
     def __init__(self, path: Path | None, *, max_messages: int) -> None:
@@ -43,12 +56,20 @@ class Spool:
         self._max_messages = max_messages
         self._messages: deque[WaitingMessage] = deque()
         self._touched = False
+        self._in_file = True
+        self._stale_lines = 0
+        self._torn = False
+        self._meanwhile: list[WaitingMessage] | None = None
         self._write_failed = False
         self.dropped = 0
         for message in () if path is None else _read(path):
             self.append(message)
         self.on_disk = bool(self._messages)
         self._touched = False
+        # Most of these were dropped, and counted, by the last process.
+        self.dropped = 0
+        # What the last process left may end in half a line.
+        self._torn = self.on_disk
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -61,14 +82,22 @@ class Spool:
         """Whether `save` would have something to do."""
         return self._path is not None and self._touched and (bool(self._messages) or self.on_disk)
 
-    def append(self, message: WaitingMessage) -> WaitingMessage | None:
+    def append(self, message: WaitingMessage, *, jot: bool = False) -> WaitingMessage | None:
         """Take a message in; return the oldest one where it had to make room."""
         dropped = None
         if len(self._messages) >= self._max_messages:
             dropped = self._messages.popleft()
             self.dropped += 1
+            # Its line stays where it is; too many of these are worth a new file.
+            self._stale_lines += 1
+            if self._stale_lines >= self._max_messages:
+                self._in_file = False
         self._messages.append(message)
         self._touched = True
+        if jot:
+            self._jot([message])
+        else:
+            self._in_file = False
         return dropped
 
     def remove(self, message: WaitingMessage) -> None:
@@ -76,52 +105,104 @@ class Spool:
         with contextlib.suppress(ValueError):
             self._messages.remove(message)
             self._touched = True
+            self._in_file = False
 
     def save(self) -> None:
         """Write what waits, or remove the file where nothing does; a failure is logged once."""
-        messages = self.begin_save()
-        if messages is not None:
-            self.write(messages)
+        save = self.begin_save()
+        if save is not None:
+            self.write(save)
+            self.end_save()
 
-    def begin_save(self) -> tuple[WaitingMessage, ...] | None:
+    def begin_save(self) -> Save | None:
         """Return what `write` has to bring to the disk; None where the file is as it should be."""
         if not self.changed:
             return None
         self._touched = False
-        return tuple(self._messages)
+        save = Save(tuple(self._messages), self._in_file and self.on_disk)
+        self._in_file = True
+        self._meanwhile = []
+        return save
 
-    def write(self, messages: tuple[WaitingMessage, ...]) -> None:
-        """Make the file hold these messages; needs no lock, unlike all other methods."""
-        if self._path is None:
+    def write(self, save: Save) -> None:
+        """Make the disk hold these messages; needs no lock, unlike all other methods."""
+        path = self._path
+        if path is None:
             return
         try:
-            if messages:
-                _write(self._path, messages)
+            if not save.messages:
+                path.unlink(missing_ok=True)
+            elif save.in_file:
+                _sync(path)
             else:
-                self._path.unlink(missing_ok=True)
+                _write(path, save.messages)
+                self._torn = False
+                self._stale_lines = 0
         except OSError as error:
-            if not self._write_failed:
-                _log.warning(
-                    "%s: events that wait for the broker cannot be saved (%s) and would be lost in "
-                    "a restart: make room, or let edgepose write there",
-                    self._path,
-                    error.strerror,
-                )
-            self._write_failed = self._touched = True
+            self._failed(path, error)
             return
         self._write_failed = False
-        self.on_disk = bool(messages)
+        self.on_disk = bool(save.messages)
+
+    def end_save(self) -> None:
+        """Jot down again what was jotted into the file that `write` replaced."""
+        meanwhile, self._meanwhile = self._meanwhile, None
+        waiting = set(self._messages)
+        if again := [message for message in meanwhile or () if message in waiting]:
+            self._jot(again)
+
+    def _jot(self, messages: Iterable[WaitingMessage]) -> None:
+        path = self._path
+        if path is None:
+            return
+        if self._meanwhile is not None:
+            self._meanwhile += messages
+        text = b"\n" * self._torn + _lines(messages)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
+                # A full disk takes a part; the half line that it leaves harms only itself.
+                self._torn = file.write(text) != len(text)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._torn = True
+            self._failed(path, error)
+            return
+        self.on_disk = True
+
+    def _failed(self, path: Path, error: OSError) -> None:
+        if not self._write_failed:
+            _log.warning(
+                "%s: events that wait for the broker cannot be saved (%s) and would be lost in "
+                "a restart: make room, or let edgepose write there",
+                path,
+                error.strerror,
+            )
+        self._write_failed = self._touched = True
+        self._in_file = False
 
 
-def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:
-    text = b"".join(
+def _lines(messages: Iterable[WaitingMessage]) -> bytes:
+    return b"".join(
         msgspec.json.encode(_Line(m.topic, m.payload.decode("utf-8", "replace"))) + b"\n"
         for m in messages
     )
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
-        file.write(text)
+        file.write(_lines(messages))
         file.flush()
         # Without it a power cut can leave the new name on an empty file.
         os.fsync(file.fileno())
@@ -158,10 +239,11 @@ def _read(path: Path) -> list[WaitingMessage]:
 def _message(line: bytes) -> WaitingMessage | None:
     try:
         entry = msgspec.json.decode(line, type=_Line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    # paho would refuse such topics later, when nobody knows any more where they came from.
-    if not entry.topic or set(entry.topic) & set("+#\0"):
+    # paho would refuse such topics later, when nobody knows any more where they came from. For a
+    # control character a broker ends the connection, and would do so at every try to send it.
+    if not entry.topic.isprintable() or not entry.topic or set(entry.topic) & set("+#"):
         return None
     if len(entry.topic.encode()) > _MAX_TOPIC_BYTES:
         return None

@@ -1,6 +1,5 @@
 """Pose messages, states and events onto MQTT."""
 
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,6 @@ from edgepose.sinks._link import Link, LinkTimes
 from edgepose.sinks._session import Protocol, Will
 from edgepose.sinks._spool import Spool
 from edgepose.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
-
-_log = logging.getLogger("edgepose.mqtt")
 
 SPOOL_FILE: Final = "waiting-events.ndjson"
 _MAX_EVENTS: Final = 1000
@@ -142,12 +139,8 @@ class MqttSink:
         def order(payload: bytes) -> None:
             enabled = _SWITCH.get(payload)
             if enabled is None:
-                _log.warning(
-                    "%s: expected ON or OFF, got %s; ignored",
-                    self.topics.enabled_set(camera),
-                    _excerpt(payload),
-                )
-            elif self._on_command is not None:
+                raise ValueError(f"expected ON or OFF, got {_excerpt(payload)}")
+            if self._on_command is not None:
                 self._on_command(camera, enabled)
 
         return order

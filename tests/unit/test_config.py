@@ -12,9 +12,10 @@ from edgepose.config import Config, Mqtt, find_config_file, load_config
 from edgepose.config.checking import dotted, parts, value_keys
 from edgepose.config.loading import _PATHS, SYSTEM_FILE
 from edgepose.config.manual import json_schema, manual_path, manual_text, paragraphs
-from edgepose.config.model import fit_id, masked
+from edgepose.config.model import fit_id
 from edgepose.config.yaml_file import parse
 from edgepose.errors import ConfigError
+from edgepose.masking import masked_url
 
 
 def load(tmp_path: Path, text: str, **overrides: object) -> Config:
@@ -431,9 +432,9 @@ def test_secrets_are_in_no_error(tmp_path: Path, text: str) -> None:
 
 
 def test_masking_keeps_what_is_no_secret() -> None:
-    assert masked("picamera:0?fps=5") == "picamera:0?fps=5"
-    assert masked("rtsp://user@host/a") == "rtsp://user@host/a"
-    assert masked("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
+    assert masked_url("picamera:0?fps=5") == "picamera:0?fps=5"
+    assert masked_url("rtsp://user@host/a") == "rtsp://user@host/a"
+    assert masked_url("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
 
 
 def test_the_password_comes_from_the_first_place_that_has_one(tmp_path: Path) -> None:

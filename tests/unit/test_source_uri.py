@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.errors import UsageError
-from edgepose.source_uri import OPTIONS, masked_url, parse_source_uri
+from edgepose.masking import masked_url
+from edgepose.source_uri import OPTIONS, parse_source_uri
 
 
 @pytest.mark.parametrize(

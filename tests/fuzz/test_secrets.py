@@ -1,0 +1,307 @@
+"""A password is written in many places and read in one: none of the others may show it."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.build import source_opener
+from edgepose.cli.main import run_command
+from edgepose.config import load_config
+from edgepose.errors import ConfigError, EdgeposeError, UsageError
+from edgepose.masking import MASK, masked_url
+from edgepose.mqtt_url import BrokerAddress, Secret, parse_broker_url, read_password
+from edgepose.sinks.mqtt import MqttPublisher
+from edgepose.source_uri import OPTIONS, SourceUri, parse_source_uri
+from tests.fuzz.effort import examples
+from tests.mosquitto import free_port
+
+MARK = "kH7qZ"
+"""What no message would hold by chance; every password below has it at either end or inside."""
+
+SAFE = "abcXYZ019-._~"
+ODD = SAFE + "!$'()*+,;:/?#[]@&= %\"<>\\^`{|}äß"
+PASSWORDS = st.builds(
+    lambda before, after: f"{before}{MARK}{after}",
+    st.text(SAFE, max_size=6),
+    st.text(SAFE, max_size=6),
+)
+ODD_PASSWORDS = st.builds(
+    lambda before, after: f"{before}{MARK}{after}",
+    st.text(ODD, max_size=6),
+    st.text(ODD, max_size=6),
+)
+PARAMETERS = ("password", "passwd", "pass", "pwd", "token", "apikey", "api_key", "auth", "loginpas")
+USERS = st.text("abcz019_", max_size=5)
+
+# As people write them, right and wrong; {p} is where the password stands.
+LOGINS = (
+    "rtsp://{u}:{p}@cam/live",
+    "RTSPS://{u}:{p}@cam:554/live?rotate=90",
+    "rtsp://{u}:{p}@[::1]:554/live",
+    "rtsp:/{u}:{p}@cam/live",
+    "rtsp//{u}:{p}@cam/live",
+    "rtsp:{u}:{p}@cam/live",
+    "rtps://{u}:{p}@cam/live",
+    "http://{u}:{p}@cam/live",
+    "//{u}:{p}@cam/live",
+    "{u}:{p}@cam/live",
+    "rtsp://{u}:{p}@cam:99999/live",
+    "rtsp://{u}:{p}@",
+    "rtsp://{u}:{p}@cam/live?rotate=7",
+    "rtsp://{u}:{p}@cam/live?mirror=1&mirror=1",
+    "mqtt://{u}:{p}@h",
+    "mqtts://{u}:{p}@h:8883/x",
+    "mqtt://{u}:{p}@h:port",
+    "mqtt:{u}:{p}@h",
+    "mqt://{u}:{p}@h",
+)
+QUERIES = tuple(
+    form.replace("{n}", name)
+    for name in PARAMETERS
+    for form in (
+        "rtsp://cam/live?user=x&{n}={p}&stream=0",
+        "rtsp://cam/user=admin_{n}={p}",
+        "rtsp://cam/live#{n}={p}",
+        "rtsp://cam/live;{n}={p}",
+        "rtsp://cam/live?{n}={p}&rotate=7",
+        "/videos/a.mp4?{n}={p}",
+        "synthetic:?{n}={p}",
+        "picamera:0?{n}={p}",
+        "mqtt://h?{n}={p}",
+        "mqtt://h/{n}={p}",
+    )
+)
+
+
+def everything_said(text: str) -> str:
+    """Return all that is ever printed of a source or broker address, whether it is right or not."""
+    said = [masked_url(text)]
+    for parse in (parse_source_uri, parse_broker_url):
+        try:
+            parsed = parse(text)
+        except (UsageError, ConfigError) as error:
+            said += [str(error), repr(error)]
+        else:
+            said += [str(parsed), repr(parsed), f"{parsed}"]
+    return "\n".join(said)
+
+
+def config_said(path: Path, tree: Mapping[str, object]) -> str:
+    """Return all that is printed of a configuration."""
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True), "utf-8")
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        return f"{error}\n{error!r}"
+    shown = config.masked_values()
+    return "\n".join((repr(config), str(config), json.dumps(shown), yaml.safe_dump(shown)))
+
+
+@examples(250)
+@given(form=st.sampled_from(LOGINS), user=USERS, password=ODD_PASSWORDS)
+def test_a_login_is_never_shown(form: str, user: str, password: str) -> None:
+    text = form.format(u=user, p=password)
+    assert MARK not in everything_said(text)
+    assert MASK in masked_url(text)
+
+
+@examples(300)
+@given(form=st.sampled_from(QUERIES), password=PASSWORDS)
+def test_a_password_among_parameters_is_never_shown(form: str, password: str) -> None:
+    text = form.format(p=password)
+    assert MARK not in everything_said(text)
+    assert MASK in masked_url(text)
+
+
+@examples(300)
+@given(form=st.sampled_from((*LOGINS, *QUERIES)), user=USERS, password=PASSWORDS)
+def test_no_configuration_shows_it_wherever_it_stands(
+    tmp_path: Path, form: str, user: str, password: str
+) -> None:
+    text = form.format(u=user, p=password)
+    path = tmp_path / "config.yaml"
+    trees: tuple[Mapping[str, object], ...] = (
+        {"cameras": [{"source": text}]},
+        {"cameras": [text]},
+        {"cameras": text},
+        {"mqtt": {"url": text}},
+        {"mqtt": text},
+        {"mqtt": {"tls": text}},
+        {"mqtt": {"keepalive_s": text}},
+        {"accelerator": text},
+        {text: 1},
+    )
+    for tree in trees:
+        assert MARK not in config_said(path, tree), tree
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert MARK not in str(caught.value)
+
+
+@examples(150)
+@given(
+    password=ODD_PASSWORDS,
+    with_user=st.booleans(),
+    wrong=st.sampled_from(
+        [None, {"url": 5}, {"user": "x"}, {"password_file": "f"}, {"tls": {"insecure": True}}]
+    ),
+)
+def test_the_password_key_is_never_shown(
+    tmp_path: Path, password: str, with_user: bool, wrong: Mapping[str, object] | None
+) -> None:
+    user = {"username": "u"} if with_user else {}
+    mqtt = {"password": password, **user, **(wrong or {})}
+    assert MARK not in config_said(tmp_path / "c.yaml", {"mqtt": mqtt})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtt:\n  password:{p}\n",
+        "mqtt:\n  username: u\n  password:{p}\n",
+        "mqtt: {{password:{p}}}",
+        "mqtt: {{password: [{p}]}}",
+        "mqtt: {{password: {{{p}: 1}}}}",
+        "mqtt: {{password: !secret {p}}}",
+        "mqtt: {{password: {p}, password: {p}2}}",
+        "mqtt: {{passwort: {p}}}",
+        "mqtt: {{password_file: [{p}]}}",
+        "password: {p}",
+        "mqtt: [password, {p}]",
+        "mqtt: {{password: '{p}\n",
+        "mqtt: {{password: @{p}}}",
+    ],
+)
+def test_slips_of_the_pen(tmp_path: Path, text: str) -> None:
+    """`password:secret` without the space is one word to YAML, and was quoted in the error."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text.format(p=MARK))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert MARK not in str(caught.value)
+
+
+def test_config_show_and_check(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"cameras:\n- {{name: a, source: 'rtsp://u:{MARK}@cam/x?token={MARK}'}}\n"
+        f"- {{name: b, source: 'rtsp://cam/user=u_password={MARK}_1.sdp'}}\n"
+        f"mqtt: {{username: u, password: {MARK}}}\n"
+    )
+    for arguments in (["show"], ["show", "--format", "json"], ["check"]):
+        assert run_command(["config", *arguments, "-c", str(path)]) == 0
+    out, err = capfd.readouterr()
+    assert MARK not in out + err
+    assert out.count(f"u:{MASK}@cam") == 2
+
+
+def test_a_failed_connect_logs_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = Secret(MARK)
+    address = BrokerAddress("127.0.0.1", free_port(), username="u")
+    publisher = MqttPublisher(address=address, client_id="c", password=secret)
+    with pytest.raises(EdgeposeError) as caught, publisher:
+        pytest.fail("nothing listens there")
+    text = "\n".join(
+        (
+            str(caught.value), repr(caught.value), caplog.text, repr(secret), str(secret),
+            f"{secret:>20}", repr(vars(publisher)), repr(publisher._link._login),
+        )
+    )  # fmt: skip
+    assert MARK not in text
+    assert "refuses connections" in text
+
+
+def test_a_failed_stream_says_no_password(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does FFmpeg, which speaks for itself on stderr."""
+    caplog.set_level(logging.DEBUG)
+    url = f"rtsp://u:{MARK}@127.0.0.1:{free_port()}/live?token={MARK}"
+    config = load_config(None, {"cameras.0.source": url})
+    opener = source_opener(config.cameras[0])
+    with pytest.raises(EdgeposeError) as caught, opener() as source:
+        next(source.frames())
+    out, err = capfd.readouterr()
+    assert MARK not in "\n".join((str(caught.value), repr(caught.value), caplog.text, out, err))
+
+
+@pytest.mark.parametrize("content", [f"{MARK}\n{MARK}\n", f"\n{MARK}"])
+def test_a_password_file_is_not_quoted(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "password"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        read_password(file=path)
+    assert MARK not in str(caught.value)
+
+
+# -- addresses of any shape
+
+
+TEXTS = st.text(max_size=60) | st.text("rtspmqhicae:/@?#&=.[]%0189 ~-_\\", max_size=40)
+
+
+@examples(500)
+@given(text=TEXTS | st.binary(max_size=30).map(lambda b: b.decode("utf-8", "surrogateescape")))
+def test_any_text_is_an_address_or_a_mistake(text: str) -> None:
+    said = everything_said(text)
+    assert said.isprintable() or "\n" in said
+
+
+@examples(300)
+@given(text=TEXTS)
+def test_masking_twice_is_masking_once(text: str) -> None:
+    once = masked_url(text)
+    assert masked_url(once) == once
+
+
+@examples(200)
+@given(
+    host=st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?(\.[a-z]{2,4})?", fullmatch=True)
+    | st.ip_addresses().map(lambda address: str(address).split("%")[0]),
+    port=st.integers(1, 65535),
+    tls=st.booleans(),
+    username=st.none()
+    | st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8),
+)
+def test_a_broker_address_is_read_as_it_is_printed(
+    host: str, port: int, tls: bool, username: str | None
+) -> None:
+    address = BrokerAddress(host, port, tls, username)
+    assert parse_broker_url(str(address)) == address
+
+
+@examples(200)
+@given(
+    path=st.from_regex(r"/nowhere/[a-zA-Z0-9 ._,+-]{1,20}", fullmatch=True),
+    user=USERS.filter(bool),
+    loop=st.booleans(),
+    rotate=st.sampled_from([0, 90, 180, 270]),
+    number=st.integers(0, 999),
+)
+def test_sources_without_secrets_are_read_as_they_are_printed(
+    path: str, user: str, loop: bool, rotate: int, number: int
+) -> None:
+    options = {"loop": loop, "rotate": rotate}
+    query = "&".join(f"{name}={value:d}" for name, value in options.items())
+    for text, kind in (
+        (path.strip(), "path"),
+        (f"/dev/video{number}", "v4l2"),
+        (f"picamera:{number}", "picamera"),
+        ("synthetic:", "synthetic"),
+    ):
+        uri = parse_source_uri(f"{text}?{query}")
+        assert (uri.kind, dict(uri.options)) == (kind, options)
+        assert parse_source_uri(str(uri)) == SourceUri(uri.kind, uri.target)
+    url = f"rtsp://{user}@cam:554/{quote(path)}"
+    uri = parse_source_uri(url)
+    assert (uri.kind, uri.target, str(uri)) == ("rtsp", url, url)
+    assert set(options) <= set(OPTIONS)

@@ -1,0 +1,317 @@
+"""Files that a power cut, a full disk or a stranger wrote: what is good in them is kept."""
+
+import json
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose import messages
+from edgepose.daemon import SwitchFile
+from edgepose.errors import EdgeposeError, ModelFileError, SourceError
+from edgepose.replay import read_recording, replay
+from edgepose.sinks._spool import Spool, WaitingMessage
+from edgepose.weights import ModelEntry, ModelList, Registry, add_to_list, read_list
+from tests.fuzz.effort import examples
+
+DEEP = b"[" * 5000
+CAMERAS = frozenset({"main", "door"})
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+JSON_LINES = JSON.map(lambda value: json.dumps(value).encode())
+BAD_LINES = (
+    st.binary(max_size=60).map(lambda line: line.replace(b"\n", b""))
+    | JSON_LINES
+    | st.sampled_from(
+        [DEEP, b'{"x":' + DEEP, b"\xef\xbb\xbf{}", b"1" * 5000, b"\x00" * 4096, b'{"topic":NaN}']
+    )
+)
+
+
+def mixed(good: list[bytes], bad: list[bytes], order: list[int]) -> bytes:
+    """Return the lines of a file: good ones in their order, bad ones where `order` says."""
+    lines = list(good)
+    for place, line in zip(order, bad, strict=False):
+        lines.insert(place % (len(lines) + 1), line)
+    return b"\n".join(lines) + b"\n"
+
+
+# -- events that wait for the broker
+
+
+@examples(150)
+@given(content=st.binary(max_size=500) | BAD_LINES)
+def test_any_bytes_as_a_spool(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(content)
+    for message in Spool(path, max_messages=10):
+        assert message.topic
+        assert message.topic.isprintable()
+        assert not set(message.topic) & set("+#")
+
+
+@examples(100)
+@given(
+    payloads=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=6),
+    bad=st.lists(BAD_LINES, max_size=4),
+    order=st.lists(st.integers(0, 20), min_size=4, max_size=4),
+)
+def test_good_events_are_kept_beside_bad_ones(
+    tmp_path: Path, payloads: list[str], bad: list[bytes], order: list[int]
+) -> None:
+    path = tmp_path / "spool"
+    path.unlink(missing_ok=True)
+    spool = Spool(path, max_messages=10)
+    for payload in payloads:
+        spool.append(WaitingMessage("edgepose/gym/main/event", payload.encode()))
+    spool.save()
+    good = path.read_bytes().splitlines() if payloads else []
+    path.write_bytes(mixed(good, bad, order))
+    again = [waiting.payload.decode() for waiting in Spool(path, max_messages=1000)]
+    # A bad line that is an event after all adds to them; nothing is lost or changes places.
+    rest = iter(again)
+    assert all(payload in rest for payload in payloads)
+    assert len(again) <= len(payloads) + len(bad)
+
+
+@pytest.mark.parametrize("topic", ["a\x01b", "\x00", "a\x7f", "a\ud7ff\ufdd0", "\x1b[31m", "", "+"])
+def test_a_topic_that_no_broker_takes_is_not_kept_for_ever(tmp_path: Path, topic: str) -> None:
+    """mosquitto ended the connection over such an event, at every try, and the node stayed away."""
+    path = tmp_path / "spool"
+    path.write_text(json.dumps({"topic": topic, "payload": ""}) + '\n{"topic":"a","payload":"x"}\n')
+    assert [message.topic for message in Spool(path, max_messages=10)] == ["a"]
+
+
+# -- the privacy switch
+
+
+@examples(200)
+@given(
+    content=st.binary(max_size=200)
+    | BAD_LINES
+    | JSON.map(lambda v: json.dumps({"off": v}).encode())
+)
+def test_any_bytes_as_switches_open_no_camera(tmp_path: Path, content: bytes) -> None:
+    """Only a list of names says which cameras are on; with anything else they all stay off."""
+    path = tmp_path / "switches.json"
+    path.write_bytes(content)
+    off = SwitchFile(path).read(CAMERAS)
+    assert off <= CAMERAS
+    try:
+        names = json.loads(content)["off"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        assert off == CAMERAS
+    else:
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            assert off == CAMERAS & set(names)
+        else:
+            assert off == CAMERAS
+
+
+@pytest.mark.parametrize(
+    "content", [DEEP, b'{"off":"main"}', b'{"off":{}}', b'{"off":[1]}', b"null"]
+)
+def test_switches_that_say_nothing(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "switches.json"
+    path.write_bytes(content)
+    assert SwitchFile(path).read(CAMERAS) == CAMERAS
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+
+
+# -- recordings
+
+
+def message(second: int = 0) -> bytes:
+    at = f"2026-01-31T12:00:{second:02d}Z"
+    return messages.encode(
+        messages.PoseMessage(
+            node="gym",
+            camera="main",
+            sequence=second,
+            captured_at=at,
+            published_at=at,
+            frame=messages.FrameSize(640, 480),
+            model="m",
+            accelerator="cpu",
+            degraded=False,
+            timings_ms=messages.Timings(1, 2, 3, 4, 5, 15),
+            poses=[],
+        )
+    )
+
+
+def _published(path: Path) -> tuple[list[bytes], list[float]]:
+    sent: list[bytes] = []
+    naps: list[float] = []
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        # What time.sleep takes, and never the wrong way.
+        assert 0 < seconds < 1e6
+        now += seconds
+        naps.append(seconds)
+        assert len(naps) < 20_000_000
+
+    replay(path, lambda _topic, payload: sent.append(payload), monotonic=lambda: now, sleep=sleep)
+    return sent, naps
+
+
+@examples(200)
+@given(content=st.binary(max_size=400) | BAD_LINES)
+def test_any_bytes_as_a_recording(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recording.ndjson"
+    path.write_bytes(content)
+    told: list[str] = []
+    with pytest.raises(SourceError, match="no pose message"):
+        list(read_recording(path, told.append))
+    assert all(sentence.isprintable() for sentence in told), told
+
+
+@examples(100)
+@given(
+    count=st.integers(1, 8),
+    bad=st.lists(BAD_LINES, max_size=4),
+    order=st.lists(st.integers(0, 20), min_size=4, max_size=4),
+)
+def test_good_messages_are_replayed_beside_bad_lines(
+    tmp_path: Path, count: int, bad: list[bytes], order: list[int]
+) -> None:
+    path = tmp_path / "recording.ndjson"
+    good = [message(second) for second in range(count)]
+    path.write_bytes(mixed(good, bad, order))
+    assert _published(path)[0] == good
+
+
+@examples(150)
+@given(
+    field=st.sampled_from(sorted(json.loads(message()))),
+    value=JSON | st.sampled_from(["9999-12-31T23:59:59Z", "0001-01-01T00:00:00", "a/b", "+", "\n"]),
+)
+def test_a_message_with_any_value_in_any_field(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "recording.ndjson"
+    odd = json.dumps(json.loads(message(1)) | {field: value}).encode()
+    path.write_bytes(b"\n".join([message(0), odd, message(2)]) + b"\n")
+    sent, _ = _published(path)
+    assert [payload for payload in sent if payload != odd] == [message(0), message(2)]
+
+
+def test_a_time_centuries_ahead_is_slept_in_pieces(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """time.sleep raises OverflowError for the 250,000,000,000 seconds until the year 9999."""
+    path = tmp_path / "recording.ndjson"
+    late = json.dumps(json.loads(message(1)) | {"captured_at": "9999-12-31T00:00:00Z"}).encode()
+    path.write_bytes(message(0) + b"\n" + late + b"\n")
+    sent, naps = _published(path)
+    assert len(sent) == 2
+    assert sum(naps) > 7000 * 365 * 86_400
+    assert "nothing was recorded for long" in caplog.text
+
+
+# -- lists of models
+
+
+ENTRY = {
+    "name": "x", "kind": "posenet", "file": "x.tflite", "input_size_wh": [1, 1],
+    "input_dtype": "uint8", "precision": "int8", "source": "s", "licence": "l", "made_by": "m",
+    "sha256": "0" * 64,
+}  # fmt: skip
+
+
+def listed(**changes: object) -> bytes:
+    return json.dumps({"schema": 1, "models": [ENTRY | changes]}).encode()
+
+
+@examples(200)
+@given(
+    content=st.binary(max_size=200)
+    | BAD_LINES
+    | st.builds(
+        lambda key, value: listed(**{key: value}),
+        st.sampled_from([*ENTRY, "bytes", "git_blob_sha1", "accelerator", "urls", "note"]),
+        JSON,
+    )
+)
+def test_any_bytes_as_a_list_of_models(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    try:
+        registry = Registry.of((tmp_path,))
+    except ModelFileError:
+        return
+    for entry in registry.entries.values():
+        assert (tmp_path / entry.file).parent == tmp_path
+        assert (entry.name + entry.file).isprintable()
+        with pytest.raises(EdgeposeError):
+            registry.resolve(entry.name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"file": "../x.tflite"},
+        {"file": "/etc/x.tflite"},
+        {"file": "a/x.tflite"},
+        {"file": "x\x00.tflite"},
+        {"name": "\x1b[2J"},
+        {"urls": ["file:///etc/shadow"]},
+        {"urls": ["ftp://host/x.tflite"]},
+        {"urls": ["https://host/\r\nHost: other"]},
+        {"bytes": 0},
+        {"sha256": "0" * 63},
+    ],
+)
+def test_entries_that_lead_elsewhere_are_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(listed(**changes))
+    with pytest.raises(ModelFileError, match="not a list of models") as caught:
+        read_list(path)
+    assert str(caught.value).isprintable()
+    path.write_bytes(listed())
+    assert len(read_list(path)) == 1
+
+
+def test_a_list_of_models_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(listed(note="x" * (2 << 20)))
+    with pytest.raises(ModelFileError, match="over 1 MiB long"):
+        read_list(path)
+
+
+@examples(60)
+@given(content=st.binary(max_size=60) | BAD_LINES)
+def test_a_list_that_cannot_be_read_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    (entry,) = _decoded(listed())
+    with pytest.raises(ModelFileError):
+        add_to_list(tmp_path, entry)
+    assert path.read_bytes() == content
+
+
+def _decoded(content: bytes) -> tuple[ModelEntry, ...]:
+    return msgspec.json.decode(content, type=ModelList).models
+
+
+def test_nothing_here_speaks_at_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand bad lines are one warning, or the first five of them, not a thousand."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "spool"
+    path.write_bytes(b"rubbish\n" * 1000)
+    Spool(path, max_messages=10)
+    assert len(caplog.records) == 1
+    caplog.clear()
+    path.write_bytes(message() + b"\n" + b"rubbish\n" * 1000)
+    _published(path)
+    assert len(caplog.records) == 6
