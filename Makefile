@@ -14,23 +14,44 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-convert lint bench setup clean
+.PHONY: demo test test-convert test-systemd test-camera chaos lint bench setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
-test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg $(VENV)/.rtsp lint
+test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp lint
 	$(RUN) pytest
 
 # Not part of `test`: TensorFlow is half a gigabyte, and building a model takes a minute.
 test-convert: $(VENV)/.convert
 	$(RUN) pytest -m convert tests/convert
 
+# Not part of `test`: it needs root, for a Debian of its own in a container (and debootstrap to make
+# it). SUITES=bookworm tests only one.
+test-systemd: $(VENV)/.dev /usr/sbin/debootstrap /usr/bin/systemd-nspawn
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
+	  -m systemd tests/systemd
+
+# Not part of `test`: it needs root, for a Debian of its own with libcamera and picamera2, which it
+# makes once (1.3 GB in ~/.cache/edgepose-tests).
+test-camera: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(RUN) pytest -p no:cacheprovider -m camera tests/camera
+
+# The service of this machine; everything it does is in systemd/install.sh.
+install uninstall:
+	@$(if $(DESTDIR),,$(SUDO)) env DESTDIR="$(DESTDIR)" sh systemd/install.sh $@
+
 lint: $(VENV)/.dev
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(BIN)/lint-imports
+
+# Not part of `test`: it takes minutes. Everything that goes wrong around the daemon, for real, and
+# a table of what became of it; FAULTS="tpu-abort killed" tries only these, FAULTS=--hour all with an
+# hour of video at the end.
+chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp
+	$(RUN) tests.chaos $(FAULTS)
 
 bench: $(VENV)/.dev /usr/sbin/mosquitto
 	$(RUN) tests.bench
@@ -81,7 +102,22 @@ $(VENV)/.rtsp: $(BIN)/python
 	    gstreamer1.0-plugins-bad; }
 	@touch $@
 
+/usr/sbin/debootstrap:
+	@echo "== installing Debian's debootstrap, which makes the Debian that the service is tested in"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends debootstrap debian-archive-keyring
+
+/usr/bin/systemd-nspawn:
+	@echo "== installing Debian's systemd-container, which boots it"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends systemd-container
+
 /usr/bin/ffmpeg:
 	@echo "== installing Debian's ffmpeg, which makes the tests' videos"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends ffmpeg
+
+/usr/bin/gcc:
+	@echo "== installing Debian's gcc, which builds the stand-in Edge TPU of the tests"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends gcc libc6-dev

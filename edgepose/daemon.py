@@ -236,7 +236,7 @@ class Daemon:
             self._tell_of_accelerator()
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
-                if self._makes_progress(now_ns, watchdog_ns // 4):
+                if self._makes_progress(now_ns, watchdog_ns // 2):
                     self._notifier.watchdog()
             if all(runner.ended for runner in runners):
                 log.info("every source has ended")
@@ -272,13 +272,13 @@ class Daemon:
             runner.tell(seen)
         except SourceError as error:
             others = [other for other in self._runners.values() if other is not runner]
-            if not others:
+            # A service stays, says what is missing, and takes it up when it comes. So does one of
+            # several cameras: its being away must not keep the others dark.
+            if not self._notifier.heard and all(
+                not other.delivered and (other.failed or other.ended) for other in others
+            ):
                 raise
-            # One of several cameras being away at the start must not keep the others dark.
-            log.warning("camera %s: %s", runner.camera.name, error)
-            runner.ended = True
-            if all(other.ended and not other.delivered for other in others):
-                raise
+            log.warning("camera %s: %s; trying again until it is there", runner.camera.name, error)
 
     def _take_orders(self, now_ns: int) -> None:
         for camera, runner in self._runners.items():

@@ -100,6 +100,11 @@ class CameraRunner:
         self._retry_ns = FIRST_RETRY_NS
         self._failure = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether the source is away and waited for."""
+        return bool(self._failure)
+
     def announce(self) -> None:
         """Publish every state of this camera as it stands."""
         name = self.camera.name
@@ -141,8 +146,8 @@ class CameraRunner:
     def tell(self, seen: "Seen") -> None:
         """Tell of what was seen.
 
-        Raises SourceError where the source fails before it ever delivered a frame, and any other
-        error of the line as it is.
+        Raises SourceError the first time that a source fails which never delivered a frame (it is
+        tried again all the same, unless the caller gives up), and any other error of the line.
         """
         if seen.capture is not self._capture:
             # Seen by a capture that was closed since: nothing of it may leave any more.
@@ -226,14 +231,15 @@ class CameraRunner:
     def _lose(self, error: SourceError) -> None:
         stalled = isinstance(error, SourceStalledError)
         self._close(topics.STALLED if stalled else topics.OFFLINE)
-        if not self.delivered and not self._failure:
-            raise error
-        if str(error) != self._failure:
+        never_there = not self.delivered and not self.failed
+        if str(error) != self._failure and not never_there:
             log.warning("camera %s: %s; trying again until it is back", self.camera.name, error)
-            self._failure = str(error)
+        self._failure = str(error)
         # Jitter keeps several cameras on one hub from being opened at the same instant.
         self._retry_at_ns = boottime_ns() + int(self._retry_ns * random.uniform(0.8, 1.2))  # noqa: S311
         self._retry_ns = min(2 * self._retry_ns, LAST_RETRY_NS)
+        if never_there:
+            raise error
 
     def _close(self, status: bytes) -> None:
         if self._capture is not None:

@@ -374,8 +374,12 @@ def sibling(file: ModelFile, *, compiled: bool) -> ModelFile:
     one named alike. Raises UnknownModelError or ModelFileError where there is none.
     """
     if file.entry is not None:
+        registry = default_registry()
         stem = file.name.removesuffix(EDGETPU_SUFFIXES[0])
-        return resolve(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
+        entry = registry.entry(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
+        if registry.find(entry) is None:
+            raise ModelFileError(f"{entry.name} is not here (`{entry.how_to_get}` gets it)")
+        return registry.resolve(entry.name)
     stem = file.path.stem
     for suffix in EDGETPU_SUFFIXES:
         stem = stem.removesuffix(suffix)

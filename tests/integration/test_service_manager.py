@@ -10,13 +10,15 @@ from typing import cast
 
 import pytest
 
-from edgepose.daemon import Daemon, Eyes, SwitchFile
+from edgepose import daemon as daemon_module
+from edgepose.daemon import Eyes, SwitchFile
 from edgepose.failover import Unchanging
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.supervision import CameraRunner, LookingThread, Waiting
 from edgepose.systemd import Notifier
 from edgepose.topics import Topics
-from tests.daemon import CAMERA, running
+from tests.daemon import CAMERA, NODE, Daemon, running
+from tests.integration.test_daemon import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 from tests.unit.test_failover import model
 
@@ -91,6 +93,45 @@ def test_a_service_waits_for_a_broker_that_is_away(
         assert daemon.end()[0] == 0
 
 
+def test_a_service_waits_for_a_camera_that_is_away(
+    tmp_path: Path, broker: Mosquitto, manager: Manager
+) -> None:
+    """Ending at once, it flapped between online and offline for as long as systemd restarted it."""
+    clip = tmp_path / "later.mp4"
+    environment = {"NOTIFY_SOCKET": str(manager.path)}
+    with (
+        broker.listener() as listener,
+        running(tmp_path, broker, f"{clip}?loop=1", environment=environment) as daemon,
+    ):
+        listener.wait_for(f"{CAMERA}/status", b"offline")
+        wait_for(lambda: manager.count("READY=1") == 1, "readiness")
+        make_clip(tmp_path / "now.mp4", frames=20).rename(clip)
+        listener.wait_for(f"{CAMERA}/status", b"online")
+        listener.wait_for(f"{CAMERA}/poses")
+        assert listener.payloads(f"{NODE}/availability") == [b"online"]
+        code, _, stderr = daemon.end()
+    assert code == 0
+    assert stderr.count("no such file") == 1
+    assert "delivers frames again" in stderr
+
+
+def test_one_camera_of_two_may_come_later(tmp_path: Path, broker: Mosquitto) -> None:
+    clip = tmp_path / "later.mp4"
+    config = (
+        "cameras:\n"
+        "  - {name: main, source: 'synthetic:?fps=10'}\n"
+        f"  - {{name: yard, source: '{clip}?loop=1'}}\n"
+    )
+    daemon = Daemon(tmp_path, "--mqtt", broker.url, config=config)
+    try:
+        with broker.listener() as listener:
+            listener.wait_for(f"{CAMERA}/poses")
+            make_clip(tmp_path / "now.mp4", frames=20).rename(clip)
+            listener.wait_for(f"{NODE}/yard/poses")
+    finally:
+        assert daemon.end()[0] == 0
+
+
 class Hanging:
     """A camera runner whose model hangs until it is let go."""
 
@@ -136,9 +177,9 @@ def test_the_watchdog_starves_when_the_publishing_died(tmp_path: Path) -> None:
     assert not daemon._makes_progress(now_ns, SECOND_NS)
 
 
-def silent_daemon(folder: Path, mqtt: MqttSink | None) -> Daemon:
+def silent_daemon(folder: Path, mqtt: MqttSink | None) -> daemon_module.Daemon:
     eyes = Eyes([], Unchanging(model("cpu", "cpu")))
-    return Daemon(
+    return daemon_module.Daemon(
         eyes,
         [],
         mqtt,

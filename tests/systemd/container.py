@@ -1,0 +1,357 @@
+"""A Debian of its own, with a real systemd as PID 1, to install edgepose in.
+
+What must be downloaded is downloaded once, into a folder of `~/.cache/edgepose-tests`; a container
+is booted on top of that and forgets everything when it ends. Inside there is no network but
+loopback: apt and pip find what they need in folders.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import tomllib
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from tests.helpers import missing
+from tests.mosquitto import wait_for
+
+ROOT: Final = Path(__file__).parents[2]
+MIRROR: Final = os.environ.get("EDGEPOSE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+PACKAGES: Final = (
+    *("systemd-sysv", "udev", "procps", "sudo", "make", "python3", "python3-venv"),
+    *("mosquitto", "mosquitto-clients"),
+)
+# Taken out again after the wheels are there, for `make install` to get it through apt.
+INSTALLED_BY_MAKE: Final = ("python3-venv", "python3.*-venv", "python3-*-whl")
+ENVIRONMENT: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
+BOOT_PATIENCE_S: Final = 60.0
+RECIPE: Final = 1
+"""Counted up when what `build` makes changes, so that older folders are not taken for it."""
+
+
+class Image:
+    """A Debian of one suite in a folder of the cache, made if it is not there."""
+
+    def __init__(self, suite: str) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        self._suite = suite
+        self._requirements = (
+            *project["project"]["dependencies"],
+            *project["build-system"]["requires"],
+        )
+        recipe = json.dumps([RECIPE, PACKAGES, self._requirements])
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        self._cache = cache / "edgepose-tests"
+        name = f"systemd-{suite}-{os.uname().machine}"
+        self._siblings = f"{name}-*"
+        self.path = self._cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+
+    def make(self) -> Path:
+        """Return the folder; making it takes a minute and the network."""
+        if not self.path.is_dir():
+            self._cache.mkdir(parents=True, exist_ok=True)
+            for outdated in self._cache.glob(self._siblings):
+                shutil.rmtree(outdated)
+            unfinished = Path(tempfile.mkdtemp(dir=self._cache, prefix=f"{self.path.name}-"))
+            unfinished.chmod(0o755)
+            try:
+                self._build(unfinished)
+            except BaseException:
+                shutil.rmtree(unfinished)
+                raise
+            unfinished.rename(self.path)
+        return self.path
+
+    def _build(self, root: Path) -> None:
+        include = ",".join(PACKAGES)
+        _run(
+            *("debootstrap", "--variant=minbase", f"--include={include}"),
+            *(self._suite, str(root), MIRROR),
+        )
+        debs = root / "srv/debs"
+        wheels = root / "srv/wheels"
+        debs.mkdir()
+        wheels.mkdir()
+        self._download_wheels(root)
+        for pattern in INSTALLED_BY_MAKE:
+            for deb in (root / "var/cache/apt/archives").glob(f"{pattern}_*.deb"):
+                shutil.move(deb, debs)
+        names = [_run("dpkg-deb", "-f", str(deb), "Package").strip() for deb in debs.iterdir()]
+        _run("chroot", str(root), "dpkg", "--purge", *names)
+        shutil.rmtree(root / "var/cache/apt/archives")
+        _make_stand_in_picamera2(debs)
+        _write_index(debs)
+        (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/debs ./\n")
+        (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
+
+    def _download_wheels(self, root: Path) -> None:
+        # pip must find the packages as it does outside.
+        for path in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
+            if Path(path).exists():
+                shutil.copy(path, root / path[1:])
+        (root / "srv/requirements.txt").write_text("\n".join(self._requirements))
+        environment = dict(ENVIRONMENT)
+        for name, value in os.environ.items():
+            if name.lower().endswith("_proxy") or name == "PIP_INDEX_URL":
+                environment[name] = value
+        certificates = Path("/etc/ssl/certs/ca-certificates.crt")
+        if certificates.exists():
+            shutil.copy(certificates, root / "srv/certificates.crt")
+            environment["PIP_CERT"] = "/srv/certificates.crt"
+        python = "/srv/download/bin/python"
+        _run("chroot", str(root), "python3", "-m", "venv", "/srv/download")
+        _run(
+            *("chroot", str(root), "env", "-i"),
+            *(f"{name}={value}" for name, value in environment.items()),
+            *(python, "-m", "pip", "download", "-q", "-d", "/srv/wheels"),
+            *("-r", "/srv/requirements.txt"),
+        )
+        shutil.rmtree(root / "srv/download")
+        (root / "etc/resolv.conf").unlink(missing_ok=True)
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+
+
+class Container:
+    """A booted image; `with` boots it and ends it.
+
+    Inside, the checkout is /srv/checkout, read-only, and the folder `share` is /srv/share.
+    """
+
+    def __init__(self, image: Path, checkout: Path, folder: Path) -> None:
+        self._image = image
+        self._checkout = checkout
+        self._folder = folder
+        self._log = folder / "console.log"
+        self.share = folder / "share"
+        self.share.mkdir()
+        self._cgroup: Path | None = None
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def __enter__(self) -> Self:
+        command = [
+            *("systemd-nspawn", "--quiet", "--register=no", "--private-network"),
+            *("--volatile=overlay", "--kill-signal=SIGRTMIN+3"),
+            *(f"--bind-ro={self._checkout}:/srv/checkout", f"--bind={self.share}:/srv/share"),
+            *("-D", str(self._image), "--boot"),
+        ]
+        unified = CGROUPS / "unified"
+        parent = unified if unified.is_dir() else CGROUPS
+        if unified.is_dir() or not Path("/run/systemd/system").is_dir():
+            # Nobody here hands out control groups, so it gets one made by hand.
+            command.insert(1, "--keep-unit")
+            self._cgroup = parent / f"edgepose-test-{os.getpid()}-{self._folder.name}"
+            self._cgroup.mkdir()
+            enter = f'echo $$ > "{self._cgroup}/cgroup.procs" && exec "$@"'
+            command = ["sh", "-c", enter, "sh", *command]
+        with self._log.open("wb") as log:
+            self._nspawn = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                start_new_session=True,
+            )
+        try:
+            wait_for(self._is_up, "the container to boot", BOOT_PATIENCE_S)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def run(
+        self, *command: str, stdin: str = "", check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside as root, and return how it went; stderr is told with a failure."""
+        done = subprocess.run(
+            self._inside(command), input=stdin, capture_output=True, text=True, timeout=timeout_s
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def output(self, *command: str) -> str:
+        """Return what a command prints."""
+        return self.run(*command).stdout.strip()
+
+    def spawn(self, *command: str, stdout: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a command that goes on inside until its standard input is closed."""
+        # A signal would only reach nsenter.
+        until_closed = ("sh", "-c", '"$@" & read -r _; kill $!', "sh", *command)
+        return subprocess.Popen(
+            self._inside(until_closed), stdin=subprocess.PIPE, stdout=stdout, stderr=stdout
+        )
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file, without changing the owner and mode of one that is there."""
+        self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat > "$1"', "sh", path, stdin=text)
+
+    def read(self, path: str) -> str:
+        """Return a file."""
+        return self.run("cat", path).stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file, folder or link."""
+        return self.run("test", "-e", path, check=False).returncode == 0
+
+    def property(self, unit: str, name: str) -> str:
+        """Return what systemd says of a unit."""
+        return self.output("systemctl", "show", "--value", "-p", name, unit)
+
+    def journal(self, unit: str) -> str:
+        """Return what a unit and systemd said of it."""
+        return self.output("journalctl", "--no-pager", "-o", "cat", "-u", unit)
+
+    def _inside(self, command: tuple[str, ...]) -> list[str]:
+        return [
+            *("nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"),
+            *("env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()), *command),
+        ]
+
+    def _is_up(self) -> bool:
+        assert self._nspawn is not None
+        assert self._nspawn.poll() is None, self._log.read_text(errors="replace")
+        pid = self._nspawn.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                self._leader = int(child)
+        if not self._leader:
+            return False
+        state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
+        return state in ("running", "degraded")
+
+    def _end(self) -> None:
+        if self._nspawn is not None:
+            # systemd's own order for powering off; the console is nobody's to wait for.
+            if self._leader:
+                os.kill(self._leader, signal.SIGRTMIN + 4)
+            try:
+                self._nspawn.wait(20)
+            except subprocess.TimeoutExpired:
+                self._nspawn.kill()
+                self._nspawn.wait()
+            self._nspawn = None
+        if self._cgroup is not None:
+            for folder, _, _ in os.walk(self._cgroup, topdown=False):
+                Path(folder).rmdir()
+            self._cgroup = None
+
+
+class Subscriber:
+    """What a mosquitto_sub inside hears of everything, in order."""
+
+    def __init__(self, container: Container, log: Path, *options: str) -> None:
+        self._container = container
+        self._log = log
+        self._options = options
+
+    def __enter__(self) -> Self:
+        publish = ("mosquitto_pub", "-t", "subscriber", "-m", "hears", *self._options)
+        # A broker that has just been started may not listen yet.
+        wait_for(lambda: self._container.run(*publish, check=False).returncode == 0, "a broker", 20)
+        command = ("mosquitto_sub", "-t", "#", "-q", "1", "-F", "%r %t %p", *self._options)
+        with self._log.open("wb") as file:
+            self._process = self._container.spawn(*command, stdout=file)
+
+        def hears() -> bool:
+            self._container.run(*publish)
+            return bool(self.heard("subscriber"))
+
+        wait_for(hears, "the subscriber to be subscribed", 20)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def heard(self, topic: str, *, retained: bool = True) -> list[str]:
+        """Return the payloads that came on a topic; `retained` ones are older than this."""
+        payloads = []
+        for line in self._log.read_text().splitlines():
+            flag, _, rest = line.partition(" ")
+            name, _, payload = rest.partition(" ")
+            if name == topic and (retained or flag == "0"):
+                payloads.append(payload)
+        return payloads
+
+    def wait_for(self, topic: str, payload: str | None = None, *, more_than: int = 0) -> str:
+        """Wait for a message that is no retained one, beyond the first `more_than`; return it."""
+
+        def fitting() -> list[str]:
+            heard = self.heard(topic, retained=False)[more_than:]
+            return [text for text in heard if payload in (None, text)]
+
+        wait_for(fitting, f"{payload or 'a message'} on {topic}", 40)
+        return fitting()[0]
+
+
+def require_container_tools() -> None:
+    """Skip, or in CI fail, where no container can be booted."""
+    if os.geteuid() != 0:
+        missing("booting a container needs root: sudo make test-systemd")
+    for program in ("debootstrap", "systemd-nspawn", "nsenter", "dpkg-deb"):
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed; `make test-systemd` installs it")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        # The last lines tell; debootstrap writes hundreds.
+        said = (done.stdout + done.stderr).splitlines()[-20:]
+        raise AssertionError(f"{command[0]} ended with {done.returncode}:\n" + "\n".join(said))
+    return done.stdout
+
+
+def _make_stand_in_picamera2(debs: Path) -> None:
+    """Make a package with the name of the one that Raspberry Pi OS has and Debian has not."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        tree.chmod(0o755)
+        module = tree / "usr/lib/python3/dist-packages/picamera2"
+        module.mkdir(parents=True)
+        (module / "__init__.py").write_text("")
+        (tree / "DEBIAN").mkdir()
+        (tree / "DEBIAN/control").write_text(
+            "Package: python3-picamera2\nVersion: 0.3.1\nArchitecture: all\n"
+            "Maintainer: nobody <nobody@example.org>\nDescription: a stand-in\n"
+        )
+        _run("dpkg-deb", "--build", "--root-owner-group", folder, str(debs))
+
+
+def _write_index(debs: Path) -> None:
+    entries = []
+    for deb in sorted(debs.glob("*.deb")):
+        content = deb.read_bytes()
+        entries.append(
+            _run("dpkg-deb", "-f", str(deb)).strip()
+            + f"\nFilename: ./{deb.name}\nSize: {len(content)}\n"
+            + f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
+        )
+    (debs / "Packages").write_text("\n".join(entries))
