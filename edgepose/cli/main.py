@@ -15,7 +15,7 @@ from edgepose.errors import EdgeposeError
 SUBCOMMANDS: Final = {
     "run": "Run the daemon in the foreground.",
     "estimate": "Estimate the poses of pictures, folders and videos.",
-    "benchmark": "Measure how accurate models are on annotated pictures.",
+    "benchmark": "Measure how fast and how accurate models are here.",
     "models": "List, inspect, fetch, check and build models.",
     "config": "Check and show the configuration.",
     "replay": "Publish a recording on MQTT again.",

@@ -29,8 +29,12 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for language, text in BLOCKS if language == "sh" for line in text.splitlines() if line
 ]
-# Run by tests of their own: test_packaging.py, and CI itself.
-ELSEWHERE = {"make demo", "make test", "pip install ."}
+# Run by tests of their own: test_packaging.py, tests/systemd, test_benchmark_latency.py (it takes
+# minutes), and CI itself.
+ELSEWHERE = {
+    *("make demo", "make test", "make install", "make uninstall"),
+    *("pip install .", "edgepose benchmark"),
+}
 # What goes on until it is ended, and what it must have said by then.
 ENDLESS = {"edgepose run": "connected to the MQTT broker", "mosquitto_sub": "availability"}
 
