@@ -8,8 +8,7 @@ from typing import Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgepose.errors import UsageError
-from edgepose.masking import MASK
-from edgepose.masking import masked_url
+from edgepose.masking import MASK, masked_url
 from edgepose.suggestions import did_you_mean
 
 SourceKind = Literal["picamera", "v4l2", "rtsp", "path", "synthetic"]

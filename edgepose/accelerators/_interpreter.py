@@ -42,6 +42,17 @@ class RuntimeInterpreter:
         except (RuntimeError, ValueError) as error:
             raise AcceleratorError(f"{self._path}: invoke failed: {first_line(error)}") from error
 
+    @property
+    def delegated_parts(self) -> int:
+        """How many parts of the graph a delegate has taken over, such as XNNPACK.
+
+        Asked of the interpreter, since a runtime with XNNPACK does not always use it:
+        tflite-runtime 2.14 leaves it aside for whole models.
+        """
+        # No public call of either runtime tells this.
+        operators = self._interpreter._get_ops_details()  # noqa: SLF001
+        return sum(operator["op_name"] == "DELEGATE" for operator in operators)
+
     def close(self) -> None:
         """Free the model."""
         self._interpreter = None

@@ -116,7 +116,9 @@ class EdgeTpuAccelerator:
                     case worker.Ready():
                         assert file is not None
                         log.debug("%s: opened through %s on %s", path, report.through, runtime)
-                        return EdgeTpuInterpreter(path, process, report, file, self._times)
+                        return EdgeTpuInterpreter(
+                            path, process, report, file, self._times, runtime=runtime
+                        )
                     case worker.Failed():
                         raise self._refused(path, runtime, report)
                     case None:
@@ -195,9 +197,12 @@ class EdgeTpuInterpreter:
         ready: worker.Ready,
         file: int,
         times: EdgeTpuTimes,
+        *,
+        runtime: RuntimeName,
     ) -> None:
         self.input = ready.input.spec
         self.outputs = tuple(info.spec for info in ready.outputs)
+        self.runtime = runtime
         self.process_id = process.process_id
         self._path = path
         self._process = process

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.benchmark.coco import Person, Picture
-from edgepose.build import LoadedModel
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.errors import EdgeposeError, SourceError
+from edgepose.pipeline import LoadedModel
 from edgepose.preprocess import preprocess
 from edgepose.sources.images import read_image
 

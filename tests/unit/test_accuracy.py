@@ -1,6 +1,5 @@
 """OKS average precision, the protocols, the intervals and the report, on cases known by hand."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from edgepose.benchmark.accuracy import (
     person_region,
 )
 from edgepose.benchmark.coco import Person, Picture, check_images, read_annotations
-from edgepose.benchmark.report import Column, Interval, Report, Section
 from edgepose.datatypes import Poses
 from edgepose.errors import SourceError, SourceNotFoundError
 from tests.coco import (
@@ -315,69 +313,3 @@ def test_missing_files(tmp_path: Path) -> None:
         check_images(pictures, tmp_path)
     assert "5 of the 6 annotated pictures" in str(caught.value)
     assert "0.jpg, 1.jpg, 3.jpg and 2 more;" in str(caught.value)
-
-
-REPORT = Report(
-    (
-        Section(
-            "accuracy",
-            "single",
-            "one person",
-            (Column("model", "model"), Column("ap", "AP", lambda value: f"{value:.1f}")),
-            (
-                {"model": "a|b", "ap": 12.34, "ap_interval_95": Interval(1.0, 20.0), "n": 2},
-                {"model": "c", "ap": 5.0, "ap_interval_95": None},
-            ),
-        ),
-    ),
-    ("A note.",),
-)
-
-
-def test_report_as_table() -> None:
-    assert REPORT.rendered("table").splitlines() == [
-        "single: one person",
-        "model                AP",
-        "a|b    12.3 [1.0, 20.0]",
-        "c                   5.0",
-        "",
-        "A note.",
-    ]
-
-
-def test_report_as_markdown() -> None:
-    assert REPORT.rendered("markdown").splitlines() == [
-        *("### single", "", "one person", ""),
-        "| model | AP |",
-        "| --- | ---: |",
-        "| a\\|b | 12.3 [1.0, 20.0] |",
-        "| c | 5.0 |",
-        *("", "- A note."),
-    ]
-
-
-def test_report_as_data() -> None:
-    assert json.loads(REPORT.rendered("json")) == {
-        "accuracy": [
-            {
-                "about": "one person",
-                "model": "a|b",
-                "ap": 12.34,
-                "ap_interval_95": [1.0, 20.0],
-                "n": 2,
-            },
-            {"about": "one person", "model": "c", "ap": 5.0, "ap_interval_95": None},
-        ],
-        "notes": ["A note."],
-    }
-    rows = list(csv.DictReader(REPORT.rendered("csv").splitlines()))
-    assert rows == [
-        {
-            "model": "a|b",
-            "ap": "12.34",
-            "ap_interval_95_low": "1.0",
-            "ap_interval_95_high": "20.0",
-            "n": "2",
-        },
-        {"model": "c", "ap": "5.0", "ap_interval_95_low": "", "ap_interval_95_high": "", "n": ""},
-    ]

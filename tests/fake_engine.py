@@ -1,0 +1,89 @@
+"""An engine whose models take exactly as long as a test says, on a clock of its own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgepose.benchmark.engines import Engine
+from edgepose.benchmark.latency import Instruments
+from edgepose.datatypes import TensorSpec
+from edgepose.errors import EdgeposeError
+from edgepose.protocols import Interpreter, Tensor
+
+MS = 1_000_000
+INPUT = TensorSpec("serving_default_input", (1, 192, 192, 3), np.dtype(np.uint8))
+
+
+@dataclass
+class Bench:
+    """The clock, and what happened to it.
+
+    `cost_ms` says what the next invoke takes, from the model's stem, how often it was loaded (from
+    1) and how often invoked since then (from 0, the first inference).
+    """
+
+    cost_ms: Callable[[str, int, int], float]
+    load_ms: float = 0.0
+    now_ns: int = 1_000_000_000
+    seen: list[Tensor] = field(default_factory=list)
+    open: int = 0
+    most_open: int = 0
+    loads: dict[str, int] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    refuse: Callable[[str], EdgeposeError | None] = lambda _: None
+    on_invoke: Callable[[], None] = lambda: None
+
+    def instruments(
+        self,
+        others_share: float = 0.0,
+        frequency: tuple[float, float] | None = None,
+        throttling: tuple[str, ...] = (),
+    ) -> Instruments:
+        """Return this clock, others that always take a share of a core, and the rest as given."""
+        return Instruments(
+            clock_ns=lambda: self.now_ns,
+            others_cpu_s=lambda: self.now_ns / 1e9 * others_share,
+            frequency=lambda: frequency,
+            throttling=lambda: throttling,
+        )
+
+    def engine(self, name: str = "litert") -> Engine:
+        """Return the engine."""
+        return Engine(name, name, "cpu", "litert", "9.9", self._load, lambda _: "XNNPACK (1 part)")
+
+    def spend(self, milliseconds: float) -> None:
+        """Let time pass."""
+        self.now_ns += round(milliseconds * MS)
+
+    def _load(self, path: Path, threads: int, size_wh: tuple[int, int] | None) -> Interpreter:
+        error = self.refuse(path.stem)
+        if error is not None:
+            raise error
+        self.spend(self.load_ms)
+        self.loads[path.stem] = self.loads.get(path.stem, 0) + 1
+        self.order.append(path.stem)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        return _FakeInterpreter(self, path.stem, self.loads[path.stem])
+
+
+class _FakeInterpreter:
+    input = INPUT
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("out", (1, 1, 17, 3), np.dtype(np.float32)),)
+
+    def __init__(self, bench: Bench, model: str, load: int) -> None:
+        self._bench, self._model, self._load = bench, model, load
+        self._invokes = 0
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        bench = self._bench
+        bench.on_invoke()
+        bench.seen.append(tensor)
+        bench.spend(bench.cost_ms(self._model, self._load, self._invokes))
+        self._invokes += 1
+        return [np.zeros((1, 1, 17, 3), np.float32)]
+
+    def close(self) -> None:
+        self._bench.open -= 1

@@ -1,0 +1,69 @@
+"""The latency of compiled models, on the stand-in Edge TPU: its delay comes out of the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.edgetpu import StandIn
+
+QUICK = ("--threads", "1", "--min-runs", "5", "--min-seconds", "0.02", "--max-seconds", "0")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> StandIn:
+    return StandIn(tmp_path / "tpu")
+
+
+def benchmark(stand_in: StandIn, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgepose", "benchmark", "--format", "json", *QUICK, *words],
+        env={**os.environ, **stand_in.environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    assert (done.returncode, done.stderr) == (0, "")
+    return {row["engine"]: row for row in json.loads(done.stdout)["latency"]}
+
+
+def test_a_slow_device_takes_at_least_as_long_as_it_sleeps(stand_in: StandIn) -> None:
+    path = stand_in.compiled_model()
+    stand_in.set("slow", ms=40)
+    models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
+    found = rows(benchmark(stand_in, "--models", models, "--accelerator", "edgetpu,litert"))
+    # The compiled file on the device alone, the other on the CPU alone.
+    assert set(found) == {"edgetpu", "litert"}
+    edgetpu, cpu = found["edgetpu"], found["litert"]
+    assert (edgetpu["model"], cpu["model"]) == (path.stem, "movenet-lightning-int8")
+    assert (edgetpu["device"], edgetpu["delegate"]) == ("edgetpu", "Edge TPU through litert")
+    assert edgetpu["latency_ms"]["min"] >= 40.0
+    assert edgetpu["rounds"]["first_ms"] >= 40.0
+    assert cpu["latency_ms"]["min"] < 40.0
+    assert edgetpu["others_percent"] is None
+
+
+def test_a_device_that_dies_is_a_row_with_a_reason(stand_in: StandIn) -> None:
+    path = stand_in.compiled_model()
+    stand_in.set("abort")
+    models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
+    found = rows(benchmark(stand_in, "--models", models, "--accelerator", "edgetpu,litert"))
+    assert found["edgetpu"]["latency_ms"] is None
+    assert "SIGABRT" in found["edgetpu"]["not_run"]
+    assert found["litert"]["latency_ms"]["p50"] > 0
+
+
+def test_alone_and_absent_it_ends_the_command(stand_in: StandIn) -> None:
+    path = stand_in.compiled_model()
+    stand_in.set("absent")
+    done = benchmark(stand_in, "--models", str(path), "--accelerator", "edgetpu")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no Edge TPU is plugged in" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,356 @@
+"""`edgepose benchmark` as its users run it: planted delays through the command, and real models."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgepose import host
+from edgepose.accelerators._litert import installed_runtimes
+from edgepose.benchmark import conditions, engines, latency
+from edgepose.benchmark.results import Document
+from edgepose.cli.main import run_command
+from edgepose.errors import AcceleratorError
+from edgepose.sources.synthetic import read_photograph
+from tests.conftest import MODELS
+from tests.fake_engine import Bench
+from tests.helpers import missing
+from tests.machines import raspberry_pi_4
+
+LIGHTNING, THUNDER = "movenet-lightning-int8", "movenet-thunder-int8"
+SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"
+QUICK = ("--min-runs", "5", "--min-seconds", "0.02", "--max-seconds", "0")
+
+
+@pytest.fixture(autouse=True)
+def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
+    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
+    monkeypatch.setattr("edgepose.weights.MACHINE_FOLDER", tmp_path / "machine-models")
+
+
+def plant(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, names: tuple[str, ...] = ("litert",), **kept: Any
+) -> None:
+    """Put an engine with known delays in the place of those that are here."""
+    found = engines.Engines(tuple(bench.engine(name) for name in names), ("tpu (not there)",))
+    monkeypatch.setattr(engines, "find", lambda _wanted: found)
+    monkeypatch.setattr(latency, "Instruments", lambda: bench.instruments(**kept))
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert run_command(["benchmark", "--format", "json", *words]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    data = json.loads(captured.out)
+    assert isinstance(data, dict)
+    return data
+
+
+def test_planted_delays_come_out_of_the_whole_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cost(model: str, _load: int, invoke: int) -> float:
+        if model == THUNDER:
+            return 251.0
+        return 80.0 if invoke == 0 else 38.0 + 9.5 * (invoke % 10 == 0)
+
+    plant(monkeypatch, Bench(cost, load_ms=12.0))
+    words = ("--models", f"{LIGHTNING},{THUNDER}", "--threads", "4", "--min-seconds", "0")
+    data = as_json(capsys, *words)
+    lightning, thunder = data["latency"]
+    runs = [38.0] * 45 + [47.5] * 5
+    assert (lightning["model"], lightning["engine"], lightning["threads"]) == (
+        *(LIGHTNING, "litert", 4),
+    )
+    assert lightning["latency_ms"] == {
+        "min": 38.0,
+        "mean": pytest.approx(np.mean(runs)),
+        "p50": 38.0,
+        "p95": pytest.approx(np.percentile(runs, 95)),
+        "p99": pytest.approx(np.percentile(runs, 99)),
+        "max": 47.5,
+        "standard_deviation": pytest.approx(np.std(runs, ddof=1), abs=1e-4),
+    }
+    assert lightning["rounds"]["runs"] == [10] * 5
+    assert (lightning["rounds"]["load_ms"], lightning["rounds"]["first_ms"]) == (12.0, 80.0)
+    assert (lightning["doubtful"], thunder["doubtful"]) == ([], [])
+    # Beside the published 95 and 251 ms of a Raspberry Pi 4.
+    assert lightning["ratio_to_published_pi4"] == pytest.approx(0.4)
+    assert thunder["ratio_to_published_pi4"] == pytest.approx(1.0)
+    assert (
+        lightning["sha256"]
+        == json.loads((MODELS / "manifest.json").read_text())["models"][0]["sha256"]
+    )
+    assert data["method"]["min_runs"] == 50
+    assert "Not measured: tpu (not there)." in data["notes"]
+
+
+def test_planted_delays_in_every_format(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--models", LIGHTNING, "--threads", "1,4", "--min-seconds", "0")
+    texts = {}
+    for output_format in ("table", "markdown", "csv"):
+        plant(monkeypatch, Bench(lambda *_: 47.5))
+        path = tmp_path / output_format
+        assert (
+            run_command(["benchmark", *words, "--format", output_format, "--output", str(path)])
+            == 0
+        )
+        texts[output_format] = path.read_text()
+    assert capsys.readouterr().out == ""
+    assert (
+        "movenet-lightning-int8 [a]  2.9  2.9  57.4        52        28     95  47.5"
+        in (texts["table"])
+    )
+    assert (
+        "| movenet-lightning-int8 [a] | 2.9 | 2.9 | 57.4 | 52 | 28 | 95 | 47.5 | 0.500 |"
+        in (texts["markdown"])
+    )
+    rows = list(csv.DictReader(texts["csv"].splitlines()))
+    assert [(row["threads"], row["latency_ms.p50"]) for row in rows] == [
+        ("1", "47.5"),
+        ("4", "47.5"),
+    ]
+
+
+def test_the_machines_state_is_in_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = raspberry_pi_4(tmp_path, throttled="50005")
+    state = host.machine_state(root, host.nobody)
+    machine = host.machine(root)
+    monkeypatch.setattr(host, "machine", lambda: machine)
+    monkeypatch.setattr(host, "machine_state", lambda: state)
+    plant(monkeypatch, Bench(lambda *_: 10.0), others_share=0.6, frequency=(600.0, 1800.0))
+    data = as_json(capsys, "--models", LIGHTNING)
+    assert data["machine"]["name"] == "Raspberry Pi 4 Model B Rev 1.4"
+    assert data["before"]["frequencies"][0]["governor"] == "ondemand"
+    assert data["after"]["throttling"][0] == "under_voltage"
+    assert [row["doubtful"] for row in data["latency"]] == [
+        [
+            "other processes used 60% of a core meanwhile",
+            "the clock was at 600 of 1800 MHz after a round",
+        ]
+    ] * len(data["latency"])
+    warnings = " ".join(data["warnings"])
+    for words in ("rows are doubtful", "the governor of cores", "voltage is too low"):
+        assert words in warnings
+
+
+def test_what_no_engine_can_run_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, Bench(lambda *_: 1.0, refuse=lambda _: AcceleratorError("no TPU is there")))
+    assert run_command(["benchmark", "--models", LIGHTNING]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "edgepose: no TPU is there\n")
+
+
+def test_the_default_rows_are_the_published_ones_and_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, Bench(lambda *_: 10.0), names=("litert", "tflite-runtime"))
+    data = as_json(capsys, "--threads", "1,4", "--min-runs", "5", "--min-seconds", "0")
+    models = list(dict.fromkeys(row["model"] for row in data["latency"]))
+    assert models == [
+        "movenet-thunder-fp16",
+        "movenet-thunder-int8",
+        "movenet-lightning-fp16",
+        "movenet-lightning-int8",
+        "posenet-mobilenet-fp32",
+        "posenet-mobilenet-int8",
+        "movenet-multipose-fp16",
+        "movenet-multipose-int8",
+    ]
+    assert len(data["latency"]) == 8 * 2 * 2
+    assert [row["name"] for row in data["published"]] == [
+        "MoveNet.Thunder (FP16)",
+        "MoveNet.Thunder (INT8)",
+        "MoveNet.Lightning (FP16)",
+        "MoveNet.Lightning (INT8)",
+        "PoseNet (MobileNetV1, FP32)",
+    ]
+
+
+def test_official_files_are_rows_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model-home"
+    folder.mkdir()
+    # The list knows its size; the engine here reads nothing of it.
+    content = (MODELS / "movenet-lightning-int8.tflite").read_bytes()[:2_894_840]
+    (folder / "movenet_single_pose_lightning_ptq.tflite").write_bytes(content)
+    plant(monkeypatch, Bench(lambda *_: 9.5))
+    data = as_json(capsys, "--threads", "4", "--min-runs", "5", "--min-seconds", "0")
+    row = next(row for row in data["latency"] if row["model"] == f"{LIGHTNING}-official")
+    assert row["published_difference"] is None
+    assert row["ratio_to_published_pi4"] == pytest.approx(0.1)
+    assert not any("movenet-lightning-int8-official" in note for note in data["notes"])
+
+
+def test_real_models_on_every_engine_here(capsys: pytest.CaptureFixture[str]) -> None:
+    data = as_json(capsys, "--models", LIGHTNING, "--threads", "1,2", *QUICK)
+    expected = ["litert", "litert-without-xnnpack"]
+    if "tflite-runtime" in installed_runtimes():
+        expected.append("tflite-runtime")
+    assert [(row["engine"], row["threads"]) for row in data["latency"]] == [
+        (engine, threads) for engine in expected for threads in (1, 2)
+    ]
+    for row in data["latency"]:
+        figures = row["latency_ms"]
+        assert 0 < figures["min"] <= figures["p50"] <= figures["p95"] <= figures["p99"]
+        assert figures["p99"] <= figures["max"]
+        assert figures["min"] <= figures["mean"] <= figures["max"]
+        assert len(row["rounds"]["p50_ms"]) >= 3
+        assert row["input_size_wh"] == [192, 192]
+        # What XNNPACK really does, not what was asked for.
+        is_on = row["engine"] != "litert-without-xnnpack"
+        assert (row["delegate"] is not None) == is_on
+    assert msgspec.json.decode(json.dumps(data), type=Document).latency[0].threads == 1
+
+
+def test_real_output_fits_the_published_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("jsonschema") is None:
+        missing("jsonschema is not installed; it checks the published schema")
+    jsonschema: Any = importlib.import_module("jsonschema")
+    words = ("--models", f"{LIGHTNING},posenet-mobilenet-fp32", "--accelerator", "litert")
+    data = as_json(capsys, *words, "--threads", "1", *QUICK)
+    jsonschema.validate(data, json.loads(SCHEMA.read_text()))
+
+
+def test_a_picture_as_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    path = tmp_path / "me.png"
+    cv2.imwrite(str(path), read_photograph())
+    words = ("--models", LIGHTNING, "--accelerator", "litert", "--threads", "1", *QUICK)
+    data = as_json(capsys, *words, "--picture", str(path))
+    assert data["method"]["input"] == "the picture me.png"
+    assert data["latency"][0]["latency_ms"]["p50"] > 0
+
+
+def test_a_file_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.tflite"
+    path.write_bytes((MODELS / "movenet-lightning-int8.tflite").read_bytes())
+    words = ("--models", str(path), "--accelerator", "litert", "--threads", "1", *QUICK)
+    (row,) = as_json(capsys, *words)["latency"]
+    assert (row["model"], row["published"], row["precision"]) == ("mine", None, None)
+
+
+def test_the_program_writes_report_and_plot(tmp_path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        missing("matplotlib is not installed; it draws the plot")
+    words = ("--models", LIGHTNING, "--accelerator", "litert", "--threads", "1", *QUICK)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "edgepose", "benchmark", *words),
+            *("--plot", str(tmp_path / "plot.svg")),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("edgepose ")
+    assert "litert, 1 thread" in done.stdout
+    svg = (tmp_path / "plot.svg").read_text()
+    assert "</svg>" in svg
+
+
+def test_progress_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, Bench(lambda *_: 10.0))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert run_command(["benchmark", "--models", LIGHTNING, "--threads", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "latency" in captured.err
+    assert "100%" in captured.err
+    assert "\x1b" not in captured.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--threads", "0"], 2, "--threads 0: expected numbers from 1 to 64"),
+        (["--threads", "one"], 2, "got 'one'"),
+        (["--threads", ","], 2, "--threads is empty"),
+        (["--accelerator", "gpu"], 2, "--accelerator gpu: there is no such accelerator"),
+        (["--accelerator", "edgtpu"], 2, "did you mean 'edgetpu'?"),
+        (["--accelerator", ""], 2, "--accelerator is empty"),
+        (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
+        (["--models", "nowhere.tflite"], 1, "there is no such model file"),
+        (["--min-runs", "0"], 2, "--min-runs"),
+        (["--min-seconds", "-1"], 2, "--min-seconds"),
+        (["--plot", "x.jpg"], 2, "expected a file name ending in .png or .svg"),
+        (["--plot", "no/such/x.png"], 2, "the folder no/such is not there"),
+        (["--plot", "x.png", "--no-latency", "--pipeline"], 2, "--plot draws latencies"),
+        (["--no-latency"], 2, "--no-latency leaves nothing to measure"),
+        (["--picture", "nowhere.png"], 1, "nowhere.png"),
+        (["--source", "synthetic:"], 2, "--source belongs to --pipeline"),
+        (["--mqtt", "mqtt://localhost"], 2, "--mqtt belongs to --pipeline"),
+        (["--accelerator", "edgetpu"], 2, "no model of the table for edgetpu is on this machine"),
+        (
+            ["--accelerator", "edgetpu", "--models", LIGHTNING],
+            2,
+            "files for the Edge TPU end in -edgetpu",
+        ),
+        (["unknown"], 2, "unknown"),
+    ],
+)
+def test_mistakes(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["benchmark", *words]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_compiled_model_without_an_edge_tpu(
+    shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if conditions.edge_tpu_ports():
+        pytest.skip("an Edge TPU is plugged in")
+    compiled = shared_data.parent / "models/movenet_single_pose_lightning_ptq_edgetpu.tflite"
+    assert run_command(["benchmark", "--models", str(compiled), "--accelerator", "edgetpu"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Edge TPU" in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_without_matplotlib_it_says_so_before_the_long_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bench = Bench(lambda *_: 1.0)
+    plant(monkeypatch, bench)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_command(["benchmark", "--plot", str(tmp_path / "x.png")]) == 1
+    assert "pip install 'edgepose[plot]'" in capsys.readouterr().err
+    assert bench.order == []
+
+
+def test_only_what_is_installed_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engines, "installed_runtimes", lambda: ("litert",))
+    words = ("--models", LIGHTNING, "--threads", "1", *QUICK)
+    data = as_json(capsys, *words)
+    assert {row["engine"] for row in data["latency"]} == {"litert", "litert-without-xnnpack"}
+    assert any("tflite-runtime (tflite-runtime is not installed here)" in n for n in data["notes"])
+    assert run_command(["benchmark", *words, "--accelerator", "tflite-runtime"]) == 1
+    assert "tflite-runtime is not installed here" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""The picture of latency against mAP."""
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepose.benchmark import plot
+from edgepose.benchmark.plot import MEASURED, Point
+from edgepose.errors import EdgeposeError, SinkError, SourceError
+from tests.benchmark_documents import document, latency_row
+from tests.helpers import missing
+
+
+@pytest.fixture
+def pyplot() -> Any:
+    try:
+        plot.check_installed()
+    except EdgeposeError as error:
+        missing(str(error))
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def test_bubbles_are_measured_and_published_ones(tmp_path: Path) -> None:
+    rows = (
+        latency_row(p50=95.0),
+        latency_row(threads=4, p50=38.0),
+        latency_row("posenet-mobilenet-fp32"),
+        latency_row("movenet-multipose-fp16", map=50.0, map_protocol="single"),
+        latency_row("movenet-multipose-int8"),
+        latency_row("movenet-thunder-int8", latency_ms=None, rounds=None, not_run="no"),
+    )
+    bubbles = plot.points(document(tmp_path, latency=rows))
+    # Each model at its fastest; PoseNet 0.75 has no mAP of its own, one MultiPose was not measured.
+    assert [bubble for bubble in bubbles if bubble.series == MEASURED] == [
+        Point(MEASURED, "movenet-lightning-int8", 38.0, 57.4, 2.939304),
+        Point(MEASURED, "movenet-multipose-fp16", 95.0, 50.0, 2.939304),
+    ]
+    published = [bubble for bubble in bubbles if bubble.series != MEASURED]
+    assert len(published) == 15
+    assert Point("Raspberry Pi 4 CPU", "MoveNet.Thunder (FP16)", 594, 72.0, 12.6) in published
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_file_of_its_kind(tmp_path: Path, pyplot: Any, suffix: str, begins: bytes) -> None:
+    path = tmp_path / f"plot.{suffix}"
+    plot.draw(document(tmp_path / "pi"), path)
+    assert path.read_bytes().startswith(begins)
+    assert pyplot.get_fignums() == []
+
+
+def test_no_label_lies_on_another(tmp_path: Path, pyplot: Any) -> None:
+    """Measured and published mAP can be close together, as INT8 and float files are."""
+    names = ("movenet-lightning-int8", "movenet-lightning-fp16", "movenet-thunder-int8")
+    rows = tuple(
+        latency_row(name, p50=10.0 + index, map=57.2 + 0.1 * index, map_protocol="single")
+        for index, name in enumerate((*names, "movenet-thunder-fp16", "movenet-multipose-fp16"))
+    )
+    written = document(tmp_path, latency=rows)
+    from matplotlib.text import Text
+
+    figure, axes = pyplot.subplots(figsize=(9.0, 5.5), layout="constrained")
+    try:
+        plot._draw(axes, plot.points(written), written)
+        figure.canvas.draw()
+        # The words alone: an annotation's own extent has its line too.
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        width, height = figure.canvas.get_width_height()
+        assert len(boxes) == 10
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
+        for box in boxes:
+            assert 0 <= box.x0 < box.x1 <= width
+            assert 0 <= box.y0 < box.y1 <= height
+    finally:
+        pyplot.close(figure)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=30, unique=True), st.floats(0.1, 4))
+def test_labels_keep_their_order_and_distance(levels: list[float], size: float) -> None:
+    levels.sort()
+    places = plot._apart(levels, [size] * len(levels), -1000.0)
+    assert all(b - a >= size - 1e-6 for a, b in itertools.pairwise(places))
+    if all(b - a >= size for a, b in itertools.pairwise(levels)):
+        assert places == pytest.approx(levels)
+    else:
+        assert sum(places) / len(places) == pytest.approx(sum(levels) / len(levels), abs=1e-6)
+
+
+def test_nothing_to_draw(tmp_path: Path, pyplot: Any) -> None:
+    rows = (latency_row("movenet-multipose-int8"),)
+    with pytest.raises(SourceError, match="no model that ran has a published or measured mAP"):
+        plot.draw(document(tmp_path, latency=rows), tmp_path / "x.png")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, pyplot: Any) -> None:
+    with pytest.raises(SinkError, match="cannot write the plot"):
+        plot.draw(document(tmp_path / "pi"), tmp_path / "none" / "x.png")
+    assert pyplot.get_fignums() == []
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(EdgeposeError, match=r"pip install 'edgepose\[plot\]'"):
+        plot.check_installed()

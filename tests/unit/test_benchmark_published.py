@@ -1,0 +1,76 @@
+"""The published table as edgepose prints it is the one that was published."""
+
+import re
+
+import pytest
+
+from edgepose.benchmark.published import COUNTERPARTS, PUBLISHED, TABLE
+from edgepose.weights import default_registry
+from tests.conftest import SHARED
+
+# Model, MB, mAP, Pixel 5 CPU, Pixel 5 GPU, Raspberry Pi 4 CPU.
+TABLE_AS_PUBLISHED = [
+    ("MoveNet.Thunder (FP16)", 12.6, 72.0, 155, 45, 594),
+    ("MoveNet.Thunder (INT8)", 7.1, 68.9, 100, 52, 251),
+    ("MoveNet.Lightning (FP16)", 4.8, 63.0, 60, 25, 186),
+    ("MoveNet.Lightning (INT8)", 2.9, 57.4, 52, 28, 95),
+    ("PoseNet (MobileNetV1, FP32)", 13.3, 45.6, 80, 40, 338),
+]
+
+
+def figures() -> list[tuple[object, ...]]:
+    return [
+        (row.name, row.megabytes, row.map, row.pixel5_cpu_ms, row.pixel5_gpu_ms, row.pi4_cpu_ms)
+        for row in PUBLISHED
+    ]
+
+
+def test_the_figures_are_the_published_ones() -> None:
+    assert figures() == TABLE_AS_PUBLISHED
+
+
+def test_the_figures_are_those_of_the_document() -> None:
+    """Against a copy of the page itself, whose rows say `MoveNet.Thunder(FP16 ...) 12.6MB ...`."""
+    documents = sorted((SHARED / "seeds").glob("*.txt"))
+    if not documents:
+        pytest.skip("no copy of the published page beside the checkout")
+    pattern = re.compile(
+        r"^(MoveNet\.\w+|PoseNet) ?\((.*)\) ([\d.]+)MB ([\d.]+) (\d+)ms (\d+)ms (\d+)ms$",
+        re.MULTILINE,
+    )
+    found = []
+    for document in documents:
+        for model, variant, *numbers in pattern.findall(document.read_text(errors="replace")):
+            precision = re.search(r"FP16|INT8|FP32", variant)
+            assert precision is not None
+            detail = "MobileNetV1, " if "MobileNetV1" in variant else ""
+            found.append((f"{model} ({detail}{precision[0]})", *map(float, numbers)))
+    assert found == figures()
+
+
+def test_every_published_row_has_a_file_of_ours_and_the_official_one() -> None:
+    for row in PUBLISHED:
+        names = {name for name, other in COUNTERPARTS.items() if other.row == row}
+        assert any(name.endswith("-official") for name in names)
+        assert any(not name.endswith(("-official", "-edgetpu")) for name in names)
+
+
+def test_every_name_is_a_known_model() -> None:
+    known = set(default_registry().entries)
+    assert set(COUNTERPARTS) <= known
+    # Not every size was published in each variant.
+    assert len(set(TABLE) & known) >= 14
+
+
+def test_only_the_published_network_compares() -> None:
+    """PoseNet 0.75 at 385x385 is not the 1.0 at 257x257 that was published."""
+    ours = COUNTERPARTS["posenet-mobilenet-fp32"]
+    assert not ours.comparable
+    assert "another network" in (ours.difference or "")
+    for name, counterpart in COUNTERPARTS.items():
+        if name.endswith("-official"):
+            assert (counterpart.comparable, counterpart.difference) == (True, None)
+        if name.endswith("-edgetpu"):
+            assert not counterpart.comparable
+    assert "quantization" in (COUNTERPARTS["movenet-thunder-int8"].difference or "")
+    assert "movenet-multipose-fp16" not in COUNTERPARTS

@@ -1,0 +1,155 @@
+"""What a machine says of itself, read from the files of a Pi 4, a Pi 5 and of nothing at all."""
+
+from pathlib import Path
+
+import pytest
+
+from edgepose import host
+from tests.machines import raspberry_pi_4, raspberry_pi_5, write
+
+
+def test_a_pi_4(tmp_path: Path) -> None:
+    root = raspberry_pi_4(tmp_path, throttled="50005", khz=600000)
+    assert host.device_name(root) == "Raspberry Pi 4 Model B Rev 1.4"
+    machine = host.machine(root)
+    assert (machine.name, machine.soc, machine.cpu, machine.cores) == (
+        *("Raspberry Pi 4 Model B Rev 1.4", "bcm2711", "Cortex-A72", 4),
+    )
+    assert machine.memory_mb == pytest.approx(1929.4, abs=0.1)
+    assert (machine.os, machine.kernel) == ("Debian GNU/Linux 12 (bookworm)", "6.6.51+rpt-rpi-v8")
+    state = host.machine_state(root, host.nobody)
+    (group,) = state.frequencies
+    assert (group.cpus, group.governor) == ("0 1 2 3", "ondemand")
+    assert (group.mhz, group.limit_mhz, group.hardware_mhz) == (600.0, 1800.0, 1800.0)
+    assert state.temperatures_c == {"cpu-thermal": 61.3}
+    assert state.throttling == (
+        *("under_voltage", "throttled", "under_voltage_occurred", "throttled_occurred"),
+    )
+    assert state.load_average == 0.08
+    assert state.memory_available_mb == 1536.0
+    assert state.firmware_clock_mhz is None
+
+
+def test_a_pi_5_is_asked_through_its_firmware(tmp_path: Path) -> None:
+    """Its kernel has no get_throttled file, so that nothing would ever be told without asking."""
+    root = raspberry_pi_5(tmp_path)
+    asked = []
+
+    def firmware(*words: str) -> str | None:
+        asked.append(words)
+        return {"get_throttled": "throttled=0x80008", "measure_clock": "frequency(0)=2400033792"}[
+            words[0]
+        ]
+
+    state = host.machine_state(root, firmware)
+    assert state.throttling == ("soft_temperature_limit", "soft_temperature_limit_occurred")
+    assert state.firmware_clock_mhz == 2400.0
+    assert sorted(asked) == [("get_throttled",), ("measure_clock", "arm")]
+    assert host.machine(root).cpu == "Cortex-A76"
+    assert host.machine(root).soc == "bcm2712"
+
+
+@pytest.mark.parametrize(("alarm", "flags"), [("0", ()), ("1", ("under_voltage",)), (None, None)])
+def test_a_pi_5_without_vcgencmd_tells_its_voltage_only(
+    tmp_path: Path, alarm: str | None, flags: tuple[str, ...] | None
+) -> None:
+    assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm)) == flags
+
+
+def test_the_file_is_believed_before_the_firmware_is_asked(tmp_path: Path) -> None:
+    root = raspberry_pi_4(tmp_path, throttled="0")
+    assert host.throttling(root, lambda *_: pytest.fail("asked")) == ()
+
+
+@pytest.mark.parametrize("answer", [None, "", "VCHI initialization failed", "error=1"])
+def test_a_firmware_that_does_not_answer(tmp_path: Path, answer: str | None) -> None:
+    state = host.machine_state(tmp_path, lambda *_: answer)
+    assert state.throttling is None
+    assert state.firmware_clock_mhz is None
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    state = host.machine_state(tmp_path, host.nobody)
+    assert state == host.MachineState(
+        frequencies=(),
+        firmware_clock_mhz=None,
+        temperatures_c={},
+        throttling=None,
+        load_average=None,
+        memory_available_mb=None,
+    )
+    machine = host.machine(tmp_path)
+    assert machine.name == host.device_name(tmp_path) == machine.architecture
+    assert (machine.soc, machine.cpu, machine.memory_mb, machine.os) == (None, None, None, None)
+    assert machine.cores >= 1
+    assert host.cpu_times(tmp_path) is None
+    assert host.resident_memory_mb(tmp_path) is None
+
+
+def test_damaged_files_are_as_good_as_none(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "proc/stat": "cpu  1 2\n",
+            "proc/loadavg": "\n",
+            "proc/meminfo": "MemTotal\n\nMemAvailable: lots kB\n",
+            "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+            "sys/class/thermal/thermal_zone0/temp": "hot\n",
+            "sys/devices/platform/soc/soc:firmware/get_throttled": "zz\n",
+            "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "<unknown>\n",
+        },
+    )
+    assert host.cpu_times(root) is None
+    state = host.machine_state(root, host.nobody)
+    assert (state.load_average, state.memory_available_mb) == (None, None)
+    assert state.temperatures_c == {}
+    assert state.throttling is None
+    assert state.frequencies == (
+        host.CpuFrequency(cpus="0", governor=None, mhz=None, limit_mhz=None, hardware_mhz=None),
+    )
+
+
+def test_cores_of_two_kinds_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    folder = "sys/devices/system/cpu/cpufreq"
+    root = write(
+        tmp_path,
+        {f"{folder}/policy{number}/scaling_max_freq": f"{number}000\n" for number in (10, 4, 0)},
+    )
+    assert [group.limit_mhz for group in host.cpu_frequencies(root)] == [0.0, 4.0, 10.0]
+
+
+def test_cpu_seconds_of_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    assert host.cpu_times(raspberry_pi_4(tmp_path)) == host.CpuTimes(busy_s=16.5, stolen_s=0.2)
+
+
+def test_a_pc_has_a_board_with_a_name(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "sys/class/dmi/id/sys_vendor": "Dell Inc.\n",
+            "sys/class/dmi/id/product_name": "Wyse 5070\n",
+            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Pentium(R) Silver J5005\n",
+        },
+    )
+    machine = host.machine(root)
+    assert machine.name == "Dell Inc. Wyse 5070"
+    assert machine.cpu == "Intel(R) Pentium(R) Silver J5005"
+    assert machine.cores == 1
+
+
+def test_this_process_has_memory() -> None:
+    memory = host.resident_memory_mb()
+    assert memory is not None
+    assert 10 < memory < 10_000
+
+
+def test_vcgencmd_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.vcgencmd("get_throttled") is None
+    script = tmp_path / "vcgencmd"
+    script.write_text('#!/bin/sh\necho "throttled=0x$#"\n')
+    script.chmod(0o755)
+    assert host.vcgencmd("get_throttled") == "throttled=0x1"
+    script.write_text("#!/bin/sh\nexit 255\n")
+    assert host.vcgencmd("get_throttled") is None

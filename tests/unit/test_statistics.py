@@ -1,0 +1,44 @@
+"""What goes into the stats message."""
+
+import pytest
+
+from edgepose.datatypes import StageTimings
+from edgepose.statistics import CAPACITY, StageStatistics
+from tests.helpers import SECOND_NS
+
+TIMINGS = StageTimings(1_000_000, 5_000_000, 500_000, 250_000, 125_000)
+
+
+def test_percentiles_and_fps_of_an_interval() -> None:
+    statistics = StageStatistics()
+    statistics.take(0)
+    for index in range(100):
+        statistics.add(TIMINGS, publish_ns=(index + 1) * 10_000)
+    summary = statistics.take(10 * SECOND_NS)
+    assert (summary["frames"], summary["fps"]) == (100, 10.0)
+    stages = summary["stages_ms"]
+    assert isinstance(stages, dict)
+    assert stages["invoke"] == {"p50": 5.0, "p95": 5.0, "p99": 5.0}
+    assert stages["publish"]["p50"] == pytest.approx(0.505)
+    assert stages["publish"]["p95"] == pytest.approx(0.95, abs=0.005)
+    assert stages["total"]["p50"] == pytest.approx(6.875 + 0.505)
+
+
+def test_each_interval_starts_afresh() -> None:
+    statistics = StageStatistics()
+    statistics.take(0)
+    statistics.add(TIMINGS, 0)
+    statistics.take(SECOND_NS)
+    assert statistics.take(2 * SECOND_NS) == {"frames": 0, "fps": 0.0}
+
+
+def test_a_busy_interval_is_described_by_its_latest_frames() -> None:
+    statistics = StageStatistics()
+    statistics.take(0)
+    for index in range(2 * CAPACITY):
+        statistics.add(TIMINGS, publish_ns=0 if index < CAPACITY else 2_000_000)
+    summary = statistics.take(SECOND_NS)
+    assert summary["frames"] == 2 * CAPACITY
+    stages = summary["stages_ms"]
+    assert isinstance(stages, dict)
+    assert stages["publish"]["p50"] == 2.0
