@@ -13,7 +13,7 @@ from edgepose.accelerators._litert import (
     runtime_version,
 )
 from edgepose.accelerators.cpu import CpuAccelerator
-from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
+from edgepose.accelerators.edgetpu import EdgeTpuAccelerator, EdgeTpuInterpreter
 from edgepose.edgetpu_devices import find_devices
 from edgepose.errors import AcceleratorError, UsageError
 from edgepose.protocols import Interpreter
@@ -149,5 +149,6 @@ def _xnnpack_parts(interpreter: Interpreter) -> str | None:
 
 def _edge_tpu_through(interpreter: Interpreter) -> str | None:
     """Say what opened the Edge TPU: of several runtimes, the first that works with it."""
-    runtime = getattr(interpreter, "runtime", None)
-    return _EDGE_TPU if runtime is None else f"{_EDGE_TPU} through {runtime}"
+    if not isinstance(interpreter, EdgeTpuInterpreter):
+        return None
+    return f"{_EDGE_TPU} through {interpreter.runtime}"
