@@ -55,9 +55,9 @@ class CaptureThread(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether the source has ended and its last frame was taken."""
+        """Whether the source has ended, and `take` has nothing more to return or raise."""
         with self._wake:
-            return self._finished and not self._frames
+            return self._finished and not self._frames and self._error is None
 
     def has_news(self) -> bool:
         """Whether `take` would return or raise at once; the caller may hold `wake`."""

@@ -301,3 +301,16 @@ def test_silence_counts_from_the_last_frame_of_a_live_source() -> None:
     source.allow(9)
     capture.close()
     assert source.closed.is_set()
+
+
+def test_a_failure_before_anybody_asked_is_not_lost() -> None:
+    """A bad file that failed faster than the main thread looked was passed over in silence."""
+    source = _Script(0, live=False)
+    source.failure = SourceError("damaged")
+    source.allow(2)
+    capture = _started(source)
+    capture._thread.join(PATIENCE_S)
+    assert not capture.ended
+    with pytest.raises(SourceError, match="damaged"):
+        capture.take(0)
+    assert capture.ended
