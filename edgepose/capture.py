@@ -13,6 +13,8 @@ from edgepose.protocols import FrameSource
 READ_AHEAD: Final = 2
 """Frames of a file that may wait; enough that decoding and inference overlap."""
 JOIN_TIMEOUT_S: Final = 2.0
+OPENING_NS: Final = 30_000_000_000
+"""How long a live source may take from being opened to its first frame."""
 
 
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class CaptureThread(Generic[T]):
         self.dropped = 0
         self.frames_read = 0
         self.last_frame_ns: int | None = None
+        self._started_ns = boottime_ns()
         self._source = source
         self._make = make
         self._wake = wake or threading.Condition()
@@ -51,6 +54,7 @@ class CaptureThread(Generic[T]):
 
     def start(self) -> None:
         """Start reading; a failure to open is raised by `take`."""
+        self._started_ns = boottime_ns()
         self._thread.start()
 
     @property
@@ -73,14 +77,14 @@ class CaptureThread(Generic[T]):
             return True
 
     def silent_since(self, duration_ns: int) -> bool:
-        """Whether a live source that did deliver has been silent for `duration_ns`."""
+        """Whether a live source has been silent for `duration_ns`, or longer where it is new."""
+        if not self._source.live or self._finished:
+            return False
         last_ns = self.last_frame_ns
-        return (
-            self._source.live
-            and not self._finished
-            and last_ns is not None
-            and boottime_ns() - last_ns > duration_ns
-        )
+        if last_ns is None:
+            # Opening takes a camera seconds, and a driver may hang in it as well.
+            last_ns, duration_ns = self._started_ns, max(duration_ns, OPENING_NS)
+        return boottime_ns() - last_ns > duration_ns
 
     def take(self, timeout_s: float) -> T | None:
         """Return the next frame, or None when none came in time or the source has ended.

@@ -183,8 +183,8 @@ class CameraRunner:
             # Some drivers block for good; their thread is left behind, the source opened afresh.
             self._lose(
                 SourceStalledError(
-                    f"no frame for {self.camera.silence_ns / 1e9:.0f} s; check the camera's "
-                    "cable, and `dmesg` for what the kernel says of it"
+                    "no frame for too long (5 s once it delivers, 30 s after opening); check the "
+                    "camera's cable, and `dmesg` for what the kernel says of it"
                 )
             )
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:

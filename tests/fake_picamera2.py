@@ -3,10 +3,12 @@
 Its picture is the one it is given, in whatever format was settled for.
 """
 
+import os
 import sys
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,6 +19,21 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Named:
+    """A value of one of libcamera's enumerations."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ColourSpace:
+    """A libcamera.ColorSpace, as far as it is read."""
+
+    ycbcrEncoding: Named  # noqa: N815 - libcamera's name
+    range: Named
+
+
 @dataclass
 class World:
     """What the fake cameras see and suffer, and what became of them."""
@@ -25,12 +42,18 @@ class World:
     cameras: int = 1
     adjusted_format: str | None = None
     adjusted_size: tuple[int, int] | None = None
+    adjusted_space: ColourSpace | None = None
+    appear_at_reset: int = 0
+    resets: int = 0
     stride_padding: int = 32
     open_error: BaseException | None = None
+    heap_error: BaseException | None = None
     configure_error: BaseException | None = None
     capture_error: BaseException | None = None
+    loop_error: BaseException | None = None
     stalled: bool = False
     timeouts_then_fine: int = 0
+    late_results: int = 0
     suspended_ns: int = 0
     timestamps: list[int] = field(default_factory=list)
     requests_out: int = 0
@@ -95,6 +118,68 @@ class FakeRequest:
         self._camera.world.requests_out -= 1
 
 
+class FakeJob:
+    """A capture that was asked for; of those that time out some end late, and some never."""
+
+    def __init__(self, camera: "FakeCamera") -> None:
+        self.camera = camera
+        self.cancelled = False
+        self.late: FakeRequest | None = None
+
+    def get_result(self, timeout: float) -> FakeRequest:
+        world = self.camera.world
+        assert isinstance(timeout, float), "an untimed wait may never end"
+        if world.loop_error is not None and not self.camera.loop_ended:
+            self.camera.loop_ended = True
+            with pytest.raises(SystemExit):
+                self.camera.preview.handle_request(self.camera)
+        if self.cancelled:
+            raise CancelledError
+        if self.camera.loop_ended:
+            raise TimeoutError
+        world.waits.append(timeout)
+        if self.late is not None:
+            return self.late
+        if world.capture_error is not None:
+            raise world.capture_error
+        if world.late_results:
+            # It left the list of jobs in time, and its result comes after the time-out.
+            world.late_results -= 1
+            self.late = FakeRequest(self.camera, time.monotonic_ns())
+            self.camera.jobs.remove(self)
+            raise TimeoutError
+        if world.stalled or world.timeouts_then_fine:
+            world.timeouts_then_fine = max(0, world.timeouts_then_fine - 1)
+            world.leaked_jobs += 1
+            raise TimeoutError
+        assert world.leaked_jobs == 0, "a job left behind swallows this frame"
+        self.camera.jobs.remove(self)
+        timestamp: int | None = time.monotonic_ns()
+        if world.timestamps:
+            timestamp = world.timestamps.pop(0)
+        return FakeRequest(self.camera, timestamp)
+
+
+class FakePreview:
+    """An event loop that runs when somebody waits, in that one's thread."""
+
+    def handle_request(self, camera: "FakeCamera") -> None:
+        if camera.world.loop_error is not None:
+            raise camera.world.loop_error
+
+
+class FakeManager:
+    """Looks for cameras when it is reset."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def reset(self) -> None:
+        self._world.resets += 1
+        self._world.cameras += self._world.appear_at_reset
+        self._world.appear_at_reset = 0
+
+
 class FakeCamera:
     world: World
 
@@ -105,12 +190,20 @@ class FakeCamera:
     def __init__(self, index: int) -> None:
         self.started = self.closed = False
         self.settled: dict[str, Any] = {}
+        self.jobs: list[FakeJob] = []
+        self.preview = FakePreview()
+        self.loop_ended = False
+        reader, self.notifyme_w = os.pipe()
+        self.notifymeread = os.fdopen(reader, "rb")
         if self.world.open_error is not None:
             raise self.world.open_error
         held = [camera for camera in self.world.opened if not camera.closed]
         if held:
             raise busy()
         self.world.opened.append(self)
+        if self.world.heap_error is not None:
+            raise self.world.heap_error
+        self.allocator = object()
 
     def create_video_configuration(self, **wishes: Any) -> dict[str, Any]:
         assert wishes["queue"] is False, "queue=True hands out old frames"
@@ -128,39 +221,44 @@ class FakeCamera:
             depth = {"YUV420": 1, "NV12": 1, "BGR888": 3, "RGB888": 3}.get(fmt, 4)
             stride = size[0] * depth + self.world.stride_padding
             self.settled[name] = {"format": fmt, "size": size, "stride": stride}
+        self.settled["colour_space"] = self.world.adjusted_space or wishes.get("colour_space")
 
     def camera_configuration(self) -> dict[str, Any]:
         return self.settled
 
+    def start_preview(self, preview: FakePreview) -> None:
+        self.preview = preview
+
     def start(self) -> None:
         self.started = True
 
-    def capture_request(self, wait: float) -> FakeRequest:
-        self.world.waits.append(wait)
-        assert isinstance(wait, float), "an untimed wait may never end"
-        if self.world.capture_error is not None:
-            raise self.world.capture_error
-        if self.world.stalled or self.world.timeouts_then_fine:
-            self.world.timeouts_then_fine = max(0, self.world.timeouts_then_fine - 1)
-            self.world.leaked_jobs += 1
-            raise TimeoutError
-        assert self.world.leaked_jobs == 0, "a job left behind swallows this frame"
-        timestamp: int | None = time.monotonic_ns()
-        if self.world.timestamps:
-            timestamp = self.world.timestamps.pop(0)
-        return FakeRequest(self, timestamp)
+    def capture_request(self, wait: bool) -> FakeJob:
+        assert wait is False, "a capture whose job is not known cannot be picked up late"
+        self.jobs.append(FakeJob(self))
+        return self.jobs[-1]
+
+    def wait(self, job: FakeJob, timeout: float) -> FakeRequest:
+        return job.get_result(timeout)
 
     def cancel_all_and_flush(self) -> None:
         self.world.flushes += 1
         self.world.leaked_jobs = 0
+        for job in self.jobs:
+            job.cancelled = True
+        self.jobs.clear()
 
     def stop(self) -> None:
         self.started = False
 
     def close(self) -> None:
         assert self.world.requests_out == 0, "closed while a request is held"
+        if self not in self.world.opened or self.closed:
+            return
         self.stop()
         self.closed = True
+        self.notifymeread.close()
+        os.close(self.notifyme_w)
+        del self.allocator
 
 
 def busy() -> RuntimeError:
@@ -173,8 +271,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> World:
     """Put the fake in the place of picamera2 and libcamera; return the world it lives in."""
     world = World()
     picamera2 = ModuleType("picamera2")
-    camera = type("Picamera2", (FakeCamera,), {"world": world})
+    camera = type("Picamera2", (FakeCamera,), {"world": world, "_cm": FakeManager(world)})
     picamera2.Picamera2 = camera  # type: ignore[attr-defined]
+    picamera2.Preview = SimpleNamespace(  # type: ignore[attr-defined]
+        NULL=SimpleNamespace(value=FakePreview)
+    )
     libcamera = ModuleType("libcamera")
     libcamera.ColorSpace = type(  # type: ignore[attr-defined]
         "ColorSpace", (), {"Smpte170m": staticmethod(lambda: "smpte170m")}

@@ -24,6 +24,10 @@ from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
+BY_PORT: Final = Path("/dev/v4l/by-path")
+"""Names by the port a camera is plugged into; of two alike, those by its maker and model are one's
+own only until it is unplugged."""
+
 MAX_FAILED_READS: Final = 10
 """A damaged picture now and then is usual on a poor cable; this many in a row are a fault."""
 
@@ -40,8 +44,16 @@ _BUF_TYPE_VIDEO_CAPTURE: Final = 1
 _MEMORY_MMAP: Final = 1
 
 
+# The port at which this process found a device's camera. Sources are made afresh for every try.
+_ports: Final[dict[str, Path]] = {}
+
+
 class UsbCameraSource(OpenableSource):
-    """Reads a USB camera; size and rate are wishes that the camera may answer with others."""
+    """Reads a USB camera; size and rate are wishes that the camera may answer with others.
+
+    A camera that was unplugged, or fell off the bus for a moment, may come back as another
+    /dev/video*, since the old one is still in use then: it is looked for at the port it was at.
+    """
 
     live = True
 
@@ -49,15 +61,16 @@ class UsbCameraSource(OpenableSource):
         self, device: str, *, size_wh: tuple[int, int] = (640, 480), fps: float | None = None
     ) -> None:
         self.description = device
-        self._device = device
+        self._device = self._node = device
         self._size_wh = size_wh
         self._fps = fps
         self._capture: cv2.VideoCapture | None = None
 
     def open(self) -> None:
         """Open the camera; raises SourceError with the reason and the remedy."""
-        card = _probe(self._device)
-        capture = open_capture(self._device, cv2.CAP_V4L2, [])
+        self._node = _node_of(self._device)
+        card = _probe(self._node)
+        capture = open_capture(self._node, cv2.CAP_V4L2, [])
         self._capture = capture
         # Uncompressed, USB 2 has room for 640x480 at 30 fps and no more; and the format first,
         # since the sizes depend on it.
@@ -72,6 +85,7 @@ class UsbCameraSource(OpenableSource):
                 f"{self._device}: the camera ({card}) offers no picture format that OpenCV reads; "
                 f"`v4l2-ctl -d {self._device} --list-formats-ext` lists what it has"
             )
+        _remember_port(self._device, self._node)
         settled_wh = (
             round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
@@ -120,7 +134,7 @@ class UsbCameraSource(OpenableSource):
         """Tell unplugged, silent and damaged apart after a read without a picture."""
         device = self._device
         try:
-            os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+            os.close(os.open(self._node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError as error:
             if error.errno in _GONE:
                 raise SourceNotFoundError(f"{device}: the camera was unplugged") from error
@@ -134,6 +148,27 @@ class UsbCameraSource(OpenableSource):
                 f"{device}: {failed} frames in a row could not be read; another cable, or a lower "
                 "width and height, may help"
             )
+
+
+def _node_of(device: str) -> str:
+    """Return where a device's camera is now."""
+    port = _ports.get(device)
+    # Without a camera at that port, the configured device is whatever it says it is.
+    if port is None or not port.exists():
+        return device
+    node = str(port.resolve())
+    if node != str(Path(device).resolve()):
+        log.warning("%s: the camera is %s since it was plugged in again", device, node)
+    return node
+
+
+def _remember_port(device: str, node: str) -> None:
+    """Note the port of a camera that is open."""
+    place = Path(node).resolve()
+    for name in BY_PORT.glob("*"):
+        if name.resolve() == place:
+            _ports[device] = name
+            return
 
 
 def _probe(device: str) -> str:

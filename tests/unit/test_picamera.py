@@ -3,6 +3,7 @@
 import sys
 import time
 from itertools import islice
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -19,7 +20,7 @@ from edgepose.errors import (
 from edgepose.sources import _base
 from edgepose.sources.picamera import PicameraSource
 from tests import fake_picamera2
-from tests.fake_picamera2 import World
+from tests.fake_picamera2 import ColourSpace, Named, World
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 
 
@@ -61,6 +62,52 @@ def test_a_silently_adjusted_size_is_read_back(
     assert "asked for 64x48, the camera delivers 128x96" in caplog.text
 
 
+# Luma and chroma as the standards give them for each colour.
+_ENCODINGS = {
+    "Rec601": (0.299, 0.587, 0.114),
+    "Rec709": (0.2126, 0.7152, 0.0722),
+    "Rec2020": (0.2627, 0.678, 0.0593),
+}
+
+
+@pytest.mark.parametrize("layout", ["YUV420", "NV12"])
+@pytest.mark.parametrize("span", ["Limited", "Full"])
+@pytest.mark.parametrize("encoding", list(_ENCODINGS))
+def test_colours_are_right_in_every_colour_space_it_settles_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, encoding: str, span: str, layout: str
+) -> None:
+    world.adjusted_format, world.stride_padding = layout, 32
+    world.adjusted_space = ColourSpace(Named(encoding), Named(span))
+    world.picture = quarters()
+    red, green, blue = (world.picture[..., channel] / 255 for channel in range(3))
+    weights = _ENCODINGS[encoding]
+    luma = weights[0] * red + weights[1] * green + weights[2] * blue
+    blueness = (blue - luma) / (2 - 2 * weights[2])
+    redness = (red - luma) / (2 - 2 * weights[0])
+    offset, luma_span, chroma_span = (16, 219, 224) if span == "Limited" else (0, 255, 255)
+    planes = [np.rint(offset + luma_span * luma)]
+    planes += [np.rint(128 + chroma_span * chroma)[::2, ::2] for chroma in (blueness, redness)]
+    if layout == "NV12":
+        planes[1:] = [np.stack(planes[1:], -1).reshape(24, 64)]
+    strides = [96, 96] if layout == "NV12" else [96, 48, 48]
+    rows = [
+        np.pad(plane, ((0, 0), (0, stride - plane.shape[1])), constant_values=238).reshape(-1)
+        for plane, stride in zip(planes, strides, strict=True)
+    ]
+    buffer = np.concatenate(rows).astype(np.uint8)
+    monkeypatch.setattr(fake_picamera2.FakeRequest, "make_buffer", lambda self, name: buffer)
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frame = next(source.frames())
+    assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=3)
+
+
+def test_a_space_without_an_encoding_is_opencvs(world: World) -> None:
+    world.adjusted_format = "NV12"
+    world.adjusted_space = ColourSpace(Named("Null"), Named("Full"))
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        assert_colours(next(source.frames()).image, [RED, GREEN, BLUE, GREY], tolerance=4)
+
+
 def test_what_is_asked_of_the_camera(world: World) -> None:
     with PicameraSource(0, size_wh=(64, 48), fps=20):
         assert world.configured["main"] == {"size": (64, 48), "format": "BGR888"}
@@ -86,6 +133,16 @@ def test_a_time_out_is_flushed_and_the_next_frame_comes(world: World) -> None:
         frame = next(source.frames())
     assert frame.sequence == 0
     assert world.flushes == 2
+
+
+def test_a_frame_that_comes_as_the_time_runs_out_is_not_lost(world: World) -> None:
+    """Its buffer would be gone for good: after four of these the camera would be silent."""
+    world.late_results = 1
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frames = source.frames()
+        assert [next(frames).sequence for _ in range(2)] == [0, 1]
+        assert world.requests_out == 0
+    assert world.flushes == 1
 
 
 def test_a_slow_rate_is_no_stall(world: World) -> None:
@@ -138,6 +195,20 @@ def test_a_crash_of_the_camera_is_a_source_error(world: World) -> None:
             next(frames)
 
 
+def test_what_ended_picamera2s_event_loop_is_told_at_once(world: World) -> None:
+    """It ended silently, and three seconds later a cable was blamed."""
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        frames = source.frames()
+        next(frames)
+        world.waits.clear()
+        world.loop_error = RuntimeError("Failed to queue request: No such device")
+        with pytest.raises(SourceError, match="No such device") as caught:
+            next(frames)
+        assert not isinstance(caught.value, SourceStalledError)
+        assert world.waits == []
+    assert world.requests_out == 0
+
+
 def test_a_camera_that_does_not_close_is_logged(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +233,15 @@ def test_no_camera_says_so(world: World, cameras: int, index: int) -> None:
     assert "rpicam-hello" in str(caught.value)
 
 
+def test_a_camera_that_came_since_libcamera_looked_is_found(world: World) -> None:
+    """A daemon that starts before the sensor's driver has come up must not miss it for ever."""
+    world.cameras, world.appear_at_reset = 0, 1
+    with PicameraSource(0, size_wh=(64, 48)) as source:
+        assert next(source.frames()).sequence == 0
+    with PicameraSource(0, size_wh=(64, 48)):
+        assert world.resets == 1
+
+
 @pytest.mark.parametrize(
     "error", [IndexError("list index out of range"), RuntimeError("No camera number 0 found")]
 )
@@ -177,6 +257,21 @@ def test_busy_is_spelled_out_of_the_cause(world: World) -> None:
         pytest.raises(SourceBusyError, match=r"another program holds .*fuser"),
     ):
         PicameraSource(0).open()
+
+
+@pytest.mark.parametrize("reason", ["busy", "heap"])
+def test_a_camera_that_does_not_open_leaves_nothing_behind(world: World, reason: str) -> None:
+    """One pipe a try: a camera that was busy over night took the daemon's last descriptor."""
+    if reason == "busy":
+        world.open_error = fake_picamera2.busy()
+    else:
+        world.heap_error = PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        with pytest.raises(SourceError, match="group video" if reason == "heap" else "another"):
+            PicameraSource(0).open()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert all(camera.closed for camera in world.opened)
 
 
 def test_another_failure_to_open_is_not_called_busy(world: World) -> None:

@@ -40,10 +40,13 @@ class Camera:
         self.properties: dict[int, float] = {}
         self.refused: set[int] = set()
         self.released = 0
+        self.opened: list[str] = []
         self.now_ns = boottime_ns()
         monkeypatch.setattr(fcntl, "ioctl", self._ioctl)
         monkeypatch.setattr(v4l2, "open_capture", self._open)
         monkeypatch.setattr(v4l2, "boottime_ns", lambda: self.now_ns)
+        monkeypatch.setattr(v4l2, "BY_PORT", tmp_path / "by-path")
+        monkeypatch.setattr(v4l2, "_ports", {})
 
     def _ioctl(self, node: int, request: int, argument: bytearray) -> int:
         if request in self.errors:
@@ -60,7 +63,8 @@ class Camera:
         return 0
 
     def _open(self, device: str, backend: int, parameters: object) -> "Camera":
-        assert (device, backend) == (str(self.node), cv2.CAP_V4L2)
+        assert backend == cv2.CAP_V4L2
+        self.opened.append(device)
         return self
 
     def isOpened(self) -> bool:  # noqa: N802
@@ -105,6 +109,7 @@ def test_frames_are_rgb_and_the_camera_is_asked_for_jpeg_first(camera: Camera) -
     ]
     assert camera.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
     assert camera.properties[cv2.CAP_PROP_FPS] == 30
+    assert camera.opened == [str(camera.node)]
     # The buffers asked for in the probe are given back: else OpenCV would find the camera busy.
     assert camera.requests == [(1, 1), (0, 1)]
     assert camera.released == 1
@@ -226,3 +231,51 @@ def test_unplugging_is_noticed_at_once(camera: Camera) -> None:
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
             next(frames)
     assert camera.released == 1
+
+
+def test_a_camera_that_comes_back_under_another_number_is_found(
+    camera: Camera, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it was still open as video0, the kernel made it video1, and it stayed lost."""
+    port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
+    other = tmp_path / "by-path" / "usb-0:1.3:1.0-video-index0"
+    port.parent.mkdir()
+    port.symlink_to(camera.node)
+    other.symlink_to(tmp_path / "video7")
+    with _source(camera) as source:
+        frames = source.frames()
+        next(frames)
+        camera.pictures = []
+        camera.node.unlink()
+        port.unlink()
+        with pytest.raises(SourceNotFoundError, match="was unplugged"):
+            next(frames)
+    with pytest.raises(SourceNotFoundError, match=str(camera.node)):
+        _source(camera).open()
+    moved = tmp_path / "video1"
+    moved.touch()
+    port.symlink_to(moved)
+    camera.pictures = [np.zeros((48, 64, 3), np.uint8)]
+    with _source(camera) as source:
+        next(source.frames())
+        assert camera.opened[-1] == str(moved)
+        # It is watched where it is: another one took its old number.
+        camera.node.touch()
+        moved.unlink()
+        with pytest.raises(SourceNotFoundError, match="was unplugged"):
+            next(source.frames())
+    assert caplog.text.count(f"the camera is {moved}") == 1
+
+
+def test_another_camera_at_another_port_is_not_taken_for_it(camera: Camera, tmp_path: Path) -> None:
+    port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
+    port.parent.mkdir()
+    port.symlink_to(camera.node)
+    with _source(camera):
+        pass
+    port.unlink()
+    (tmp_path / "video1").touch()
+    (tmp_path / "by-path" / "usb-0:1.3:1.0-video-index0").symlink_to(tmp_path / "video1")
+    with _source(camera):
+        pass
+    assert camera.opened == [str(camera.node)] * 2

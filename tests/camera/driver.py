@@ -1,0 +1,263 @@
+"""The virtual camera as a test commands it, and `edgepose run` in front of it."""
+
+import json
+import signal
+import statistics
+import time
+from pathlib import Path
+from typing import Any, Final, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose import messages
+from edgepose.messages import PoseMessage
+from edgepose.sources.synthetic import SyntheticSource
+from tests.camera.debian import DESK, Debian
+from tests.mosquitto import Listener, Mosquitto, wait_for
+
+NODE: Final = "edgepose/testnode"
+CAMERA: Final = f"{NODE}/main"
+PICTURES: Final = 16
+REPEATED: Final = 4
+"""libcamera's virtual camera shows each picture so often."""
+
+Image = NDArray[np.uint8]
+
+_CAMERA: Final = """\
+"Virtual{number}":
+  supported_formats:
+  - width: 640
+    height: 480
+    frame_rates: [30]
+  - width: 320
+    height: 240
+    frame_rates: [30]
+  frames:
+    path: "/desk/pictures/"
+  location: "CameraLocationFront"
+  model: "virtual"
+"""
+
+
+class Desk:
+    """A test's folder: the camera's configuration, its pictures and its orders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "pictures").mkdir()
+        with SyntheticSource(
+            fps=30 / REPEATED, frame_count=PICTURES, realtime=False
+        ) as photograph_in_motion:
+            self.show([frame.image for frame in photograph_in_motion.frames()])
+        self.order("run 30")
+        self.plug()
+
+    def show(self, pictures: list[Image]) -> None:
+        """Put RGB pictures before the camera, which reads them when libcamera starts."""
+        for path in (self.folder / "pictures").iterdir():
+            path.unlink()
+        for number, picture in enumerate(pictures):
+            path = self.folder / "pictures" / f"{number:03}.jpg"
+            assert cv2.imwrite(str(path), _as_filmed(picture), [cv2.IMWRITE_JPEG_QUALITY, 100])
+
+    def plug(self, cameras: int = 1) -> None:
+        """Say how many cameras there are, all with the same pictures, when libcamera looks."""
+        path = self.folder / "cameras.yaml"
+        path.write_text("".join(_CAMERA.format(number=number) for number in range(cameras)))
+        if not cameras:
+            path.unlink()
+
+    def order(self, words: str) -> None:
+        """Tell the camera what to do from now on (see inside/stand_in.c)."""
+        fresh = self.folder / "orders.new"
+        fresh.write_text(words)
+        fresh.rename(self.folder / "orders")
+
+
+def _as_filmed(rgb: Image) -> Image:
+    """Return the BGR picture whose JPEG holds the Y, Cb, Cr that a camera would deliver of `rgb`.
+
+    The virtual camera hands on what the JPEG holds, which is BT.601 in full range, and says that
+    it were BT.709 in limited range.
+    """
+    red, green, blue = (rgb[..., channel] / 255.0 for channel in range(3))
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    filmed = np.stack(
+        (
+            16 + 219 * luma,
+            128 + 224 * (red - luma) / (2 * (1 - 0.2126)),
+            128 + 224 * (blue - luma) / (2 * (1 - 0.0722)),
+        ),
+        axis=-1,
+    )
+    bgr: Image = cv2.cvtColor(np.rint(filmed).astype(np.uint8), cv2.COLOR_YCrCb2BGR)
+    return bgr
+
+
+class Holder:
+    """Another program that holds the camera, until it is let go."""
+
+    def __init__(self, debian: Debian, desk: Desk) -> None:
+        self._log = (desk.folder / "holder.log").open("a")
+        self._process = debian.python(
+            desk.folder,
+            "-c",
+            "from picamera2 import Picamera2; camera = Picamera2(0); camera.start('video'); "
+            "camera.capture_array(); print('holds it', flush=True); input(); camera.close()",
+            log=self._log,
+        )
+
+    def holds(self) -> bool:
+        """Wait until it holds the camera; False where it could not have it."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline() == "holds it\n"
+
+    def let_go(self) -> None:
+        """Let the camera go and end."""
+        self._process.communicate("\n", timeout=20)
+        self._log.close()
+
+
+class Daemon:
+    """`edgepose run --source picamera:0` inside, as a process of its own."""
+
+    def __init__(
+        self,
+        debian: Debian,
+        desk: Desk,
+        broker: Mosquitto,
+        *,
+        source: str = "picamera:0",
+        config: str = "",
+        settings: tuple[str, ...] = (),
+    ) -> None:
+        self._log = desk.folder / "daemon.log"
+        (desk.folder / "config.yaml").write_text(
+            f"node: testnode\nstate_directory: {DESK}/state\nstats_interval_s: 1\n{config}"
+        )
+        with self._log.open("a") as log:
+            self.process = debian.python(
+                desk.folder,
+                *("-m", "edgepose", "run", "-c", f"{DESK}/config.yaml"),
+                *(("--source", source) if source else ()),
+                *("--mqtt", f"mqtt://127.0.0.1:{broker.port}"),
+                log=log,
+                settings=settings,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr until now."""
+        return self._log.read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Send a signal; return the exit code and how many seconds it took."""
+        start = time.monotonic()
+        self.process.send_signal(number)
+        return self.wait(), time.monotonic() - start
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        return self.process.wait(30)
+
+    def holdings(self) -> dict[str, int]:
+        """Count what a leak would make more of."""
+        process = Path(f"/proc/{self.process.pid}")
+        kinds: dict[str, int] = {"threads": len(list((process / "task").iterdir()))}
+        for descriptor in (process / "fd").iterdir():
+            try:
+                target = str(descriptor.readlink())
+            except OSError:
+                continue
+            kind = target.split(":")[0].split("/")[-1]
+            kinds[kind] = kinds.get(kind, 0) + 1
+        return kinds
+
+
+class Watch:
+    """What a subscriber sees of the camera, and when."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def last(self, topic: str) -> bytes | None:
+        """Return the last payload of a topic."""
+        payloads = self._listener.payloads(topic)
+        return payloads[-1] if payloads else None
+
+    def wait_for(self, topic: str, *payloads: bytes, patience_s: float = 20.0) -> None:
+        """Wait until the last payload of a topic is one of these."""
+        wait_for(lambda: self.last(topic) in payloads, f"{payloads!r} on {topic}", patience_s)
+
+    def poses(self) -> list[PoseMessage]:
+        """Return all pose messages."""
+        return [messages.decode(payload) for payload in self._listener.payloads(f"{CAMERA}/poses")]
+
+    def wait_for_poses(self, count: int = 5, patience_s: float = 20.0) -> None:
+        """Wait for so many messages more, the last of them with a pose."""
+        before = len(self._listener.payloads(f"{CAMERA}/poses"))
+
+        def came() -> bool:
+            payloads = self._listener.payloads(f"{CAMERA}/poses")
+            return len(payloads) >= before + count and bool(messages.decode(payloads[-1]).poses)
+
+        wait_for(came, "poses", patience_s)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the camera's part of the last stats message."""
+        payload = self.last(f"{NODE}/stats")
+        cameras: dict[str, dict[str, Any]] = json.loads(payload)["cameras"] if payload else {}
+        return cameras.get("main", {})
+
+    def next_stats(self) -> dict[str, Any]:
+        """Return the camera's part of the stats message after the next, all of it from now on."""
+        before = len(self._listener.payloads(f"{NODE}/stats"))
+        wait_for(lambda: len(self._listener.payloads(f"{NODE}/stats")) >= before + 2, "two stats")
+        return self.stats()
+
+
+class Timings:
+    """How long it took, by fault."""
+
+    def __init__(self) -> None:
+        self._noticed: dict[str, list[float]] = {}
+        self._recovered: dict[str, list[float]] = {}
+
+    def noticed(self, fault: str, since: float) -> float:
+        """Note that a fault was noticed just now; return after how many seconds."""
+        seconds = time.monotonic() - since
+        self._noticed.setdefault(fault, []).append(seconds)
+        return seconds
+
+    def recovered(self, fault: str, since: float) -> float:
+        """Note that poses came again just now; return after how many seconds."""
+        seconds = time.monotonic() - since
+        self._recovered.setdefault(fault, []).append(seconds)
+        return seconds
+
+    def lines(self) -> list[str]:
+        """Return a table."""
+        faults = list(dict.fromkeys((*self._noticed, *self._recovered)))
+        lines = [f"{'fault':<52} {'noticed':>14} {'recovered':>14}"]
+        for fault in faults:
+            cells = [_spread(by.get(fault, [])) for by in (self._noticed, self._recovered)]
+            lines.append(f"{fault:<52} {cells[0]:>14} {cells[1]:>14}")
+        return lines
+
+
+def _spread(seconds: list[float]) -> str:
+    if not seconds:
+        return "-"
+    if len(seconds) == 1:
+        return f"{seconds[0]:.1f}"
+    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"

@@ -1,0 +1,278 @@
+"""`edgepose run --source picamera:0` with the real picamera2 and libcamera, in sickness and health.
+
+Not real are the sensor, whose pictures come from libcamera's virtual camera, and its faults, which
+tests/camera/inside/stand_in.c makes where the camera's thread and its device are.
+"""
+
+import json
+import time
+from datetime import datetime
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.camera.debian import DESK, Debian
+from tests.camera.driver import CAMERA, NODE, Daemon, Desk, Holder, Timings, Watch
+from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
+from tests.mosquitto import Listener, Mosquitto, wait_for
+
+pytestmark = [pytest.mark.camera, pytest.mark.timeout(180)]
+
+NOTICED_S = 5.0
+RECOVERED_S = 5.0
+
+
+@pytest.fixture
+def watch(listener: Listener) -> Watch:
+    """Return a subscriber's view."""
+    return Watch(listener)
+
+
+def test_poses_of_what_the_camera_sees(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
+) -> None:
+    start = time.monotonic()
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        timings.recovered("started", start)
+        watch.wait_for(f"{CAMERA}/status", b"online")
+        watch.wait_for(f"{CAMERA}/presence", b"ON")
+        watch.wait_for(f"{CAMERA}/count", b"1")
+        watch.wait_for_poses(60)
+        code, seconds = daemon.end()
+        assert (code, seconds < 5) == (0, True), daemon.log
+        assert "Traceback" not in daemon.log
+    seen = [message for message in watch.poses() if message.poses]
+    assert {(message.frame.width, message.frame.height) for message in seen} == {(640, 480)}
+    assert len({pose.id for message in seen for pose in message.poses}) == 1
+    # The virtual camera takes a frame's time when its buffer is queued: the first four are one.
+    seen = [message for message in seen if message.sequence >= 4]
+    captured = [datetime.fromisoformat(message.captured_at) for message in seen]
+    published = [datetime.fromisoformat(message.published_at) for message in seen]
+    ages = [(b - a).total_seconds() for a, b in zip(captured, published, strict=True)]
+    # Four frames from queue to frame, and the time of looking.
+    assert min(ages) > 0
+    assert sorted(ages)[len(ages) // 2] < 0.3
+    steps = [(b - a).total_seconds() for a, b in pairwise(captured)]
+    assert min(steps) > 0
+    assert 0.02 < sorted(steps)[len(steps) // 2] < 0.1
+
+
+@pytest.mark.parametrize("stream", ["main", "lores"])
+def test_colours_and_moments_through_the_source(debian: Debian, desk: Desk, stream: str) -> None:
+    desk.show([quarters(640, 480)])
+    script = f"""
+import json, cv2
+from edgepose.clock import boottime_ns
+from edgepose.sources.picamera import PicameraSource
+ages = []
+with PicameraSource(0, stream={stream!r}, fps=30) as source:
+    for frame in source.frames():
+        ages.append(boottime_ns() - frame.timestamp_ns)
+        if frame.sequence == 20:
+            break
+cv2.imwrite("{DESK}/frame.png", frame.image)
+print(json.dumps(ages))
+"""
+    with (desk.folder / "source.log").open("w+") as log:
+        process = debian.python(desk.folder, "-c", script, log=log)
+        stdout, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, (desk.folder / "source.log").read_text()
+    # As it left the source: nothing swaps red and blue on the way here.
+    image = cv2.imread(str(desk.folder / "frame.png"))
+    assert image is not None
+    assert image.shape == (480, 640, 3)
+    assert_colours(image.astype(np.uint8, copy=False), [RED, GREEN, BLUE, GREY], tolerance=4)
+    ages_ms = [age / 1e6 for age in json.loads(stdout)]
+    assert min(ages_ms) > 0
+    assert max(ages_ms) < 1000
+
+
+def test_a_stall_is_noticed_and_ends(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
+) -> None:
+    """And again, and again: it keeps coming back, and nothing of the earlier times stays behind."""
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        before: dict[str, int] = {}
+        for round_ in range(6):
+            start = time.monotonic()
+            desk.order("silent")
+            watch.wait_for(f"{CAMERA}/status", b"stalled")
+            assert timings.noticed("no more frames", start) < NOTICED_S
+            watch.wait_for(f"{CAMERA}/presence", b"OFF")
+            watch.wait_for(f"{CAMERA}/count", b"0")
+            assert watch.poses()[-1].poses == []
+            start = time.monotonic()
+            desk.order("run 30")
+            watch.wait_for_poses(1)
+            assert timings.recovered("no more frames", start) < RECOVERED_S
+            watch.wait_for(f"{CAMERA}/status", b"online")
+            watch.wait_for(f"{CAMERA}/presence", b"ON")
+            if round_ == 1:
+                before = daemon.holdings()
+        assert daemon.holdings() == before
+        assert daemon.log.count("no frame for 3 s") == 6
+        assert daemon.log.count("delivers frames again") == 6
+        assert watch.next_stats()["fps"] > 15
+        assert daemon.end()[0] == 0
+        assert "Traceback" not in daemon.log
+
+
+def test_a_short_stall_is_sat_out(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch
+) -> None:
+    """A capture that timed out leaves a job: four of them would have taken all the buffers."""
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        before = daemon.holdings()
+        for _ in range(6):
+            desk.order("silent")
+            time.sleep(1.4)
+            desk.order("run 30")
+            watch.wait_for_poses(20)
+        assert watch.next_stats()["fps"] > 15
+        assert watch.stats()["reopened"] == 0
+        assert daemon.holdings() == before
+        assert watch.last(f"{CAMERA}/status") == b"online"
+
+
+def test_a_long_stall(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
+) -> None:
+    with Daemon(debian, desk, broker):
+        watch.wait_for_poses()
+        desk.order("silent")
+        watch.wait_for(f"{CAMERA}/status", b"stalled")
+        time.sleep(26)
+        start = time.monotonic()
+        desk.order("run 30")
+        watch.wait_for_poses(1)
+        # Between two tries there are 4.8 s at most.
+        assert timings.recovered("no frames for half a minute", start) < RECOVERED_S + 1
+
+
+def test_a_camera_that_breaks_down_and_is_mended(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
+) -> None:
+    """Its device takes no buffers, which ends picamera2's event loop, and does not start again."""
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        before: dict[str, int] = {}
+        for round_ in range(3):
+            start = time.monotonic()
+            desk.order("broken")
+            watch.wait_for(f"{CAMERA}/status", b"stalled", b"offline")
+            assert timings.noticed("camera fails", start) < NOTICED_S
+            time.sleep(2.5)
+            start = time.monotonic()
+            desk.order("run 30")
+            watch.wait_for_poses(1)
+            timings.recovered("camera fails", start)
+            if round_ == 0:
+                before = daemon.holdings()
+        assert daemon.holdings() == before
+        assert daemon.end()[0] == 0
+
+
+def test_no_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+    desk.plug(cameras=0)
+    start = time.monotonic()
+    with Daemon(debian, desk, broker) as daemon:
+        assert daemon.wait() == 1
+        assert time.monotonic() - start < 15
+        complaint = daemon.log.splitlines()[-1]
+        assert complaint.startswith("edgepose: picamera:0: there is no camera")
+        assert "Traceback" not in daemon.log
+
+
+def test_a_source_finds_a_camera_that_came_later(debian: Debian, desk: Desk) -> None:
+    """In the same process: libcamera would go on with what it saw first.
+
+    The virtual camera looks again only where there was one before, so it is the second that comes.
+    """
+    script = """
+from edgepose.errors import SourceNotFoundError
+from edgepose.sources.picamera import PicameraSource
+for _ in range(2):
+    try:
+        PicameraSource(1).open()
+    except SourceNotFoundError as error:
+        print(error, flush=True)
+input()
+with PicameraSource(1) as source:
+    print(next(source.frames()).size_wh)
+"""
+    with (desk.folder / "source.log").open("w") as log:
+        process = debian.python(desk.folder, "-c", script, log=log)
+        assert process.stdout is not None
+        for _ in range(2):
+            assert "no such camera, there are 1" in process.stdout.readline()
+        desk.plug(cameras=2)
+        stdout, _ = process.communicate("\n", timeout=30)
+    assert stdout == "(640, 480)\n", (desk.folder / "source.log").read_text()
+
+
+def test_a_busy_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+    holder = Holder(debian, desk)
+    assert holder.holds()
+    with Daemon(debian, desk, broker) as daemon:
+        assert daemon.wait() == 1
+        complaint = daemon.log.splitlines()[-1]
+        assert complaint.startswith("edgepose: picamera:0: another program holds the camera")
+        assert "Traceback" not in daemon.log
+    holder.let_go()
+    with Daemon(debian, desk, broker) as daemon, broker.listener() as listener:
+        Watch(listener).wait_for_poses()
+
+
+def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
+) -> None:
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        start = time.monotonic()
+        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        watch.wait_for(f"{CAMERA}/status", b"offline")
+        timings.noticed("switched off; on again", start)
+        watch.wait_for(f"{CAMERA}/presence", b"OFF")
+        holder = Holder(debian, desk)
+        assert holder.holds(), "the camera is open although it is switched off"
+        broker.say(f"{CAMERA}/enabled/set", b"ON")
+        wait_for(lambda: "another program holds the camera" in daemon.log, "busy in the log")
+        assert watch.last(f"{CAMERA}/status") == b"offline"
+        # The daemon goes on trying, and nothing piles up.
+        time.sleep(2)
+        before = daemon.holdings()
+        time.sleep(8)
+        assert daemon.holdings() == before
+        holder.let_go()
+        start = time.monotonic()
+        watch.wait_for_poses(1, patience_s=60)
+        timings.recovered("another program holds the camera", start)
+        assert daemon.log.count("another program holds the camera") == 1
+
+        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        watch.wait_for(f"{CAMERA}/status", b"offline")
+        start = time.monotonic()
+        broker.say(f"{CAMERA}/enabled/set", b"ON")
+        watch.wait_for_poses(1)
+        timings.recovered("switched off; on again", start)
+
+
+@pytest.mark.parametrize("order", ["silent", "broken"])
+def test_sigterm_while_the_camera_is_away(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings, order: str
+) -> None:
+    with Daemon(debian, desk, broker) as daemon:
+        watch.wait_for_poses()
+        desk.order(order)
+        time.sleep(0.5)
+        code, seconds = daemon.end()
+        timings.noticed(f"SIGTERM while {order}", time.monotonic() - seconds)
+        assert code == 0, daemon.log
+        assert seconds < 6
+        watch.wait_for(f"{NODE}/availability", b"offline")
+        assert "Traceback" not in daemon.log
