@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from edgepose.capture import READ_AHEAD, CaptureThread
+from edgepose.capture import OPENING_NS, READ_AHEAD, CaptureThread
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import ModelError, SourceError, SourceStalledError
