@@ -34,8 +34,10 @@ Capture = CaptureThread[Frame | Prepared]
 IDLE_S: Final = 0.1
 """How long a loop sleeps at most; an order to stop is heeded within it."""
 CLOSE_TIMEOUT_NS: Final = 5_000_000_000
+LATENESS_NS: Final = 1_000_000_000
+"""A frame is told of within this time; an Edge TPU that hangs holds one up the longest."""
 FIRST_RETRY_NS: Final = 1_000_000_000
-LAST_RETRY_NS: Final = 4_000_000_000
+LAST_RETRY_NS: Final = 3_000_000_000
 """Opening a camera that is away costs little, and one that is back is to be seen within 5 s."""
 
 
@@ -178,7 +180,8 @@ class CameraRunner:
     def tick(self, now_ns: int) -> None:
         """Do what time alone asks for: let presence fall, and open a lost source again."""
         self._publish_presence(self.camera.presence.tick(now_ns))
-        self._publish_events(self.camera.entrances.tick(now_ns))
+        # A frame taken by then may still be looked at, and show that nobody has left.
+        self._publish_events(self.camera.entrances.tick(now_ns - LATENESS_NS))
         if self._capture is not None and self._capture.silent_since(self.camera.silence_ns):
             # Some drivers block for good; their thread is left behind, the source opened afresh.
             self._lose(

@@ -40,6 +40,7 @@ INVOKE: Final = b"invoke"
 DONE: Final = b"done"
 MAX_MESSAGE_BYTES: Final = 65536
 
+FIRST_INFERENCE: Final = "its first inference"
 HEARTBEAT_S: Final = 0.5
 """How often an idle worker shows that it lives."""
 
@@ -167,7 +168,7 @@ def _end_with_parent(parent: int) -> None:
 def _serve(line: socket.socket, order: Order) -> None:
     interpreter, through = _load(line, order)
     specs = (interpreter.input, *interpreter.outputs)
-    _say(line, Stage("its first inference"))
+    _say(line, Stage(FIRST_INFERENCE))
     _invoke(interpreter, np.zeros(interpreter.input.shape, interpreter.input.dtype))
     file = os.memfd_create("edgepose-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     tensors = SharedTensors(file, specs, create=True)

@@ -43,12 +43,14 @@ _DRIVER_TEXT_CHARACTERS: Final = 200
 class EdgeTpuTimes:
     """How patient edgepose is with an Edge TPU, in seconds.
 
-    Opening one takes 2.75 s on a Pi 4. No pose model needs a tenth of a second for an inference
-    there, but other work may hold up the worker.
+    Opening one takes 2.75 s on a Pi 4. The first inference, which a device that hangs never ends,
+    brings the model there in some tenths of a second; no other needs a tenth, but other work may
+    hold up the worker.
     """
 
     load_s: float = 30.0
-    invoke_s: float = 0.75
+    first_invoke_s: float = 3.0
+    invoke_s: float = 0.5
     silence_s: float = 5.0
     close_s: float = 2.0
 
@@ -106,13 +108,17 @@ class EdgeTpuAccelerator:
         order = worker.Order(str(path.absolute()), runtime, self._device)
         process = _Process(order)
         stage = "starting"
-        deadline = time.monotonic() + self._times.load_s
+        patience_s = self._times.load_s
+        deadline = time.monotonic() + patience_s
         try:
             while True:
                 report, file = process.report(deadline - time.monotonic())
                 match report:
                     case worker.Stage():
                         stage = report.what
+                        if stage == worker.FIRST_INFERENCE:
+                            patience_s = self._times.first_invoke_s
+                            deadline = time.monotonic() + patience_s
                     case worker.Ready():
                         assert file is not None
                         log.debug("%s: opened through %s on %s", path, report.through, runtime)
@@ -126,8 +132,8 @@ class EdgeTpuAccelerator:
         except TimeoutError:
             process.kill()
             raise AcceleratorError(
-                f"the Edge TPU gave no answer for {self._times.load_s:g} s while {stage}; unplug "
-                "it and plug it in again, on another port or a powered hub if that repeats"
+                f"the Edge TPU gave no answer for {patience_s:g} s while {stage}; unplug it and "
+                "plug it in again, on another port or a powered hub if that repeats"
             ) from None
         except BaseException:
             process.kill()

@@ -35,7 +35,7 @@ _DEAD_LINK: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 class LinkTimes:
     """How patient a link is, in seconds.
 
-    `backoff_max_s` is below 5, so that poses are back within 5 s of the broker's return. Two
+    With `backoff_max_s` poses are back within 5 s of the broker's return, a try included. Two
     clients with one id throw each other out at every try, so the longest pause between those is
     `eviction_patience` times as long. Events that the broker leaves unacknowledged for
     `unacknowledged_s` are written to the disk, which is asked to keep what is written every
@@ -45,8 +45,8 @@ class LinkTimes:
     connect_s: float = 5.0
     answer_s: float = 10.0
     backoff_min_s: float = 1.0
-    backoff_max_s: float = 4.0
-    eviction_patience: float = 15.0
+    backoff_max_s: float = 3.0
+    eviction_patience: float = 20.0
     stable_s: float = 30.0
     eviction_memory_s: float = 600.0
     unacknowledged_s: float = 1.0

@@ -60,16 +60,18 @@ class Spool:
         self._stale_lines = 0
         self._torn = False
         self._meanwhile: list[WaitingMessage] | None = None
+        self._written = False
         self._write_failed = False
         self.dropped = 0
         for message in () if path is None else _read(path):
             self.append(message)
         self.on_disk = bool(self._messages)
+        self._in_file = True
         self._touched = False
         # Most of these were dropped, and counted, by the last process.
         self.dropped = 0
         # What the last process left may end in half a line.
-        self._torn = self.on_disk
+        self._torn = True
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -95,7 +97,7 @@ class Spool:
         self._messages.append(message)
         self._touched = True
         if jot:
-            self._jot([message])
+            self._jot(message)
         else:
             self._in_file = False
         return dropped
@@ -120,44 +122,60 @@ class Spool:
             return None
         self._touched = False
         save = Save(tuple(self._messages), self._in_file and self.on_disk)
-        self._in_file = True
+        # With nothing waiting, what is in the file has arrived.
+        self._in_file = bool(self._messages)
         self._meanwhile = []
         return save
 
     def write(self, save: Save) -> None:
-        """Make the disk hold these messages; needs no lock, unlike all other methods."""
+        """Bring these messages to the disk; needs no lock, unlike all other methods.
+
+        What is jotted meanwhile goes where it always goes; `end_save` brings both together.
+        """
+        path = self._path
+        if path is None or not save.messages:
+            return
+        try:
+            if save.in_file:
+                _sync(path)
+            else:
+                _write(_new(path), save.messages)
+                self._written = True
+        except OSError as error:
+            self._failed(path, error)
+
+    def end_save(self) -> None:
+        """Put the file that was written in its place, or remove it where nothing waits."""
+        meanwhile, self._meanwhile = self._meanwhile or [], None
+        written, self._written = self._written, False
         path = self._path
         if path is None:
             return
         try:
-            if not save.messages:
-                path.unlink(missing_ok=True)
-            elif save.in_file:
-                _sync(path)
-            else:
-                _write(path, save.messages)
-                self._torn = False
+            if written:
+                if meanwhile:
+                    with _new(path).open("ab") as file:
+                        file.write(_lines(meanwhile))
+                _new(path).replace(path)
+                self._torn = self._write_failed = False
                 self._stale_lines = 0
+                self.on_disk = True
+            elif not self._messages:
+                path.unlink(missing_ok=True)
+                self._torn = self._write_failed = False
+                self._stale_lines = 0
+                self.on_disk = False
+                self._in_file = True
         except OSError as error:
             self._failed(path, error)
-            return
-        self._write_failed = False
-        self.on_disk = bool(save.messages)
 
-    def end_save(self) -> None:
-        """Jot down again what was jotted into the file that `write` replaced."""
-        meanwhile, self._meanwhile = self._meanwhile, None
-        waiting = set(self._messages)
-        if again := [message for message in meanwhile or () if message in waiting]:
-            self._jot(again)
-
-    def _jot(self, messages: Iterable[WaitingMessage]) -> None:
+    def _jot(self, message: WaitingMessage) -> None:
         path = self._path
         if path is None:
             return
         if self._meanwhile is not None:
-            self._meanwhile += messages
-        text = b"\n" * self._torn + _lines(messages)
+            self._meanwhile.append(message)
+        text = b"\n" * self._torn + _lines([message])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab", buffering=0) as file:
@@ -198,15 +216,17 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
+def _new(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
 def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
+    with path.open("wb") as file:
         file.write(_lines(messages))
         file.flush()
         # Without it a power cut can leave the new name on an empty file.
         os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _read(path: Path) -> list[WaitingMessage]:

@@ -185,13 +185,17 @@ class RtspSource(OpenableSource):
         while self._capture is not None:
             asked_ns = boottime_ns()
             image = read_rgb(self._capture)
+            waited_ms = (boottime_ns() - asked_ns) // 1_000_000
+            # After a timeout FFmpeg may first hand out a frame that its decoder had kept: one as
+            # old as the silence, which another timeout would follow.
+            if waited_ms >= READ_TIMEOUT_MS or (
+                image is None and waited_ms >= READ_TIMEOUT_MS // 2
+            ):
+                raise SourceStalledError(
+                    f"{self.description}: the stream is silent since {waited_ms / 1000:.0f} s; "
+                    "check the camera and the network to it"
+                )
             if image is None:
-                waited_ms = (boottime_ns() - asked_ns) // 1_000_000
-                if waited_ms >= READ_TIMEOUT_MS // 2:
-                    raise SourceStalledError(
-                        f"{self.description}: the stream is silent since {waited_ms / 1000:.0f} s; "
-                        "check the camera and the network to it"
-                    )
                 raise SourceError(f"{self.description}: the server ended the stream")
             timestamp_ns = clock.stamp()
             backlog.check(timestamp_ns / 1e6, self._capture.get(cv2.CAP_PROP_POS_MSEC))

@@ -131,7 +131,7 @@ def test_a_lost_camera_is_opened_again_with_more_and_more_patience(
     stage.next()
     stage.next()
     assert stage.states["status"] == b"offline"
-    for wait_s, opened in ((1, 2), (2, 3), (4, 4)):
+    for wait_s, opened in ((1, 2), (2, 3), (3, 4)):
         stage.runner.tick(stage.now_ns + wait_s * SECOND_NS - 1)
         assert stage.opened == opened - 1
         stage.now_ns += wait_s * SECOND_NS
@@ -190,3 +190,19 @@ def test_a_slow_camera_may_be_silent_for_longer() -> None:
     assert silence_ns(CameraConfig(source="picamera:0")) == 5 * SECOND_NS
     assert silence_ns(CameraConfig(source="picamera:0", fps=30.0)) == 5 * SECOND_NS
     assert silence_ns(CameraConfig(source="picamera:0?fps=0.1", fps=30.0)) == 30 * SECOND_NS
+
+
+def test_who_comes_and_goes_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, [101, 102, SourceError("camera: unplugged")])
+    stage.runner.start()
+    stage.next()
+    (entered,) = stage.events
+    assert (entered["type"], entered["node"], entered["camera"]) == ("enter", "node", "main")
+    stage.next()
+    # Nobody leaves while a frame that was taken may still show them.
+    stage.runner.tick(103 * SECOND_NS + SECOND_NS // 2)
+    assert len(stage.events) == 1
+    stage.next()
+    assert [event["type"] for event in stage.events] == ["enter", "leave"]
+    assert stage.events[1]["track_id"] == entered["track_id"]
+    assert str(entered["time"]) < str(stage.events[1]["time"])

@@ -1,0 +1,153 @@
+"""A subscriber to everything that notes when each message came, and misses none."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+_RETRY_S = 0.01
+_SESSION_S = 3600
+
+
+class MissedError(Exception):
+    """Something that had to come did not come in time."""
+
+
+def wait(condition: Callable[[], object], what: str, patience_s: float = 25.0) -> float:
+    """Return when a condition holds, on the monotonic clock; MissedError where it never does."""
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            raise MissedError(f"waited {patience_s:g} s in vain for {what}")
+        time.sleep(0.005)
+    return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message and when it came, in seconds of the monotonic clock."""
+
+    at_s: float
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+class Observer:
+    """Connects again within milliseconds, into its old session where the broker still has it."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        name: str = "chaos-observer",
+        user: tuple[str, str] | None = None,
+    ) -> None:
+        self.arrivals: list[Arrival] = []
+        self.subscribed = False
+        self._address = host, port
+        self._closing = False
+        self._client = client = paho.Client(
+            CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5
+        )
+        if user is not None:
+            client.username_pw_set(*user)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait(lambda: self.subscribed, "the observer to be subscribed")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing = True
+        self._thread.join(5)
+
+    def payloads(self, topic: str) -> list[bytes]:
+        """Return what came on a topic, in order."""
+        return [arrival.payload for arrival in list(self.arrivals) if arrival.topic == topic]
+
+    def last(self, topic: str) -> bytes | None:
+        """Return what came last on a topic."""
+        return next((a.payload for a in reversed(list(self.arrivals)) if a.topic == topic), None)
+
+    def wait_for(
+        self,
+        topic: str,
+        fits: Callable[[bytes], object] = lambda _: True,
+        *,
+        after_s: float = 0.0,
+        patience_s: float = 25.0,
+    ) -> Arrival:
+        """Return the first message on a topic that fits and came after a moment."""
+        found: list[Arrival] = []
+        start = 0
+
+        def is_there() -> bool:
+            nonlocal start
+            arrivals = self.arrivals
+            end = len(arrivals)
+            for arrival in arrivals[start:end]:
+                if arrival.topic == topic and arrival.at_s > after_s and fits(arrival.payload):
+                    found.append(arrival)
+                    return True
+            start = end
+            return False
+
+        wait(is_there, f"a message on {topic}", patience_s)
+        return found[0]
+
+    def _on_connect(self, *_: object) -> None:
+        self._client.subscribe("#", 1)
+
+    def _on_subscribe(self, *_: object) -> None:
+        self.subscribed = True
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        self.arrivals.append(
+            Arrival(time.monotonic(), message.topic, bytes(message.payload), message.retain)
+        )
+
+    def _run(self) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = _SESSION_S
+        while not self._closing:
+            self.subscribed = False
+            try:
+                # A broker that is frozen for a while must not be taken for a dead one.
+                self._client.connect(
+                    *self._address, keepalive=600, clean_start=False, properties=properties
+                )
+            except OSError:
+                time.sleep(_RETRY_S)
+                continue
+            while not self._closing and self._client.loop(0.1) == paho.MQTT_ERR_SUCCESS:
+                pass
+            self.subscribed = False
+        with contextlib.suppress(OSError):
+            self._client.disconnect()
+
+
+def retained(host: str, port: int, user: tuple[str, str] | None = None) -> dict[str, bytes]:
+    """Return what a broker keeps, as a newcomer gets it."""
+    with Observer(host, port, name="chaos-newcomer", user=user) as newcomer:
+        # It comes right behind the answer to the subscription.
+        time.sleep(0.3)
+        return {a.topic: a.payload for a in list(newcomer.arrivals) if a.retained}

@@ -1,0 +1,537 @@
+"""A broker, an observer and a real daemon with two cameras, and the truth about them.
+
+The camera `main` always sees somebody, so poses should never cease; before the camera `door` a
+person appears and vanishes every 1.2 s, so there is always something to tell. What the daemon made
+of it is read from its stdout, which no broker can lose.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+
+from edgepose import messages
+from edgepose.datatypes import Image
+from edgepose.messages import PoseMessage
+from edgepose.sources.synthetic import SyntheticSource
+from edgepose.topics import Topics
+from tests.chaos import judge
+from tests.chaos.judge import Happening, Row, Told
+from tests.chaos.observer import MissedError, Observer, retained, wait
+from tests.edgetpu import StandIn
+from tests.media import write_video
+from tests.mosquitto import Mosquitto
+
+TOPICS: Final = Topics(node="chaos")
+CLIENT_ID: Final = "chaos-node"
+MODEL: Final = "movenet-lightning-int8"
+SIZE_WH: Final = (320, 240)
+MAIN_FPS: Final = 20
+DOOR_FPS: Final = 10
+SYNTHETIC: Final = f"synthetic:?width={SIZE_WH[0]}&height={SIZE_WH[1]}&fps={{}}"
+LEAVE_DELAY_S: Final = 0.5
+PRESENT_FRAMES: Final = 12
+"""So many frames with somebody at the door, then so many with nobody."""
+WATCHDOG_S: Final = 8.0
+"""Less patience than the 20 s of the service."""
+WATCHER: Final = ("watcher", "watches")
+INSIDE: Final = "EDGEPOSE_CHAOS_INSIDE"
+"""Set in the environment where the process has namespaces of its own."""
+_BACKGROUND: Final = 90
+_BUILDING: Final = threading.Lock()
+_count = itertools.count(1)
+
+
+def door_images(visits: int) -> Iterator[Image]:
+    """Yield what the camera at the door sees of so many visits."""
+    empty: Image = np.full((SIZE_WH[1], SIZE_WH[0], 3), _BACKGROUND, np.uint8)
+    count = visits * 2 * PRESENT_FRAMES
+    source = SyntheticSource(size_wh=SIZE_WH, fps=DOOR_FPS, frame_count=count, realtime=False)
+    with source:
+        for frame in source.frames():
+            yield empty if frame.sequence // PRESENT_FRAMES % 2 else frame.image
+
+
+class Broker(Mosquitto):
+    """A mosquitto that may keep everything over its death, and may ask for passwords.
+
+    `somewhere_else` puts it on a network of its own, on all addresses there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        persistent: bool = False,
+        password: bool = False,
+        somewhere_else: bool = False,
+    ) -> None:
+        folder.mkdir()
+        super().__init__(folder, password=password)
+        self._folder = folder
+        self._somewhere_else = somewhere_else
+        text = self._config.read_text()
+        if persistent:
+            text = text.replace(
+                "persistence false",
+                f"persistence true\npersistence_location {folder}/\n"
+                "autosave_on_changes true\nautosave_interval 1",
+            )
+        if somewhere_else:
+            text = text.replace(" 127.0.0.1\n", " 0.0.0.0\n")
+        self._config.write_text(text)
+        if password:
+            self.set_password(*WATCHER)
+
+    @property
+    def process_id(self) -> int:
+        """Its process, which has its network too."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start; elsewhere nobody here can see whether it listens already."""
+        if not self._somewhere_else:
+            super().start()
+            return
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["unshare", "--net", "--", self._program, "-c", str(self._config)],
+                stdout=log,
+                stderr=log,
+            )
+
+    def set_password(self, user: str, password: str) -> None:
+        """Change what a user must say; in effect after `reload`, or at the next start."""
+        passwords = self._folder / f"passwords-{self.port}"
+        subprocess.run(
+            ["mosquitto_passwd", "-b", str(passwords), user, password],
+            check=True,
+            capture_output=True,
+        )
+
+    def reload(self) -> None:
+        """Read passwords again."""
+        os.kill(self.process_id, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A pose message as the daemon made it, and when."""
+
+    at_s: float
+    text: bytes
+    message: PoseMessage
+
+
+class Life:
+    """One run of `edgepose run`, from its start to its end."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        number = next(_count)
+        self.lines: list[Line] = []
+        self.frames_tell_time = True
+        """Whether the time of day in messages is right, and so that of the frames."""
+        self.killed_at_s: float | None = None
+        self.reloaded_s: list[float] = []
+        self.watchdog_gap_s = 0.0
+        self._log = folder / f"daemon-{number}.log"
+        address = f"edgepose-chaos-{os.getpid()}-{number}"
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind("\0" + address)
+        self._notify.settimeout(0.5)
+        self.ready = False
+        with self._log.open("wb") as log:
+            self.started_s = time.monotonic()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgepose", "run", "-c", str(folder / "config.yaml")],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={
+                    **os.environ,
+                    **environment,
+                    "NOTIFY_SOCKET": f"@{address}",
+                    "WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6)),
+                },
+            )
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._read, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def log(self) -> str:
+        """What it logged so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def kill(self) -> float:
+        """End it as by a power cut, and return when."""
+        self.killed_at_s = time.monotonic()
+        self.process.kill()
+        self._finish()
+        return self.killed_at_s
+
+    def stop(self) -> int:
+        """End it as systemd does and return its exit code."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self._finish()
+        return self.process.returncode
+
+    def told(self, camera: str) -> list[Told]:
+        """Return who was in the pose messages of a camera."""
+        day_s = time.time() - time.monotonic()
+        found = []
+        for line in list(self.lines):
+            message = line.message
+            if message.camera == camera:
+                captured_s = datetime.fromisoformat(message.captured_at).timestamp() - day_s
+                at_s = captured_s if self.frames_tell_time else line.at_s
+                ids = frozenset(pose.id for pose in message.poses)
+                found.append(Told(at_s, ids, line.at_s))
+        return found
+
+    def happenings(self, camera: str) -> list[Happening]:
+        """Return who came and went before a camera; ids begin anew with every reload."""
+        lines = [line for line in self.lines if line.message.camera == camera]
+        told = self.told(camera)
+        begin = 0
+        found: list[Happening] = []
+        for reloaded_s in self.reloaded_s:
+            end = next(
+                i
+                for i in range(begin + 1, len(lines))
+                if lines[i].at_s > reloaded_s
+                and lines[i].message.sequence < lines[i - 1].message.sequence
+            )
+            found += judge.happenings(told[begin:end], leave_delay_s=LEAVE_DELAY_S)
+            begin = end
+        return found + judge.happenings(
+            told[begin:], leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
+        )
+
+    def wait_for_log(self, text: str, *, patience_s: float = 25.0) -> float:
+        """Wait until it logs a text; return when."""
+        return wait(lambda: text in self.log, f"{text!r} in the log", patience_s)
+
+    def memory_kb(self) -> int:
+        """Return its resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1])
+
+    def _finish(self) -> None:
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._notify.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            # A killed process may leave half a line.
+            if text.endswith(b"\n"):
+                self.lines.append(Line(time.monotonic(), text[:-1], messages.decode(text)))
+
+    def _listen(self) -> None:
+        fed_s = None
+        while self.alive:
+            try:
+                said = self._notify.recv(4096)
+            except TimeoutError:
+                said = b""
+            except OSError:
+                return
+            now_s = time.monotonic()
+            self.ready = self.ready or said == b"READY=1"
+            if said == b"WATCHDOG=1":
+                fed_s = now_s
+            if fed_s is not None:
+                self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - fed_s)
+
+
+class Stage:
+    """Everything a fault needs; `with` it, poses arrive at the observer from both cameras.
+
+    `tpu` gives the daemon a stand-in Edge TPU, and `alone` no model for the CPU beside it. `port`
+    and `host` are the daemon's way to the broker where that is not direct. `settings` are further
+    sections of the configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        broker: Broker | None = None,
+        *,
+        tpu: bool = False,
+        alone: bool = False,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        watch_host: str = "127.0.0.1",
+        main: str = SYNTHETIC.format(MAIN_FPS),
+        door_options: str = "loop=1&realtime=1",
+        settings: Mapping[str, Any] | None = None,
+        mqtt: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: tuple[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.broker = broker or Broker(folder / "broker")
+        self.lives: list[Life] = []
+        self.stand_in: StandIn | None = None
+        self._environment = dict(environment or {})
+        self._watch_host, self._user = watch_host, user
+        self._stack = contextlib.ExitStack()
+        model, self.device = MODEL, "cpu"
+        if tpu:
+            # Built once for all, but not by two at a time.
+            with _BUILDING:
+                self.stand_in = StandIn(folder / "edgetpu")
+                path = self.stand_in.compiled_model(MODEL)
+            if alone:
+                path.with_name(f"{MODEL}.tflite").unlink()
+            model, self.device = str(path), "edgetpu"
+            self._environment |= self.stand_in.environment()
+        door = folder / "door.avi"
+        write_video(door, door_images(4), DOOR_FPS)
+        self.config = {
+            "node": "chaos",
+            "cameras": [
+                {"name": "main", "source": main},
+                {"name": "door", "source": f"{door}?{door_options}"},
+            ],
+            "model": {"name": model},
+            "accelerator": "auto",
+            "presence": {"on_delay_ms": 0, "off_delay_ms": round(LEAVE_DELAY_S * 1000)},
+            "tracking": {"max_age_ms": round(LEAVE_DELAY_S * 1000)},
+            "mqtt": {
+                "url": f"mqtt://{host}:{port or self.broker.port}",
+                "client_id": CLIENT_ID,
+                **(mqtt or {}),
+            },
+            "output": {"ndjson": True},
+            "stats_interval_s": 1,
+            "state_directory": str(self.state),
+            **(settings or {}),
+        }
+        self.write_config(json.dumps(self.config))
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.broker)
+            self.connect()
+            stack.enter_context(self.observe())
+            stack.callback(self._end)
+            self.start()
+            self.wait_until_served()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def connect(self) -> None:
+        """Make the network that the broker is on; here it is this machine's own."""
+
+    def observe(self) -> Observer:
+        """Make the observer."""
+        self.observer = Observer(self._watch_host, self.broker.port, user=self._user)
+        return self.observer
+
+    def write_config(self, text: str) -> None:
+        """Change the configuration's file."""
+        (self.folder / "config.yaml").write_text(text)
+
+    def start(self) -> Life:
+        """Start the daemon, as `life`."""
+        self.life = Life(self.folder, self._environment)
+        self.lives.append(self.life)
+        return self.life
+
+    def wait_until_served(self) -> None:
+        """Wait until poses of both cameras come, from the device they should come from."""
+        now_s = time.monotonic()
+        for camera in ("main", "door"):
+            self.next_pose(now_s, device=self.device, camera=camera)
+
+    def next_pose(
+        self,
+        after_s: float,
+        *,
+        device: str | None = None,
+        camera: str = "main",
+        patience_s: float = 25.0,
+    ) -> float:
+        """Return when the first message came that was made, with poses, after a moment."""
+
+        def fits(payload: bytes) -> bool:
+            message = messages.decode(payload)
+            if not message.poses or device not in (None, message.accelerator):
+                return False
+            # One that lay in a socket meanwhile is no sign of life.
+            age_s = time.time() - datetime.fromisoformat(message.published_at).timestamp()
+            return time.monotonic() - age_s >= after_s
+
+        return self.observer.wait_for(
+            TOPICS.poses(camera), fits, after_s=after_s, patience_s=patience_s
+        ).at_s
+
+    def longest_gap_s(self, since_s: float) -> float:
+        """Return the longest time without a pose message of the main camera."""
+        topic = TOPICS.poses("main")
+        times = [a.at_s for a in list(self.observer.arrivals) if a.topic == topic]
+        return max(b - a for a, b in itertools.pairwise([since_s, *times]) if b > since_s)
+
+    def judged(self, row: Row, *, degraded: bool = False) -> Row:
+        """See whether all is well again, end the daemon, and count what was lost."""
+        life = self.life
+        row.survived = row.survived and life.alive
+        if life.alive:
+            self._check_states(row, self._living_states(degraded))
+            # Somebody has yet to come and go in peace.
+            try:
+                self._see_a_visit()
+            except MissedError as error:
+                row.states_lost += 1
+                row.failures.append(str(error))
+            code = life.stop()
+            if code != 0:
+                row.survived = False
+                row.failures.append(f"exit code {code} at the end")
+            self._check_states(row, self._last_states())
+        for each in self.lives:
+            if "Traceback" in each.log:
+                row.survived = False
+                row.failures.append("a traceback in the log")
+            if each.watchdog_gap_s > WATCHDOG_S:
+                row.survived = False
+                row.failures.append(
+                    f"the watchdog was not fed for {each.watchdog_gap_s:.1f} s: systemd would have "
+                    "ended the daemon"
+                )
+        self._count(row)
+        row.judge()
+        return row
+
+    def _living_states(self, degraded: bool) -> dict[str, bytes | Mapping[str, object]]:
+        states: dict[str, bytes | Mapping[str, object]] = {
+            TOPICS.availability: b"online",
+            TOPICS.info: {"node": "chaos"},
+            TOPICS.accelerator: {"device": self.device, "degraded": degraded},
+            TOPICS.presence("main"): b"ON",
+            TOPICS.count("main"): b"1",
+        }
+        for camera in ("main", "door"):
+            states[TOPICS.status(camera)] = b"online"
+            states[TOPICS.enabled(camera)] = b"ON"
+        return states
+
+    def _last_states(self) -> dict[str, bytes | Mapping[str, object]]:
+        states: dict[str, bytes | Mapping[str, object]] = {TOPICS.availability: b"offline"}
+        for camera in ("main", "door"):
+            states[TOPICS.status(camera)] = b"offline"
+            states[TOPICS.enabled(camera)] = b"ON"
+            states[TOPICS.presence(camera)] = b"OFF"
+            states[TOPICS.count(camera)] = b"0"
+        return states
+
+    def _check_states(self, row: Row, expected: Mapping[str, bytes | Mapping[str, object]]) -> None:
+        """Compare what the broker keeps with what is so, and give it a few seconds to be so."""
+        wrong: list[str] = []
+
+        def right() -> bool:
+            nonlocal wrong
+            wrong = judge.wrong_states(expected, self.retained())
+            return not wrong
+
+        try:
+            wait(right, "the states to be right", 5.0)
+        except MissedError:
+            row.states_lost += len(wrong)
+            row.failures += wrong
+
+    def retained(self) -> dict[str, bytes]:
+        """Return what the broker keeps."""
+        return retained(self._watch_host, self.broker.port, self._user)
+
+    def _see_a_visit(self) -> None:
+        """Wait until presence at the door was said to be on and off, as it is."""
+        topic, count = TOPICS.presence("door"), len(self.observer.arrivals)
+        wait(
+            lambda: (
+                len({a.payload for a in self.observer.arrivals[count:] if a.topic == topic}) == 2
+            ),
+            "presence at the door",
+            8.0,
+        )
+
+    def _count(self, row: Row) -> None:
+        # What is on its way to the observer when the daemon has ended, arrives now.
+        time.sleep(0.3)
+        made = [line.text for life in self.lives for line in life.lines]
+        poses = [*map(TOPICS.poses, ("main", "door"))]
+        arrived = [a.payload for a in self.observer.arrivals if a.topic in poses]
+        row.poses_lost = judge.lost_poses(made, arrived)
+        for camera in ("main", "door"):
+            expected = [event for life in self.lives for event in life.happenings(camera)]
+            came = judge.arrivals(self.observer.payloads(TOPICS.event(camera)))
+            lost, unexplained = judge.lost_events(expected, came)
+            row.events += len(expected)
+            row.events_lost += len(lost)
+            if lost:
+                names = ", ".join(f"{event.kind} {event.track_id}" for event in lost[:10])
+                row.remarks.append(f"{camera}: lost {names}; expected {len(expected)}")
+            if unexplained:
+                row.remarks.append(f"{camera}: {unexplained} events that no pose message explains")
+
+    def _end(self) -> None:
+        for life in self.lives:
+            if life.alive:
+                life.kill()
+
+
+def tool(name: str) -> bool:
+    """Whether a program is installed."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
+def run(*command: str) -> None:
+    """Run a program that must succeed."""
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def own_network() -> bool:
+    """Whether this process has a network and mounts of its own."""
+    return INSIDE in os.environ and all(map(tool, ("ip", "nsenter", "unshare")))

@@ -1,0 +1,214 @@
+"""The fault suite's own judgement: what is lost, late or dead must be seen as that.
+
+The faults themselves take minutes and are run by `make chaos`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgepose.messages import EventMessage
+from tests.chaos import __main__ as suite
+from tests.chaos import judge
+from tests.chaos.judge import Happening, Kind, Row, Told
+from tests.chaos.observer import MissedError, wait
+from tests.chaos.registry import FAULTS, Fault, NotHereError
+from tests.chaos.stage import INSIDE, TOPICS, Stage
+
+DELAY_S = 0.5
+
+
+def told(*entries: tuple[float, set[int]]) -> list[Told]:
+    return [Told(at_s, frozenset(ids), at_s) for at_s, ids in entries]
+
+
+def names(happenings: list[Happening]) -> list[tuple[Kind, int]]:
+    return [happening.name for happening in happenings]
+
+
+VISITS = told((0.0, {1}), (1.0, {1}), (1.1, set()), (3.0, {2}), (3.9, {2}), (4.0, set()))
+EXPECTED: list[tuple[Kind, int]] = [("enter", 1), ("leave", 1), ("enter", 2), ("leave", 2)]
+
+
+def test_who_came_and_went_is_read_from_the_poses() -> None:
+    assert names(judge.happenings(VISITS, leave_delay_s=DELAY_S)) == EXPECTED
+
+
+def test_a_gap_that_the_tracker_bridges_is_no_leaving() -> None:
+    gap = told((0.0, {1}), (0.1, set()), (0.2, {1}), (0.3, set()), (9.0, set()))
+    assert names(judge.happenings(gap, leave_delay_s=DELAY_S)) == EXPECTED[:2]
+
+
+def test_what_is_seen_late_happened_in_time() -> None:
+    """A frame on which the Edge TPU hung is told of after the others would have been."""
+    late = [Told(0.0, frozenset({1}), 0.8), Told(0.9, frozenset({2}), 0.91)]
+    assert names(judge.happenings(late, leave_delay_s=DELAY_S))[:3] == [
+        ("enter", 1),
+        ("leave", 1),
+        ("enter", 2),
+    ]
+
+
+def test_at_a_kill_only_what_was_in_the_making_is_uncertain() -> None:
+    killed = judge.happenings(VISITS, leave_delay_s=DELAY_S, killed_at_s=3.95)
+    assert [h.name for h in killed if h.certain] == EXPECTED[:3]
+    just_entered = judge.happenings(VISITS[:4], leave_delay_s=DELAY_S, killed_at_s=3.02)
+    assert [h.name for h in just_entered if h.certain] == EXPECTED[:2]
+    assert names(judge.happenings(VISITS[:2], leave_delay_s=DELAY_S, killed_at_s=1.2)) == [
+        ("enter", 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arrived", "lost", "unexplained"),
+    [
+        (EXPECTED, [], 0),
+        (EXPECTED[:2] + EXPECTED[3:], [("enter", 2)], 0),
+        ([], EXPECTED, 0),
+        ([EXPECTED[1], EXPECTED[0], *EXPECTED[2:]], [("leave", 1)], 1),
+        ([*EXPECTED[:2], ("enter", 7), *EXPECTED[2:]], [], 1),
+    ],
+)
+def test_what_does_not_arrive_in_its_order_is_lost(
+    arrived: list[tuple[Kind, int]], lost: list[tuple[Kind, int]], unexplained: int
+) -> None:
+    found = judge.lost_events(judge.happenings(VISITS, leave_delay_s=DELAY_S), arrived)
+    assert (sorted(names(found[0])), found[1]) == (sorted(lost), unexplained)
+
+
+def test_of_two_things_at_once_either_may_be_told_first() -> None:
+    both = [Happening("leave", 1, 5.0), Happening("enter", 2, 5.1)]
+    for arrived in ([both[0].name, both[1].name], [both[1].name, both[0].name]):
+        assert judge.lost_events(both, arrived) == ([], 0)
+    apart = [Happening("leave", 1, 5.0), Happening("enter", 2, 5.9)]
+    assert len(judge.lost_events(apart, [apart[1].name, apart[0].name])[0]) == 1
+
+
+def test_a_message_that_is_sent_twice_arrives_once() -> None:
+    def event(kind: Kind, second: int) -> bytes:
+        time = f"2026-01-31T12:00:{second:02}.000000Z"
+        return msgspec.json.encode(
+            EventMessage(type=kind, node="a", camera="b", track_id=1, time=time)
+        )
+
+    # Of another life of the daemon, whose ids began anew.
+    payloads = [event("enter", 1), event("leave", 2), event("enter", 1), event("enter", 30)]
+    assert judge.arrivals(payloads) == [("enter", 1), ("leave", 1), ("enter", 1)]
+
+
+def test_poses_are_counted_one_by_one() -> None:
+    assert judge.lost_poses([b"a", b"b", b"b"], [b"b", b"x"]) == 2
+
+
+def test_states_that_are_missing_or_wrong_are_named() -> None:
+    expected: dict[str, bytes | Mapping[str, object]] = {
+        "a": b"ON",
+        "b": b"ON",
+        "c": {"device": "cpu", "degraded": False},
+    }
+    retained = {"a": b"OFF", "c": b'{"device": "cpu", "degraded": true, "reason": "x"}'}
+    assert judge.wrong_states(expected, retained) == [
+        "a is b'OFF', not b'ON'",
+        "b is not there",
+        "c: degraded is True, not False",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (Row("x", "X", resumed_s=5.1), "poses came back 5.1 s"),
+        (Row("x", "X", returned_s=5.1), "the Edge TPU came back"),
+        (Row("x", "X", stood_in_s=1.01), "the CPU's first pose"),
+        (Row("x", "X", events=9, events_lost=1), "1 of 9 events lost"),
+        (Row("x", "X", states_lost=1), "1 states wrong"),
+        (Row("x", "X", survived=False), "not survived"),
+    ],
+)
+def test_every_target_that_is_missed_is_a_failure(row: Row, says: str) -> None:
+    row.judge()
+    assert not row.passed
+    assert says in row.failures[0]
+
+
+def test_a_row_within_the_targets_passes_and_shows_its_figures() -> None:
+    row = Row("x", "A fault", 0.02, resumed_s=4.9, poses_lost=31, events=8)
+    row.judge()
+    assert row.passed
+    assert judge.table([row]).splitlines()[2:] == [
+        "| A fault | 0.02 s | 4.9 s | - | 31 | 0 of 8 | 0 | yes |"
+    ]
+
+
+def test_a_fault_that_cannot_be_tried_or_judged_is_said_to_be(tmp_path: Path) -> None:
+    def missed(folder: Path, row: Row) -> Row:
+        raise MissedError("waited in vain")
+
+    def broken(folder: Path, row: Row) -> Row:
+        raise KeyError("a mistake in the suite")
+
+    def not_here(folder: Path, row: Row) -> Row:
+        raise NotHereError("needs gcc")
+
+    for run, says in ((missed, "waited in vain"), (broken, "a mistake in the suite")):
+        row = suite.tried(Fault("x", "X", run), tmp_path)
+        assert not row.survived
+        assert says in row.failures[0]
+    skipped = suite.tried(Fault("x", "X", not_here), tmp_path)
+    assert (skipped.skipped, skipped.passed) == ("needs gcc", False)
+    assert "not tried" in judge.table([skipped])
+
+
+def test_what_needs_a_network_of_its_own_leaves_this_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(INSIDE, raising=False)
+    for name in ("packets-lost", "disk-full"):
+        row = suite.tried(FAULTS[name], tmp_path)
+        assert "namespace" in str(row.skipped)
+
+
+def test_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert suite.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in FAULTS)
+    assert len(FAULTS) >= 20
+
+
+def test_planted_losses_are_found(tmp_path: Path) -> None:
+    """An event that never came, a pose message that never came, and a state that is not so."""
+    with Stage(tmp_path) as stage:
+        topic = TOPICS.event("door")
+        wait(lambda: len(stage.observer.payloads(topic)) >= 3, "some events")
+        arrivals = stage.observer.arrivals
+        second = [a for a in arrivals if a.topic == topic][1]
+        pose = next(a for a in arrivals if a.topic == TOPICS.poses("main"))
+        arrivals.remove(second)
+        arrivals.remove(pose)
+        stage.broker.say(TOPICS.status("door"), b"stalled", retain=True)
+        row = stage.judged(Row("x", "X"))
+    assert (row.survived, row.events_lost, row.states_lost) == (True, 1, 1)
+    assert row.poses_lost >= 1
+    assert f"{TOPICS.status('door')} is b'stalled', not b'online'" in row.failures
+
+
+def test_a_daemon_that_died_is_not_survived(tmp_path: Path) -> None:
+    with Stage(tmp_path) as stage:
+        stage.life.process.kill()
+        stage.life.process.wait()
+        row = stage.judged(Row("x", "X"))
+    assert not row.survived
+    assert "not survived" in row.failures
+
+
+def test_in_peace_nothing_is_lost(tmp_path: Path) -> None:
+    """Else what a fault costs could not be told from what the suite itself loses."""
+    with Stage(tmp_path) as stage:
+        wait(lambda: len(stage.observer.payloads(TOPICS.event("door"))) >= 3, "some events")
+        row = stage.judged(Row("x", "X"))
+    assert row.passed, row.failures
+    # The first ones may be made before the broker is there.
+    assert row.poses_lost < 0.1 * len(stage.observer.payloads(TOPICS.poses("main")))
+    assert row.events >= 4
