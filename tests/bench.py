@@ -26,7 +26,7 @@ from edgepose.accelerators._interpreter import RuntimeInterpreter
 from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.datatypes import Frame
 from edgepose.mqtt_url import parse_broker_url
-from edgepose.pipeline import Look, LoadedModel, Pipeline
+from edgepose.pipeline import LoadedModel, Look, Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.preprocess import halved
 from edgepose.protocols import FrameSource, Smoother
