@@ -53,7 +53,8 @@ lint: $(VENV)/.dev
 chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp
 	$(RUN) tests.chaos $(FAULTS)
 
-bench: $(VENV)/.dev /usr/sbin/mosquitto
+bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
+	$(BIN)/edgepose benchmark --no-latency --pipeline --models movenet-lightning-int8
 	$(RUN) tests.bench
 
 setup: $(VENV)/.dev

@@ -1,185 +1,58 @@
-"""What `make bench` measures: the line against a bare loop of the same model, in one run.
+"""What `make bench` measures besides `edgepose benchmark --pipeline`, which measures the line.
 
-Nothing here passes or fails; figures are printed with what they are relative to. Rounds of both
-alternate, so that a machine whose clock drifts treats them alike.
+Nothing here passes or fails; figures are printed with what they are relative to.
 """
 
-import itertools
-import json
 import os
-import queue
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.accelerators._interpreter import RuntimeInterpreter
+from edgepose.accelerators._litert import load_runtime
 from edgepose.accelerators.cpu import CpuAccelerator
-from edgepose.datatypes import Frame
-from edgepose.mqtt_url import parse_broker_url
-from edgepose.pipeline import LoadedModel, Look, Pipeline
+from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
+from edgepose.pipeline import LoadedModel, Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
-from edgepose.preprocess import halved
-from edgepose.protocols import FrameSource, Smoother
-from edgepose.sinks.mqtt import MqttSink
+from edgepose.protocols import Interpreter, Smoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.topics import Topics
 from edgepose.tracking.oks import OksTracker
 from edgepose.weights import resolve
+from tests.edgetpu import StandIn
 from tests.mosquitto import free_port, require
 
 MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
-ROUNDS = 8
-FRAMES = 120
-RING = 8
-"""Different frames in memory: as with a camera, whose frame was written a moment ago, they fit the
-processor's last cache. In motion forth and back."""
 STEP_NS = 33_333_333
+ROUND_TRIP: Final = "EDGEPOSE_BENCH_ROUND_TRIP"
 
 
 def main() -> None:
     """Print every figure."""
+    if ROUND_TRIP in os.environ:
+        edgetpu()
+        return
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         broker = _mosquitto(port, Path(folder))
         try:
-            overhead(port)
-            throughput(port)
-            latency(port)
             start_and_memory(port)
         finally:
             broker.terminate()
             broker.wait()
     smoothing()
-
-
-def overhead(port: int) -> None:
-    """Measure everything but invoke, frame in memory to message handed to the MQTT client."""
-    interpreter = CpuAccelerator(threads=1).load(resolve(MODEL).path)
-    sink = _sink(port)
-    pipeline = _pipeline(interpreter, sink)
-    frames = list(_frames())
-    tensor = np.ascontiguousarray(frames[0].image[:192, :192])[np.newaxis]
-    rows, bare, whole, bare_loop = [], [], [], []
-    clock = 0
-    for _ in range(ROUNDS):
-        started = time.perf_counter_ns()
-        for _ in frames:
-            before = time.perf_counter_ns()
-            interpreter.invoke(tensor)
-            bare.append(time.perf_counter_ns() - before)
-        bare_loop.append(time.perf_counter_ns() - started)
-        started = time.perf_counter_ns()
-        for frame in frames:
-            clock += 1
-            stamped = replace(frame, timestamp_ns=clock * STEP_NS, sequence=clock)
-            before = time.perf_counter_ns()
-            step = pipeline.step(stamped)
-            took = time.perf_counter_ns() - before
-            timings = step.timings
-            rows.append(
-                (
-                    timings.preprocess_ns,
-                    timings.invoke_ns,
-                    timings.decode_ns,
-                    timings.track_ns,
-                    timings.smooth_ns,
-                    step.publish_ns,
-                    took - timings.invoke_ns,
-                )
-            )
-        whole.append(time.perf_counter_ns() - started)
-    halving = []
-    for frame in frames:
-        interpreter.invoke(tensor)
-        before = time.perf_counter_ns()
-        halved(frame.image)
-        halving.append(time.perf_counter_ns() - before)
-    sink.close()
-    medians = np.median(np.array(rows), axis=0) / 1e6
-    names = ("preprocess", "invoke", "decode", "track", "smooth", "publish", "all but invoke")
-    _print("one frame, one thread, 640x480, one pose (median ms)")
-    for name, value in zip(names, medians, strict=True):
-        _print(f"  {name:16} {value:7.3f}")
-    _print(f"  {'bare invoke':16} {statistics.median(bare) / 1e6:7.3f}")
-    _print(f"  {'(halving':16} {statistics.median(halving) / 1e6:7.3f}  in the capture thread)")
-    ratio = statistics.median(b / w for b, w in zip(bare_loop, whole, strict=True))
-    _print(f"  throughput of the steps in one thread to bare invoke: {ratio:.3f}")
-
-
-def throughput(port: int) -> None:
-    """Measure the daemon's way, which tells of one frame while it looks at the next."""
-    interpreter = CpuAccelerator(threads=1).load(resolve(MODEL).path)
-    sink = _sink(port)
-    pipeline = _pipeline(interpreter, sink)
-    frames = list(_frames())
-    tensor = np.ascontiguousarray(frames[0].image[:192, :192])[np.newaxis]
-    ratios = []
-    clock = 0
-    for _ in range(ROUNDS):
-        started = time.perf_counter_ns()
-        for _ in frames:
-            interpreter.invoke(tensor)
-        bare = time.perf_counter_ns() - started
-        looks: queue.Queue[Look | None] = queue.Queue(maxsize=2)
-
-        def tell(waiting: queue.Queue[Look | None] = looks) -> None:
-            while (look := waiting.get()) is not None:
-                pipeline.tell(look)
-
-        teller = threading.Thread(target=tell)
-        started = time.perf_counter_ns()
-        teller.start()
-        look: Look | None = None
-        for frame in frames:
-            clock += 1
-            stamped = replace(frame, timestamp_ns=clock * STEP_NS, sequence=clock)
-            prepared = pipeline.prepare(stamped)
-            if look is not None:
-                looks.put(look)
-            look = pipeline.see(prepared)
-        looks.put(look)
-        looks.put(None)
-        teller.join()
-        ratios.append(bare / (time.perf_counter_ns() - started))
-    sink.close()
-    _print("the daemon's two threads, frames from memory, one invoke thread")
-    _print(
-        f"  throughput of the whole line to bare invoke: {statistics.median(ratios):.3f} "
-        f"(rounds {min(ratios):.3f} to {max(ratios):.3f})"
-    )
-
-
-def latency(port: int) -> None:
-    """Measure from a frame's timestamp to the message at a subscriber in another process."""
-    listener = subprocess.Popen(
-        [sys.executable, "-c", _LISTENER, str(port), "10"], stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(0.5)
-    daemon = _daemon(port, "synthetic:?fps=30")
-    output, _ = listener.communicate()
-    daemon.send_signal(signal.SIGTERM)
-    daemon.wait()
-    values = np.array(json.loads(output))
-    if not len(values):
-        _print("no message reached the subscriber")
-        return
-    p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    late = int((values > 35).sum())
-    _print(f"the daemon at 30 fps, frame to subscriber, {len(values)} messages (ms)")
-    _print(f"  p50 {p50:.2f}  p95 {p95:.2f}  p99 {p99:.2f}  over 35 ms: {late}")
+    edgetpu()
 
 
 def start_and_memory(port: int) -> None:
@@ -207,6 +80,46 @@ def start_and_memory(port: int) -> None:
     _print(f"resident memory after 5 s: {memory:.1f} MB")
 
 
+def edgetpu() -> None:
+    """Measure what it costs that an Edge TPU lives in another process, with a stand-in device.
+
+    The same file and library run in this process and in a worker, in turns, back to back and with
+    pauses as between the frames of a camera; the device itself takes next to no time.
+    """
+    if ROUND_TRIP not in os.environ:
+        with tempfile.TemporaryDirectory() as folder:
+            stand_in = StandIn(Path(folder))
+            path = stand_in.compiled_model()
+            stand_in.set("zeros")
+            # The library is found by a path that glibc reads when a process starts.
+            environment = {**os.environ, **stand_in.environment(), ROUND_TRIP: str(path)}
+            subprocess.run([sys.executable, "-m", "tests.bench"], env=environment, check=True)
+        return
+    path = Path(os.environ[ROUND_TRIP])
+    # One device a process, and here are two: each gets a lock of its own.
+    worker = EdgeTpuAccelerator(runtime="litert").load(path)
+    control = Path(os.environ["EDGETPU_STAND_IN_CONTROL"])
+    os.environ["EDGETPU_STAND_IN_CONTROL"] = str(shutil.copy(control, f"{control}-here"))
+    _, runtime = load_runtime("litert")
+    delegate = runtime.load_delegate("libedgetpu.so.1")
+    model = runtime.Interpreter(str(path), experimental_delegates=[delegate])
+    model.allocate_tensors()
+    here = RuntimeInterpreter(model, path)
+    tensor = np.zeros(here.input.shape, here.input.dtype)
+    _print("an inference that takes no time, in this process and in a worker (median ms)")
+    for name, pause_s, count in (("back to back", 0.0, 500), ("30 a second", 0.033, 60)):
+        times: dict[Interpreter, list[float]] = {here: [], worker: []}
+        for _ in range(count):
+            for interpreter, taken in times.items():
+                time.sleep(pause_s)
+                before = time.perf_counter()
+                interpreter.invoke(tensor)
+                taken.append((time.perf_counter() - before) * 1e3)
+        inside, outside = (statistics.median(taken) for taken in times.values())
+        _print(f"  {name:13} {inside:6.3f} {outside:6.3f}   {outside - inside:+.3f}")
+    worker.close()
+
+
 def smoothing() -> None:
     """Measure jitter and lag where the true motion is known: the synthetic source."""
     interpreter = CpuAccelerator().load(resolve(MODEL).path)
@@ -228,7 +141,7 @@ def _followed(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
     smoother = OneEuro(parameters) if parameters is not None else Passthrough()
-    pipeline = _pipeline(interpreter, None, smoother)
+    pipeline = _pipeline(interpreter, smoother)
     points, affines, scores = [], [], []
     with source:
         for frame in source.frames():
@@ -248,39 +161,16 @@ def _followed(
     return found, truth
 
 
-def _pipeline(
-    interpreter: RuntimeInterpreter, sink: MqttSink | None, smoother: Smoother | None = None
-) -> Pipeline:
+def _pipeline(interpreter: RuntimeInterpreter, smoother: Smoother) -> Pipeline:
     model = MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL)
     return Pipeline(
         LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3),
         OksTracker(),
-        smoother or OneEuro(PRESETS["steady"]),
-        [] if sink is None else [sink],
+        smoother,
+        [],
         node="bench",
         camera="main",
     )
-
-
-def _frames() -> Iterator[Frame]:
-    source: FrameSource = SyntheticSource(size_wh=SIZE_WH, frame_count=RING, realtime=False)
-    with source:
-        # Halved, as a capture thread hands them over.
-        ring = [replace(frame, half=halved(frame.image)) for frame in source.frames()]
-    forth_and_back = itertools.cycle([*ring, *ring[-2:0:-1]])
-    yield from itertools.islice(forth_and_back, FRAMES)
-
-
-def _sink(port: int) -> MqttSink:
-    sink = MqttSink(
-        address=parse_broker_url(f"mqtt://127.0.0.1:{port}"),
-        topics=Topics(node="bench"),
-        client_id="edgepose-bench",
-        cameras=("main",),
-        info=b"{}",
-    )
-    sink.open(require_connection_within_s=5)
-    return sink
 
 
 def _daemon(port: int, source: str) -> subprocess.Popen[bytes]:
@@ -305,25 +195,6 @@ def _mosquitto(port: int, folder: Path) -> subprocess.Popen[bytes]:
 def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - printing is what a benchmark is for
 
-
-_LISTENER = """
-import json, sys, time
-import paho.mqtt.client as paho
-values = []
-def on_message(client, userdata, message):
-    now = time.time()
-    data = json.loads(message.payload)
-    if data["poses"]:
-        from datetime import datetime
-        values.append((now - datetime.fromisoformat(data["captured_at"]).timestamp()) * 1e3)
-client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-client.on_connect = lambda c, *_: c.subscribe("edgepose/+/main/poses")
-client.on_message = on_message
-client.connect("127.0.0.1", int(sys.argv[1]))
-client.loop_start()
-time.sleep(float(sys.argv[2]))
-print(json.dumps(values[10:]))
-"""
 
 _FIRST_POSE = """
 import json, sys, threading, time

@@ -26,6 +26,8 @@ from edgepose.weights import Device, Registry, default_registry, resolve
 ALL: Final = "all"
 PIPELINE_MODEL: Final = "movenet-lightning-int8"
 
+_CPU: Final[Device] = "cpu"
+_EDGETPU: Final[Device] = "edgetpu"
 _MAP_PROTOCOL: Final = "single"
 
 
@@ -204,10 +206,14 @@ def _pipeline(order: Order) -> tuple[PipelineRow, ...]:
     # Late: MQTT, a broker and the sources, which nothing else here needs.
     from edgepose.benchmark import pipeline
 
-    names = _chosen(order.names, {"cpu"}) or [PIPELINE_MODEL]
+    config, device = order.config, _CPU
+    if _only_edgetpu(order):
+        device = _EDGETPU
+        config = msgspec.structs.replace(config, accelerator=device)
+    names = _chosen(order.names, {device}) or [PIPELINE_MODEL]
     with _progress("pipeline") as advance:
         return pipeline.measure(
-            order.config,
+            config,
             names,
             order.threads or _default_threads(),
             source=order.source,
