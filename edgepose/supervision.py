@@ -1,10 +1,10 @@
 """Cameras kept alive: opened, looked at, lost, opened again, switched off and on."""
 
-import contextlib
 import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -33,7 +33,8 @@ Capture = CaptureThread[Frame | Prepared]
 
 IDLE_S: Final = 0.1
 """How long a loop sleeps at most; an order to stop is heeded within it."""
-CLOSE_TIMEOUT_NS: Final = 5_000_000_000
+CLOSE_TIMEOUT_S: Final = 5.0
+MAX_WAITING: Final = 2
 LATENESS_NS: Final = 1_000_000_000
 """A frame is told of within this time; an Edge TPU that hangs holds one up the longest."""
 FIRST_RETRY_NS: Final = 1_000_000_000
@@ -320,8 +321,8 @@ class LookingThread:
     def __init__(self, runners: Sequence[CameraRunner], wake: threading.Condition) -> None:
         self._runners = runners
         self._wake = wake
-        # Two results wait at most: a slow teller slows the looking, not the memory.
-        self._seen: queue.Queue[Seen] = queue.Queue(maxsize=2)
+        # Not `queue.Queue`: that one is written in Python, and this is between two invokes.
+        self._seen: queue.SimpleQueue[Seen] = queue.SimpleQueue()
         self._closing = False
         self._failure: Exception | None = None
         self.turned_ns = boottime_ns()
@@ -349,11 +350,8 @@ class LookingThread:
         self._closing = True
         with self._wake:
             self._wake.notify_all()
-        deadline_ns = boottime_ns() + CLOSE_TIMEOUT_NS
-        while self._thread.is_alive() and boottime_ns() < deadline_ns:
-            # The thread may be waiting for room.
-            with contextlib.suppress(queue.Empty):
-                self._seen.get(timeout=0.05)
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
@@ -374,14 +372,20 @@ class LookingThread:
                 # What was seen before is handed over just before the model runs, which lets go of
                 # Python's lock: handed over earlier, telling of it would hold up preparing.
                 if seen is not None:
-                    self._seen.put(seen)
+                    self._hand_over(seen)
                 seen = waiting.see()
             if idle:
                 if seen is not None:
-                    self._seen.put(seen)
+                    self._hand_over(seen)
                     seen = None
                 with self._wake:
                     self._wake.wait_for(self._has_work, IDLE_S)
+
+    def _hand_over(self, seen: Seen) -> None:
+        # Two wait at most: a slow teller slows the looking, not the memory.
+        while self._seen.qsize() >= MAX_WAITING and not self._closing:
+            time.sleep(0.001)
+        self._seen.put(seen)
 
     def _has_work(self) -> bool:
         return self._closing or any(runner.has_news() for runner in self._runners)

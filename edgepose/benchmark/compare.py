@@ -24,6 +24,8 @@ from edgepose.benchmark.results import (
 )
 
 KIND: Final = "edgepose-benchmark-comparison"
+MIN_ROWS_IN_COMMON: Final = 4
+"""From so many rows on, what they have in common says something of the machine."""
 NOISE_PERCENT: Final = MAX_SPREAD_PERCENT
 """Two runs in a row, on one quiet machine, agree on a median within this."""
 
@@ -381,6 +383,20 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
             f"same: these overlap, or the difference is at most {NOISE_PERCENT:g}%, within which "
             "two runs of one machine agree. Faster and slower are said of B."
         )
+    ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
+    if len(ratios) >= MIN_ROWS_IN_COMMON:
+        low, common, high = np.percentile(ratios, (25, 50, 75))
+        text = (
+            f"All {len(ratios)} latency rows: B/A {common:.2f}, the middle half {low:.2f} to "
+            f"{high:.2f}."
+        )
+        if not differences and abs(common - 1) * 100 > NOISE_PERCENT:
+            text += (
+                " The machine and the versions are the same, so what the rows have in common is "
+                "the machine's speed at that time (clock, heat, other guests of a shared host): "
+                "these two runs do not agree."
+            )
+        yield text
     if any(each.difference is not None for each in compared):
         yield (
             "B-A: AP x 100; in brackets what the two 95% intervals leave open. They are not "

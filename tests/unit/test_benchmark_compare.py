@@ -121,6 +121,20 @@ def test_a_doubtful_figure_must_differ_in_every_round(tmp_path: Path) -> None:
     assert verdict(timed(98, 99, 100, 101, 102), quiet, tmp_path).verdict == "faster"
 
 
+@pytest.mark.parametrize(("factor", "agree"), [(1.02, True), (1.09, False), (0.91, False)])
+def test_two_runs_of_one_machine_say_when_they_do_not_agree(
+    tmp_path: Path, factor: float, agree: bool
+) -> None:
+    """On a shared host all rows of a run may be slower together; no row's own rounds show that."""
+    models = [f"model-{number}" for number in range(5)]
+    first = tuple(timed(10, 10.1, 9.9, model=model) for model in models)
+    second = tuple(timed(10 * factor, 10.1 * factor, 9.9 * factor, model=model) for model in models)
+    comparison = compare(document(tmp_path, latency=first), document(tmp_path, latency=second))
+    (note,) = (note for note in comparison.notes if note.startswith("All 5 latency rows"))
+    assert f"B/A {factor:.2f}" in note
+    assert ("these two runs do not agree" in note) != agree
+
+
 def test_what_differs_between_the_machines(tmp_path: Path) -> None:
     a = document(tmp_path, latency=(latency_row(),))
     b = replace(
