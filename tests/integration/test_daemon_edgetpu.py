@@ -153,7 +153,8 @@ def test_without_a_stand_in_the_daemon_waits_blind_and_sees_again(
         wait_for(lambda: state(listener)["degraded"], "the loss")
         assert state(listener)["model"] is None
         wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"OFF", "nobody")
-        assert newest(listener).poses == []
+        # States go first where both wait.
+        wait_for(lambda: newest(listener).poses == [], "the message that nobody is seen")
         stand_in.set("ok")
         wait_for(lambda: not state(listener)["degraded"], "the return")
         wait_for_more_poses(listener)
