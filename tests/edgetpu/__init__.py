@@ -56,18 +56,18 @@ class StandIn:
     def __init__(self, folder: Path, *, device: str = "usb:0") -> None:
         self.folder = folder
         self.device = device
-        self.library = folder / "lib" / LIBRARY
+        self.shared_object = folder / "lib" / LIBRARY
         self.control = folder / "control"
         self.models = folder / "models"
         self._heads = folder / "heads"
-        for needed in (self.library.parent, self.models, self._heads):
+        for needed in (self.shared_object.parent, self.models, self._heads):
             needed.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_build(), self.library)
-        shutil.copyfile(HERE / "heads.py", self.library.parent / "heads.py")
+        shutil.copyfile(_build(), self.shared_object)
+        shutil.copyfile(HERE / "heads.py", self.shared_object.parent / "heads.py")
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a process finds this device; add them to its own."""
-        search = [str(self.library.parent), os.environ.get("LD_LIBRARY_PATH", "")]
+        search = [str(self.shared_object.parent), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
             "LD_LIBRARY_PATH": ":".join(folder for folder in search if folder),
             "EDGETPU_STAND_IN_CONTROL": str(self.control),

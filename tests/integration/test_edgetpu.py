@@ -115,15 +115,15 @@ def test_a_device_can_be_chosen(stand_in: StandIn) -> None:
 
 
 def test_no_library(stand_in: StandIn) -> None:
-    stand_in.library.unlink()
+    stand_in.shared_object.unlink()
     with pytest.raises(AcceleratorError, match="install libedgetpu1-std"):
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
 
 def test_a_library_that_is_none(stand_in: StandIn) -> None:
     """Any shared library has no delegate in it."""
-    stand_in.library.unlink()
-    stand_in.library.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
+    stand_in.shared_object.unlink()
+    stand_in.shared_object.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
     with pytest.raises(AcceleratorError, match="is no Edge TPU library"):
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
