@@ -1,50 +1,32 @@
 """The command group, its errors and exit codes."""
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar
 
 import click
 
 from edgepose import __version__
+from edgepose.cli._lazy import LazyGroup
 from edgepose.errors import EdgeposeError
 
-SUBCOMMANDS: Final = {
-    "run": "Run the daemon in the foreground.",
-    "estimate": "Estimate the poses of pictures, folders and videos.",
-    "benchmark": "Measure how fast and how accurate models are here.",
-    "models": "List, inspect, fetch, check and build models.",
-    "config": "Check and show the configuration.",
-    "replay": "Publish a recording on MQTT again.",
-    "demo": "Show poses arriving at a subscriber, with nothing configured.",
-}
+
+class _Edgepose(LazyGroup):
+    package = "edgepose.cli"
+    subcommands: ClassVar = {
+        "run": "Run the daemon in the foreground.",
+        "estimate": "Estimate the poses of pictures, folders and videos.",
+        "benchmark": "Measure how fast and how accurate models are here.",
+        "models": "List, inspect, fetch, check and build models.",
+        "config": "Check and show the configuration.",
+        "replay": "Publish a recording on MQTT again.",
+        "demo": "Show poses arriving at a subscriber, with nothing configured.",
+    }
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a subcommand's module only when it is asked for.
-
-    Importing all of them would add half a second to every start.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(SUBCOMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in SUBCOMMANDS:
-            return None
-        command = importlib.import_module(f"edgepose.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUBCOMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Edgepose, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgepose")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.pass_context

@@ -1,47 +1,30 @@
 """The options of `edgepose benchmark`, and its subcommands."""
 
-import importlib
-import importlib.util
 import sys
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import click
 
+from edgepose.cli._lazy import LazyGroup
 from edgepose.cli._options import config_option, set_up_logging
 from edgepose.cli.benchmark._files import check_writable
 from edgepose.config import find_config_file, load_config
 from edgepose.errors import UsageError
 
-SUBCOMMANDS: Final = {
-    "compare": "Compare two results: devices, or versions.",
-    "gallery": "Make one table of the results in a folder.",
-}
 PLOT_SUFFIXES: Final = (".png", ".svg")
 MAX_THREADS: Final = 64
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a subcommand's module only when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [name for name in SUBCOMMANDS if importlib.util.find_spec(_module(name))]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        subcommand = importlib.import_module(_module(cmd_name)).command
-        assert isinstance(subcommand, click.Command)
-        return subcommand
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        names = self.list_commands(ctx)
-        if names:
-            with formatter.section("Commands"):
-                formatter.write_dl([(name, SUBCOMMANDS[name]) for name in names])
+class _Benchmark(LazyGroup):
+    package = "edgepose.cli.benchmark"
+    subcommands: ClassVar = {
+        "compare": "Compare two results: devices, or versions.",
+        "gallery": "Make one table of the results in a folder.",
+    }
 
 
-@click.group(cls=_LazyGroup, invoke_without_command=True, subcommand_metavar="[COMMAND]")
+@click.group(cls=_Benchmark, invoke_without_command=True, subcommand_metavar="[COMMAND]")
 @config_option
 @click.option(
     "--models",
@@ -255,10 +238,6 @@ def command(
         draw(document, plot)
     if left_out:
         raise click.exceptions.Exit(1)
-
-
-def _module(name: str) -> str:
-    return f"edgepose.cli.benchmark.{name}"
 
 
 def _words(text: str, option: str) -> tuple[str, ...]:
