@@ -8,17 +8,17 @@ import asyncio
 import logging
 import socket
 import threading
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from edgepose.errors import BrokerError
+from edgepose.openable import Openable
 
 _HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0
 _STOP_S: Final = 5.0
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Openable):
     """A broker on a port of the loopback interface; `with` starts and stops it.
 
     Port 0 is a free one; `port` says which from the start on. No login, no other machine.
@@ -37,7 +37,7 @@ class EmbeddedBroker:
         """The broker's address."""
         return f"mqtt://{_HOST}:{self.port}"
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         """Start; raises BrokerError where amqtt is missing or the port is taken."""
         _quieten()
         try:
@@ -62,15 +62,6 @@ class EmbeddedBroker:
                 f"the embedded broker cannot listen on {_HOST}:{self.port} ({_root(reason)}): "
                 "choose another port, or stop what listens there"
             )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop; closing twice is fine."""

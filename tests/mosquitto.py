@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edgepose.openable import Openable
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"
@@ -90,7 +90,7 @@ class Certificates:
             )
 
 
-class Mosquitto:
+class Mosquitto(Openable):
     """A broker with one plain listener, or one with TLS; it remembers nothing over a restart."""
 
     def __init__(
@@ -140,16 +140,10 @@ class Mosquitto:
             lines.append(f"acl_file {rights}")
         self._config.write_text("\n".join(lines) + "\n")
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         self.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
     @property
@@ -218,7 +212,7 @@ class Received:
     retain: bool
 
 
-class Listener:
+class Listener(Openable):
     """A subscriber to everything that notes what it receives, in order, and comes back itself."""
 
     def __init__(
@@ -259,15 +253,7 @@ class Listener:
         self.client.loop_start()
         self.wait_subscribed()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -46,6 +45,7 @@ from edgepose.events.entrances import Entrances
 from edgepose.events.presence import Presence
 from edgepose.failover import Unchanging
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
+from edgepose.openable import Openable
 from edgepose.pipeline import LoadedModel, Look, Pipeline, Prepared, Step
 from edgepose.preprocess import preprocess
 from edgepose.protocols import FrameSource, Interpreter, Tensor
@@ -528,7 +528,7 @@ class _KeptOpen:
         """Stay open."""
 
 
-class _Counted:
+class _Counted(Openable):
     """A source that ends after so many frames, or seconds by their timestamps."""
 
     def __init__(
@@ -543,17 +543,13 @@ class _Counted:
         self._frames = frames
         self._ns = None if seconds is None else seconds * 1e9
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Open the source; raises SourceError."""
         self._source.__enter__()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._source.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """Close the source; closing twice is fine."""
+        self._source.__exit__(None, None, None)
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames of the source; none is held here while it is looked at."""
@@ -573,7 +569,7 @@ class _Counted:
 
 
 @dataclass(slots=True)
-class _Memory:
+class _Memory(Openable):
     """Pictures from memory for ever; a live one shows them at FPS, as a camera would.
 
     Then a frame is of the moment when it is shown: that a timer is late is nobody's latency, and
@@ -583,16 +579,6 @@ class _Memory:
     ring: Sequence[Frame]
     live: bool = False
     description: str = field(default=MEMORY, init=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames without end."""

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
 from edgepose.clock import boottime_ns
 from edgepose.errors import BrokerError
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
+from edgepose.openable import Openable
 
 PATIENCE_S: Final = 2.0
 """How long after the last message the missing ones may still come."""
@@ -33,7 +33,7 @@ class _Told(msgspec.Struct):
     sequence: int
 
 
-class Subscriber:
+class Subscriber(Openable):
     """Subscribes to everything under `root`; `with` returns when it is subscribed.
 
     Raises BrokerError where it cannot be.
@@ -66,7 +66,8 @@ class Subscriber:
         }
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Start the process, and wait until it is subscribed; raises BrokerError."""
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -86,15 +87,6 @@ class Subscriber:
         except BaseException:
             self.close()
             raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def collect(self, count: int) -> dict[int, int]:
         """Return CLOCK_BOOTTIME of arrival by sequence number, of all since the last call.

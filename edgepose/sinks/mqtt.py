@@ -4,13 +4,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
+from edgepose.openable import Openable
 from edgepose.sinks._link import Link, LinkTimes
 from edgepose.sinks._session import Protocol, Will
 from edgepose.sinks._spool import Spool
@@ -146,7 +146,7 @@ class MqttSink:
         return order
 
 
-class MqttPublisher:
+class MqttPublisher(Openable):
     """A client for live messages on any topics, without the states and the will of a node.
 
     `with` connects, or raises BrokerError with the reason, and ends by sending what waits.
@@ -173,18 +173,14 @@ class MqttPublisher:
             times=self._times,
         )
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Connect; raises BrokerError with the reason where that fails."""
         self._link.open(
             require_connection_within_s=self._times.connect_s + self._times.answer_s + 1
         )
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Send what waits, for a few seconds at most, and disconnect."""
         self._link.close()
 
     def send(self, topic: str, payload: bytes) -> None:

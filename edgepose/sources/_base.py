@@ -1,8 +1,7 @@
 """What every source does the same way."""
 
 import time
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from edgepose.clock import boottime_ns
 
@@ -10,28 +9,6 @@ MAX_AGE_NS: Final = 2_000_000_000
 """A driver's timestamp older than this, on arrival, is of a clock that we do not know."""
 MAX_LATENESS_NS: Final = 1_000_000_000
 """A recording played in real time that is later than this goes on from now."""
-
-
-class OpenableSource:
-    """A context manager over `open` and `close`, which a source fills in."""
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def open(self) -> None:
-        """Open the source; raises SourceError."""
-
-    def close(self) -> None:
-        """Close the source; closing twice is fine."""
 
 
 class CaptureClock:

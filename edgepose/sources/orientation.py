@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import cv2
 import numpy as np
 
 from edgepose.datatypes import Frame, Image
+from edgepose.openable import Openable
 from edgepose.protocols import FrameSource
 
 
@@ -37,7 +37,7 @@ _STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], Image]]] = {
 }
 
 
-class OrientedSource:
+class OrientedSource(Openable):
     """Turns every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
 
     A mirrored frame says so, and the pipeline exchanges left and right of what it finds in it:
@@ -54,17 +54,13 @@ class OrientedSource:
         self._step = _STEPS[rotation, mirror]
         self._mirror = mirror
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Open the source; raises SourceError."""
         self._source.__enter__()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._source.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """Close the source; closing twice is fine."""
+        self._source.__exit__(None, None, None)
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames, upright and mirrored as asked."""

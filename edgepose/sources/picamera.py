@@ -28,7 +28,8 @@ from edgepose.errors import (
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.sources._base import CaptureClock, OpenableSource
+from edgepose.openable import Openable
+from edgepose.sources._base import CaptureClock
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ _FORMATS: Final[dict[str, _Convert]] = {
 }
 
 
-class PicameraSource(OpenableSource):
+class PicameraSource(Openable):
     """Reads one stream of a Pi camera.
 
     `stream` lores takes the camera's second, smaller stream (YUV on a Pi 4), main its first. The

@@ -13,7 +13,8 @@ import cv2
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.sources._base import CaptureClock, OpenableSource, Pacer
+from edgepose.openable import Openable
+from edgepose.sources._base import CaptureClock, Pacer
 from edgepose.sources._opencv import open_capture, read_rgb
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ COMPLETE: Final = 0.95
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
-class VideoFileSource(OpenableSource):
+class VideoFileSource(Openable):
     """Plays a video file, losing no frame.
 
     Frames carry media time from the moment the file was opened, so what follows sees the rate of
@@ -137,7 +138,7 @@ class VideoFileSource(OpenableSource):
             )
 
 
-class RtspSource(OpenableSource):
+class RtspSource(Openable):
     """Reads an RTSP stream over TCP; every wait is bounded."""
 
     live = True

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
-from edgepose.sources._base import MAX_LATENESS_NS, OpenableSource
+from edgepose.openable import Openable
+from edgepose.sources._base import MAX_LATENESS_NS
 from edgepose.sources._opencv import to_rgb
 
 ASSET: Final = "astronaut.jpg"
@@ -38,7 +39,7 @@ def read_photograph() -> Image:
     return to_rgb(image.astype(np.uint8, copy=False))
 
 
-class SyntheticSource(OpenableSource):
+class SyntheticSource(Openable):
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
     `realtime` paces the frames and makes the source live; otherwise they come as fast as they are

@@ -19,7 +19,8 @@ from edgepose.errors import (
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.sources._base import CaptureClock, OpenableSource
+from edgepose.openable import Openable
+from edgepose.sources._base import CaptureClock
 from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _MEMORY_MMAP: Final = 1
 _ports: Final[dict[str, Path]] = {}
 
 
-class UsbCameraSource(OpenableSource):
+class UsbCameraSource(Openable):
     """Reads a USB camera; size and rate are wishes that the camera may answer with others.
 
     A camera that was unplugged, or fell off the bus for a moment, may come back as another

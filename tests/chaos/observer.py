@@ -5,13 +5,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from edgepose.openable import Openable
 
 _RETRY_S = 0.01
 _SESSION_S = 3600
@@ -41,7 +41,7 @@ class Arrival:
     retained: bool
 
 
-class Observer:
+class Observer(Openable):
     """Connects again within milliseconds, into its old session where the broker still has it."""
 
     def __init__(
@@ -66,17 +66,11 @@ class Observer:
         client.on_message = self._on_message
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         self._thread.start()
         wait(lambda: self.subscribed, "the observer to be subscribed")
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._closing = True
         self._thread.join(5)
 

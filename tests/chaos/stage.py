@@ -20,14 +20,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
 from edgepose import messages
 from edgepose.datatypes import Image
 from edgepose.messages import PoseMessage
+from edgepose.openable import Openable
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.topics import Topics
 from tests.chaos import judge
@@ -276,7 +276,7 @@ class Life:
                 self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - fed_s)
 
 
-class Stage:
+class Stage(Openable):
     """Everything a fault needs; `with` it, poses arrive at the observer from both cameras.
 
     `tpu` gives the daemon a stand-in Edge TPU, and `alone` no model for the CPU beside it. `port`
@@ -343,7 +343,7 @@ class Stage:
         }
         self.write_config(json.dumps(self.config))
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.broker)
             self.connect()
@@ -352,14 +352,8 @@ class Stage:
             self.start()
             self.wait_until_served()
             self._stack = stack.pop_all()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     def connect(self) -> None:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +23,7 @@ from edgepose import flatbuffer
 from edgepose.accelerators._litert import RuntimeName, installed_runtimes
 from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.errors import ModelFileError
+from edgepose.openable import Openable
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 from tests.edgetpu import WORDS, StandIn, compiled, probe
@@ -38,7 +38,7 @@ NO_DEVICE = "Failed to load delegate from libedgetpu.so.1"
 """All that a runtime says where libedgetpu finds no device: nothing follows."""
 
 
-class Probe:
+class Probe(Openable):
     """A child process that has a runtime, a model and a device."""
 
     def __init__(
@@ -56,15 +56,7 @@ class Probe:
             stderr=self._stderr,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.communicate()
         self._stderr.close()

@@ -14,9 +14,9 @@ import subprocess
 import tempfile
 import tomllib
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
 
+from edgepose.openable import Openable
 from tests.helpers import missing
 from tests.mosquitto import wait_for
 
@@ -120,7 +120,7 @@ class Image:
         (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
 
 
-class Container:
+class Container(Openable):
     """A booted image; `with` boots it and ends it.
 
     Inside, the checkout is /srv/checkout, read-only, and the folder `share` is /srv/share.
@@ -137,7 +137,7 @@ class Container:
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         command = [
             *("systemd-nspawn", "--quiet", "--register=no", "--private-network"),
             *("--volatile=overlay", "--kill-signal=SIGRTMIN+3"),
@@ -167,14 +167,8 @@ class Container:
         except BaseException:
             self._end()
             raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._end()
 
     def run(
@@ -257,7 +251,7 @@ class Container:
             self._cgroup = None
 
 
-class Subscriber:
+class Subscriber(Openable):
     """What a mosquitto_sub inside hears of everything, in order."""
 
     def __init__(self, container: Container, log: Path, *options: str) -> None:
@@ -265,7 +259,7 @@ class Subscriber:
         self._log = log
         self._options = options
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         publish = ("mosquitto_pub", "-t", "subscriber", "-m", "hears", *self._options)
         # A broker that has just been started may not listen yet.
         wait_for(lambda: self._container.run(*publish, check=False).returncode == 0, "a broker", 20)
@@ -278,14 +272,8 @@ class Subscriber:
             return bool(self.heard("subscriber"))
 
         wait_for(hears, "the subscriber to be subscribed", 20)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
