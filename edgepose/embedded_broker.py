@@ -6,11 +6,11 @@ QoS 0 on as QoS 1 and may deliver a retained message twice.
 
 import asyncio
 import logging
-import socket
 import threading
 from typing import Any, Final
 
 from edgepose.errors import BrokerError
+from edgepose.host import free_port
 from edgepose.openable import Openable
 
 _HOST: Final = "127.0.0.1"
@@ -49,7 +49,7 @@ class EmbeddedBroker(Openable):
                 'pip install "edgepose[demo]", or start mosquitto on this machine'
             ) from error
         if self.port == 0:
-            self.port = _free_port()
+            self.port = free_port()
         self._thread = threading.Thread(
             target=self._run, args=(Broker,), name="embedded-broker", daemon=True
         )
@@ -104,13 +104,6 @@ def _quieten() -> None:
     # Both tell of every step they take; where it matters, edgepose says so itself.
     for name in ("amqtt", "transitions"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((_HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _root(reason: object) -> object:

@@ -7,6 +7,7 @@ stand in for it. What a machine does not tell is None or empty, never a guess.
 import os
 import platform
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,6 +229,14 @@ def cpu_times(root: Path = ROOT) -> CpuTimes | None:
         return None
     ticks_a_second = os.sysconf("SC_CLK_TCK")
     return CpuTimes((user + nice + system + irq + softirq) / ticks_a_second, steal / ticks_a_second)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface on which nothing listens now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def _name(root: Path) -> str:

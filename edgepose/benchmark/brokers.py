@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.errors import BrokerError
+from edgepose.host import free_port
 from edgepose.mqtt_url import BrokerAddress
 
 _HOST: Final = "127.0.0.1"
@@ -40,7 +41,7 @@ def own_broker() -> Iterator[Broker]:
 
     Raises BrokerError where neither mosquitto nor amqtt is installed, or it does not start.
     """
-    port = _free_port()
+    port = free_port()
     address = BrokerAddress(_HOST, port)
     mosquitto = find_mosquitto()
     with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
@@ -145,10 +146,3 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
         f"the benchmark's own broker does not listen after {_START_S:g} s; name one that runs "
         "with --mqtt"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((_HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port

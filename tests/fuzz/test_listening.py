@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mosquitto import Mosquitto, free_port, wait_for
+from edgepose.host import free_port
+from tests.mosquitto import Mosquitto, wait_for
 
 _LISTEN = "0A"
 _ACCEPTS = 0x10000

@@ -15,12 +15,12 @@ from edgepose.build import source_opener
 from edgepose.cli.main import run_command
 from edgepose.config import load_config
 from edgepose.errors import ConfigError, EdgeposeError, UsageError
+from edgepose.host import free_port
 from edgepose.masking import MASK, masked_url
 from edgepose.mqtt_url import BrokerAddress, Secret, parse_broker_url, read_password
 from edgepose.sinks.mqtt import MqttPublisher
 from edgepose.source_uri import OPTIONS, SourceUri, parse_source_uri
 from tests.fuzz.effort import examples
-from tests.mosquitto import free_port
 
 MARK = "kH7qZ"
 """What no message would hold by chance; every password below has it at either end or inside."""

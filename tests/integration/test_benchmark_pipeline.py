@@ -20,6 +20,7 @@ from edgepose.build import build_model
 from edgepose.config import Config, load_config
 from edgepose.datatypes import Frame
 from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageError
+from edgepose.host import free_port
 from edgepose.messages import PoseMessage
 from edgepose.mqtt_url import Secret, parse_broker_url
 from edgepose.pipeline import LoadedModel
@@ -238,7 +239,7 @@ def test_a_broker_that_lets_nobody_in(password_broker: Mosquitto) -> None:
 
 
 def test_no_broker_where_one_is_given() -> None:
-    config = load_config(None, {"mqtt.url": f"mqtt://127.0.0.1:{brokers._free_port()}"})
+    config = load_config(None, {"mqtt.url": f"mqtt://127.0.0.1:{free_port()}"})
     with pytest.raises(BrokerError, match="cannot listen"):
         measure(config, [MODEL], [1], plan=SHORT, given_broker=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgepose import messages
+from edgepose.host import free_port
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
 from tests.daemon import (
     CAMERA,
@@ -19,7 +20,7 @@ from tests.daemon import (
     wait_for_last,
     wait_for_more_poses,
 )
-from tests.mosquitto import Mosquitto, free_port, wait_for
+from tests.mosquitto import Mosquitto, wait_for
 
 RETAINED = {
     f"{NODE}/availability": b"online",

@@ -16,6 +16,7 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import BrokerError, ConfigError
+from edgepose.host import free_port
 from edgepose.mqtt_url import Secret, TlsFiles, parse_broker_url
 from edgepose.sinks._link import LinkTimes
 from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
@@ -26,7 +27,6 @@ from tests.mosquitto import (
     Certificates,
     Listener,
     Mosquitto,
-    free_port,
     wait_for,
 )
 from tests.unit.test_recorder import message_of

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgepose.host import free_port
 from edgepose.mqtt_url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
-from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto, free_port
+from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
 from tests.unit.test_recorder import message_of
 from tests.unit.test_replay import line_of
 
