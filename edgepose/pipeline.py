@@ -43,20 +43,6 @@ class LoadedModel:
     keypoint_threshold: float
     degraded: bool = False
 
-    @property
-    def current(self) -> "LoadedModel":
-        """The model itself: one that never changes is a supply of one."""
-        return self
-
-    @property
-    def ready(self) -> bool:
-        """Always."""
-        return True
-
-    def lost(self, _model: "LoadedModel", error: AcceleratorLostError, /) -> None:
-        """Raise the error: nothing stands in."""
-        raise error
-
 
 class ModelSupply(Protocol):
     """Says which model looks at the next frame."""

@@ -21,6 +21,8 @@ from edgepose.accelerators._interpreter import RuntimeInterpreter
 from edgepose.accelerators._litert import load_runtime
 from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
+from edgepose.failover import Unchanging
+from edgepose.host import free_port
 from edgepose.pipeline import LoadedModel, Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter, Smoother
@@ -30,7 +32,7 @@ from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks import OksTracker
 from edgepose.weights import resolve
 from tests.edgetpu import StandIn
-from tests.mosquitto import free_port, require
+from tests.mosquitto import require
 
 MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
@@ -164,7 +166,9 @@ def _followed(
 def _pipeline(interpreter: RuntimeInterpreter, smoother: Smoother) -> Pipeline:
     model = MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL)
     return Pipeline(
-        LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3),
+        Unchanging(
+            LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3)
+        ),
         OksTracker(),
         smoother,
         [],

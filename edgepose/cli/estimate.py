@@ -21,6 +21,7 @@ from edgepose.cli._options import config_option, model_option, set_up_logging
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
+from edgepose.failover import Unchanging
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import LoadedModel, Pipeline, Step
 from edgepose.preprocess import with_half
@@ -195,7 +196,7 @@ def _pipeline(config: Config, loaded: LoadedModel, *, sequence: bool, track: boo
     # Without identities there is no past that a filter could belong to.
     smooth = sequence and track
     return Pipeline(
-        loaded,
+        Unchanging(loaded),
         tracker,
         build_smoother(config.smoothing) if smooth else Passthrough(),
         (),

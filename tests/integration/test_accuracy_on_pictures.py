@@ -14,6 +14,7 @@ from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config import load_config
 from edgepose.datatypes import Frame
 from edgepose.events.presence import Presence
+from edgepose.failover import Unchanging
 from edgepose.pipeline import LoadedModel, Pipeline
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
@@ -29,7 +30,7 @@ def loaded(name: str) -> LoadedModel:
 def line(model: LoadedModel) -> Pipeline:
     config = load_config(None)
     return Pipeline(
-        model,
+        Unchanging(model),
         build_tracker(config),
         build_smoother(config.smoothing),
         (),

@@ -16,6 +16,7 @@ from edgepose.datatypes import (
     TensorToFrame,
 )
 from edgepose.errors import AcceleratorLostError
+from edgepose.failover import Unchanging
 from edgepose.messages import PoseMessage
 from edgepose.pipeline import MAX_DRIFT, LoadedModel, Pipeline, Prepared, Step
 from edgepose.protocols import Interpreter, PoseModel, Tensor
@@ -90,7 +91,7 @@ class Line:
         self.sink = Collector()
         self.interpreter = FakeInterpreter()
         self.pipeline = Pipeline(
-            loaded(self.interpreter, model),
+            Unchanging(loaded(self.interpreter, model)),
             Untracked(),
             Passthrough(),
             [self.sink],
