@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgepose import flatbuffer
 from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
 from edgepose.config import Camera as CameraConfig
@@ -14,6 +13,8 @@ from edgepose.config import Config
 from edgepose.config import Model as ModelConfig
 from edgepose.config import Smoothing as SmoothingConfig
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
+from edgepose.events.entrances import Entrances
+from edgepose.events.presence import Presence
 from edgepose.failover import Primary
 from edgepose.pipeline import LoadedModel
 from edgepose.pose_models import movenet_multipose, posenet
@@ -25,7 +26,7 @@ from edgepose.smoothing.passthrough import Passthrough
 from edgepose.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks import OksTracker
-from edgepose.weights import ModelFile, resolve, sibling
+from edgepose.weights import ModelFile, default_registry, device_of
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +79,15 @@ def model_files(name: str) -> ModelFiles:
 
     Raises UnknownModelError or ModelFileError where the named one is not here or no model.
     """
-    named = resolve(name)
-    compiled = _is_compiled(named)
+    registry = default_registry()
+    named = registry.resolve(name)
+    for_cpu = device_of(named) == "cpu"
+    other, missing = None, ""
     try:
-        other, missing = sibling(named, compiled=not compiled), ""
+        other = registry.sibling(named, "edgetpu" if for_cpu else "cpu")
     except ModelError as error:
-        other, missing = None, str(error)
-    return ModelFiles(other, named, missing) if compiled else ModelFiles(named, other, missing)
+        missing = str(error)
+    return ModelFiles(named, other, missing) if for_cpu else ModelFiles(other, named, missing)
 
 
 def build_model(config: Config) -> LoadedModel:
@@ -131,16 +134,6 @@ def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
     )
 
 
-def _is_compiled(file: ModelFile) -> bool:
-    if file.entry is not None:
-        return file.entry.accelerator == "edgetpu"
-    try:
-        data = file.path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{file.path}: cannot read the model: {error.strerror}") from error
-    return flatbuffer.EDGETPU_OP in flatbuffer.operators(data, name=str(file.path))
-
-
 def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpreter) -> LoadedModel:
     chosen = config.model
     kind = chosen.kind
@@ -185,6 +178,21 @@ def build_smoother(config: SmoothingConfig) -> Smoother:
 def build_tracker(config: Config) -> Tracker:
     """Return the tracker that follows poses from frame to frame."""
     return OksTracker(max_age_ns=config.tracking.max_age_ms * 1_000_000)
+
+
+def build_presence(config: Config) -> Presence:
+    """Return what says whether somebody is before a camera, and how many."""
+    presence = config.presence
+    return Presence(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms)
+
+
+def build_entrances(config: Config) -> Entrances:
+    """Return what says who comes before a camera and goes."""
+    return Entrances(
+        on_delay_ms=config.presence.on_delay_ms,
+        # A track that may still come back under its id has not left.
+        off_delay_ms=max(config.presence.off_delay_ms, config.tracking.max_age_ms),
+    )
 
 
 def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:

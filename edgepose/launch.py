@@ -10,6 +10,8 @@ from typing import Final
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
     build_cpu,
+    build_entrances,
+    build_presence,
     build_smoother,
     build_tracker,
     edgetpu_opener,
@@ -20,8 +22,6 @@ from edgepose.build import (
 from edgepose.config import Config
 from edgepose.daemon import Daemon, Eyes, SwitchFile
 from edgepose.errors import ConfigError
-from edgepose.events.entrances import Entrances
-from edgepose.events.presence import Presence
 from edgepose.failover import Failover, Models, Unchanging
 from edgepose.host import device_name
 from edgepose.pipeline import Pipeline
@@ -120,7 +120,6 @@ class _Node:
     def _cameras(
         self, config: Config, openers: Mapping[str, Callable[[], FrameSource]], models: Models
     ) -> Sequence[Camera]:
-        presence = config.presence
         return [
             Camera(
                 name,
@@ -133,12 +132,8 @@ class _Node:
                     node=config.node_name,
                     camera=name,
                 ),
-                Presence(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms),
-                Entrances(
-                    on_delay_ms=presence.on_delay_ms,
-                    # A track that may still come back under its id has not left.
-                    off_delay_ms=max(presence.off_delay_ms, config.tracking.max_age_ms),
-                ),
+                build_presence(config),
+                build_entrances(config),
                 silence_ns(camera),
             )
             for camera, (name, opener) in zip(config.cameras, openers.items(), strict=True)

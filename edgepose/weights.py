@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from edgepose import flatbuffer
 from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
 from edgepose.suggestions import did_you_mean
 
@@ -24,6 +25,8 @@ MANIFEST: Final = "manifest.json"
 OFFICIAL: Final = "official.json"
 MACHINE_FOLDER: Final = Path("/var/lib/edgepose/models")
 SUFFIX: Final = ".tflite"
+EDGETPU_SUFFIXES: Final = ("-edgetpu", "_edgetpu")
+"""What the name of a compiled file ends with: ours, and that of Coral's compiler."""
 MIN_BYTES: Final = 1024
 MAX_BYTES: Final = 256 << 20
 """As much as a model may have; the largest known has 13 MB, and files are read as a whole."""
@@ -156,6 +159,35 @@ class Registry:
         check_file(path)
         return ModelFile(path.stem, path)
 
+    def sibling(self, file: ModelFile, device: Device) -> ModelFile:
+        """Return the same model for the other accelerator, `device`.
+
+        A model known by name has a known sibling, `X` and `X-edgetpu`; beside a file of the user's
+        lies one named alike. Raises UnknownModelError or ModelFileError where there is none.
+        """
+        compiled = device == "edgetpu"
+        if file.entry is not None:
+            stem = file.name.removesuffix(EDGETPU_SUFFIXES[0])
+            entry = self.entry(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
+            if self.find(entry) is None:
+                raise ModelFileError(f"{entry.name} is not here (`{entry.how_to_get}` gets it)")
+            return self.resolve(entry.name)
+        stem = file.path.stem
+        for suffix in EDGETPU_SUFFIXES:
+            stem = stem.removesuffix(suffix)
+        endings = EDGETPU_SUFFIXES if compiled else ("",)
+        names = [stem + ending + SUFFIX for ending in endings]
+        for name in names:
+            path = file.path.with_name(name)
+            if path != file.path and _is_there(path):
+                check_file(path)
+                return ModelFile(path.stem, path)
+        what = "compiled for the Edge TPU" if compiled else "for the CPU"
+        raise ModelFileError(
+            f"{file.path}: there is no file of the same model {what} beside it "
+            f"(looked for {' and '.join(names)})"
+        )
+
     def verify(self, entry: ModelEntry) -> Path:
         """Read a model's whole file, compare its hash, and return where it lies.
 
@@ -238,6 +270,18 @@ def default_registry() -> Registry:
 def resolve(name_or_path: str | Path) -> ModelFile:
     """Return the file of a model on this machine; see `Registry.resolve`."""
     return default_registry().resolve(name_or_path)
+
+
+def device_of(file: ModelFile) -> Device:
+    """Return what a model file is made for; raises ModelFileError for one that is no model."""
+    if file.entry is not None:
+        return file.entry.accelerator
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{file.path}: cannot read the model: {error.strerror}") from error
+    operators = flatbuffer.operators(data, name=str(file.path))
+    return "edgetpu" if flatbuffer.EDGETPU_OP in operators else "cpu"
 
 
 def check_name(name: str) -> None:
@@ -361,36 +405,3 @@ def add_to_list(folder: Path, entry: ModelEntry) -> None:
         raise ModelFileError(
             f"{path}: the list of models cannot be written: {error.strerror}"
         ) from None
-
-
-EDGETPU_SUFFIXES: Final = ("-edgetpu", "_edgetpu")
-"""What the name of a compiled file ends with: ours, and that of Coral's compiler."""
-
-
-def sibling(file: ModelFile, *, compiled: bool) -> ModelFile:
-    """Return the same model for the other accelerator: `compiled` for the Edge TPU, or for the CPU.
-
-    A model known by name has a known sibling, `X` and `X-edgetpu`; beside a file of the user's lies
-    one named alike. Raises UnknownModelError or ModelFileError where there is none.
-    """
-    if file.entry is not None:
-        registry = default_registry()
-        stem = file.name.removesuffix(EDGETPU_SUFFIXES[0])
-        entry = registry.entry(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
-        if registry.find(entry) is None:
-            raise ModelFileError(f"{entry.name} is not here (`{entry.how_to_get}` gets it)")
-        return registry.resolve(entry.name)
-    stem = file.path.stem
-    for suffix in EDGETPU_SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    names = [stem + suffix + SUFFIX for suffix in EDGETPU_SUFFIXES] if compiled else [stem + SUFFIX]
-    for name in names:
-        path = file.path.with_name(name)
-        if path != file.path and _is_there(path):
-            check_file(path)
-            return ModelFile(path.stem, path)
-    what = "compiled for the Edge TPU" if compiled else "for the CPU"
-    raise ModelFileError(
-        f"{file.path}: there is no file of the same model {what} beside it "
-        f"(looked for {' and '.join(names)})"
-    )

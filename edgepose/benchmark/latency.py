@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from edgepose import flatbuffer, host
+from edgepose import host
 from edgepose.benchmark.engines import Engine
 from edgepose.benchmark.published import COUNTERPARTS
 from edgepose.benchmark.results import LatencyRow, Method, Rounds, Statistics
@@ -24,7 +24,7 @@ from edgepose.errors import EdgeposeError, ModelFileError, ModelShapeError
 from edgepose.pose_models._tensors import padded_region
 from edgepose.preprocess import preprocess
 from edgepose.protocols import Interpreter, Tensor
-from edgepose.weights import Device, ModelFile, sha256
+from edgepose.weights import Device, ModelFile, device_of, sha256
 
 ROUNDS: Final = 5
 MIN_ROUNDS: Final = 3
@@ -116,12 +116,8 @@ class Row:
 
     @property
     def spread_percent(self) -> float:
-        """The middle half of the rounds' medians, in % of their median.
-
-        Not their range: one round of five may be disturbed without moving the median.
-        """
-        low, middle, high = np.percentile(self.medians_ns, (25, 50, 75))
-        return float((high - low) / middle * 100) if middle else 0.0
+        """How far its rounds' medians lie apart."""
+        return spread_percent(self.medians_ns)
 
     def enough(self, plan: Plan) -> bool:
         """Whether it has all its runs and seconds, and its rounds agree."""
@@ -196,11 +192,11 @@ def _latency_row(row: Row, plan: Plan, file_hash: str) -> LatencyRow:
     if row.turns:
         latency = statistics_of([run for turn in row.turns for run in turn])
         rounds = Rounds(
-            p50_ms=tuple(_ms(median) for median in row.medians_ns),
+            p50_ms=tuple(in_ms(median) for median in row.medians_ns),
             runs=tuple(map(len, row.turns)),
             spread_percent=round(row.spread_percent, 2),
-            load_ms=_ms(float(np.median(row.loads))),
-            first_ms=_ms(float(np.median(row.firsts))),
+            load_ms=in_ms(float(np.median(row.loads))),
+            first_ms=in_ms(float(np.median(row.firsts))),
         )
         if counterpart is not None and counterpart.comparable:
             ratio = round(latency.p50 / counterpart.row.pi4_cpu_ms, 4)
@@ -234,13 +230,30 @@ def statistics_of(times_ns: Sequence[int]) -> Statistics:
     values = np.array(times_ns, np.float64)
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return Statistics(
-        min=_ms(values.min()),
-        mean=_ms(values.mean()),
-        p50=_ms(p50),
-        p95=_ms(p95),
-        p99=_ms(p99),
-        max=_ms(values.max()),
-        standard_deviation=_ms(values.std(ddof=1) if len(values) > 1 else 0.0),
+        min=in_ms(values.min()),
+        mean=in_ms(values.mean()),
+        p50=in_ms(p50),
+        p95=in_ms(p95),
+        p99=in_ms(p99),
+        max=in_ms(values.max()),
+        standard_deviation=in_ms(values.std(ddof=1) if len(values) > 1 else 0.0),
+    )
+
+
+def spread_percent(rounds: Sequence[float]) -> float:
+    """Return the middle half of what rounds found, in % of their median.
+
+    Not their range: one round of five may be disturbed without moving the median.
+    """
+    low, middle, high = np.percentile(rounds, (25, 50, 75))
+    return float((high - low) / middle * 100) if middle else 0.0
+
+
+def spread_doubt(what: str, percent: float) -> str:
+    """Return the sentence that says what spreads too wide to trust."""
+    return (
+        f"its rounds' {what} spread over {percent:.0f}% (up to {MAX_SPREAD_PERCENT:g}% can be "
+        "trusted)"
     )
 
 
@@ -288,13 +301,10 @@ def input_tensor(spec: TensorSpec, picture: Frame | None, name: str) -> Tensor:
 
 
 def _device(model: ModelFile) -> Device | None:
-    if model.entry is not None:
-        return model.entry.accelerator
     try:
-        operators = flatbuffer.operators(model.path.read_bytes(), name=str(model.path))
-    except (OSError, ModelFileError):
+        return device_of(model)
+    except ModelFileError:
         return None
-    return "edgetpu" if flatbuffer.EDGETPU_OP in operators else "cpu"
 
 
 def _take_turn(row: Row, plan: Plan, picture: Frame | None, instruments: Instruments) -> None:
@@ -398,10 +408,7 @@ def _doubts(row: Row, plan: Plan) -> tuple[str, ...]:
         return ()
     doubts = []
     if row.spread_percent > MAX_SPREAD_PERCENT:
-        doubts.append(
-            f"its rounds' medians spread over {row.spread_percent:.0f}% (up to "
-            f"{MAX_SPREAD_PERCENT:g}% can be trusted)"
-        )
+        doubts.append(spread_doubt("medians", row.spread_percent))
     others = _others_percent(row)
     if others is not None and others > MAX_OTHERS_PERCENT:
         doubts.append(f"other processes used {others:.0f}% of a core meanwhile")
@@ -452,5 +459,6 @@ def _throttling() -> tuple[str, ...]:
     return tuple(flag for flag in flags if not flag.endswith(host.OCCURRED))
 
 
-def _ms(nanoseconds: float) -> float:
+def in_ms(nanoseconds: float) -> float:
+    """Return milliseconds with a tenth of a microsecond's resolution."""
     return round(float(nanoseconds) / 1e6, 4)

@@ -25,6 +25,12 @@ from edgepose.accelerators._litert import load_runtime
 from edgepose.accelerators.cpu import default_threads
 from edgepose.benchmark.brokers import own_broker
 from edgepose.benchmark.engines import CPU, EDGETPU
+from edgepose.benchmark.latency import (
+    MAX_SPREAD_PERCENT,
+    in_ms,
+    spread_doubt,
+    spread_percent,
+)
 from edgepose.benchmark.results import (
     BareInvoke,
     Percentiles,
@@ -34,15 +40,20 @@ from edgepose.benchmark.results import (
     StageName,
 )
 from edgepose.benchmark.subscriber import Subscriber
-from edgepose.build import build_model, build_smoother, build_tracker, source_opener
+from edgepose.build import (
+    build_entrances,
+    build_model,
+    build_presence,
+    build_smoother,
+    build_tracker,
+    source_opener,
+)
 from edgepose.clock import boottime_ns
 from edgepose.config import Camera as CameraConfig
 from edgepose.config import Config
 from edgepose.daemon import Daemon, Eyes, SwitchFile
 from edgepose.datatypes import Frame
 from edgepose.errors import BrokerError, ConfigError, SourceError
-from edgepose.events.entrances import Entrances
-from edgepose.events.presence import Presence
 from edgepose.failover import Unchanging
 from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
 from edgepose.openable import Openable
@@ -62,7 +73,6 @@ MEMORY: Final = "memory"
 """Stands for the source in a report: pictures of the synthetic source, made before."""
 SIZE_WH: Final = (640, 480)
 FPS: Final = 30.0
-MAX_SPREAD_PERCENT: Final = 5.0
 
 _RING: Final = 8
 """Different pictures in memory: as with a camera, whose frame was written a moment ago, they fit
@@ -194,7 +204,7 @@ class Bare:
     @property
     def p50_ms(self) -> float:
         """The median invoke."""
-        return _ms(_median(self.times_ns))
+        return in_ms(_median(self.times_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,13 +399,12 @@ class _Line:
             every_frame=True,
         )
         pipeline.seen, pipeline.told = {}, []
-        presence = config.presence
         camera = Camera(
             _CAMERA,
             lambda: source,
             pipeline,
-            Presence(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms),
-            Entrances(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms),
+            build_presence(config),
+            build_entrances(config),
             _SILENCE_NS,
         )
         with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
@@ -505,7 +514,7 @@ class _Line:
                 ratios=tuple(round(ratio, 4) for ratio in ratios),
                 bare_invoke_p50_ms=tuple(each.p50_ms for each in bare),
                 latency_p50_ms=tuple(
-                    _ms(_median([arrived - told.frame_ns for told, arrived in of_round]))
+                    in_ms(_median([arrived - told.frame_ns for told, arrived in of_round]))
                     for of_round in heard
                     if of_round
                 ),
@@ -673,14 +682,14 @@ def _stages(heard: Sequence[tuple[Told, int]]) -> dict[StageName, Stage]:
     means = {name: max(0.0, float(np.mean(span))) for name, span in spans.items()}
     whole = sum(means.values()) or 1.0
     return {
-        name: Stage(p50=_ms(max(0.0, _median(span))), share=round(means[name] / whole, 4))
+        name: Stage(p50=in_ms(max(0.0, _median(span))), share=round(means[name] / whole, 4))
         for name, span in spans.items()
     }
 
 
 def _percentiles(times_ns: Sequence[int]) -> Percentiles:
     p50, p95, p99 = np.percentile(np.array(times_ns, np.float64), (50, 95, 99))
-    return Percentiles(p50=_ms(p50), p95=_ms(p95), p99=_ms(p99))
+    return Percentiles(p50=in_ms(p50), p95=in_ms(p95), p99=in_ms(p99))
 
 
 def _bare_invoke(bare: Sequence[Bare]) -> BareInvoke:
@@ -710,23 +719,11 @@ def _doubts(row: PipelineRow) -> Iterator[str]:
         ("bare invokes", rounds.bare_invoke_p50_ms),
         ("bare invokes at the source's pace", rounds.paced_invoke_p50_ms),
     ):
-        if values and (spread := _spread_percent(values)) > MAX_SPREAD_PERCENT:
-            yield (
-                f"its rounds' {name} spread over {spread:.0f}% (up to {MAX_SPREAD_PERCENT:g}% can "
-                "be trusted)"
-            )
+        if values and (spread := spread_percent(values)) > MAX_SPREAD_PERCENT:
+            yield spread_doubt(name, spread)
     if row.lost:
         yield f"{row.lost} messages did not reach the subscriber"
 
 
 def _median(values: Sequence[float]) -> float:
     return float(np.median(np.array(values)))
-
-
-def _spread_percent(values: Sequence[float]) -> float:
-    low, middle, high = np.percentile(np.array(values), (25, 50, 75))
-    return float((high - low) / middle * 100) if middle else 0.0
-
-
-def _ms(nanoseconds: float) -> float:
-    return round(float(nanoseconds) / 1e6, 4)

@@ -21,6 +21,7 @@ from edgepose.weights import (
     bundled_folder,
     check_name,
     default_registry,
+    device_of,
     git_blob_sha1,
     read_list,
     user_folder,
@@ -289,3 +290,28 @@ def test_the_users_folder_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("EDGEPOSE_MODELS", "~/m")
     assert user_folder() == Path("/home/u/m")
     assert default_registry().folders[:2] == (Path("/home/u/m"), MACHINE_FOLDER)
+
+
+@pytest.mark.parametrize("ending", ["_edgetpu", "-edgetpu"])
+def test_the_sibling_of_a_file_lies_beside_it(
+    registry: Registry, tmp_path: Path, ending: str
+) -> None:
+    for name in ("mine.tflite", f"mine{ending}.tflite"):
+        (tmp_path / name).write_bytes(CONTENT)
+    cpu = registry.resolve(tmp_path / "mine.tflite")
+    compiled = registry.resolve(tmp_path / f"mine{ending}.tflite")
+    assert registry.sibling(cpu, "edgetpu") == compiled
+    assert registry.sibling(compiled, "cpu") == cpu
+    compiled.path.unlink()
+    with pytest.raises(ModelFileError, match=r"mine-edgetpu.tflite and mine_edgetpu.tflite"):
+        registry.sibling(cpu, "edgetpu")
+
+
+def test_the_sibling_of_a_known_model_is_known_too() -> None:
+    registry = default_registry()
+    cpu = registry.resolve("movenet-lightning-int8")
+    with pytest.raises(ModelFileError, match="models pull movenet-lightning-int8-edgetpu"):
+        registry.sibling(cpu, "edgetpu")
+    assert device_of(cpu) == "cpu"
+    with pytest.raises(UnknownModelError):
+        registry.sibling(registry.resolve("movenet-thunder-fp16"), "edgetpu")
