@@ -24,8 +24,7 @@ class Frame:
     `image` is uint8 (height, width, 3) RGB and read-only; `timestamp_ns` is CLOCK_BOOTTIME;
     `sequence` counts the frames of one source from 0, dropped ones included; `mirrored` says that
     the image is a mirror image of the scene, so that left and right are exchanged in it; `path` is
-    the file the frame came from, if any. `half` is the image at half its size, where somebody who
-    had the time has made it already.
+    the file the frame came from, if any.
     """
 
     image: Image
@@ -33,7 +32,6 @@ class Frame:
     sequence: int
     mirrored: bool = False
     path: str | None = None
-    half: Image | None = None
 
     def __post_init__(self) -> None:
         image = self.image

@@ -16,7 +16,7 @@ from edgepose.datatypes import (
 )
 from edgepose.errors import AcceleratorLostError
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
-from edgepose.preprocess import preprocess, with_half
+from edgepose.preprocess import preprocess
 from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
 
@@ -175,9 +175,8 @@ class Pipeline:
         """Prepare a frame while the model is busy with another, in any thread.
 
         The region to look at is then not known yet; a body hardly moves between two frames, so the
-        one before mostly serves. Without a model only what any model needs is done.
+        one before mostly serves. Without a model the frame stays as it is.
         """
-        frame = with_half(frame)
         try:
             return self.prepare(frame)
         except AcceleratorLostError:

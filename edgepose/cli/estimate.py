@@ -24,7 +24,6 @@ from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, Usa
 from edgepose.failover import Unchanging
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import LoadedModel, Pipeline, Step
-from edgepose.preprocess import with_half
 from edgepose.protocols import Tracker
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources import images
@@ -220,7 +219,7 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
 
 def _frames(path: Path) -> Iterator[Frame]:
     """Yield a file's frames, decoded in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), with_half, name=path.name)
+    capture = CaptureThread(path_source(path), lambda frame: frame, name=path.name)
     capture.start()
     try:
         while not capture.ended:

@@ -1,14 +1,12 @@
 """Cutting, scaling, padding, and the way back."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec
-from edgepose.preprocess import halved, preprocess
+from edgepose.preprocess import preprocess
 from tests.helpers import frame_of
 
 SPEC = InputSpec.of((192, 192), np.uint8)
@@ -30,8 +28,8 @@ def test_the_map_back_leads_to_the_region(drawn: tuple[tuple[int, int], CropRegi
     size_wh, region = drawn
     _, to_frame = preprocess(frame_of(size_wh), region, SPEC)
     # A whole-pixel cut may miss the region's edge by a pixel of the frame or one of the tensor,
-    # and what it misses inside the overlap is stretched over the whole tensor. Where it is made in
-    # the halved image, a pixel is two or three of the frame's.
+    # and what it misses inside the overlap is stretched over the whole tensor. Where pixels are
+    # taken in pairs, one of the frame's may be left over besides.
     px = 3.0 if region.x_max - region.x_min >= 2 * 192 else 1.0
     for low, high, scale, offset, extent in (
         (region.x_min, region.x_max, to_frame.scale_xy[0], to_frame.offset_xy[0], size_wh[0]),
@@ -74,24 +72,20 @@ def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
     assert np.isfinite(to_frame.scale_xy + to_frame.offset_xy).all()
 
 
-@given(regions())
-def test_a_half_made_beforehand_changes_nothing(
-    drawn: tuple[tuple[int, int], CropRegion],
-) -> None:
-    (width, height), region = drawn
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    plain = Frame(image, 0, 0)
-    tensor, to_frame = preprocess(plain, region, SPEC)
-    same, same_map = preprocess(replace(plain, half=halved(image)), region, SPEC)
-    assert np.array_equal(tensor, same)
-    assert to_frame == same_map
-
-
 def test_fine_stripes_become_grey_instead_of_a_moire() -> None:
     image = np.zeros((768, 768, 3), np.uint8)
     image[:, ::2] = 255
     tensor, _ = preprocess(Frame(image, 0, 0), CropRegion(0, 0, 768, 768), SPEC)
     assert np.ptp(tensor.astype(int)) <= 2
+
+
+@pytest.mark.parametrize("size_wh", [(641, 481), (1, 500), (500, 1), (3, 700)])
+def test_frames_with_pixels_left_over_by_halving(size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
+    frame = Frame(np.full((height, width, 3), 200, np.uint8), 0, 0)
+    tensor, _ = preprocess(frame, CropRegion(0, 0, 700, 700), SPEC)
+    seen = tensor[0, : max(1, height * 192 // 700), : max(1, width * 192 // 700)]
+    assert seen.min() == seen.max() == 200
 
 
 @pytest.mark.parametrize(
