@@ -7,6 +7,7 @@ lines of JSON over a pipe: the settings, then orders; nothing is said while mess
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ PATIENCE_S: Final = 2.0
 """How long after the last message the missing ones may still come."""
 _CONNECT_S: Final = 10.0
 _CLEAR_S: Final = 2.0
+_LOOK_AFTER_MS: Final = 1000
 _QUIET_EXIT_S: Final = 5.0
 _SUBSCRIBED: Final = "subscribed"
 
@@ -163,7 +165,8 @@ class _Listener:
         client.on_message = self._on_message
         client.on_socket_open = _without_delay
         client.connect(settings["host"], settings["port"])
-        client.loop_start()
+        self._readable_ns = 0
+        threading.Thread(target=self._listen, name="listening", daemon=True).start()
 
     def subscribed(self) -> str:
         """Return `subscribed`, or why it is not."""
@@ -197,6 +200,26 @@ class _Listener:
             info.wait_for_publish(_CLEAR_S)
         return True
 
+    def _listen(self) -> None:
+        """Read as long as the connection stands, with a look at the clock before each packet.
+
+        When a message reached this process is what is measured; what the client library does with
+        it then, 0.1 ms and more, another subscriber's would not.
+        """
+        client = self._client
+        poller = select.poll()
+        sock: Any = client.socket()
+        poller.register(sock, select.POLLIN)
+        pending = getattr(sock, "pending", None)
+        while client.socket() is not None:
+            # Bytes that TLS has already decrypted are invisible to poll.
+            if (pending is not None and pending()) or poller.poll(_LOOK_AFTER_MS):
+                self._readable_ns = boottime_ns()
+                client.loop_read()
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+
     def _count(self) -> int:
         return sum(topic.endswith("/poses") for _, topic, _ in self._arrived)
 
@@ -224,9 +247,8 @@ class _Listener:
         self._answered.set()
 
     def _on_message(self, _client: object, _userdata: object, message: Any) -> None:
-        arrived_ns = boottime_ns()
         topic: str = message.topic
-        self._arrived.append((arrived_ns, topic, message.payload))
+        self._arrived.append((self._readable_ns, topic, message.payload))
         if not topic.endswith(("/poses", "/event")):
             self._retained.add(topic)
 
