@@ -110,6 +110,9 @@ class Link:
         self._speaks = True
         self._close_by: float | None = None
 
+        # The connection that stands.
+        self._session: Session | None = None
+
         # The network thread's own.
         self._wanted_protocol: Protocol = protocol
         self._protocol: Protocol = protocol
@@ -176,7 +179,28 @@ class Link:
 
         With `wait_s`, wait so long for the broker and for room, instead of dropping at once.
         """
+        if wait_s is None and self._send_past_queue(topic, payload):
+            return True
         return self._outbox.add_live(topic, payload, wait_s=wait_s)
+
+    def _send_past_queue(self, topic: str, payload: bytes) -> bool:
+        """Send a live message in the calling thread, where the network thread has nothing to do.
+
+        To wake that one takes longer than to send.
+        """
+        session = self._session
+        if session is None or not session.lock.acquire(blocking=False):
+            return False
+        try:
+            if not (session.writable and self._outbox.lets_pass()):
+                return False
+            sent = session.publish(Outgoing(topic, payload, 0, retain=False))
+        finally:
+            session.lock.release()
+        if not sent:
+            # The network thread waits for room in the socket and sends the rest.
+            self._wake()
+        return True
 
     @property
     def online(self) -> bool:
@@ -304,6 +328,7 @@ class Link:
         since = self._monotonic()
         self._settle_version()
         self._outbox.renew()
+        self._session = session
         announced = stable = False
         denied: str | None = None
         while session.open:
@@ -324,18 +349,20 @@ class Link:
 
     def _pump(self, session: Session, *, announced: bool) -> bool:
         """Send what is due, as long as the socket takes it; return whether all know we are here."""
-        while session.writable:
-            message = self._outbox.take_lasting() if session.has_window else None
-            if message is None and not announced and session.has_window:
-                announced = True
-                self._now_online()
-                if (will := self._login.will) is not None:
-                    message = Outgoing(will.topic, will.here, 1, retain=True)
-            if message is None and announced:
-                message = self._outbox.take_live()
-            if message is None:
-                break
-            session.publish(message)
+        # Under the lock, so that nothing overtakes what was taken out of the queue.
+        with session.lock:
+            while session.writable:
+                message = self._outbox.take_lasting() if session.has_window else None
+                if message is None and not announced and session.has_window:
+                    announced = True
+                    self._now_online()
+                    if (will := self._login.will) is not None:
+                        message = Outgoing(will.topic, will.here, 1, retain=True)
+                if message is None and announced:
+                    message = self._outbox.take_live()
+                if message is None:
+                    break
+                session.publish(message)
         return announced
 
     def _settle(self, session: Session) -> str | None:
@@ -423,6 +450,7 @@ class Link:
             self._lost_at = self._monotonic()
             self._dropped_before = self._outbox.dropped_live
         self._online = False
+        self._session = None
         self._outbox.drop_live()
         # From now on nothing but the file keeps what was sent and not acknowledged.
         self._save()

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _MAX_UNACKNOWLEDGED: Final = 20
 # Orders have three bytes. Whoever may write to their topics could otherwise send 256 MB, which
 # paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
 _MAX_PACKET_BYTES: Final = 128 * 1024
+# Packet type 3; quality of service 0, neither retained nor sent before.
+_PUBLISH: Final = b"\x30"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ class Session:
 
     `answer` is what the broker said to CONNECT, `ending` its DISCONNECT or paho's own reason, and
     `socket_error` what the socket said, each None before it is known. `topics` are subscribed to;
-    `receive(topic, payload, retained)` gets what arrives there. Not thread-safe, but for the file
-    descriptor `wake_fd` (an eventfd), which ends a wait.
+    `receive(topic, payload, retained)` gets what arrives there. One thread serves it; others may
+    `publish` while they hold `lock`, which that one lets go of while it waits, and end its wait by
+    the file descriptor `wake_fd` (an eventfd).
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Session:
         self.ended_by_broker = False
         self.socket_error: OSError | None = None
         self.refused_topics: list[tuple[str, Answer]] = []
+        self.lock = threading.RLock()
         self._login = login
         self._protocol = protocol
         self._topics = tuple(topics)
@@ -111,6 +116,8 @@ class Session:
         self._window = _MAX_UNACKNOWLEDGED
         self._unacknowledged: dict[int, Outgoing] = {}
         self._acknowledged: deque[tuple[int, Answer]] = deque()
+        self._unsent = b""
+        self._heads: dict[str, bytes] = {}
         self._client = self._make_client()
 
     # -- what the network thread calls -------------------------------------------------------
@@ -138,7 +145,7 @@ class Session:
     @property
     def writable(self) -> bool:
         """Whether the socket has taken everything so far."""
-        return self.open and not self._client.want_write()
+        return self.open and not self._wants_write()
 
     @property
     def has_window(self) -> bool:
@@ -148,42 +155,72 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether everything is written, and acknowledged where it has to be."""
-        return not self._unacknowledged and not self._client.want_write()
+        return not self._unacknowledged and not self._wants_write()
 
     def step(self, patience_s: float) -> None:
         """Wait so long for something to do, and do it; raises UnreadableError."""
-        sock: Any = self._client.socket()
-        writing = self._client.want_write()
-        self._poller.register(sock, select.POLLIN | (select.POLLOUT if writing else 0))
-        # Bytes that TLS has already decrypted are invisible to poll.
-        pending = getattr(sock, "pending", None)
-        readable = bool(pending is not None and pending())
+        with self.lock:
+            sock: Any = self._client.socket()
+            if sock is None:
+                return
+            fd = sock.fileno()
+            writing = self._wants_write()
+            self._poller.register(fd, select.POLLIN | (select.POLLOUT if writing else 0))
+            # Bytes that TLS has already decrypted are invisible to poll.
+            pending = getattr(sock, "pending", None)
+            readable = bool(pending is not None and pending())
         # paho looks after its keepalive only when asked to.
         patience_s = 0 if readable else min(patience_s, self._login.keepalive_s / 4)
-        fd = sock.fileno()
         for event_fd, event in self._poller.poll(patience_s * 1000):
             if event_fd == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
             elif event_fd == fd and event & ~select.POLLOUT:
                 readable = True
-        if readable:
-            try:
-                self._client.loop_read()
-            except Exception as error:
-                # paho takes malformed packets apart unchecked.
-                raise UnreadableError(type(error).__name__) from error
-        if self._client.want_write():
-            self._client.loop_write()
-        self._client.loop_misc()
+        with self.lock:
+            if readable:
+                try:
+                    self._client.loop_read()
+                except Exception as error:
+                    # paho takes malformed packets apart unchecked.
+                    raise UnreadableError(type(error).__name__) from error
+            self._write()
+            self._client.loop_misc()
 
-    def publish(self, message: Outgoing) -> None:
-        """Send a message, as far as the socket takes it now."""
-        info = self._client.publish(
-            message.topic, message.payload, qos=message.qos, retain=message.retain
-        )
-        if message.qos:
-            self._unacknowledged[info.mid] = message
-        self._client.loop_write()
+    def publish(self, message: Outgoing) -> bool:
+        """Send a message, as far as the socket takes it now; return whether it took all."""
+        with self.lock:
+            sock: Any = self._client.socket()
+            tls = self._login.tls_context is not None
+            if not (message.qos or message.retain or tls or sock is None or self._wants_write()):
+                self._send_past_paho(sock, message)
+                return not self._unsent
+            info = self._client.publish(
+                message.topic, message.payload, qos=message.qos, retain=message.retain
+            )
+            if message.qos:
+                self._unacknowledged[info.mid] = message
+            self._write()
+            return not self._wants_write()
+
+    def _send_past_paho(self, sock: Any, message: Outgoing) -> None:
+        """Send a message that nobody will ask after, past paho.
+
+        paho keeps an account of every message, which for these takes longer than sending them.
+        """
+        topic, payload = message.topic, message.payload
+        head = self._heads.get(topic)
+        if head is None:
+            head = self._heads[topic] = _publish_head(topic, self._protocol == "5")
+        packet = b"".join((_PUBLISH, _variable_length(len(head) + len(payload)), head, payload))
+        try:
+            sent = sock.send(packet)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # paho finds out when it reads, and tells why.
+            return
+        if sent < len(packet):
+            self._unsent = packet[sent:]
 
     def acknowledged(self) -> Iterator[tuple[Outgoing, Answer]]:
         """Yield the messages that the broker answered since the last call."""
@@ -199,14 +236,34 @@ class Session:
 
     def disconnect(self) -> None:
         """Say goodbye, so that the broker keeps the will to itself."""
-        self._client.disconnect()
-        self._client.loop_write()
+        with self.lock:
+            self._client.disconnect()
+            self._write()
 
     def close(self) -> None:
         """Close the socket, without a goodbye where none was said; twice is fine."""
-        sock = self._client.socket()
-        if sock is not None:
-            sock.close()
+        with self.lock:
+            sock = self._client.socket()
+            if sock is not None:
+                sock.close()
+
+    def _wants_write(self) -> bool:
+        return bool(self._unsent) or self._client.want_write()
+
+    def _write(self) -> None:
+        """Go on sending, what is half sent first."""
+        if self._unsent:
+            sock: Any = self._client.socket()
+            try:
+                self._unsent = self._unsent[sock.send(self._unsent) :] if sock else b""
+            except BlockingIOError:
+                return
+            except OSError:
+                self._unsent = b""
+            if self._unsent:
+                return
+        if self._client.want_write():
+            self._client.loop_write()
 
     # -- paho's callbacks, on the same thread, from within `step` -------------------------------
 
@@ -334,6 +391,22 @@ class _ErrorCatcher(logging.Handler):
 
 def _answer(code: ReasonCode) -> Answer:
     return Answer(code.value, str(code).lower())
+
+
+def _publish_head(topic: str, has_properties: bool) -> bytes:
+    """Return what stands between a PUBLISH's length and its payload (MQTT 5.0, section 3.3.2)."""
+    name = topic.encode()
+    return len(name).to_bytes(2, "big") + name + (b"\0" if has_properties else b"")
+
+
+def _variable_length(length: int) -> bytes:
+    """Return a length, 7 bits a byte, the lowest first (MQTT 5.0, section 1.5.5)."""
+    digits = bytearray()
+    while length > 0x7F:
+        digits.append(length & 0x7F | 0x80)
+        length >>= 7
+    digits.append(length)
+    return bytes(digits)
 
 
 def _connect_properties() -> Properties:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgepose import messages
@@ -121,6 +122,56 @@ def test_a_subscriber_gets_everything_as_the_contract_says(
         TOPICS.stats: b'{"fps": 1}',
         TOPICS.availability: b"offline",
     }
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_message_that_fills_the_socket_arrives_whole_and_in_order(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink, protocol: str
+) -> None:
+    sink = make_sink(broker.url, protocol=protocol)
+    sink.open(require_connection_within_s=10)
+    lengths = (0, 1, 20_000, 3_000_000, 130_000, 6_000_000, 7)
+    for number, length in enumerate(lengths):
+        sink.publish(msgspec.structs.replace(message_of(number), model="m" * length))
+        sink.set_state(TOPICS.count("main"), str(number).encode())
+    listener.wait_for(TOPICS.count("main"), str(len(lengths) - 1).encode())
+    wait_for(lambda: len(listener.payloads(TOPICS.poses("main"))) == len(lengths), "all messages")
+    received = [messages.decode(poses) for poses in listener.payloads(TOPICS.poses("main"))]
+    assert [len(message.model) for message in received] == list(lengths)
+    assert sink.counters()["dropped_poses"] == 0
+    assert sink.connected
+
+
+def test_messages_of_several_threads_keep_their_order(
+    broker: Mosquitto, listener: Listener, make_sink: MakeSink
+) -> None:
+    sink = make_sink(broker.url)
+    sink.open(require_connection_within_s=10)
+
+    def publish(camera: str) -> None:
+        for number in range(400):
+            sink.publish(msgspec.structs.replace(message_of(number), camera=camera))
+            if number % 7 == 0:
+                sink.set_state(TOPICS.count(camera), str(number).encode())
+            if number % 20 == 0:
+                # Else the queue, which holds 32, drops some.
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=publish, args=(camera,)) for camera in ("main", "door")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sink.close()
+    listener.wait_for(TOPICS.availability, b"offline")
+    arrived = 0
+    for camera in ("main", "door"):
+        poses = listener.payloads(TOPICS.poses(camera))
+        numbers = [messages.decode(payload).sequence for payload in poses]
+        assert numbers == sorted(numbers)
+        arrived += len(numbers)
+    assert arrived == 2 * 400 - sink.counters()["dropped_poses"]
+    assert sink.counters()["reconnects"] == 0
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
