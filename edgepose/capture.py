@@ -25,8 +25,9 @@ class CaptureThread(Generic[T]):
 
     A live source has one slot for its newest frame: an older one that nobody took is dropped and
     counted. Any other source waits and loses none. `make` turns each frame into what is handed
-    over: work that can be done here keeps no model waiting. `wake` is notified at every piece of
-    news, so one loop can wait for several captures.
+    over: work that can be done here keeps no model waiting. `at_once` may take what a live source
+    gave, in this thread, where it says True; it is asked while nothing waits. `wake` is notified at
+    every other piece of news, so one loop can wait for several captures.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class CaptureThread(Generic[T]):
         make: Callable[[Frame], T],
         *,
         name: str,
+        at_once: Callable[["CaptureThread[T]", T], bool] | None = None,
         wake: threading.Condition | None = None,
     ) -> None:
         self.dropped = 0
@@ -43,6 +45,7 @@ class CaptureThread(Generic[T]):
         self._started_ns = boottime_ns()
         self._source = source
         self._make = make
+        self._at_once = at_once if source.live else None
         self._wake = wake or threading.Condition()
         self._frames: deque[T] = deque()
         self._capacity = 1 if source.live else READ_AHEAD
@@ -118,7 +121,7 @@ class CaptureThread(Generic[T]):
         try:
             with self._source as source:
                 for frame in source.frames():
-                    if not self._put(self._make(frame)):
+                    if not self._pass_on(self._make(frame)):
                         break
                     # Else a frame that was taken, or dropped, would live until the next one.
                     del frame
@@ -136,8 +139,18 @@ class CaptureThread(Generic[T]):
                 self._finished = True
                 self._wake.notify_all()
 
+    def _pass_on(self, frame: T) -> bool:
+        """Have one frame taken at once, or hand it over; False where nobody wants any more."""
+        # Only this thread adds to what waits.
+        if self._at_once is not None and not self._frames:
+            # Before: it is not the camera's silence if the model takes long.
+            self.last_frame_ns = boottime_ns()
+            if self._at_once(self, frame):
+                self.frames_read += 1
+                return not self._closing
+        return self._put(frame)
+
     def _put(self, frame: T) -> bool:
-        """Hand one frame over; False where nobody wants any more."""
         with self._wake:
             if self._source.live:
                 if self._frames:

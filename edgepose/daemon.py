@@ -2,7 +2,9 @@
 
 Each camera has a capture thread, and MQTT its network thread. One thread looks, at the newest frame
 of each camera in turn; the main thread tells what was seen, and does everything else. So the model
-never waits for tracking, messages or the broker. Signals only set a flag that the main loop reads.
+never waits for tracking, messages or the broker. Where a camera leaves time enough between two
+frames, its own thread does both: see `LookingThread`. Signals only set a flag that the main loop
+reads.
 """
 
 import json
@@ -126,6 +128,8 @@ class Daemon:
         self._switch_file = switch_file
         self._notifier = notifier
         self._said_of_accelerator: AcceleratorState | None = None
+        # Whoever tells, or changes what telling depends on, holds it.
+        self._telling = threading.Lock()
         self._take_on(eyes)
 
     def _take_on(self, eyes: Eyes) -> None:
@@ -136,7 +140,7 @@ class Daemon:
             camera.name: CameraRunner(camera, wake, self, enabled=camera.name not in off)
             for camera in eyes.cameras
         }
-        self._looking = LookingThread(list(self._runners.values()), wake)
+        self._looking = LookingThread(list(self._runners.values()), wake, self._telling)
 
     def command(self, camera: str, enabled: bool) -> None:
         """Take a switch command from another thread; of several the newest counts."""
@@ -174,7 +178,8 @@ class Daemon:
                 require_connection_within_s=None if self._notifier.heard else CONNECT_TIMEOUT_S
             )
         self._models.start()
-        self._start()
+        with self._telling:
+            self._start()
         self._notifier.ready()
 
     def _announce(self) -> None:
@@ -197,16 +202,20 @@ class Daemon:
         except EdgeposeError as error:
             log.error("the changed configuration is refused and the old one stays: %s", error)
         else:
-            self._stop_looking()
-            if eyes.models is not self._models:
-                # First the old ones: an Edge TPU serves one process.
-                self._models.close()
-                eyes.models.start()
-            self._take_on(eyes)
-            self._announce()
-            self._start()
+            with self._telling:
+                self._change_to(eyes)
             log.info("the changed configuration is in effect")
         self._notifier.ready()
+
+    def _change_to(self, eyes: Eyes) -> None:
+        self._stop_looking()
+        if eyes.models is not self._models:
+            # First the old ones: an Edge TPU serves one process.
+            self._models.close()
+            eyes.models.start()
+        self._take_on(eyes)
+        self._announce()
+        self._start()
 
     def _stop_looking(self) -> None:
         for runner in self._runners.values():
@@ -222,23 +231,25 @@ class Daemon:
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._take_up_changes()
-            runners = list(self._runners.values())
             seen = self._looking.take(IDLE_S)
-            if seen is not None:
-                self._tell(seen)
             now_ns = boottime_ns()
-            self._take_orders(now_ns)
-            for runner in runners:
-                runner.tick(now_ns)
-            if now_ns >= next_stats_ns:
-                self._publish_stats(now_ns)
-                next_stats_ns = now_ns + self._stats_interval_ns
-            self._tell_of_accelerator()
+            with self._telling:
+                if seen is not None:
+                    self._tell(seen)
+                    self._looking.told()
+                    now_ns = boottime_ns()
+                self._take_orders(now_ns)
+                for runner in self._runners.values():
+                    runner.tick(now_ns)
+                if now_ns >= next_stats_ns:
+                    self._publish_stats(now_ns)
+                    next_stats_ns = now_ns + self._stats_interval_ns
+                self._tell_of_accelerator()
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if self._makes_progress(now_ns, watchdog_ns // 2):
                     self._notifier.watchdog()
-            if all(runner.ended for runner in runners):
+            if all(runner.ended for runner in self._runners.values()):
                 log.info("every source has ended")
                 return
 
@@ -319,7 +330,8 @@ class Daemon:
         log.debug("stats: %s", stats)
 
     def _close(self) -> None:
-        self._stop_looking()
+        with self._telling:
+            self._stop_looking()
         self._models.close()
         for sink in reversed(self._sinks):
             try:

@@ -1,12 +1,12 @@
 """Cameras kept alive: opened, looked at, lost, opened again, switched off and on."""
 
 import logging
-import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from edgepose import topics
@@ -35,6 +35,8 @@ IDLE_S: Final = 0.1
 """How long a loop sleeps at most; an order to stop is heeded within it."""
 CLOSE_TIMEOUT_S: Final = 5.0
 MAX_WAITING: Final = 2
+MAX_SHARE: Final = 0.5
+"""How much of the time between two frames looking and telling may take in the capture thread."""
 LATENESS_NS: Final = 1_000_000_000
 """A frame is told of within this time; an Edge TPU that hangs holds one up the longest."""
 FIRST_RETRY_NS: Final = 1_000_000_000
@@ -75,8 +77,11 @@ class News(Protocol):
 class CameraRunner:
     """One camera's life: open, online, stalled or lost, opened again, switched off and on.
 
-    Everything is called by the main thread, but for `has_news` and `prepare`.
+    Whoever calls holds the lock of the telling, but for `has_news` and `prepare`. `at_once` is
+    offered every frame that may be looked at in the thread that captured it.
     """
+
+    at_once: "Callable[[Waiting, int], bool] | None" = None
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class CameraRunner:
         self._retry_at_ns: int | None = None
         self._retry_ns = FIRST_RETRY_NS
         self._failure = ""
+        self._offered_ns = 0
 
     @property
     def failed(self) -> bool:
@@ -124,6 +130,7 @@ class CameraRunner:
                 self.camera.open_source(),
                 self.camera.pipeline.prepare_ahead,
                 name=self.camera.name,
+                at_once=self._offer,
                 wake=self._wake,
             )
             self._capture.start()
@@ -145,6 +152,14 @@ class CameraRunner:
             return Waiting(self, capture, None) if capture.claim_end() else None
         except EdgeposeError as error:
             return Waiting(self, capture, error)
+
+    def _offer(self, capture: Capture, frame: Frame | Prepared) -> bool:
+        """Have a frame looked at at once, in the capture thread; False where it is to wait."""
+        if self.at_once is None or not isinstance(frame, Prepared):
+            return False
+        timestamp_ns = frame.frame.timestamp_ns
+        interval_ns, self._offered_ns = timestamp_ns - self._offered_ns, timestamp_ns
+        return self.at_once(Waiting(self, capture, frame), interval_ns)
 
     def tell(self, seen: "Seen") -> None:
         """Tell of what was seen.
@@ -295,6 +310,13 @@ class Waiting:
     capture: Capture
     what: Prepared | EdgeposeError | None
 
+    def again(self) -> "Waiting":
+        """Return it as it is to be looked at now; raises AcceleratorLostError without a model."""
+        if not isinstance(self.what, Prepared):
+            return self
+        prepared = self.runner.camera.pipeline.prepare(self.what)
+        return self if prepared is self.what else replace(self, what=prepared)
+
     def see(self) -> "Seen":
         """Look at it."""
         if not isinstance(self.what, Prepared):
@@ -316,13 +338,33 @@ class Seen:
 
 
 class LookingThread:
-    """Looks at the newest frame of each camera in turn, and hands over what it saw."""
+    """Looks at the newest frame of each camera in turn, and hands over what it saw.
 
-    def __init__(self, runners: Sequence[CameraRunner], wake: threading.Condition) -> None:
+    A live camera's frame that comes while nothing else goes on is looked at and told of in the
+    thread that captured it: to wake two other threads takes longer than all of the telling. Which
+    thread does what is settled by two locks: whoever looks has the turn, and whoever tells, or
+    changes what telling depends on, holds `telling`.
+    """
+
+    def __init__(
+        self,
+        runners: Sequence[CameraRunner],
+        wake: threading.Condition,
+        telling: threading.Lock,
+    ) -> None:
         self._runners = runners
         self._wake = wake
-        # Not `queue.Queue`: that one is written in Python, and this is between two invokes.
-        self._seen: queue.SimpleQueue[Seen] = queue.SimpleQueue()
+        self._telling = telling
+        self._turn = threading.Lock()
+        # Not `queue.Queue`: that one is written in Python, and this is between two invokes. Nor
+        # `queue.SimpleQueue`: a signal that comes just as its time is up makes it wait for ever.
+        self._seen: deque[Seen] = deque()
+        self._nothing_new = threading.Lock()
+        self._nothing_new.acquire()
+        self._held: Seen | None = None
+        self._handed_over = 0
+        self._told = 0
+        self._took_ns: int | None = None
         self._closing = False
         self._failure: Exception | None = None
         self.turned_ns = boottime_ns()
@@ -331,6 +373,8 @@ class LookingThread:
 
     def start(self) -> None:
         """Start looking."""
+        for runner in self._runners:
+            runner.at_once = self._look_at_once
         self._thread.start()
 
     def take(self, timeout_s: float) -> Seen | None:
@@ -338,12 +382,19 @@ class LookingThread:
 
         Raises whatever ended the looking: without it nothing would ever be seen again.
         """
-        try:
-            return self._seen.get(timeout=timeout_s)
-        except queue.Empty:
-            if self._failure is not None:
-                raise self._failure from None
-            return None
+        # What is new since the last time is in the queue.
+        self._nothing_new.acquire(blocking=False)
+        if not self._seen:
+            self._nothing_new.acquire(timeout=timeout_s)
+        if self._seen:
+            return self._seen.popleft()
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    def told(self) -> None:
+        """Hear that what was taken has been told of: what comes next may be told of elsewhere."""
+        self._told += 1
 
     def close(self) -> None:
         """Stop looking; a model that hangs is left to its thread."""
@@ -360,32 +411,77 @@ class LookingThread:
             self._failure = error
 
     def _look(self) -> None:
-        seen: Seen | None = None
         while not self._closing:
             self.turned_ns = boottime_ns()
             idle = True
             for runner in self._runners:
-                waiting = runner.prepare()
-                if waiting is None:
-                    continue
-                idle = False
-                # What was seen before is handed over just before the model runs, which lets go of
-                # Python's lock: handed over earlier, telling of it would hold up preparing.
-                if seen is not None:
-                    self._hand_over(seen)
-                seen = waiting.see()
+                with self._turn:
+                    waiting = runner.prepare()
+                    if waiting is None:
+                        continue
+                    idle = False
+                    # What was seen before is handed over just before the model runs, which lets go
+                    # of Python's lock: earlier, telling of it would hold up preparing.
+                    self._hand_over()
+                    self._held = self._see(waiting)
             if idle:
-                if seen is not None:
-                    self._hand_over(seen)
-                    seen = None
+                with self._turn:
+                    self._hand_over()
                 with self._wake:
                     self._wake.wait_for(self._has_work, IDLE_S)
 
-    def _hand_over(self, seen: Seen) -> None:
+    def _see(self, waiting: Waiting) -> Seen:
+        started_ns = boottime_ns()
+        seen = waiting.see()
+        self._took_ns = boottime_ns() - started_ns
+        return seen
+
+    def _hand_over(self) -> None:
+        if self._held is None:
+            return
         # Two wait at most: a slow teller slows the looking, not the memory.
-        while self._seen.qsize() >= MAX_WAITING and not self._closing:
+        while len(self._seen) >= MAX_WAITING and not self._closing:
             time.sleep(0.001)
-        self._seen.put(seen)
+        self._handed_over += 1
+        self._seen.append(self._held)
+        self._held = None
+        if self._nothing_new.locked():
+            self._nothing_new.release()
+
+    def _look_at_once(self, waiting: Waiting, interval_ns: int) -> bool:
+        """Look at a frame and tell of it in the capture thread; False where it is to wait.
+
+        It is where somebody else looks or tells, and where the model takes so long that the next
+        frame may come meanwhile: it is the capture thread that has to take it out of the driver.
+        """
+        took_ns = self._took_ns
+        if took_ns is None or took_ns > interval_ns * MAX_SHARE or not self._turn.acquire(False):
+            return False
+        try:
+            if self._closing or self._held is not None or self._handed_over != self._told:
+                # Older frames come first.
+                return False
+            started_ns = boottime_ns()
+            try:
+                self._held = waiting.again().see()
+            except AcceleratorLostError:
+                return False
+            if isinstance(self._held.what, Look) and self._telling.acquire(False):
+                seen, self._held = self._held, None
+                try:
+                    seen.runner.tell(seen)
+                finally:
+                    self._telling.release()
+            self._hand_over()
+            self._took_ns = boottime_ns() - started_ns
+        except EdgeposeError as error:
+            self._held = Seen(waiting.runner, waiting.capture, error)
+            self._hand_over()
+        except Exception as error:  # noqa: BLE001 - handed to the thread that takes
+            self._failure = error
+        finally:
+            self._turn.release()
+        return True
 
     def _has_work(self) -> bool:
         return self._closing or any(runner.has_news() for runner in self._runners)

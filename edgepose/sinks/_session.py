@@ -2,8 +2,8 @@
 
 paho-mqtt does the protocol; it is driven through its interface for outside event loops, because
 its own loop hides why a connection failed, ends for good at an exception in a callback, keeps
-messages without bound and waits the same time in every node. Only one thread touches paho, and
-every connection gets a client of its own, so nothing waits inside it.
+messages without bound and waits the same time in every node. Only one thread at a time touches
+paho, and every connection gets a client of its own, so nothing waits inside it.
 """
 
 import logging

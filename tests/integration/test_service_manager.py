@@ -151,7 +151,7 @@ def test_the_watchdog_starves_when_the_looking_hangs(tmp_path: Path) -> None:
     daemon = silent_daemon(tmp_path, None)
     hanging = Hanging()
     looking = daemon._looking = LookingThread(
-        [cast("CameraRunner", hanging)], threading.Condition()
+        [cast("CameraRunner", hanging)], threading.Condition(), threading.Lock()
     )
     looking.start()
     wait_for(lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) > looking.turned_ns, "a turn")

@@ -1,7 +1,11 @@
 """A camera's life, told with a source that does what it is told and a clock that does not run."""
 
+import itertools
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -10,11 +14,13 @@ import pytest
 
 from edgepose import supervision
 from edgepose.build import silence_ns
+from edgepose.clock import boottime_ns
 from edgepose.config import Camera as CameraConfig
 from edgepose.datatypes import Frame
-from edgepose.errors import SourceBusyError, SourceError, SourceStalledError
+from edgepose.errors import SinkError, SourceBusyError, SourceError, SourceStalledError
 from edgepose.events.entrances import Entrances
 from edgepose.events.presence import Presence
+from edgepose.pipeline import Look, Prepared
 from edgepose.supervision import Camera, CameraRunner, LookingThread, Seen
 from edgepose.topics import Topics
 from tests.helpers import SECOND_NS, frame_of
@@ -179,11 +185,203 @@ def test_a_mistake_of_ours_ends_the_looking_aloud(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(stage.runner.camera.pipeline, "see", broken)
     stage.runner.start()
-    looking = LookingThread([stage.runner], stage.runner._wake)
+    looking = LookingThread([stage.runner], stage.runner._wake, threading.Lock())
     looking.start()
     with pytest.raises(ZeroDivisionError, match="a bug"):
         looking.take(1.0)
     looking.close()
+
+
+class Ticking:
+    """A live source of frames a second apart by their timestamps, each when the test lets it."""
+
+    live = True
+    description = "ticking"
+
+    def __init__(self) -> None:
+        self.steps = threading.Semaphore(0)
+        self.ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def end(self) -> None:
+        self.ended = True
+        self.steps.release()
+
+    def frames(self) -> Iterator[Frame]:
+        for number in itertools.count():
+            self.steps.acquire()
+            if self.ended:
+                return
+            yield frame_of(timestamp_ns=number * SECOND_NS, sequence=number)
+
+
+class Looked:
+    """A runner and its looking thread, as the daemon has them, and in which thread what was."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stage = Stage(monkeypatch, [])
+        monkeypatch.setattr(supervision, "boottime_ns", boottime_ns)
+        self.source = Ticking()
+        self.runner = self.stage.runner
+        pipeline = self.runner.camera.pipeline
+        self.runner.camera.open_source = lambda: self.source
+        self.threads: list[tuple[int, str]] = []
+        self.see = pipeline.see
+        monkeypatch.setattr(pipeline, "see", self._see)
+        self.telling = threading.Lock()
+        self.looking = LookingThread([self.runner], self.runner._wake, self.telling)
+        self.looking.start()
+        self.runner.start()
+
+    def _see(self, prepared: Prepared) -> Look:
+        self.threads.append((prepared.frame.sequence, threading.current_thread().name))
+        return self.see(prepared)
+
+    def tell(self) -> None:
+        """Tell of the next that was handed over, as the main thread does."""
+        end = time.monotonic() + PATIENCE_S
+        while (seen := self.looking.take(0.1)) is None:
+            assert time.monotonic() < end
+        with self.telling:
+            self.runner.tell(seen)
+            self.looking.told()
+
+    def wait_for_told(self, count: int) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while len(self.stage.messages) < count:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [message.sequence for message in self.stage.messages]
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Looked]:
+    looked = Looked(monkeypatch)
+    yield looked
+    looked.source.end()
+    looked.runner.close()
+    looked.looking.close()
+
+
+def test_frames_with_time_between_them_stay_in_the_capture_thread(looked: Looked) -> None:
+    # How long looking takes is not known before the first.
+    looked.source.steps.release()
+    looked.tell()
+    for count in (2, 3, 4):
+        looked.source.steps.release()
+        looked.wait_for_told(count)
+    assert looked.threads == [(0, "looking"), *((n, "capture-main") for n in (1, 2, 3))]
+    assert looked.looking.take(0) is None
+    assert looked.stage.states["status"] == b"online"
+
+
+def test_frames_that_come_faster_than_they_are_looked_at_go_to_the_looking_thread(
+    looked: Looked,
+) -> None:
+    looked.source.steps.release()
+    looked.tell()
+    # As if one had taken longer than half of the second between two frames.
+    looked.looking._took_ns = SECOND_NS // 2 + 1
+    looked.source.steps.release()
+    looked.tell()
+    assert [thread for _, thread in looked.threads] == ["looking", "looking"]
+
+
+def test_no_frame_overtakes_another(looked: Looked) -> None:
+    looked.source.steps.release()
+    looked.tell()
+    # The main thread is busy with something else: the frame is looked at, and told of by it.
+    with looked.telling:
+        looked.source.steps.release()
+        seen = looked.looking.take(PATIENCE_S)
+    assert looked.threads[-1] == (1, "capture-main")
+    # It has been taken, but not told of yet, when the next one comes.
+    looked.source.steps.release()
+    later = looked.looking.take(PATIENCE_S)
+    assert looked.threads[-1] == (2, "looking")
+    for each in (seen, later):
+        assert each is not None
+        with looked.telling:
+            looked.runner.tell(each)
+            looked.looking.told()
+    looked.source.steps.release()
+    looked.wait_for_told(4)
+    assert looked.threads[-1] == (3, "capture-main")
+    assert looked.sequences == [0, 1, 2, 3]
+
+
+def test_nothing_leaves_of_a_camera_closed_while_its_thread_looked(looked: Looked) -> None:
+    looked.source.steps.release()
+    looked.tell()
+    see, entered, go_on = looked.see, threading.Event(), threading.Event()
+
+    def slow(prepared: Prepared) -> Look:
+        entered.set()
+        assert go_on.wait(PATIENCE_S)
+        return see(prepared)
+
+    looked.see = slow
+    looked.source.steps.release()
+    assert entered.wait(PATIENCE_S)
+    with looked.telling:
+        threading.Timer(0.1, go_on.set).start()
+        looked.runner.switch(enabled=False)
+    assert len(looked.stage.messages[-1].poses) == 0
+    count = len(looked.stage.messages)
+    looked.tell()
+    assert len(looked.stage.messages) == count
+
+
+def test_a_sink_that_fails_in_the_capture_thread_is_heard_of(
+    looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked.source.steps.release()
+    looked.tell()
+
+    def full(_look: Look) -> None:
+        raise SinkError("disk: full")
+
+    monkeypatch.setattr(looked.runner.camera.pipeline, "tell", full)
+    looked.source.steps.release()
+    with pytest.raises(SinkError, match="disk: full"):
+        looked.tell()
+
+
+def test_a_mistake_of_ours_in_the_capture_thread_is_heard_of(
+    looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked.source.steps.release()
+    looked.tell()
+
+    def broken(_look: Look) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(looked.runner.camera.pipeline, "tell", broken)
+    looked.source.steps.release()
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        looked.tell()
+
+
+def test_signals_never_make_the_wait_endless() -> None:
+    """A signal just as the time was up made `queue.SimpleQueue` wait for ever (CPython 3.11)."""
+    script = (
+        "import signal, threading\n"
+        "from edgepose.supervision import LookingThread\n"
+        "looking = LookingThread([], threading.Condition(), threading.Lock())\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.00101)\n"
+        "for _ in range(2000):\n"
+        "    assert looking.take(0.001) is None\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_a_slow_camera_may_be_silent_for_longer() -> None:
