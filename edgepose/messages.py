@@ -13,6 +13,9 @@ from edgepose.datatypes import Frame, StageTimings, TrackedPoses
 
 SCHEMA = 1
 
+_PLACES = 1e4
+_SCORES = 1e3
+
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Keypoint = tuple[Fraction, Fraction, Fraction]
 Box = tuple[Fraction, Fraction, Fraction, Fraction]
@@ -141,21 +144,26 @@ def pose_message(
     are a quarter of a pixel at 2500 px and keep the message under 1 kB.
     """
     width, height = frame.size_wh
+    to_x, to_y = _PLACES / width, _PLACES / height
     threshold = context.keypoint_threshold
     poses = tracked.poses
     # Plain floats: for the one or two poses of a frame, NumPy's clip and round take longer.
     entries = [
         PoseEntry(
             track_id,
-            _fraction(score, 1.0, 3),
+            _fraction(score * _SCORES, _SCORES),
             (
-                _fraction(box[0], width, 4),
-                _fraction(box[1], height, 4),
-                _fraction(box[2], width, 4),
-                _fraction(box[3], height, 4),
+                _fraction(box[0] * to_x, _PLACES),
+                _fraction(box[1] * to_y, _PLACES),
+                _fraction(box[2] * to_x, _PLACES),
+                _fraction(box[3] * to_y, _PLACES),
             ),
             [
-                (_fraction(x, width, 4), _fraction(y, height, 4), _fraction(keypoint_score, 1.0, 3))
+                (
+                    _fraction(x * to_x, _PLACES),
+                    _fraction(y * to_y, _PLACES),
+                    _fraction(keypoint_score * _SCORES, _SCORES),
+                )
                 if keypoint_score >= threshold
                 else None
                 for (x, y), keypoint_score in zip(keypoints, keypoint_scores, strict=True)
@@ -185,12 +193,13 @@ def pose_message(
     )
 
 
-def _fraction(value: float, whole: float, digits: int) -> float:
-    part = value / whole
+def _fraction(value: float, steps: float) -> float:
+    """Return a value of so many steps, rounded to a whole one, as a part of them, 0..1."""
     # Not `<=`: what is no number at all becomes 0 too.
-    if not part > 0.0:
+    if not value > 0.0:
         return 0.0
-    return 1.0 if part >= 1.0 else round(part, digits)
+    # Not `round`, which takes three times as long.
+    return 1.0 if value >= steps else int(value + 0.5) / steps
 
 
 def without_poses(message: PoseMessage) -> PoseMessage:

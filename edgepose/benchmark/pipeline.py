@@ -597,7 +597,7 @@ class _Memory(Openable):
             if self.live:
                 time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
                 timestamp_ns = boottime_ns()
-            yield replace(frame, timestamp_ns=timestamp_ns, sequence=sequence)
+            yield Frame(frame.image, timestamp_ns, sequence)
 
 
 def _ring() -> Sequence[Frame]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgepose.datatypes import Floats, Poses, TrackedPoses
+from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.skeleton import KEYPOINT_COUNT
 
+_NUMBERS: Final = 2 * KEYPOINT_COUNT
 MAX_GAP_NS: Final = 500_000_000
 """A track that was away this long starts afresh: what it did before says nothing of now."""
 
@@ -44,15 +44,19 @@ PRESETS: Final = {
 
 @dataclass(slots=True)
 class _State:
-    """One track's past: position and speed are (17, 2), in px and body sizes a second."""
+    """One track's past: x and y of each keypoint in turn, in px and in body sizes a second."""
 
-    position: NDArray[np.float32]
-    speed: NDArray[np.float32]
+    positions: list[float]
+    speeds: list[float]
     timestamp_ns: int
 
 
 class OneEuro:
-    """Smooths every keypoint of every track on the frames' own timestamps."""
+    """Smooths every keypoint of every track on the frames' own timestamps.
+
+    In plain floats: for the 34 numbers of a pose, a dozen NumPy calls take as long, and three times
+    as long between two runs of a model, which leave nothing of them in the processor's caches.
+    """
 
     def __init__(self, parameters: OneEuroParameters, *, max_gap_ns: int = MAX_GAP_NS) -> None:
         self._parameters = parameters
@@ -71,50 +75,63 @@ class OneEuro:
                 self._forget_old(timestamp_ns)
             return tracked
         poses = tracked.poses
-        smoothed = np.empty_like(poses.keypoints)
-        boxes = poses.boxes_xyxy.copy()
-        for index, track_id in enumerate(tracked.track_ids.tolist()):
-            box = boxes[index].tolist()
-            scale_px = max(box[2] - box[0], box[3] - box[1], 1.0)
-            now = poses.keypoints[index]
+        smoothed: list[list[float]] = []
+        boxes: list[list[float]] = []
+        for track_id, keypoints, box in zip(
+            tracked.track_ids.tolist(),
+            poses.keypoints.reshape(-1, _NUMBERS).tolist(),
+            poses.boxes_xyxy.tolist(),
+            strict=True,
+        ):
             state = states.get(track_id)
             if state is None or not 0 < timestamp_ns - state.timestamp_ns <= self._max_gap_ns:
                 if state is None or timestamp_ns != state.timestamp_ns:
-                    states[track_id] = _State(now, np.zeros_like(now), timestamp_ns)
-                smoothed[index] = now
+                    states[track_id] = _State(keypoints, [0.0] * _NUMBERS, timestamp_ns)
+                smoothed.append(keypoints)
+                boxes.append(box)
                 continue
-            smoothed[index] = self._advance(state, now, scale_px, timestamp_ns)
-            # The reduction itself: `mean` costs more than all of the filter's arithmetic.
-            shift = np.add.reduce(smoothed[index] - now) / KEYPOINT_COUNT
-            boxes[index, :2] += shift
-            boxes[index, 2:] += shift
+            scale_px = max(box[2] - box[0], box[3] - box[1], 1.0)
+            self._advance(state, keypoints, scale_px, timestamp_ns)
+            now = state.positions
+            smoothed.append(now)
+            shift_x = (sum(now[::2]) - sum(keypoints[::2])) / KEYPOINT_COUNT
+            shift_y = (sum(now[1::2]) - sum(keypoints[1::2])) / KEYPOINT_COUNT
+            boxes.append([box[0] + shift_x, box[1] + shift_y, box[2] + shift_x, box[3] + shift_y])
         if len(states) > len(tracked):
             self._forget_old(timestamp_ns)
         return TrackedPoses(
-            Poses(smoothed, poses.keypoint_scores, poses.scores, boxes), tracked.track_ids
+            Poses(
+                np.array(smoothed, np.float32).reshape(-1, KEYPOINT_COUNT, 2),
+                poses.keypoint_scores,
+                poses.scores,
+                np.array(boxes, np.float32),
+            ),
+            tracked.track_ids,
         )
 
     def reset(self) -> None:
         """Forget all tracks."""
         self._states.clear()
 
-    def _advance(self, state: _State, now: Floats, scale_px: float, timestamp_ns: int) -> Floats:
+    def _advance(
+        self, state: _State, keypoints: list[float], scale_px: float, timestamp_ns: int
+    ) -> None:
         parameters = self._parameters
         dt = (timestamp_ns - state.timestamp_ns) * 1e-9
-        change = now - state.position
+        to_speed = 1.0 / (scale_px * dt)
         speed_alpha = _alpha(parameters.derivative_cutoff_hz, dt)
-        state.speed += np.float32(speed_alpha) * (
-            change * np.float32(1.0 / (scale_px * dt)) - state.speed
-        )
         # alpha = 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), as w / (1 + w).
-        w = np.abs(state.speed)
-        w *= np.float32(parameters.beta * 2.0 * math.pi * dt)
-        w += np.float32(parameters.min_cutoff_hz * 2.0 * math.pi * dt)
-        w /= w + np.float32(1.0)
-        change *= w
-        state.position = state.position + change
-        state.timestamp_ns = timestamp_ns
-        return state.position
+        resting = parameters.min_cutoff_hz * 2.0 * math.pi * dt
+        moving = parameters.beta * 2.0 * math.pi * dt
+        positions: list[float] = []
+        speeds: list[float] = []
+        for value, position, speed in zip(keypoints, state.positions, state.speeds, strict=True):
+            change = value - position
+            speed += speed_alpha * (change * to_speed - speed)
+            w = resting + moving * abs(speed)
+            positions.append(position + change * (w / (1.0 + w)))
+            speeds.append(speed)
+        state.positions, state.speeds, state.timestamp_ns = positions, speeds, timestamp_ns
 
     def _forget_old(self, timestamp_ns: int) -> None:
         for track_id in [
