@@ -1,5 +1,6 @@
 """A source in a thread of its own, so that waiting for pixels never holds up the line."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -7,8 +8,10 @@ from typing import Final, Generic, TypeVar
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
-from edgepose.errors import EdgeposeError, SourceError
+from edgepose.errors import EdgeposeError, FrameError, SourceError
 from edgepose.protocols import FrameSource
+
+log = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 2
 """Frames of a file that may wait; enough that decoding and inference overlap."""
@@ -121,10 +124,16 @@ class CaptureThread(Generic[T]):
         try:
             with self._source as source:
                 for frame in source.frames():
-                    if not self._pass_on(self._make(frame)):
+                    try:
+                        made = self._make(frame)
+                    except FrameError as failure:
+                        # As a decoder that reads ahead passes over what it cannot decode.
+                        log.debug("%s", failure)
+                        continue
+                    if not self._pass_on(made):
                         break
                     # Else a frame that was taken, or dropped, would live until the next one.
-                    del frame
+                    del frame, made
         except SourceError as failure:
             error = failure
         except EdgeposeError as failure:

@@ -16,6 +16,7 @@ from edgepose.datatypes import Frame
 from edgepose.errors import (
     AcceleratorLostError,
     EdgeposeError,
+    FrameError,
     SourceError,
     SourceStalledError,
 )
@@ -150,6 +151,9 @@ class CameraRunner:
             if frame is not None:
                 return Waiting(self, capture, self.camera.pipeline.prepare(frame))
             return Waiting(self, capture, None) if capture.claim_end() else None
+        except FrameError as error:
+            log.debug("camera %s: %s", self.camera.name, error)
+            return None
         except EdgeposeError as error:
             return Waiting(self, capture, error)
 
@@ -464,7 +468,7 @@ class LookingThread:
             started_ns = boottime_ns()
             try:
                 self._held = waiting.again().see()
-            except AcceleratorLostError:
+            except (AcceleratorLostError, FrameError):
                 return False
             if isinstance(self._held.what, Look) and self._telling.acquire(False):
                 seen, self._held = self._held, None

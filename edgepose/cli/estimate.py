@@ -219,7 +219,7 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
 
 def _frames(path: Path) -> Iterator[Frame]:
     """Yield a file's frames, decoded in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), lambda frame: frame, name=path.name)
+    capture = CaptureThread(path_source(path), _decoded, name=path.name)
     capture.start()
     try:
         while not capture.ended:
@@ -228,6 +228,12 @@ def _frames(path: Path) -> Iterator[Frame]:
                 yield frame
     finally:
         capture.close()
+
+
+def _decoded(frame: Frame) -> Frame:
+    """Have a frame decoded here and now; raises FrameError where it cannot be."""
+    _ = frame.image
+    return frame
 
 
 def _line(step: Step, *, name: str) -> EstimateLine:
