@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ PHOTOGRAPH = files("edgepose") / "assets" / "astronaut.jpg"
 @pytest.fixture
 def stand_in(tmp_path: Path) -> StandIn:
     return StandIn(tmp_path / "edgetpu")
+
+
+def looking(
+    tmp_path: Path, broker: Mosquitto, model: Path, stand_in: StandIn
+) -> AbstractContextManager[Daemon]:
+    """Run a daemon with a model file on a stand-in."""
+    return running(
+        *(tmp_path, broker, "synthetic:", "--model", str(model)),
+        environment=stand_in.environment(),
+    )
 
 
 def state(listener: Listener) -> dict[str, Any]:
@@ -58,13 +69,10 @@ def test_a_death_is_bridged_and_healed(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word
 ) -> None:
     """The CPU takes the frame on which the Edge TPU died, and nobody loses their identity."""
-    model = str(stand_in.compiled_model())
-    environment = stand_in.environment()
+    model = stand_in.compiled_model()
     with (
         broker.listener() as listener,
-        running(
-            tmp_path, broker, "synthetic:", "--model", model, environment=environment
-        ) as daemon,
+        looking(tmp_path, broker, model, stand_in) as daemon,
     ):
         healthy = wait_for_device(listener, "edgetpu")
         assert (healthy["degraded"], healthy["reason"], healthy["model"]) == (False, None, MODEL)
@@ -94,13 +102,11 @@ def test_a_death_is_bridged_and_healed(
 def test_auto_serves_from_the_cpu_until_a_device_comes(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
-    model = str(stand_in.compiled_model())
+    model = stand_in.compiled_model()
     stand_in.set("absent")
     with (
         broker.listener() as listener,
-        running(
-            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
-        ),
+        looking(tmp_path, broker, model, stand_in),
     ):
         assert wait_for_poses_on(listener, "cpu").degraded
         wait_for(lambda: "no Edge TPU" in str(state(listener)["reason"]), "the reason")
@@ -138,16 +144,9 @@ def test_without_a_stand_in_the_daemon_waits_blind_and_sees_again(
     model.with_name(f"{CPU_MODEL}.tflite").unlink()
     with (
         broker.listener() as listener,
-        running(
-            tmp_path,
-            broker,
-            "synthetic:",
-            "--model",
-            str(model),
-            environment=stand_in.environment(),
-        ) as daemon,
+        looking(tmp_path, broker, model, stand_in) as daemon,
     ):
-        wait_for_poses_on(listener, "edgetpu")
+        wait_for_device(listener, "edgetpu")
         wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"ON", "presence")
         stand_in.set("abort")
         wait_for(lambda: state(listener)["degraded"], "the loss")
@@ -166,14 +165,13 @@ def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """With the camera switched off nobody invokes; the heartbeat tells."""
-    model = str(stand_in.compiled_model())
+    model = stand_in.compiled_model()
     with (
         broker.listener() as listener,
-        running(
-            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
-        ) as daemon,
+        looking(tmp_path, broker, model, stand_in) as daemon,
     ):
-        wait_for_poses_on(listener, "edgetpu")
+        # Not the poses: the first of them come before the topic stops saying `cpu`.
+        wait_for_device(listener, "edgetpu")
         broker.say(f"{CAMERA}/enabled/set", b"OFF")
         wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
         (worker,) = children(daemon)
@@ -245,12 +243,10 @@ def test_no_worker_outlives_its_daemon(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """An orphan would hold the device for ever."""
-    model = str(stand_in.compiled_model())
+    model = stand_in.compiled_model()
     with (
         broker.listener() as listener,
-        running(
-            tmp_path, broker, "synthetic:", "--model", model, environment=stand_in.environment()
-        ) as daemon,
+        looking(tmp_path, broker, model, stand_in) as daemon,
     ):
         wait_for_poses_on(listener, "edgetpu")
         (worker,) = children(daemon)
