@@ -6,6 +6,7 @@ jumps when the time of day is set nor stops in suspend.
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def boottime_ns() -> int:
@@ -25,5 +26,11 @@ def realtime_of_boottime_ns(timestamp_ns: int) -> int:
 def isoformat_utc(realtime_ns: int) -> str:
     """Return nanoseconds since 1970 as `2026-01-31T12:00:00.123456Z`."""
     seconds, nanoseconds = divmod(realtime_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    # Once a second instead of twice a frame: between two runs of a model, which leave nothing of
+    # `datetime` in the processor's caches, it takes 0.05 ms.
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")

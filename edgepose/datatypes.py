@@ -6,7 +6,7 @@ corner of its first pixel, (width, height) the outer corner of its last.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,6 +15,8 @@ from edgepose.skeleton import KEYPOINT_COUNT
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+_UINT8: Final = np.dtype(np.uint8)
 
 
 class Picture(Protocol):
@@ -51,11 +53,11 @@ class Frame:
         image = self.picture
         if not isinstance(image, np.ndarray):
             return
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        if image.dtype != _UINT8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(
                 f"a frame's image is uint8 (height, width, 3), got {image.dtype} {image.shape}"
             )
-        image.flags.writeable = False
+        image.setflags(write=False)
 
     @property
     def image(self) -> Image:

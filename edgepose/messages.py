@@ -211,10 +211,15 @@ def without_poses(message: PoseMessage) -> PoseMessage:
 def timings_message(timings: StageTimings) -> Timings:
     """Return stage timings in milliseconds with a microsecond's resolution."""
     return Timings(
-        round(timings.preprocess_ns / 1e6, 3),
-        round(timings.invoke_ns / 1e6, 3),
-        round(timings.decode_ns / 1e6, 3),
-        round(timings.track_ns / 1e6, 3),
-        round(timings.smooth_ns / 1e6, 3),
-        round(timings.total_ns / 1e6, 3),
+        _milliseconds(timings.preprocess_ns),
+        _milliseconds(timings.invoke_ns),
+        _milliseconds(timings.decode_ns),
+        _milliseconds(timings.track_ns),
+        _milliseconds(timings.smooth_ns),
+        _milliseconds(timings.total_ns),
     )
+
+
+def _milliseconds(duration_ns: int) -> float:
+    # Not `round` of a float, which goes by way of its decimal digits.
+    return (duration_ns + 500) // 1000 / 1000

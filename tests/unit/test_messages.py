@@ -93,5 +93,6 @@ def test_the_schema_names_every_field() -> None:
 def test_times_are_utc_with_microseconds() -> None:
     assert isoformat_utc(1_769_860_800_123_456_789) == "2026-01-31T12:00:00.123456Z"
     assert isoformat_utc(0) == "1970-01-01T00:00:00.000000Z"
+    assert isoformat_utc(1_769_860_799_999_999_999) == "2026-01-31T11:59:59.999999Z"
     nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
     assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", message(nobody).captured_at)
