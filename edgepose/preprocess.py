@@ -18,8 +18,9 @@ def halved(image: Image) -> Image:
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE).astype(
             np.uint8, copy=False
         )
-    size = ((width + 1) // 2, (height + 1) // 2)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    half = np.empty(((height + 1) // 2, (width + 1) // 2, 3), np.uint8)
+    cv2.resize(image, half.shape[1::-1], dst=half, interpolation=cv2.INTER_AREA)
+    return half
 
 
 def preprocess(

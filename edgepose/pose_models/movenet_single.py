@@ -50,10 +50,10 @@ class MovenetSingle:
         MoveNet names 17 places in any picture; how much the model believes in all of them together
         tells a body from a ghost better than the mean of the strong ones alone.
         """
-        values = outputs[0].reshape(KEYPOINT_COUNT, 3).astype(np.float32, copy=False)
+        values = outputs[0].reshape(KEYPOINT_COUNT, 3)
         if self._dequantize[0]:
             scale, zero_point = self._dequantize
-            values = (values - np.float32(zero_point)) * np.float32(scale)
+            values = (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
         width, height = self.input_spec.size_wh
         (scale_x, scale_y), (offset_x, offset_y) = to_frame.scale_xy, to_frame.offset_xy
         scale_x, scale_y = scale_x * width, scale_y * height

@@ -79,12 +79,12 @@ class Tracks:
         Any measure is enough then, so the cheaper later ones are asked first. This is every frame
         of a single-pose model, and spares it two thirds of the time.
         """
-        if timestamp_ns - int(self._seen_ns[0]) > self._max_age_ns:
+        if timestamp_ns - self._seen_ns.item() > self._max_age_ns:
             return False
         for similarity, least in reversed(self._stages):
-            if similarity(poses, self._last)[0, 0] >= least:
+            if similarity(poses, self._last).item() >= least:
                 self._last = poses
-                self._seen_ns = np.array([timestamp_ns], np.int64)
+                self._seen_ns[0] = timestamp_ns
                 return True
         return False
 
