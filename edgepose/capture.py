@@ -1,8 +1,10 @@
 """A source in a thread of its own, so that waiting for pixels never holds up the line."""
 
+import contextlib
 import logging
+import os
+import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -13,8 +15,8 @@ from edgepose.protocols import FrameSource
 
 log = logging.getLogger(__name__)
 
-READ_AHEAD: Final = 2
-"""Frames of a file that may wait; enough that decoding and inference overlap."""
+READ_AHEAD_NICENESS: Final = 10
+"""How far whoever reads a file ahead stands back from whoever looks, of the 19 there are."""
 JOIN_TIMEOUT_S: Final = 2.0
 OPENING_NS: Final = 30_000_000_000
 """How long a live source may take from being opened to its first frame."""
@@ -26,11 +28,12 @@ T = TypeVar("T")
 class CaptureThread(Generic[T]):
     """Opens a source, reads it, and closes it, in its own thread.
 
-    A live source has one slot for its newest frame: an older one that nobody took is dropped and
-    counted. Any other source waits and loses none. `make` turns each frame into what is handed
-    over: work that can be done here keeps no model waiting. `at_once` may take what a live source
-    gave, in this thread, where it says True; it is asked while nothing waits. `wake` is notified at
-    every other piece of news, so one loop can wait for several captures.
+    There is one slot, for the newest frame. A live source drops and counts an older one that nobody
+    took; any other waits until the slot is free and loses none, and only then makes something of
+    the frame that it has read ahead. `make` turns each frame into what is handed over: work that
+    can be done here keeps no model waiting. `at_once` may take what a live source gave, in this
+    thread, where it says True; it is asked while nothing waits. `wake` is notified at every other
+    piece of news, so one loop can wait for several captures.
     """
 
     def __init__(
@@ -50,8 +53,7 @@ class CaptureThread(Generic[T]):
         self._make = make
         self._at_once = at_once if source.live else None
         self._wake = wake or threading.Condition()
-        self._frames: deque[T] = deque()
-        self._capacity = 1 if source.live else READ_AHEAD
+        self._frame: T | None = None
         self._error: SourceError | None = None
         self._finished = False
         self._end_claimed = False
@@ -67,17 +69,19 @@ class CaptureThread(Generic[T]):
     def ended(self) -> bool:
         """Whether the source has ended, and `take` has nothing more to return or raise."""
         with self._wake:
-            return self._finished and not self._frames and self._error is None
+            return self._finished and self._frame is None and self._error is None
 
     def has_news(self) -> bool:
         """Whether `take` would return or raise at once; the caller may hold `wake`."""
         with self._wake:
-            return bool(self._frames) or (self._finished and not self._end_claimed)
+            return self._frame is not None or (self._finished and not self._end_claimed)
 
     def claim_end(self) -> bool:
         """Say whether the end has come and is news, which it is once, after the last frame."""
         with self._wake:
-            if self._end_claimed or not self._finished or self._frames or self._error:
+            if self._end_claimed or not self._finished or self._error is not None:
+                return False
+            if self._frame is not None:
                 return False
             self._end_claimed = True
             return True
@@ -98,9 +102,9 @@ class CaptureThread(Generic[T]):
         Raises the source's SourceError, once, after the frames before it.
         """
         with self._wake:
-            self._wake.wait_for(lambda: self._frames or self._finished, timeout_s)
-            if self._frames:
-                frame = self._frames.popleft()
+            self._wake.wait_for(lambda: self._frame is not None or self._finished, timeout_s)
+            if self._frame is not None:
+                frame, self._frame = self._frame, None
                 self._wake.notify_all()
                 return frame
             if self._error is not None:
@@ -113,17 +117,20 @@ class CaptureThread(Generic[T]):
         """Stop reading and close the source; a source that hangs is left to its thread."""
         with self._wake:
             self._closing = True
-            self._frames.clear()
-            self._error = None
+            self._frame = self._error = None
             self._wake.notify_all()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
         error: SourceError | None = None
+        if not self._source.live:
+            _stand_back()
         try:
             with self._source as source:
                 for frame in source.frames():
+                    if not (source.live or self._wait_for_room()):
+                        break
                     try:
                         made = self._make(frame)
                     except FrameError as failure:
@@ -150,8 +157,8 @@ class CaptureThread(Generic[T]):
 
     def _pass_on(self, frame: T) -> bool:
         """Have one frame taken at once, or hand it over; False where nobody wants any more."""
-        # Only this thread adds to what waits.
-        if self._at_once is not None and not self._frames:
+        # Only this thread fills the slot.
+        if self._at_once is not None and self._frame is None:
             # Before: it is not the camera's silence if the model takes long.
             self.last_frame_ns = boottime_ns()
             if self._at_once(self, frame):
@@ -159,18 +166,37 @@ class CaptureThread(Generic[T]):
                 return not self._closing
         return self._put(frame)
 
+    def _wait_for_room(self) -> bool:
+        """Wait until the slot is free; False where nobody wants any more.
+
+        Before the frame is prepared, not after: then what the model found last is known, and the
+        region to look at in this frame is seldom prepared in vain.
+        """
+        with self._wake:
+            self._wake.wait_for(lambda: self._closing or self._frame is None)
+            return not self._closing
+
     def _put(self, frame: T) -> bool:
         with self._wake:
-            if self._source.live:
-                if self._frames:
-                    self._frames.clear()
-                    self.dropped += 1
-            else:
-                self._wake.wait_for(lambda: self._closing or len(self._frames) < self._capacity)
             if self._closing:
                 return False
-            self._frames.append(frame)
+            if self._frame is not None:
+                self.dropped += 1
+            self._frame = frame
             self.frames_read += 1
             self.last_frame_ns = boottime_ns()
             self._wake.notify_all()
             return True
+
+
+def _stand_back() -> None:
+    """Let the scheduler prefer other threads of this process to the calling one, where it can.
+
+    Woken on the core on which the model runs, reading ahead would interrupt it: with two cores and
+    Motion JPEG, once a frame. A live source is not to wait, for its driver's buffers are few.
+    """
+    # Elsewhere than on Linux the whole process would stand back.
+    if sys.platform == "linux":
+        # A sandbox may forbid it.
+        with contextlib.suppress(OSError):
+            os.nice(READ_AHEAD_NICENESS)

@@ -1,5 +1,6 @@
 """The capture thread: what it drops, what it never drops, and how it ends."""
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from edgepose.capture import OPENING_NS, READ_AHEAD, CaptureThread
+from edgepose.capture import OPENING_NS, READ_AHEAD_NICENESS, CaptureThread
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import ModelError, SourceError, SourceStalledError
@@ -114,17 +115,63 @@ def test_a_file_loses_no_frame_however_slow_the_taker_is() -> None:
     assert (capture.dropped, capture.frames_read) == (0, 50)
 
 
-def test_a_file_is_not_read_far_ahead() -> None:
+def test_of_a_file_one_frame_waits_and_one_more_is_read_but_not_yet_prepared() -> None:
+    """Prepared late, it is cut to where the model has looked last."""
     source = _Script(50, live=False)
     source.allow(100)
-    capture = _started(source)
-    # One more than may wait is read and held up before it is handed over.
-    source.wait_until_asked(READ_AHEAD + 1)
-    with pytest.raises(AssertionError):
-        assert source.asked.acquire(timeout=0.1)
-    assert capture.frames_read == READ_AHEAD
+    prepared: list[int] = []
+
+    def prepare(frame: Frame) -> Frame:
+        prepared.append(frame.sequence)
+        return frame
+
+    capture = CaptureThread(source, prepare, name="main")
+    capture.start()
+    source.wait_until_asked(2)
+    assert not source.asked.acquire(timeout=0.1)
+    assert (prepared, capture.frames_read) == ([0], 1)
+    assert _sequence(capture.take(PATIENCE_S)) == 0
+    source.wait_until_asked()
+    assert not source.asked.acquire(timeout=0.1)
+    assert (prepared, capture.frames_read) == ([0, 1], 2)
     capture.close()
     assert source.closed.is_set()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_who_reads_a_file_ahead_stands_back_and_a_camera_does_not(live: bool) -> None:
+    source = _Script(1, live=live)
+    source.allow(2)
+    priorities: list[int] = []
+
+    def prepare(frame: Frame) -> Frame:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return frame
+
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    capture = CaptureThread(source, prepare, name="main")
+    capture.start()
+    assert _sequence(capture.take(PATIENCE_S)) == 0
+    assert priorities == [mine if live else min(mine + READ_AHEAD_NICENESS, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
+    capture.close()
+
+
+def test_a_file_is_read_where_priorities_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the sandbox of the service."""
+    asked: list[int] = []
+
+    def forbidden(niceness: int) -> int:
+        asked.append(niceness)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    source = _Script(1, live=False)
+    source.allow(2)
+    capture = _started(source)
+    assert _sequence(capture.take(PATIENCE_S)) == 0
+    assert asked == [READ_AHEAD_NICENESS]
+    capture.close()
 
 
 def test_everything_happens_in_one_named_thread() -> None:
@@ -165,13 +212,12 @@ def test_the_end_is_news_once() -> None:
 @pytest.mark.parametrize("failure", [None, SourceError("script: gone")])
 def test_the_end_is_not_claimed_over_what_still_waits(failure: SourceError | None) -> None:
     """However late somebody asks for the end, no frame and no error is lost behind it."""
-    source = _Script(2, live=False, failure=failure)
+    source = _Script(1, live=False, failure=failure)
     source.allow(10)
     capture = _started(source)
     assert source.closed.wait(PATIENCE_S)
-    for sequence in range(2):
-        assert not capture.claim_end()
-        assert _sequence(capture.take(PATIENCE_S)) == sequence
+    assert not capture.claim_end()
+    assert _sequence(capture.take(PATIENCE_S)) == 0
     if failure is not None:
         assert not capture.claim_end()
         with pytest.raises(SourceError, match="gone"):
@@ -228,7 +274,7 @@ def test_closing_wakes_a_reader_that_waits_for_room() -> None:
     source = _Script(50, live=False)
     source.allow(100)
     capture = _started(source)
-    source.wait_until_asked(READ_AHEAD + 1)
+    source.wait_until_asked(2)
     capture.close()
     assert source.closed.is_set()
     assert capture.take(0) is None
