@@ -29,11 +29,11 @@ class CaptureThread(Generic[T]):
     """Opens a source, reads it, and closes it, in its own thread.
 
     There is one slot, for the newest frame. A live source drops and counts an older one that nobody
-    took; any other waits until the slot is free and loses none, and only then makes something of
-    the frame that it has read ahead. `make` turns each frame into what is handed over: work that
-    can be done here keeps no model waiting. `at_once` may take what a live source gave, in this
-    thread, where it says True; it is asked while nothing waits. `wake` is notified at every other
-    piece of news, so one loop can wait for several captures.
+    took; any other waits until the slot is free and loses none. `make` turns each frame into what
+    is handed over: work that can be done here keeps no model waiting. Before a frame waits for the
+    slot, `ahead` may do what will not be out of date then. `at_once` may take what a live source
+    gave, in this thread, where it says True; it is asked while nothing waits. `wake` is notified at
+    every other piece of news, so one loop can wait for several captures.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class CaptureThread(Generic[T]):
         make: Callable[[Frame], T],
         *,
         name: str,
+        ahead: Callable[[Frame], None] = lambda _frame: None,
         at_once: Callable[["CaptureThread[T]", T], bool] | None = None,
         wake: threading.Condition | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class CaptureThread(Generic[T]):
         self._started_ns = boottime_ns()
         self._source = source
         self._make = make
+        self._ahead = ahead
         self._at_once = at_once if source.live else None
         self._wake = wake or threading.Condition()
         self._frame: T | None = None
@@ -129,9 +131,10 @@ class CaptureThread(Generic[T]):
         try:
             with self._source as source:
                 for frame in source.frames():
-                    if not (source.live or self._wait_for_room()):
-                        break
                     try:
+                        if not source.live:
+                            self._ahead(frame)
+                            self._wait_for_room()
                         made = self._make(frame)
                     except FrameError as failure:
                         # As a decoder that reads ahead passes over what it cannot decode.
@@ -166,15 +169,10 @@ class CaptureThread(Generic[T]):
                 return not self._closing
         return self._put(frame)
 
-    def _wait_for_room(self) -> bool:
-        """Wait until the slot is free; False where nobody wants any more.
-
-        Before the frame is prepared, not after: then what the model found last is known, and the
-        region to look at in this frame is seldom prepared in vain.
-        """
+    def _wait_for_room(self) -> None:
+        """Wait until the slot is free, before the frame is cut: then it is known where to look."""
         with self._wake:
             self._wake.wait_for(lambda: self._closing or self._frame is None)
-            return not self._closing
 
     def _put(self, frame: T) -> bool:
         with self._wake:

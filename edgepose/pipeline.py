@@ -1,6 +1,7 @@
 """The straight line: one frame's whole way from pixels to a message."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -16,7 +17,7 @@ from edgepose.datatypes import (
 )
 from edgepose.errors import AcceleratorLostError
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
-from edgepose.preprocess import preprocess
+from edgepose.preprocess import decode, preprocess
 from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
 
@@ -170,6 +171,16 @@ class Pipeline:
             model.pose_model.input_spec,
         )
         return Prepared(frame, model, region, tensor, to_frame, perf_counter_ns() - started)
+
+    def decode_ahead(self, frame: Frame) -> None:
+        """Decode what the model will probably look at, in any thread.
+
+        Raises FrameError where it cannot be decoded.
+        """
+        with suppress(AcceleratorLostError):
+            model = self._models.current
+            region = self._region or model.pose_model.default_region(frame.size_wh)
+            decode(frame, region, model.pose_model.input_spec)
 
     def prepare_ahead(self, frame: Frame) -> Frame | Prepared:
         """Prepare a frame while the model is busy with another, in any thread.

@@ -23,6 +23,15 @@ def halved(image: Image) -> Image:
     return half
 
 
+def decode(frame: Frame, region: CropRegion, spec: InputSpec) -> None:
+    """Have decoded what `preprocess` will read of a frame, if it is not yet.
+
+    Raises FrameError where it cannot be decoded.
+    """
+    if not isinstance(frame.picture, np.ndarray):
+        _ = frame.picture.half() if _is_halved(region, spec) else frame.picture.whole()
+
+
 def preprocess(
     frame: Frame, region: CropRegion, spec: InputSpec
 ) -> tuple[NDArray[np.generic], TensorToFrame]:
@@ -36,7 +45,7 @@ def preprocess(
     """
     tensor_width, tensor_height = spec.size_wh
     width, height = frame.size_wh
-    halve = region.x_max - region.x_min >= 2 * tensor_width
+    halve = _is_halved(region, spec)
     px = 2 if halve else 1
     x_from, x_to, column, column_end, scale_x = _fit(
         region.x_min / px, region.x_max / px, -(-width // px), tensor_width
@@ -62,6 +71,10 @@ def preprocess(
         ((x_from - column * scale_x) * px, (y_from - row * scale_y) * px),
     )
     return _as_dtype(pixels, spec), to_frame
+
+
+def _is_halved(region: CropRegion, spec: InputSpec) -> bool:
+    return region.x_max - region.x_min >= 2 * spec.size_wh[0]
 
 
 def _fit(

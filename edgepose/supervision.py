@@ -131,6 +131,7 @@ class CameraRunner:
                 self.camera.open_source(),
                 self.camera.pipeline.prepare_ahead,
                 name=self.camera.name,
+                ahead=self.camera.pipeline.decode_ahead,
                 at_once=self._offer,
                 wake=self._wake,
             )

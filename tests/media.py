@@ -51,14 +51,16 @@ def number_of(image: Image) -> int:
     return round((float(image.mean()) - 10) / 4)
 
 
-def write_video(path: Path, images: Iterable[Image], fps: float = 25.0) -> Path:
-    """Write an MJPEG video of RGB pictures with OpenCV alone."""
+def write_video(
+    path: Path, images: Iterable[Image], fps: float = 25.0, fourcc: str = "MJPG"
+) -> Path:
+    """Write a video of RGB pictures, Motion JPEG unless told, with OpenCV alone."""
     writer: cv2.VideoWriter | None = None
     for image in images:
         if writer is None:
             size = (image.shape[1], image.shape[0])
             writer = cv2.VideoWriter(
-                str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, size
+                str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*fourcc), fps, size
             )
             assert writer.isOpened()
         writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

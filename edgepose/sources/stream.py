@@ -56,6 +56,10 @@ class VideoFileSource(Openable):
 
     def open(self) -> None:
         """Open the file; raises SourceNotFoundError or SourceError."""
+        self._in_packets = self._holds_motion_jpeg(self._open_file())
+        self._choose_format()
+
+    def _open_file(self) -> cv2.VideoCapture:
         path = self._path
         try:
             if path.exists() and not path.is_file():
@@ -77,11 +81,11 @@ class VideoFileSource(Openable):
                 f"{path}: expected a picture or a video that FFmpeg can read, got another kind of "
                 "file or one that is damaged or cut short"
             )
-        self._in_packets = self._holds_motion_jpeg(capture)
+        return capture
+
+    def _choose_format(self) -> None:
         if self._in_packets:
-            # One was taken to look at.
-            capture = self._open_capture()
-            capture.set(cv2.CAP_PROP_FORMAT, _PACKETS)
+            self._opened().set(cv2.CAP_PROP_FORMAT, _PACKETS)
         else:
             # Off by default in OpenCV 4.11, and refused among the parameters.
             self._opened().set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
@@ -105,18 +109,19 @@ class VideoFileSource(Openable):
             round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
         )
+        # One was taken to look at.
+        self._open_capture()
+        if packet is None:
+            return False
         try:
-            if packet is not None:
-                picture = Jpeg(packet, name=self.description)
-                picture.half()
-                picture.whole()
-                # Of an interlaced picture, a packet begins with a field of half the height.
-                if picture.size_wh == self._size_wh:
-                    return True
+            picture = Jpeg(packet, name=self.description)
+            picture.half()
+            picture.whole()
         except FrameError as error:
             log.debug("%s", error)
-        self._open_capture()
-        return False
+            return False
+        # Of an interlaced picture, a packet begins with a field of half the height.
+        return picture.size_wh == self._size_wh
 
     def close(self) -> None:
         """Close the file."""
@@ -142,9 +147,9 @@ class VideoFileSource(Openable):
                     self._warn_if_cut_short(capture, in_pass, media_ns + interval_ns)
                 if not self._loop:
                     return
-                self.close()
-                self.open()
-                capture = self._opened()
+                # Not sought, which not every container can; what it holds is known by now.
+                capture = self._open_file()
+                self._choose_format()
                 base_ns = None
                 in_pass = 0
                 continue

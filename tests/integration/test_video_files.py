@@ -183,6 +183,24 @@ def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, 4e7, atol=1e6)
 
 
+@pytest.mark.parametrize("with_what", [None, b"not a video", "another.mp4"])
+def test_a_file_replaced_under_a_loop_ends_it_with_a_sentence(
+    tmp_path: Path, with_what: bytes | str | None
+) -> None:
+    path = write_video(tmp_path / "a.avi", numbered(3))
+    with VideoFileSource(path, loop=True) as source:
+        frames = source.frames()
+        assert [number_of(frame.image) for frame in islice(frames, 3)] == [0, 1, 2]
+        if with_what is None:
+            path.unlink()
+        elif isinstance(with_what, bytes):
+            path.write_bytes(with_what)
+        else:
+            write_video(tmp_path / with_what, numbered(3), fourcc="mp4v").rename(path)
+        with pytest.raises(SourceError, match=re.escape(str(path))):
+            next(frames)
+
+
 def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = [10**12]
 

@@ -12,7 +12,7 @@ import pytest
 from edgepose.capture import OPENING_NS, READ_AHEAD_NICENESS, CaptureThread
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
-from edgepose.errors import ModelError, SourceError, SourceStalledError
+from edgepose.errors import FrameError, ModelError, SourceError, SourceStalledError
 from tests.helpers import as_it_is
 
 PATIENCE_S = 10.0
@@ -115,27 +115,56 @@ def test_a_file_loses_no_frame_however_slow_the_taker_is() -> None:
     assert (capture.dropped, capture.frames_read) == (0, 50)
 
 
-def test_of_a_file_one_frame_waits_and_one_more_is_read_but_not_yet_prepared() -> None:
-    """Prepared late, it is cut to where the model has looked last."""
+def test_a_file_is_read_one_frame_ahead_which_is_made_when_its_turn_comes() -> None:
+    """Then it is cut to where the model has looked last."""
     source = _Script(50, live=False)
     source.allow(100)
-    prepared: list[int] = []
+    ahead: list[int] = []
+    made: list[int] = []
 
-    def prepare(frame: Frame) -> Frame:
-        prepared.append(frame.sequence)
+    def make(frame: Frame) -> Frame:
+        made.append(frame.sequence)
         return frame
 
-    capture = CaptureThread(source, prepare, name="main")
+    capture = CaptureThread(
+        source, make, name="main", ahead=lambda frame: ahead.append(frame.sequence)
+    )
     capture.start()
     source.wait_until_asked(2)
     assert not source.asked.acquire(timeout=0.1)
-    assert (prepared, capture.frames_read) == ([0], 1)
+    assert (ahead, made, capture.frames_read) == ([0, 1], [0], 1)
     assert _sequence(capture.take(PATIENCE_S)) == 0
     source.wait_until_asked()
     assert not source.asked.acquire(timeout=0.1)
-    assert (prepared, capture.frames_read) == ([0, 1], 2)
+    assert (ahead, made, capture.frames_read) == ([0, 1, 2], [0, 1], 2)
     capture.close()
     assert source.closed.is_set()
+
+
+def test_with_what_a_camera_gives_nothing_is_done_ahead() -> None:
+    """It does not wait."""
+    source = _Script(1, live=True)
+    source.allow(2)
+    ahead: list[Frame] = []
+    capture = CaptureThread(source, as_it_is, name="main", ahead=ahead.append)
+    capture.start()
+    assert _sequence(capture.take(PATIENCE_S)) == 0
+    assert ahead == []
+    capture.close()
+
+
+def test_a_picture_that_cannot_be_decoded_ahead_is_passed_over() -> None:
+    source = _Script(3, live=False)
+    source.allow(4)
+
+    def ahead(frame: Frame) -> None:
+        if frame.sequence == 1:
+            raise FrameError("script: damaged")
+
+    capture = CaptureThread(source, as_it_is, name="main", ahead=ahead)
+    capture.start()
+    assert [_sequence(capture.take(PATIENCE_S)) for _ in range(2)] == [0, 2]
+    capture.close()
 
 
 @pytest.mark.parametrize("live", [True, False])
