@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgepose.datatypes import CropRegion, Frame, InputSpec
+from edgepose.datatypes import CropRegion, Frame, Image, InputSpec
 from edgepose.errors import FrameError
-from edgepose.preprocess import preprocess
+from edgepose.preprocess import decode, preprocess
 from edgepose.sources import _jpeg
 from edgepose.sources._jpeg import Jpeg
 
@@ -111,3 +111,39 @@ def test_no_damage_is_more_than_one_frame_lost(data: st.DataObject) -> None:
         assert jpeg.whole().shape == (height, width, 3)
     except FrameError:
         pass
+
+
+class Undecoded:
+    """Notes what of it was asked for."""
+
+    def __init__(self) -> None:
+        self.size_wh = (301, 203)
+        self.asked: list[str] = []
+
+    def whole(self) -> Image:
+        self.asked.append("whole")
+        return picture()
+
+    def half(self) -> Image:
+        self.asked.append("half")
+        return picture((151, 102))
+
+
+@pytest.mark.parametrize(("side", "needs"), [(127.9, "whole"), (128, "half"), (301, "half")])
+def test_what_is_decoded_ahead_is_what_preprocessing_reads(side: float, needs: str) -> None:
+    region = CropRegion(0, 0, side, side)
+    ahead, read = Undecoded(), Undecoded()
+    decode(Frame(ahead, 0, 0), region, SPEC)
+    preprocess(Frame(read, 0, 0), region, SPEC)
+    assert ahead.asked == [needs]
+    assert set(read.asked) == {needs}
+
+
+def test_pixels_need_no_decoding() -> None:
+    decode(Frame(picture(), 0, 0), CropRegion(0, 0, 64, 64), SPEC)
+
+
+def test_what_cannot_be_decoded_is_told_of_ahead() -> None:
+    data = encoded(picture())
+    with pytest.raises(FrameError, match="cannot be decoded"):
+        decode(Frame(Jpeg(data[:200], name="p"), 0, 0), CropRegion(0, 0, 64, 64), SPEC)

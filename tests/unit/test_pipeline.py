@@ -10,6 +10,7 @@ import pytest
 from edgepose.datatypes import (
     CropRegion,
     Frame,
+    Image,
     InputSpec,
     Poses,
     TensorSpec,
@@ -267,6 +268,30 @@ def test_without_any_model_a_frame_waits_as_it_is() -> None:
     line.pipeline._models = Supply()
     frame = frame_of(timestamp_ns=SECOND_NS, sequence=1)
     assert not line.pipeline.can_look
+    line.pipeline.decode_ahead(frame)
     assert line.pipeline.prepare_ahead(frame) is frame
     with pytest.raises(AcceleratorLostError, match="nothing looks"):
         line.pipeline.prepare(frame)
+
+
+def test_what_is_decoded_ahead_is_where_the_model_looks_next() -> None:
+    line = Line(FakeModel(0.6, 0.9))
+    asked: list[str] = []
+
+    class Undecoded:
+        size_wh = (64, 64)
+
+        def whole(self) -> Image:
+            asked.append("whole")
+            return np.zeros((64, 64, 3), np.uint8)
+
+        def half(self) -> Image:
+            asked.append("half")
+            return np.zeros((32, 32, 3), np.uint8)
+
+    line.pipeline.decode_ahead(Frame(Undecoded(), SECOND_NS, 1))
+    assert asked == ["half"], "the whole frame, for a model of 8 px"
+    line.model.input_spec = InputSpec.of((20, 20), np.uint8)
+    line.step()
+    line.pipeline.decode_ahead(Frame(Undecoded(), SECOND_NS, 2))
+    assert asked == ["half", "whole"], "the closer look is at 32 px"
