@@ -69,7 +69,7 @@ class CaptureThread(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether the source has ended, and `take` has nothing more to return or raise."""
+        """Whether all is over, and `take` has nothing to return or raise; `wake` may be held."""
         with self._wake:
             return self._finished and self._frame is None and self._error is None
 
@@ -81,9 +81,7 @@ class CaptureThread(Generic[T]):
     def claim_end(self) -> bool:
         """Say whether the end has come and is news, which it is once, after the last frame."""
         with self._wake:
-            if self._end_claimed or not self._finished or self._error is not None:
-                return False
-            if self._frame is not None:
+            if self._end_claimed or not self.ended:
                 return False
             self._end_claimed = True
             return True

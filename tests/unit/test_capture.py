@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
@@ -74,8 +74,14 @@ class _Script:
             raise self.failure
 
 
-def _started(source: _Script, wake: threading.Condition | None = None) -> CaptureThread[Frame]:
-    capture = CaptureThread(source, as_it_is, name="main", wake=wake)
+def _started(
+    source: _Script,
+    wake: threading.Condition | None = None,
+    *,
+    make: Callable[[Frame], Frame] = as_it_is,
+    ahead: Callable[[Frame], None] = lambda _frame: None,
+) -> CaptureThread[Frame]:
+    capture = CaptureThread(source, make, name="main", ahead=ahead, wake=wake)
     capture.start()
     return capture
 
@@ -126,10 +132,7 @@ def test_a_file_is_read_one_frame_ahead_which_is_made_when_its_turn_comes() -> N
         made.append(frame.sequence)
         return frame
 
-    capture = CaptureThread(
-        source, make, name="main", ahead=lambda frame: ahead.append(frame.sequence)
-    )
-    capture.start()
+    capture = _started(source, make=make, ahead=lambda frame: ahead.append(frame.sequence))
     source.wait_until_asked(2)
     assert not source.asked.acquire(timeout=0.1)
     assert (ahead, made, capture.frames_read) == ([0, 1], [0], 1)
@@ -146,8 +149,7 @@ def test_with_what_a_camera_gives_nothing_is_done_ahead() -> None:
     source = _Script(1, live=True)
     source.allow(2)
     ahead: list[Frame] = []
-    capture = CaptureThread(source, as_it_is, name="main", ahead=ahead.append)
-    capture.start()
+    capture = _started(source, ahead=ahead.append)
     assert _sequence(capture.take(PATIENCE_S)) == 0
     assert ahead == []
     capture.close()
@@ -161,8 +163,7 @@ def test_a_picture_that_cannot_be_decoded_ahead_is_passed_over() -> None:
         if frame.sequence == 1:
             raise FrameError("script: damaged")
 
-    capture = CaptureThread(source, as_it_is, name="main", ahead=ahead)
-    capture.start()
+    capture = _started(source, ahead=ahead)
     assert [_sequence(capture.take(PATIENCE_S)) for _ in range(2)] == [0, 2]
     capture.close()
 
@@ -178,8 +179,7 @@ def test_who_reads_a_file_ahead_stands_back_and_a_camera_does_not(live: bool) ->
         return frame
 
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    capture = CaptureThread(source, prepare, name="main")
-    capture.start()
+    capture = _started(source, make=prepare)
     assert _sequence(capture.take(PATIENCE_S)) == 0
     assert priorities == [mine if live else min(mine + READ_AHEAD_NICENESS, 19)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgepose.datatypes import CropRegion, Frame, Image, InputSpec
+from edgepose.datatypes import CropRegion, Frame, InputSpec
 from edgepose.errors import FrameError
 from edgepose.preprocess import decode, preprocess
 from edgepose.sources import _jpeg
 from edgepose.sources._jpeg import Jpeg
+from tests.helpers import Undecoded
 
 SPEC = InputSpec.of((64, 64), np.uint8)
 
@@ -113,26 +114,10 @@ def test_no_damage_is_more_than_one_frame_lost(data: st.DataObject) -> None:
         pass
 
 
-class Undecoded:
-    """Notes what of it was asked for."""
-
-    def __init__(self) -> None:
-        self.size_wh = (301, 203)
-        self.asked: list[str] = []
-
-    def whole(self) -> Image:
-        self.asked.append("whole")
-        return picture()
-
-    def half(self) -> Image:
-        self.asked.append("half")
-        return picture((151, 102))
-
-
 @pytest.mark.parametrize(("side", "needs"), [(127.9, "whole"), (128, "half"), (301, "half")])
 def test_what_is_decoded_ahead_is_what_preprocessing_reads(side: float, needs: str) -> None:
     region = CropRegion(0, 0, side, side)
-    ahead, read = Undecoded(), Undecoded()
+    ahead, read = Undecoded((301, 203)), Undecoded((301, 203))
     decode(Frame(ahead, 0, 0), region, SPEC)
     preprocess(Frame(read, 0, 0), region, SPEC)
     assert ahead.asked == [needs]

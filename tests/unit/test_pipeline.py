@@ -10,7 +10,6 @@ import pytest
 from edgepose.datatypes import (
     CropRegion,
     Frame,
-    Image,
     InputSpec,
     Poses,
     TensorSpec,
@@ -23,7 +22,7 @@ from edgepose.pipeline import MAX_DRIFT, LoadedModel, Pipeline, Prepared, Step
 from edgepose.protocols import Interpreter, PoseModel, Tensor
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.tracking.untracked import Untracked
-from tests.helpers import SECOND_NS, frame_of, poses_of
+from tests.helpers import SECOND_NS, Undecoded, frame_of, poses_of
 
 CLOSER = CropRegion(0, 0, 32, 32)
 
@@ -276,22 +275,10 @@ def test_without_any_model_a_frame_waits_as_it_is() -> None:
 
 def test_what_is_decoded_ahead_is_where_the_model_looks_next() -> None:
     line = Line(FakeModel(0.6, 0.9))
-    asked: list[str] = []
-
-    class Undecoded:
-        size_wh = (64, 64)
-
-        def whole(self) -> Image:
-            asked.append("whole")
-            return np.zeros((64, 64, 3), np.uint8)
-
-        def half(self) -> Image:
-            asked.append("half")
-            return np.zeros((32, 32, 3), np.uint8)
-
-    line.pipeline.decode_ahead(Frame(Undecoded(), SECOND_NS, 1))
-    assert asked == ["half"], "the whole frame, for a model of 8 px"
+    picture = Undecoded((64, 64))
+    line.pipeline.decode_ahead(Frame(picture, SECOND_NS, 1))
+    assert picture.asked == ["half"], "the whole frame, for a model of 8 px"
     line.model.input_spec = InputSpec.of((20, 20), np.uint8)
     line.step()
-    line.pipeline.decode_ahead(Frame(Undecoded(), SECOND_NS, 2))
-    assert asked == ["half", "whole"], "the closer look is at 32 px"
+    line.pipeline.decode_ahead(Frame(picture, SECOND_NS, 2))
+    assert picture.asked == ["half", "whole"], "the closer look is at 32 px"
