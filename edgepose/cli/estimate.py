@@ -1,8 +1,9 @@
 """`edgepose estimate`: the poses of pictures, folders and videos."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,8 +99,9 @@ def command(
                 progress.start(path)
                 sequence = mode == "video" or (mode is None and not images.is_image(path))
                 pipeline = _pipeline(config, loaded, sequence=sequence, track=not no_track)
+                decode = partial(_decode, pipeline, whole=annotate is not None)
                 try:
-                    for frame in _frames(path):
+                    for frame in _frames(path, decode):
                         step = pipeline.step(frame, second_look=not sequence)
                         writer.write(_line(step, name=str(path)))
                         if annotate is not None:
@@ -217,9 +219,9 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
         failures.append(error)
 
 
-def _frames(path: Path) -> Iterator[Frame]:
+def _frames(path: Path, decode: Callable[[Frame], None]) -> Iterator[Frame]:
     """Yield a file's frames, decoded in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), _decoded, name=path.name)
+    capture = CaptureThread(path_source(path), _as_it_is, name=path.name, ahead=decode)
     capture.start()
     try:
         while not capture.ended:
@@ -230,9 +232,14 @@ def _frames(path: Path) -> Iterator[Frame]:
         capture.close()
 
 
-def _decoded(frame: Frame) -> Frame:
-    """Have a frame decoded here and now; raises FrameError where it cannot be."""
-    _ = frame.image
+def _decode(pipeline: Pipeline, frame: Frame, *, whole: bool) -> None:
+    """Have a frame decoded as far as somebody will look; raises FrameError where it cannot be."""
+    pipeline.decode_ahead(frame)
+    if whole:
+        _ = frame.image
+
+
+def _as_it_is(frame: Frame) -> Frame:
     return frame
 
 
