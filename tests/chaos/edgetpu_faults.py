@@ -11,6 +11,7 @@ from tests.chaos.observer import wait
 from tests.chaos.registry import fault
 from tests.chaos.stage import TOPICS, Stage
 from tests.edgetpu import StandIn, Word
+from tests.processes import children
 
 _AWAY_S = 2.5
 
@@ -109,14 +110,6 @@ def _alone(folder: Path, row: Row) -> Row:
 
 
 def _worker(stage: Stage) -> int:
-    tasks = Path(f"/proc/{stage.life.process.pid}/task")
-    found: list[int] = []
-
-    def children() -> bool:
-        found[:] = [
-            int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()
-        ]
-        return bool(found)
-
-    wait(children, "the Edge TPU's process")
-    return found[0]
+    daemon = stage.life.process.pid
+    wait(lambda: children(daemon), "the Edge TPU's process")
+    return min(children(daemon))

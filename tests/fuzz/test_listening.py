@@ -12,6 +12,7 @@ import pytest
 
 from edgepose.host import free_port
 from tests.mosquitto import Mosquitto, wait_for
+from tests.processes import children
 
 _LISTEN = "0A"
 _ACCEPTS = 0x10000
@@ -24,16 +25,15 @@ def sockets_of(pid: int) -> set[str]:
     inodes: set[str] = set()
     pids = [pid]
     while pids:
-        process = Path(f"/proc/{pids.pop()}")
-        for entry in (process / "fd").iterdir():
+        pid = pids.pop()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 target = str(entry.readlink())
             except FileNotFoundError:
                 continue
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
-        for thread in (process / "task").iterdir():
-            pids += map(int, (thread / "children").read_text().split())
+        pids += children(pid)
     return inodes
 
 

@@ -29,6 +29,7 @@ from edgepose.sinks.mqtt import MqttSink
 from tests.helpers import missing
 from tests.media import numbered, write_video
 from tests.mosquitto import PASSWORD, USERNAME, Mosquitto
+from tests.processes import children
 
 MODEL = "movenet-lightning-int8"
 SHORT = Plan(pairs=2, seconds=0.2, frames=10, paced_pairs=2, paced_seconds=0.5, warm_up=4)
@@ -288,15 +289,11 @@ def test_a_signal_ends_it_all(number: signal.Signals, in_the_line: bool) -> None
             os.kill(os.getpid(), number)
             time.sleep(0.2)
 
-    before, processes = signal.getsignal(number), children()
+    before, processes = signal.getsignal(number), children(os.getpid())
     with pytest.raises(KeyboardInterrupt):
         measure(load_config(None), [MODEL], [1], plan=SHORT, load=loading(interrupt))
     assert signal.getsignal(number) is before
-    assert children() == processes
-
-
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    assert children(os.getpid()) == processes
 
 
 def test_the_subscriber_notes_arrival_by_sequence(broker: Mosquitto) -> None:

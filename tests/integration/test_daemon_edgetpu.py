@@ -18,6 +18,7 @@ from edgepose.messages import PoseMessage
 from tests.daemon import CAMERA, NODE, Daemon, last, running, wait_for_more_poses
 from tests.edgetpu import StandIn, Word
 from tests.mosquitto import Listener, Mosquitto, wait_for
+from tests.processes import children
 
 TOPIC = f"{NODE}/accelerator"
 MODEL = "movenet-lightning-int8_edgetpu"
@@ -174,13 +175,13 @@ def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
         wait_for_device(listener, "edgetpu")
         broker.say(f"{CAMERA}/enabled/set", b"OFF")
         wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
-        (worker,) = children(daemon)
+        (worker,) = children(daemon.process.pid)
         worker_stopped_at = time.monotonic()
         os.kill(worker, signal.SIGSTOP)
         assert "no life" in wait_for_device(listener, "cpu")["reason"]
         assert time.monotonic() - worker_stopped_at > 4
         wait_for_device(listener, "edgetpu")
-        assert worker not in children(daemon)
+        assert worker not in children(daemon.process.pid)
 
 
 def test_a_reload_keeps_the_device_or_hands_it_over(
@@ -198,19 +199,19 @@ def test_a_reload_keeps_the_device_or_hands_it_over(
         ) as daemon,
     ):
         wait_for_poses_on(listener, "edgetpu")
-        (worker,) = children(daemon)
+        (worker,) = children(daemon.process.pid)
         daemon.configure(f"model: {{name: {path}}}\npresence: {{off_delay_ms: 100}}\n")
         daemon.process.send_signal(signal.SIGHUP)
         wait_for(lambda: listener.payloads(f"{CAMERA}/status")[-2:] == [b"offline", b"online"], "")
         wait_for_more_poses(listener)
-        assert children(daemon) == [worker]
+        assert children(daemon.process.pid) == {worker}
         assert newest(listener).accelerator == "edgetpu"
 
         daemon.configure(
             f"model: {{name: {path}}}\npose: {{edgetpu: {{keypoint_threshold: 0.99}}}}\n"
         )
         daemon.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: worker not in children(daemon), "another worker")
+        wait_for(lambda: worker not in children(daemon.process.pid), "another worker")
         wait_for(
             lambda: (
                 newest(listener).accelerator == "edgetpu"
@@ -249,7 +250,7 @@ def test_no_worker_outlives_its_daemon(
         looking(tmp_path, broker, model, stand_in) as daemon,
     ):
         wait_for_poses_on(listener, "edgetpu")
-        (worker,) = children(daemon)
+        (worker,) = children(daemon.process.pid)
         stand_in.set("hang")
         daemon.end(signal.SIGKILL)
         wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker to end")
@@ -287,8 +288,3 @@ def test_edgetpu_without_a_compiled_file_says_how_to_get_one(
     code, _, stderr = Daemon(tmp_path, "--source", "synthetic:", *arguments).wait()
     assert code == 1
     assert "edgepose models pull movenet-lightning-int8-edgetpu" in stderr
-
-
-def children(daemon: Daemon) -> list[int]:
-    tasks = Path(f"/proc/{daemon.process.pid}/task")
-    return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]

@@ -19,6 +19,7 @@ from typing import IO, Final
 from edgepose.openable import Openable
 from tests.helpers import missing
 from tests.mosquitto import wait_for
+from tests.processes import children
 
 ROOT: Final = Path(__file__).parents[2]
 MIRROR: Final = os.environ.get("EDGEPOSE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
@@ -225,10 +226,9 @@ class Container(Openable):
     def _is_up(self) -> bool:
         assert self._nspawn is not None
         assert self._nspawn.poll() is None, self._log.read_text(errors="replace")
-        pid = self._nspawn.pid
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for child in children(self._nspawn.pid):
             if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                self._leader = int(child)
+                self._leader = child
         if not self._leader:
             return False
         state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
