@@ -203,7 +203,7 @@ def equalize(model: Any, peaks: Mapping[int, Array], balance: float) -> int:
         peak = np.max([peaks[tensor] for tensor in tensors], axis=0)
         weight = np.max([_column_peaks(model, layer) for layer in consumers], axis=0)
         usable = (peak > 0) & (weight > 0)
-        scale = np.ones_like(peak)
+        scale: Array = np.ones_like(peak)
         scale[usable] = peak[usable] ** balance / weight[usable] ** (1.0 - balance)
         scale[usable] /= np.exp(np.mean(np.log(scale[usable])))
         # A power of two leaves every float weight's digits as they are.
@@ -281,16 +281,18 @@ def _is_joined(model: Any, tensor: int) -> bool:
     return any(tensor in operator.outputs for operator in model.subgraphs[0].operators)
 
 
-def activation_ranges(model: Any, statistics: Statistics, rule: str) -> dict[str, dict[str, Array]]:
+def activation_ranges(
+    model: Any, statistics: Statistics, rule: str
+) -> dict[str, dict[str, np.float32]]:
     """Return the range of every activation by tensor name, as the quantizer wants them."""
-    ranges = {}
+    ranges: dict[str, dict[str, np.float32]] = {}
     for tensor, (low, high) in statistics.ranges.items():
         if rule == "mse" and tensor in statistics.samples:
             low, high = least_squares_range(np.concatenate(statistics.samples[tensor]), low, high)
         name = model.subgraphs[0].tensors[tensor].name.decode("utf-8")
         ranges[name] = {
-            "min": np.float32(_round_digits(low)).reshape(()),
-            "max": np.float32(_round_digits(high)).reshape(()),
+            "min": np.float32(_round_digits(low)),
+            "max": np.float32(_round_digits(high)),
         }
     return ranges
 
@@ -315,7 +317,7 @@ def _round_digits(value: float) -> float:
 
 
 def _quantize_graph(
-    data: bytes, ranges: Mapping[str, Mapping[str, Array]], keep_float: Sequence[str]
+    data: bytes, ranges: Mapping[str, Mapping[str, np.float32]], keep_float: Sequence[str]
 ) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer
 

@@ -350,8 +350,10 @@ def _vector_reader(
 def _sigmoid(values: Floats) -> Floats:
     # exp of the negative magnitude only, which cannot overflow.
     small = np.exp(-np.abs(values))
-    scores: Floats = np.where(values >= 0, 1.0, small) / (1.0 + small)
-    return scores.astype(np.float32, copy=False)
+    scores: Floats = (np.where(values >= 0, 1.0, small) / (1.0 + small)).astype(
+        np.float32, copy=False
+    )
+    return scores
 
 
 def _stores_logits(heatmap: TensorSpec) -> bool | None:

@@ -92,8 +92,8 @@ def _as_filmed(rgb: Image) -> Image:
         ),
         axis=-1,
     )
-    bgr: Image = cv2.cvtColor(np.rint(filmed).astype(np.uint8), cv2.COLOR_YCrCb2BGR)
-    return bgr
+    ycrcb: Image = np.rint(filmed).astype(np.uint8)
+    return cv2.cvtColor(ycrcb, cv2.COLOR_YCrCb2BGR).astype(np.uint8, copy=False)
 
 
 class Holder:

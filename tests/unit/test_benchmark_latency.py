@@ -236,7 +236,7 @@ def test_random_input_covers_the_range_and_is_the_same_each_time() -> None:
     for dtype, low, high in ((np.uint8, 0, 255), (np.int8, -128, 127), (np.int32, 0, 255)):
         tensor = latency.input_tensor(spec(dtype), None, "m")
         assert (tensor.shape, tensor.dtype) == ((1, 33, 49, 3), np.dtype(dtype))
-        assert (tensor.min(), tensor.max()) == (low, high)
+        assert (int(tensor.min()), int(tensor.max())) == (low, high)
         assert np.array_equal(tensor, latency.input_tensor(spec(dtype), None, "m"))
     floats = latency.input_tensor(spec(np.float32), None, "m").astype(np.float64)
     assert -1.0 <= floats.min() < -0.99

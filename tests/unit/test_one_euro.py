@@ -58,7 +58,7 @@ def test_a_quick_move_arrives(preset: str) -> None:
 
 def test_speed_counts_in_body_sizes() -> None:
     near = np.random.default_rng(1).uniform(100, 400, (20, 17, 2)).astype(np.float32)
-    assert run(near / 4) == pytest.approx(run(near) / 4, rel=1e-3)
+    assert run(near / np.float32(4)) == pytest.approx(run(near) / 4, rel=1e-3)
 
 
 def test_a_gap_starts_afresh() -> None:
