@@ -4,19 +4,24 @@ Made once and kept in the user's cache; only edgepose itself is installed anew e
 """
 
 import hashlib
-import os
-import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-CHECKOUT: Final = Path(__file__).parents[2]
+from tests.chroot import (
+    CACHE,
+    CHECKOUT,
+    DESK,
+    MIRROR,
+    Chroot,
+    environment,
+    kept,
+    say,
+)
+
 INSIDE: Final = Path(__file__).parent / "inside"
-CACHE: Final = Path.home() / ".cache" / "edgepose-tests"
-MIRROR: Final = os.environ.get("EDGEPOSE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
 SUITE: Final = "trixie"
 # Debian's own Trixie has a libcamera without the virtual camera; Raspberry Pi OS has 0.7 too.
@@ -31,46 +36,13 @@ STAND_IN: Final = "/usr/local/lib/stand_in.so"
 SITE: Final = "usr/local/lib/python3.13/dist-packages"
 VENV: Final = "opt/edgepose"
 CONFIG: Final = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
-DESK: Final = "/desk"
-"""Where a test's folder is seen inside: the camera's configuration, its pictures, its orders."""
-
-_MOUNT_AND_ENTER: Final = """
-set -e
-mount -t proc proc "$1/proc"
-mount --rbind /dev "$1/dev"
-mount --rbind /etc/ssl/certs "$1/etc/ssl/certs"
-mount --bind "$2" "$1/desk"
-mount --bind "$3" "$1/checkout"
-mount -o remount,bind,ro "$1/checkout"
-root="$1"
-shift 3
-exec chroot "$root" "$@"
-"""
 
 
-class Debian:
+class Debian(Chroot):
     """What is inside the folder, and how to run something there."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def command(self, words: Sequence[str], desk: Path) -> list[str]:
-        """Return the command that runs `words` inside, as the very process that is started.
-
-        The mounts are its own and go with it, however it ends.
-        """
-        return [
-            *("unshare", "--mount", "--propagation", "private"),
-            *("sh", "-c", _MOUNT_AND_ENTER, "enter"),
-            *(str(self.root), str(desk), str(CHECKOUT)),
-            *("env", "-C", "/", *words),
-        ]
-
-    def run(self, *words: str, log: IO[str], desk: Path = INSIDE) -> None:
-        """Run something to its end; raises CalledProcessError."""
-        subprocess.run(
-            self.command(words, desk), check=True, stdout=log, stderr=log, env=environment()
-        )
+        super().__init__(root, INSIDE)
 
     def python(
         self, desk: Path, *words: str, log: IO[str], settings: Sequence[str] = ()
@@ -93,26 +65,6 @@ class Debian:
         )
 
 
-def environment() -> dict[str, str]:
-    """Return this machine's environment, less what means its own Python and folders."""
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not re.match(r"PYTHON|VIRTUAL_ENV|LD_|NOTIFY_SOCKET|WATCHDOG|MAKE|MFLAGS", name)
-    }
-    paths = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {
-        **mine,
-        "PATH": paths,
-        "HOME": "/root",
-        "LC_ALL": "C.UTF-8",
-        "DEBIAN_FRONTEND": "noninteractive",
-        "PIP_ROOT_USER_ACTION": "ignore",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_CACHE_DIR": "1",
-    }
-
-
 def prepared() -> Debian:
     """Return the Debian with this checkout's edgepose in it, made first where it is not there."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -124,40 +76,29 @@ def prepared() -> Debian:
 
 
 def _system(log: IO[str]) -> Debian:
+    def make(root: Path) -> None:
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, root, MIRROR],
+            check=True, stdout=log, stderr=log, env=environment(),
+        )  # fmt: skip
+        debian = Debian(root)
+        debian.furnish()
+        backports = root / "etc/apt/sources.list.d/backports.list"
+        backports.write_text(f"deb {MIRROR} {SUITE}-backports main\n")
+        install = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends")
+        debian.run("apt-get", "update", "--quiet", log=log)
+        debian.run(*install, "--target-release", f"{SUITE}-backports", *BACKPORTED, log=log)
+        debian.run(*install, *PACKAGES, log=log)
+        debian.run("apt-get", "clean", log=log)
+        pip = ("python3", "-m", "pip", "install", "--quiet")
+        debian.run(*pip, "--break-system-packages", PICAMERA2, log=log)
+        (root / CONFIG).unlink(missing_ok=True)
+        (root / CONFIG).parent.mkdir(parents=True, exist_ok=True)
+        (root / CONFIG).symlink_to(f"{DESK}/cameras.yaml")
+
     recipe = " ".join((SUITE, *BACKPORTED, *PACKAGES, PICAMERA2))
-    root = CACHE / "picamera2"
-    stamp = root / "recipe"
-    if stamp.is_file() and stamp.read_text() == recipe:
-        return Debian(root)
-    say(f"making a Debian {SUITE} with libcamera and picamera2 in {root} (1.3 GB, a minute or two)")
-    fresh = CACHE / "picamera2.new"
-    for leftover in (fresh, root):
-        shutil.rmtree(leftover, ignore_errors=True)
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, fresh, MIRROR],
-        check=True, stdout=log, stderr=log, env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
-    debian = Debian(fresh)
-    for name in ("desk", "checkout"):
-        (fresh / name).mkdir()
-    for path in map(Path, ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf")):
-        if path.is_file():
-            shutil.copyfile(path, fresh / path.relative_to("/"))
-    backports = fresh / "etc/apt/sources.list.d/backports.list"
-    backports.write_text(f"deb {MIRROR} {SUITE}-backports main\n")
-    install = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends")
-    debian.run("apt-get", "update", "--quiet", log=log)
-    debian.run(*install, "--target-release", f"{SUITE}-backports", *BACKPORTED, log=log)
-    debian.run(*install, *PACKAGES, log=log)
-    debian.run("apt-get", "clean", log=log)
-    pip = ("python3", "-m", "pip", "install", "--quiet")
-    debian.run(*pip, "--break-system-packages", PICAMERA2, log=log)
-    (fresh / CONFIG).unlink(missing_ok=True)
-    (fresh / CONFIG).parent.mkdir(parents=True, exist_ok=True)
-    (fresh / CONFIG).symlink_to(f"{DESK}/cameras.yaml")
-    (fresh / "recipe").write_text(recipe)
-    fresh.rename(root)
-    return Debian(root)
+    what = f"a Debian {SUITE} with libcamera and picamera2 (1.3 GB, a minute or two)"
+    return Debian(kept("picamera2", recipe, what, make))
 
 
 def _camera(debian: Debian, log: IO[str]) -> None:
@@ -183,9 +124,3 @@ def _edgepose(debian: Debian, log: IO[str]) -> None:
         debian.run(*pip, "--no-build-isolation", "/checkout", log=log)
         stamp.write_text(wanted)
     debian.run(*pip, "--no-build-isolation", "--no-deps", "--force-reinstall", "/checkout", log=log)
-
-
-def say(text: str) -> None:
-    """Tell whoever waits."""
-    sys.stderr.write(f"== {text}\n")
-    sys.stderr.flush()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edgepose import messages
 from edgepose.messages import PoseMessage
 from edgepose.sources.synthetic import SyntheticSource
-from tests.camera.debian import DESK, Debian
+from tests.camera.debian import Debian
+from tests.chroot import DESK
 from tests.mosquitto import Listener, Mosquitto, wait_for
 
 NODE: Final = "edgepose/testnode"

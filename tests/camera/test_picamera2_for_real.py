@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.camera.debian import DESK, Debian
+from tests.camera.debian import Debian
 from tests.camera.driver import CAMERA, NODE, Daemon, Desk, Holder, Timings, Watch
+from tests.chroot import DESK
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 from tests.mosquitto import Listener, Mosquitto, wait_for
 
