@@ -14,7 +14,7 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-convert test-systemd test-camera chaos lint bench setup clean install uninstall
+.PHONY: demo test test-convert test-systemd test-camera test-arm64 chaos lint bench setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
@@ -36,6 +36,12 @@ test-systemd: $(VENV)/.dev /usr/sbin/debootstrap /usr/bin/systemd-nspawn
 # makes once (1.3 GB in ~/.cache/edgepose-tests).
 test-camera: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(RUN) pytest -p no:cacheprovider -m camera tests/camera
+
+# Not part of `test`: it needs root, and a processor is emulated, which takes half an hour. Two
+# Debians for arm64 are made once (1 GB each in ~/.cache/edgepose-tests); SUITES=trixie makes one.
+test-arm64: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap /usr/bin/qemu-aarch64-static
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
+	  -m arm64 tests/arm64
 
 # The service of this machine; everything it does is in systemd/install.sh.
 install uninstall:
@@ -102,6 +108,11 @@ $(VENV)/.rtsp: $(BIN)/python
 	    gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	    gstreamer1.0-plugins-bad; }
 	@touch $@
+
+/usr/bin/qemu-aarch64-static:
+	@echo "== installing Debian's QEMU, which runs programs of other processors"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends qemu-user-static binfmt-support
 
 /usr/sbin/debootstrap:
 	@echo "== installing Debian's debootstrap, which makes the Debian that the service is tested in"
