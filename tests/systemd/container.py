@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgepose.openable import Openable
+from tests.chroot import MIRROR
 from tests.helpers import missing
 from tests.mosquitto import wait_for
 from tests.processes import children
 
 ROOT: Final = Path(__file__).parents[2]
-MIRROR: Final = os.environ.get("EDGEPOSE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 CGROUPS: Final = Path("/sys/fs/cgroup")
 PACKAGES: Final = (
     *("systemd-sysv", "udev", "procps", "sudo", "make", "python3", "python3-venv"),
