@@ -10,16 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from tests.chroot import (
-    CACHE,
-    CHECKOUT,
-    DESK,
-    MIRROR,
-    Chroot,
-    environment,
-    kept,
-    say,
-)
+from tests.chroot import CACHE, CHECKOUT, DESK, MIRROR, Chroot, environment, kept, say
 
 INSIDE: Final = Path(__file__).parent / "inside"
 
