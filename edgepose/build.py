@@ -6,27 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgepose.accelerators.cpu import CpuAccelerator
-from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
 from edgepose.config import Camera as CameraConfig
 from edgepose.config import Config
 from edgepose.config import Model as ModelConfig
 from edgepose.config import Smoothing as SmoothingConfig
+from edgepose.config.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
-from edgepose.events.entrances import Entrances
-from edgepose.events.presence import Presence
-from edgepose.failover import Primary
-from edgepose.pipeline import LoadedModel
+from edgepose.events.occupancy import Presence
+from edgepose.events.track_events import Entrances
+from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.edgetpu import EdgeTpuAccelerator
+from edgepose.inference.failover import Primary
 from edgepose.pose_models import movenet_multipose, posenet
-from edgepose.pose_models.kinds import kind_of
+from edgepose.pose_models.detect_kind import kind_of
 from edgepose.pose_models.movenet_single import MovenetSingle
-from edgepose.protocols import FrameSource, Interpreter, PoseModel, Smoother, Tracker
+from edgepose.protocols import FrameSource, Interpreter, LoadedModel, PoseModel, Smoother, Tracker
+from edgepose.registry.registry import ModelFile, default_registry, device_of
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.smoothing.passthrough import Passthrough
-from edgepose.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks import OksTracker
-from edgepose.weights import ModelFile, default_registry, device_of
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter_ns
-from typing import Final, Protocol
+from typing import Final
 
 from edgepose.datatypes import (
     CropRegion,
@@ -16,51 +15,13 @@ from edgepose.datatypes import (
     TrackedPoses,
 )
 from edgepose.errors import AcceleratorLostError
+from edgepose.imaging.preprocess import decode, preprocess
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
-from edgepose.preprocess import decode, preprocess
-from edgepose.protocols import Interpreter, PoseModel, Sink, Smoother, Tensor, Tracker
+from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
 
 MAX_DRIFT: Final = 0.04
 """How far, in its own side lengths, a crop region may be off and still be looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to look: its interpreter, what its tensors mean, and which scores count.
-
-    Scores do not carry over from one accelerator to another, so the thresholds stand here: a pose
-    is one from `pose_threshold` on, a keypoint is published from `keypoint_threshold` on.
-    `degraded` says that it stands in for an accelerator that is away.
-    """
-
-    name: str
-    path: Path
-    kind: str
-    device: str
-    interpreter: Interpreter
-    pose_model: PoseModel
-    pose_threshold: float
-    keypoint_threshold: float
-    degraded: bool = False
-
-
-class ModelSupply(Protocol):
-    """Says which model looks at the next frame."""
-
-    @property
-    def current(self) -> LoadedModel:
-        """The model to look with; raises AcceleratorLostError while there is none."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a model to look with."""
-        ...
-
-    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
-        """Hear that a model's accelerator died; raise the error where nothing stands in for it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +72,7 @@ class Pipeline:
 
     def __init__(
         self,
-        models: ModelSupply,
+        models: ModelProvider,
         tracker: Tracker,
         smoother: Smoother,
         sinks: Sequence[Sink],

@@ -1,6 +1,7 @@
 """Every seam of edgepose on one page: what a part must do to take its place in the line."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -17,6 +18,7 @@ from edgepose.datatypes import (
     TensorToFrame,
     TrackedPoses,
 )
+from edgepose.errors import AcceleratorLostError
 from edgepose.messages import PoseMessage
 
 Tensor = NDArray[np.generic]
@@ -76,17 +78,6 @@ class Interpreter(Protocol):
 
 
 @runtime_checkable
-class Accelerator(Protocol):
-    """What runs models: the CPU, or an Edge TPU."""
-
-    device: str
-
-    def load(self, path: Path) -> Interpreter:
-        """Load a model file; raise ModelFileError or AcceleratorError with what is wrong."""
-        ...
-
-
-@runtime_checkable
 class PoseModel(Protocol):
     """What a model's tensors mean."""
 
@@ -102,6 +93,44 @@ class PoseModel(Protocol):
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
         """Say where to look in the next frame; None is the whole frame."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to look: its interpreter, what its tensors mean, and which scores count.
+
+    Scores do not carry over from one accelerator to another, so the thresholds stand here: a pose
+    is one from `pose_threshold` on, a keypoint is published from `keypoint_threshold` on.
+    `degraded` says that it stands in for an accelerator that is away.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    device: str
+    interpreter: Interpreter
+    pose_model: PoseModel
+    pose_threshold: float
+    keypoint_threshold: float
+    degraded: bool = False
+
+
+class ModelProvider(Protocol):
+    """Says which model looks at the next frame."""
+
+    @property
+    def current(self) -> LoadedModel:
+        """The model to look with; raises AcceleratorLostError while there is none."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model to look with."""
+        ...
+
+    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        """Hear that a model's accelerator died; raise the error where nothing stands in for it."""
         ...
 
 

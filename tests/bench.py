@@ -17,20 +17,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.accelerators._interpreter import RuntimeInterpreter
-from edgepose.accelerators._litert import load_runtime
-from edgepose.accelerators.cpu import CpuAccelerator
-from edgepose.accelerators.edgetpu import EdgeTpuAccelerator
-from edgepose.failover import Unchanging
-from edgepose.host import free_port
-from edgepose.pipeline import LoadedModel, Pipeline
+from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.edgetpu import EdgeTpuAccelerator
+from edgepose.inference.failover import Unchanging
+from edgepose.inference.interpreter import RuntimeInterpreter
+from edgepose.inference.runtime import load_runtime
+from edgepose.monitoring.host import free_port
+from edgepose.pipeline import Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
-from edgepose.protocols import Interpreter, Smoother
+from edgepose.protocols import Interpreter, LoadedModel, Smoother
+from edgepose.registry.registry import resolve
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks import OksTracker
-from edgepose.weights import resolve
 from tests.edgetpu import StandIn
 from tests.mosquitto import require
 

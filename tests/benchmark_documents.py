@@ -6,9 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from edgepose import host
 from edgepose.benchmark import latency
-from edgepose.benchmark.published import COUNTERPARTS, PUBLISHED
+from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
 from edgepose.benchmark.results import (
     AccuracyRow,
     BareInvoke,
@@ -21,6 +20,7 @@ from edgepose.benchmark.results import (
     Stage,
     Statistics,
 )
+from edgepose.monitoring import host
 from tests.machines import raspberry_pi_4
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepose.benchmark.engines import Engine
+from edgepose.benchmark.backends import Engine
 from edgepose.benchmark.latency import Instruments
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import EdgeposeError

@@ -14,8 +14,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edgepose.host import free_port
-from edgepose.openable import Openable
+from edgepose.monitoring.host import free_port
+from edgepose.util.resource import Openable
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"

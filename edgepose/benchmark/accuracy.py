@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edgepose.benchmark.coco import Person, Picture
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.errors import EdgeposeError, SourceError
-from edgepose.pipeline import LoadedModel
-from edgepose.preprocess import preprocess
+from edgepose.imaging.preprocess import preprocess
+from edgepose.protocols import LoadedModel
 from edgepose.sources.images import read_image
 
 CROP_FACTOR: Final = 1.25

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.errors import BrokerError
-from edgepose.host import free_port
-from edgepose.mqtt_url import BrokerAddress
+from edgepose.monitoring.host import free_port
+from edgepose.mqtt.url import BrokerAddress
 
 _HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0

@@ -15,16 +15,16 @@ from typing import Final
 
 import numpy as np
 
-from edgepose import host
-from edgepose.benchmark.engines import Engine
-from edgepose.benchmark.published import COUNTERPARTS
+from edgepose.benchmark.backends import Engine
+from edgepose.benchmark.reference_table import COUNTERPARTS
 from edgepose.benchmark.results import LatencyRow, Method, Rounds, Statistics
 from edgepose.datatypes import Frame, InputSpec, TensorSpec
 from edgepose.errors import EdgeposeError, ModelFileError, ModelShapeError
+from edgepose.imaging.preprocess import preprocess
+from edgepose.monitoring import host
 from edgepose.pose_models._tensors import padded_region
-from edgepose.preprocess import preprocess
 from edgepose.protocols import Interpreter, Tensor
-from edgepose.weights import Device, ModelFile, device_of, sha256
+from edgepose.registry.registry import Device, ModelFile, device_of, sha256
 
 ROUNDS: Final = 5
 MIN_ROUNDS: Final = 3

@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from edgepose.benchmark.accuracy import RESAMPLES, SEED, Evaluation, Figures
-from edgepose.benchmark.conditions import described
-from edgepose.benchmark.engines import EDGETPU, LITERT, LITERT_PLAIN, TFLITE_RUNTIME
-from edgepose.benchmark.published import PUBLISHED_THREADS
+from edgepose.benchmark.backends import EDGETPU, LITERT, LITERT_PLAIN, TFLITE_RUNTIME
+from edgepose.benchmark.environment import described
+from edgepose.benchmark.reference_table import PUBLISHED_THREADS
 from edgepose.benchmark.results import (
     AccuracyRow,
     Document,
@@ -22,7 +22,7 @@ from edgepose.benchmark.results import (
     PipelineRow,
     encode,
 )
-from edgepose.pipeline import LoadedModel
+from edgepose.protocols import LoadedModel
 
 WIDTH: Final = 100
 """Columns of a terminal that the tables are made for."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from edgepose.errors import SourceError, SourceNotFoundError
-from edgepose.host import Machine, MachineState
+from edgepose.monitoring.host import Machine, MachineState
 
 KIND: Final = "edgepose-benchmark"
 SCHEMA_ID: Final = "benchmark.schema.json"

@@ -19,8 +19,8 @@ import msgspec
 
 from edgepose.clock import boottime_ns
 from edgepose.errors import BrokerError
-from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
-from edgepose.openable import Openable
+from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
+from edgepose.util.resource import Openable
 
 PATIENCE_S: Final = 2.0
 """How long after the last message the missing ones may still come."""
@@ -258,7 +258,7 @@ def _without_delay(_client: object, _userdata: object, sock: Any) -> None:
 
 
 def _context(files: Mapping[str, Any]) -> Any:
-    from edgepose.sinks._tls import tls_context
+    from edgepose.mqtt.tls import tls_context
 
     return tls_context(msgspec.convert(files, TlsFiles))
 

@@ -45,7 +45,7 @@ def show(*, config_path: Path | None, output_format: str) -> None:
 @command.command()
 def sample() -> None:
     """Print the manual: a configuration with every key, its default and what it does."""
-    from edgepose.config.manual import manual_text
+    from edgepose.config.reference import manual_text
 
     click.echo(manual_text(), nl=False)
 
@@ -53,7 +53,7 @@ def sample() -> None:
 @command.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
-    from edgepose.config.manual import json_schema
+    from edgepose.config.reference import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 

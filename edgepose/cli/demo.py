@@ -17,8 +17,8 @@ import click
 
 from edgepose.cli._options import debug_of, model_option, set_up_logging
 from edgepose.config import Config, load_config
+from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
-from edgepose.launch import launch
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
 POSES_EVERY_S: Final = 0.5
@@ -71,7 +71,7 @@ def _broker() -> Iterator[tuple[str, str]]:
         socket.create_connection(LOCAL_BROKER, timeout=1.0).close()
     except OSError:
         # Late: the embedded broker is an extra, and needed only here.
-        from edgepose.embedded_broker import EmbeddedBroker
+        from edgepose.mqtt.embedded_broker import EmbeddedBroker
 
         with EmbeddedBroker() as broker:
             _say(f"broker: embedded, {broker.url} (none answers on port {port})")

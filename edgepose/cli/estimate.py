@@ -17,15 +17,15 @@ from edgepose.build import (
     build_tracker,
     path_source,
 )
-from edgepose.capture import CaptureThread
 from edgepose.cli._options import config_option, model_option, set_up_logging
 from edgepose.config import Config, find_config_file, load_config
+from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
-from edgepose.failover import Unchanging
+from edgepose.inference.failover import Unchanging
 from edgepose.messages import EstimateLine
-from edgepose.pipeline import LoadedModel, Pipeline, Step
-from edgepose.protocols import Tracker
+from edgepose.pipeline import Pipeline, Step
+from edgepose.protocols import LoadedModel, Tracker
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources import images
 from edgepose.tracking.untracked import Untracked
@@ -250,7 +250,7 @@ def _line(step: Step, *, name: str) -> EstimateLine:
 def _annotate(step: Step, path: Path, folder: Path, keypoint_threshold: float) -> None:
     import cv2
 
-    from edgepose.drawing import draw_poses
+    from edgepose.imaging.draw import draw_poses
 
     picture = draw_poses(step.frame.image, step.tracked.poses, keypoint_threshold)
     suffix = "" if images.is_image(path) else f"-{step.frame.sequence:06d}"

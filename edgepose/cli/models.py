@@ -12,9 +12,9 @@ from typing import Any
 import click
 import msgspec
 
-from edgepose import download
 from edgepose.errors import EdgeposeError, ModelError, UsageError
-from edgepose.weights import (
+from edgepose.registry import download
+from edgepose.registry.registry import (
     ModelEntry,
     Registry,
     add_to_list,
@@ -179,7 +179,7 @@ def build(*, name: str, output: Path | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Imported late, since it and what it imports are there with the convert extra only.
-        builder = importlib.import_module("edgepose.convert.build")
+        builder = importlib.import_module("edgepose.model_builder.build")
         path: Path = builder.build_model(
             name, folder / f"{name}.tflite", log=lambda text: click.echo(text, err=True)
         )

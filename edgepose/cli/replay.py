@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from edgepose.cli._options import debug_of, set_up_logging
-from edgepose.mqtt_url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, read_password
-from edgepose.replay import check_recording, replay
-from edgepose.topics import check_base
+from edgepose.mqtt.replay import check_recording, replay
+from edgepose.mqtt.topics import check_base
+from edgepose.mqtt.url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, read_password
 
 
 @click.command()

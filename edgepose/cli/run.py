@@ -12,7 +12,7 @@ from edgepose.cli._options import (
     set_up_logging,
 )
 from edgepose.config import find_config_file, load_config
-from edgepose.launch import launch
+from edgepose.daemon.app import launch
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """The configuration: what may be in it, how it is read, and its manual."""
 
-from edgepose.config.loading import find_config_file, load_config
-from edgepose.config.model import (
+from edgepose.config.loader import find_config_file, load_config
+from edgepose.config.schema import (
     Camera,
     Config,
     Inference,

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from edgepose.cropping import MIN_CROP_SCORE, body_region, square_region
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
+from edgepose.imaging.crop import MIN_CROP_SCORE, body_region, square_region
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 

@@ -9,12 +9,12 @@ from typing import Final
 from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
-from edgepose.mqtt_url import BrokerAddress, Secret, TlsFiles
-from edgepose.openable import Openable
-from edgepose.sinks._link import Link, LinkTimes
-from edgepose.sinks._session import Protocol, Will
-from edgepose.sinks._spool import Spool
-from edgepose.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
+from edgepose.mqtt.client import Link, LinkTimes
+from edgepose.mqtt.connection import Protocol, Will
+from edgepose.mqtt.event_store import Spool
+from edgepose.mqtt.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
+from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
+from edgepose.util.resource import Openable
 
 SPOOL_FILE: Final = "waiting-events.ndjson"
 _MAX_EVENTS: Final = 1000

@@ -15,8 +15,8 @@ import numpy as np
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError, SourceNotFoundError
-from edgepose.openable import Openable
 from edgepose.sources._opencv import to_rgb
+from edgepose.util.resource import Openable
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from edgepose.datatypes import Frame, Image
-from edgepose.openable import Openable
 from edgepose.protocols import FrameSource
+from edgepose.util.resource import Openable
 
 
 def _flipped(image: Image, code: int) -> Image:

@@ -28,8 +28,8 @@ from edgepose.errors import (
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.openable import Openable
 from edgepose.sources._base import CaptureClock
+from edgepose.util.resource import Openable
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import cv2
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import FrameError, SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.openable import Openable
 from edgepose.sources._base import CaptureClock, Pacer
 from edgepose.sources._jpeg import Jpeg
 from edgepose.sources._opencv import open_capture, read_packet, read_rgb
+from edgepose.util.resource import Openable
 
 log = logging.getLogger(__name__)
 

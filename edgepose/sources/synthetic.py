@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
-from edgepose.openable import Openable
 from edgepose.sources._base import MAX_LATENESS_NS
 from edgepose.sources._opencv import to_rgb
+from edgepose.util.resource import Openable
 
 ASSET: Final = "astronaut.jpg"
 PHOTOGRAPH_PX: Final = 512

@@ -19,9 +19,9 @@ from edgepose.errors import (
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.openable import Openable
 from edgepose.sources._base import CaptureClock
 from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
+from edgepose.util.resource import Openable
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgepose.openable import Openable
+from edgepose.util.resource import Openable
 
 _RETRY_S = 0.01
 _SESSION_S = 3600

@@ -27,9 +27,9 @@ import numpy as np
 from edgepose import messages
 from edgepose.datatypes import Image
 from edgepose.messages import PoseMessage
-from edgepose.openable import Openable
+from edgepose.mqtt.topics import Topics
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.topics import Topics
+from edgepose.util.resource import Openable
 from tests.chaos import judge
 from tests.chaos.judge import Happening, Row, Told
 from tests.chaos.observer import MissedError, Observer, retained, wait

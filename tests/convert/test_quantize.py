@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgepose.convert import quantize
+from edgepose.model_builder import quantize
 
 
 def correlated_inputs(size: int) -> npt.NDArray[np.float64]:

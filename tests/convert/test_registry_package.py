@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgepose.convert import build, registry_package
 from edgepose.errors import ConversionError
+from edgepose.model_builder import build
+from edgepose.model_builder import npm_package as registry_package
 
 
 def test_the_notation_is_that_of_npm(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgepose.convert import flatbuffer
-from edgepose.flatbuffer import EDGETPU_OP
+from edgepose.model_builder import tflite_edit as flatbuffer
+from edgepose.registry.tflite_file import EDGETPU_OP
 
 
 def compile_model(data: bytes) -> bytes:

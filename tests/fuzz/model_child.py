@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from edgepose import flatbuffer
-from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.errors import AcceleratorError, ModelError
+from edgepose.inference.cpu import CpuAccelerator
+from edgepose.registry import tflite_file as flatbuffer
 
 LOADED, RAN_BADLY, REFUSED = range(3)
 _NAMES = {LOADED: "runs", RAN_BADLY: "fails to run", REFUSED: "refused"}

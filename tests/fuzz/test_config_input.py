@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.config import Config, load_config
-from edgepose.config.checking import value_keys
-from edgepose.config.manual import manual_text
-from edgepose.config.yaml_file import MAX_BYTES
+from edgepose.config.reference import manual_text
+from edgepose.config.validation import value_keys
+from edgepose.config.yaml_reader import MAX_BYTES
 from edgepose.errors import ConfigError
 from tests.fuzz.effort import examples
 

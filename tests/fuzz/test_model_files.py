@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose import flatbuffer
-from edgepose.accelerators._litert import installed_runtimes
 from edgepose.errors import ModelError, ModelFileError
-from edgepose.weights import check_file
+from edgepose.inference.runtime import installed_runtimes
+from edgepose.registry import tflite_file as flatbuffer
+from edgepose.registry.registry import check_file
 from tests.conftest import MODELS
 from tests.fuzz.effort import EFFORT, examples
 from tests.fuzz.model_child import damaged, structure
@@ -203,7 +203,7 @@ def test_what_a_runtime_would_die_of_is_named(flaw: str) -> None:
 LOAD = """
 import sys
 from pathlib import Path
-from edgepose.accelerators.cpu import CpuAccelerator
+from edgepose.inference.cpu import CpuAccelerator
 from edgepose.errors import ModelFileError
 for path in map(Path, sys.argv[1:]):
     try:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.mqtt_url import parse_broker_url
-from edgepose.sinks._link import LinkTimes
+from edgepose.mqtt.client import LinkTimes
+from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
-from edgepose.topics import Topics
 from tests.fuzz.effort import EFFORT, examples
 from tests.mosquitto import PATIENCE_S, Listener, Mosquitto, wait_for
 

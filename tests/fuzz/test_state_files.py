@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose import messages
-from edgepose.daemon import SwitchFile
+from edgepose.daemon.daemon import SwitchFile
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
-from edgepose.replay import read_recording, replay
-from edgepose.sinks._spool import Spool, WaitingMessage
-from edgepose.weights import ModelEntry, ModelList, Registry, add_to_list, read_list
+from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.replay import read_recording, replay
+from edgepose.registry.registry import ModelEntry, ModelList, Registry, add_to_list, read_list
 from tests.fuzz.effort import examples
 
 DEEP = b"[" * 5000

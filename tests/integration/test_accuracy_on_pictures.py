@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config import load_config
 from edgepose.datatypes import Frame
-from edgepose.events.presence import Presence
-from edgepose.failover import Unchanging
-from edgepose.pipeline import LoadedModel, Pipeline
+from edgepose.events.occupancy import Presence
+from edgepose.inference.failover import Unchanging
+from edgepose.pipeline import Pipeline
+from edgepose.protocols import LoadedModel
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
 from edgepose.sources.stream import VideoFileSource

@@ -20,7 +20,7 @@ from edgepose.build import build_model
 from edgepose.cli.main import run_command
 from edgepose.config import load_config
 from edgepose.datatypes import Frame
-from edgepose.preprocess import preprocess
+from edgepose.imaging.preprocess import preprocess
 from edgepose.sources.images import read_image
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import write_coco
@@ -62,7 +62,7 @@ def moved(person: Person, right_px: float) -> Person:
 def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
     monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
+    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgepose import host
-from edgepose.accelerators._litert import installed_runtimes
-from edgepose.benchmark import conditions, engines, latency
+from edgepose.benchmark import backends as engines
+from edgepose.benchmark import environment as conditions
+from edgepose.benchmark import latency
 from edgepose.benchmark.results import Document
 from edgepose.cli.main import run_command
 from edgepose.errors import AcceleratorError
+from edgepose.inference.runtime import installed_runtimes
+from edgepose.monitoring import host
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 from tests.fake_engine import Bench
@@ -33,8 +35,8 @@ QUICK = ("--min-runs", "5", "--min-seconds", "0.02", "--max-seconds", "0")
 def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
     monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
-    monkeypatch.setattr("edgepose.weights.MACHINE_FOLDER", tmp_path / "machine-models")
+    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
+    monkeypatch.setattr("edgepose.registry.registry.MACHINE_FOLDER", tmp_path / "machine-models")
 
 
 def plant(

@@ -13,18 +13,18 @@ import cv2
 import msgspec
 import pytest
 
-from edgepose.benchmark import brokers, pipeline, subscriber
-from edgepose.benchmark.pipeline import Plan, measure
+from edgepose.benchmark import brokers, subscriber
+from edgepose.benchmark import end_to_end as pipeline
+from edgepose.benchmark.end_to_end import Plan, measure
 from edgepose.benchmark.results import PipelineRow
 from edgepose.build import build_model
 from edgepose.config import Config, load_config
 from edgepose.datatypes import Frame
 from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageError
-from edgepose.host import free_port
 from edgepose.messages import PoseMessage
-from edgepose.mqtt_url import Secret, parse_broker_url
-from edgepose.pipeline import LoadedModel
-from edgepose.protocols import Interpreter, Tensor
+from edgepose.monitoring.host import free_port
+from edgepose.mqtt.url import Secret, parse_broker_url
+from edgepose.protocols import Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
 from tests.helpers import missing
 from tests.media import numbered, write_video

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgepose import messages
-from edgepose.host import free_port
+from edgepose.monitoring.host import free_port
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
 from tests.daemon import (
     CAMERA,

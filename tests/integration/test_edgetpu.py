@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from edgepose.accelerators import edgetpu
-from edgepose.accelerators._litert import installed_runtimes
-from edgepose.accelerators.cpu import CpuAccelerator
-from edgepose.accelerators.edgetpu import EdgeTpuAccelerator, EdgeTpuTimes
-from edgepose.edgetpu_devices import EdgeTpuDevice
 from edgepose.errors import AcceleratorError, AcceleratorLostError, ModelFileError
-from edgepose.protocols import Accelerator, Interpreter
+from edgepose.inference import edgetpu
+from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuTimes
+from edgepose.inference.runtime import installed_runtimes
+from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice
+from edgepose.protocols import Interpreter
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 from tests.edgetpu import StandIn, Word
@@ -44,7 +44,6 @@ def photograph(interpreter: Interpreter) -> np.ndarray[tuple[int, ...], np.dtype
 def test_what_the_protocols_promise(stand_in: StandIn, runtime: RuntimeName) -> None:
     path = stand_in.compiled_model()
     accelerator = EdgeTpuAccelerator(runtime=runtime)
-    assert isinstance(accelerator, Accelerator)
     interpreter = accelerator.load(path)
     assert isinstance(interpreter, Interpreter)
     on_cpu = CpuAccelerator(runtime=runtime).load(MODELS / "movenet-lightning-int8.tflite")

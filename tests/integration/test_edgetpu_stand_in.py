@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose import flatbuffer
-from edgepose.accelerators._litert import RuntimeName, installed_runtimes
-from edgepose.accelerators.cpu import CpuAccelerator
 from edgepose.errors import ModelFileError
-from edgepose.openable import Openable
+from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.runtime import RuntimeName, installed_runtimes
+from edgepose.registry import tflite_file as flatbuffer
 from edgepose.sources.synthetic import read_photograph
+from edgepose.util.resource import Openable
 from tests.conftest import MODELS
 from tests.edgetpu import WORDS, StandIn, compiled, probe
 from tests.helpers import missing

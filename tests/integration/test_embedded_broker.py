@@ -9,11 +9,11 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgepose.embedded_broker import EmbeddedBroker
 from edgepose.errors import BrokerError
-from edgepose.mqtt_url import parse_broker_url
+from edgepose.mqtt.embedded_broker import EmbeddedBroker
+from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
-from edgepose.topics import Topics
 from tests.mosquitto import wait_for
 from tests.unit.test_recorder import message_of
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepose import download
 from edgepose.cli.main import run_command
-from edgepose.download import Limits, pull
 from edgepose.errors import ModelFileError, ModelHashError, UsageError
-from edgepose.weights import ModelEntry, add_to_list, git_blob_sha1
+from edgepose.registry import download
+from edgepose.registry.download import Limits, pull
+from edgepose.registry.registry import ModelEntry, add_to_list, git_blob_sha1
 
 CONTENT = b"\x1c\0\0\0TFL3" + os.urandom(300_000)
 FILE = "tiny.tflite"

@@ -17,11 +17,11 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import BrokerError, ConfigError
-from edgepose.host import free_port
-from edgepose.mqtt_url import Secret, TlsFiles, parse_broker_url
-from edgepose.sinks._link import LinkTimes
+from edgepose.monitoring.host import free_port
+from edgepose.mqtt.client import LinkTimes
+from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.url import Secret, TlsFiles, parse_broker_url
 from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
-from edgepose.topics import Topics
 from tests.mosquitto import (
     PASSWORD,
     USERNAME,
@@ -631,9 +631,9 @@ def test_rights_that_are_lacking_are_named(
 
 CHILD = """
 import sys, time
-from edgepose.mqtt_url import parse_broker_url
+from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
-from edgepose.topics import Topics
+from edgepose.mqtt.topics import Topics
 sink = MqttSink(address=parse_broker_url(sys.argv[1]), topics=Topics(node="gym"),
                 client_id="edgepose-gym", cameras=["main"], info=b"{}")
 sink.open(require_connection_within_s=10)

@@ -26,8 +26,8 @@ def test_the_wheel_carries_the_default_model_and_the_manual(tmp_path: Path) -> N
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
-        "edgepose/models/movenet-lightning-int8.tflite",
-        "edgepose/models/manifest.json",
+        "edgepose/assets/models/movenet-lightning-int8.tflite",
+        "edgepose/assets/models/manifest.json",
         "edgepose/assets/astronaut.jpg",
         "edgepose/assets/config.yaml",
         "edgepose/py.typed",

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose.accelerators._interpreter import tensor_spec
 from edgepose.datatypes import Frame, Poses, TensorToFrame
-from edgepose.flatbuffer import POSENET_DECODER_OP, without_custom_op
+from edgepose.imaging.preprocess import preprocess
+from edgepose.inference.interpreter import tensor_spec
 from edgepose.pose_models import movenet_multipose, posenet
-from edgepose.pose_models.kinds import kind_of
+from edgepose.pose_models.detect_kind import kind_of
 from edgepose.pose_models.movenet_multipose import MovenetMultipose
 from edgepose.pose_models.posenet import Posenet
-from edgepose.preprocess import preprocess
 from edgepose.protocols import Tensor
+from edgepose.registry.tflite_file import POSENET_DECODER_OP, without_custom_op
 from edgepose.tracking.oks import keypoint_similarity
 from tests.conftest import MODELS
 from tests.posenet_scenes import Doubles, Outputs, reference_poses

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgepose import messages
-from edgepose.events.presence import Presence
+from edgepose.events.occupancy import Presence
 
 TOLERANCE_S = 1.5
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgepose.host import free_port
-from edgepose.mqtt_url import PASSWORD_VARIABLE
+from edgepose.monitoring.host import free_port
+from edgepose.mqtt.url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
 from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
 from tests.unit.test_recorder import message_of

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgepose.clock import boottime_ns
+from edgepose.config.source_uri import parse_source_uri
 from edgepose.errors import SourceError, SourceStalledError
-from edgepose.source_uri import parse_source_uri
 from edgepose.sources import stream
 from edgepose.sources.stream import RtspSource
 from tests.helpers import missing

@@ -10,13 +10,13 @@ from typing import cast
 
 import pytest
 
-from edgepose import daemon as daemon_module
-from edgepose.daemon import Eyes, SwitchFile
-from edgepose.failover import Unchanging
+from edgepose.daemon import daemon as daemon_module
+from edgepose.daemon.camera import CameraRunner, LookingThread, Waiting
+from edgepose.daemon.daemon import Eyes, SwitchFile
+from edgepose.daemon.systemd import Notifier
+from edgepose.inference.failover import Unchanging
+from edgepose.mqtt.topics import Topics
 from edgepose.sinks.mqtt import MqttSink
-from edgepose.supervision import CameraRunner, LookingThread, Waiting
-from edgepose.systemd import Notifier
-from edgepose.topics import Topics
 from tests.daemon import CAMERA, NODE, Daemon, running
 from tests.integration.test_daemon import make_clip
 from tests.mosquitto import Mosquitto, wait_for

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.capture import CaptureThread
+from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.errors import FrameError, SourceError, SourceNotFoundError
 from edgepose.sources import _base, stream

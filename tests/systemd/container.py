@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import IO, Final
 
-from edgepose.openable import Openable
+from edgepose.util.resource import Openable
 from tests.chroot import MIRROR
 from tests.helpers import missing
 from tests.mosquitto import wait_for

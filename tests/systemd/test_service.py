@@ -191,7 +191,12 @@ def test_a_reload_takes_up_a_changed_file_and_keeps_the_broker(
 ) -> None:
     container = machine.container
     container.run(
-        *("sh", "-c", "cp /opt/edgepose/lib/python3*/site-packages/edgepose/models/$1 $2", "sh"),
+        *(
+            "sh",
+            "-c",
+            "cp /opt/edgepose/lib/python3*/site-packages/edgepose/assets/models/$1 $2",
+            "sh",
+        ),
         *("posenet-mobilenet-int8.tflite", f"{STATE}/models/mine.tflite"),
     )
     with machine.serving(tmp_path / "log") as subscriber:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgepose import host
-from edgepose.benchmark import conditions
+from edgepose.benchmark import environment as conditions
 from edgepose.benchmark.results import EdgeTpuPort
-from edgepose.host import MachineState
+from edgepose.monitoring import host
+from edgepose.monitoring.host import MachineState
 from tests.machines import raspberry_pi_4, raspberry_pi_5, write
 
 CLOCK = "ondemand 1800 of 1800 MHz"
@@ -109,7 +109,7 @@ def test_an_edge_tpu_on_a_slow_port(tmp_path: Path) -> None:
 
 
 def test_edge_tpus_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgepose.edgetpu_devices import find_devices
+    from edgepose.monitoring.edgetpu_devices import find_devices
 
     folder = "sys/bus/usb/devices/2-1"
     write(

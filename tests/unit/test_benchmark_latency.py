@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepose import host
 from edgepose.benchmark import latency
-from edgepose.benchmark.engines import Engine
+from edgepose.benchmark.backends import Engine
 from edgepose.benchmark.latency import Plan, Row
 from edgepose.benchmark.results import LatencyRow
 from edgepose.datatypes import Frame, TensorSpec
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
-from edgepose.weights import ModelFile
+from edgepose.monitoring import host
+from edgepose.registry.registry import ModelFile
 from tests.fake_engine import MS, Bench
 from tests.machines import raspberry_pi_4
 
@@ -188,7 +188,7 @@ def test_a_device_lost_on_the_way_keeps_what_it_had(models: list[ModelFile]) -> 
 
 
 def test_compiled_models_run_on_their_device_only() -> None:
-    from edgepose.weights import default_registry
+    from edgepose.registry.registry import default_registry
 
     entries = default_registry().entries
     names = ("movenet-lightning-int8", "movenet-lightning-int8-edgetpu")

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from edgepose.benchmark.published import COUNTERPARTS, PUBLISHED, TABLE
-from edgepose.weights import default_registry
+from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED, TABLE
+from edgepose.registry.registry import default_registry
 from tests.conftest import SHARED
 
 # Model, MB, mAP, Pixel 5 CPU, Pixel 5 GPU, Raspberry Pi 4 CPU.

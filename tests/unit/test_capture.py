@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 import pytest
 
-from edgepose.capture import OPENING_NS, READ_AHEAD_NICENESS, CaptureThread
 from edgepose.clock import boottime_ns
+from edgepose.daemon.capture import OPENING_NS, READ_AHEAD_NICENESS, CaptureThread
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import FrameError, ModelError, SourceError, SourceStalledError
 from tests.helpers import as_it_is
@@ -283,7 +283,7 @@ def test_any_failure_reaches_the_taker_as_a_source_error(
 
 
 def test_a_source_that_hangs_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.capture.JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("edgepose.daemon.capture.JOIN_TIMEOUT_S", 0.05)
     source = _Script(1, live=True)
     capture = _started(source)
     source.wait_until_asked()

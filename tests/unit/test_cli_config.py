@@ -9,14 +9,14 @@ import yaml
 
 from edgepose.cli.main import run_command
 from edgepose.config import Config, load_config
-from edgepose.config.manual import manual_path, manual_text
+from edgepose.config.reference import manual_path, manual_text
 
 
 @pytest.fixture(autouse=True)
 def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
     monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loading.SYSTEM_FILE", tmp_path / "etc.yaml")
+    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

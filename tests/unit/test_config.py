@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from edgepose.config import Config, Mqtt, find_config_file, load_config
-from edgepose.config.checking import dotted, parts, value_keys
-from edgepose.config.loading import _PATHS, SYSTEM_FILE
-from edgepose.config.manual import json_schema, manual_path, manual_text, paragraphs
-from edgepose.config.model import fit_id
-from edgepose.config.yaml_file import parse
+from edgepose.config.loader import _PATHS, SYSTEM_FILE
+from edgepose.config.reference import json_schema, manual_path, manual_text, paragraphs
+from edgepose.config.schema import fit_id
+from edgepose.config.validation import dotted, parts, value_keys
+from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError
-from edgepose.masking import masked_url
+from edgepose.util.redact import masked_url
 
 
 def load(tmp_path: Path, text: str, **overrides: object) -> Config:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepose.config.yaml_file import MAX_BYTES, describe, parse, plain, read
+from edgepose.config.yaml_reader import MAX_BYTES, describe, parse, plain, read
 from edgepose.errors import ConfigError
 
 HERE = Path("config.yaml")

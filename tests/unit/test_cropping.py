@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.cropping import body_region, square_region
+from edgepose.imaging.crop import body_region, square_region
 from edgepose.skeleton import KEYPOINT_NAMES
 
 SIZE = (640, 480)

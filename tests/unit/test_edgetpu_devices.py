@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from edgepose.edgetpu_devices import EdgeTpuDevice, find_devices, holders
+from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
 
 
 def plug_in(root: Path, name: str, vendor: str, product: str, speed: str = "5000") -> Path:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.events.entrances import Entrance, Entrances
+from edgepose.events.track_events import Entrance, Entrances
 
 MS = 1_000_000
 

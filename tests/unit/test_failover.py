@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgepose.errors import AcceleratorError, AcceleratorLostError
-from edgepose.failover import OPENING, Failover, FailoverTimes, Primary, Unchanging
-from edgepose.pipeline import LoadedModel
+from edgepose.inference.failover import OPENING, Failover, FailoverTimes, Primary, Unchanging
+from edgepose.protocols import LoadedModel
 from tests.mosquitto import wait_for
 from tests.unit.test_pipeline import FakeInterpreter, FakeModel
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.errors import ModelFileError
-from edgepose.flatbuffer import operators, summary, without_custom_op
+from edgepose.registry.tflite_file import operators, summary, without_custom_op
 
 flatbuffers = pytest.importorskip("flatbuffers", reason="comes with ai-edge-litert only")
 schema = pytest.importorskip(

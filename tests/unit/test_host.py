@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose import host
+from edgepose.monitoring import host
 from tests.machines import raspberry_pi_4, raspberry_pi_5, write
 
 

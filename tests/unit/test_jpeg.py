@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec
 from edgepose.errors import FrameError
-from edgepose.preprocess import decode, preprocess
+from edgepose.imaging.preprocess import decode, preprocess
 from edgepose.sources import _jpeg
 from edgepose.sources._jpeg import Jpeg
 from tests.helpers import Undecoded

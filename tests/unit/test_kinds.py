@@ -5,7 +5,7 @@ import pytest
 
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import ModelShapeError
-from edgepose.pose_models.kinds import kind_of
+from edgepose.pose_models.detect_kind import kind_of
 
 IMAGE = TensorSpec("image", (1, 256, 256, 3), np.dtype(np.uint8))
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
+from edgepose.imaging.preprocess import preprocess
 from edgepose.pose_models.movenet_multipose import MovenetMultipose, preferred_input_size_wh
-from edgepose.preprocess import preprocess
 from tests.helpers import frame_of
 
 OUTPUT = TensorSpec("Identity", (1, 6, 56), np.dtype(np.float32))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.mqtt_url import BrokerAddress
-from edgepose.sinks import _failures as failures
-from edgepose.sinks._backoff import Backoff
-from edgepose.sinks._spool import Spool, WaitingMessage
+from edgepose.mqtt import diagnostics as failures
+from edgepose.mqtt.backoff import Backoff
+from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.url import BrokerAddress
 
 PLAIN = BrokerAddress("broker", 1883)
 TLS = BrokerAddress("broker", 8883, tls=True)

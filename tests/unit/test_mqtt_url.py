@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.errors import ConfigError
-from edgepose.mqtt_url import (
+from edgepose.mqtt.url import (
     PASSWORD_VARIABLE,
     BrokerAddress,
     Secret,

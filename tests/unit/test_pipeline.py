@@ -16,10 +16,10 @@ from edgepose.datatypes import (
     TensorToFrame,
 )
 from edgepose.errors import AcceleratorLostError
-from edgepose.failover import Unchanging
+from edgepose.inference.failover import Unchanging
 from edgepose.messages import PoseMessage
-from edgepose.pipeline import MAX_DRIFT, LoadedModel, Pipeline, Prepared, Step
-from edgepose.protocols import Interpreter, PoseModel, Tensor
+from edgepose.pipeline import MAX_DRIFT, Pipeline, Prepared, Step
+from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
 from edgepose.smoothing.passthrough import Passthrough
 from edgepose.tracking.untracked import Untracked
 from tests.helpers import SECOND_NS, Undecoded, frame_of, poses_of

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec
-from edgepose.preprocess import preprocess
+from edgepose.imaging.preprocess import preprocess
 from tests.helpers import frame_of
 
 SPEC = InputSpec.of((192, 192), np.uint8)

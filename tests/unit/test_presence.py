@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.events.presence import Presence, PresenceChange
+from edgepose.events.occupancy import Presence, PresenceChange
 
 MS = 1_000_000
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import SourceError, SourceNotFoundError, UsageError
-from edgepose.replay import MAX_LINE_BYTES, replay
+from edgepose.mqtt.replay import MAX_LINE_BYTES, replay
 from tests.unit.test_recorder import message_of
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgepose.config.source_uri import OPTIONS, parse_source_uri
 from edgepose.errors import UsageError
-from edgepose.masking import masked_url
-from edgepose.source_uri import OPTIONS, parse_source_uri
+from edgepose.util.redact import masked_url
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.sinks._outbox import Outbox
-from edgepose.sinks._spool import Spool, WaitingMessage
+from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.outbox import Outbox
 
 TOPIC = "edgepose/gym/main/event"
 

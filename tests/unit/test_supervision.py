@@ -12,17 +12,17 @@ from typing import Self
 
 import pytest
 
-from edgepose import supervision
 from edgepose.build import silence_ns
 from edgepose.clock import boottime_ns
 from edgepose.config import Camera as CameraConfig
+from edgepose.daemon import camera as supervision
+from edgepose.daemon.camera import Camera, CameraRunner, LookingThread, Seen
 from edgepose.datatypes import Frame
 from edgepose.errors import SinkError, SourceBusyError, SourceError, SourceStalledError
-from edgepose.events.entrances import Entrances
-from edgepose.events.presence import Presence
+from edgepose.events.occupancy import Presence
+from edgepose.events.track_events import Entrances
+from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Look, Prepared
-from edgepose.supervision import Camera, CameraRunner, LookingThread, Seen
-from edgepose.topics import Topics
 from tests.helpers import SECOND_NS, frame_of
 from tests.unit.test_pipeline import FakeModel, Line
 
@@ -373,7 +373,7 @@ def test_signals_never_make_the_wait_endless() -> None:
     """A signal just as the time was up made `queue.SimpleQueue` wait for ever (CPython 3.11)."""
     script = (
         "import signal, threading\n"
-        "from edgepose.supervision import LookingThread\n"
+        "from edgepose.daemon.camera import LookingThread\n"
         "looking = LookingThread([], threading.Condition(), threading.Lock())\n"
         "signal.signal(signal.SIGALRM, lambda *_: None)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.00101)\n"

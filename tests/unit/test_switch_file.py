@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.daemon import SwitchFile
+from edgepose.daemon.daemon import SwitchFile
 
 CAMERAS = frozenset({"main", "yard", "door"})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.systemd import Notifier, watchdog_interval_ns
+from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
 
 
 def test_every_word_arrives(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.errors import ConfigError, EdgeposeError
-from edgepose.topics import Delivery, Kind, Topics, check_base, check_id
+from edgepose.mqtt.topics import Delivery, Kind, Topics, check_base, check_id
 
 IDS = st.text("abcXYZ019_-", min_size=1, max_size=12)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgepose.config import Config, load_config
-from edgepose.config.loading import SYSTEM_FILE
-from edgepose.config.model import MQTT_PASSWORD_CREDENTIAL
-from edgepose.weights import MACHINE_FOLDER
+from edgepose.config.loader import SYSTEM_FILE
+from edgepose.config.schema import MQTT_PASSWORD_CREDENTIAL
+from edgepose.registry.registry import MACHINE_FOLDER
 from tests.helpers import missing
 
 ROOT = Path(__file__).parents[2]

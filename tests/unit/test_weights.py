@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
-from edgepose.weights import (
+from edgepose.registry.registry import (
     MACHINE_FOLDER,
     ModelEntry,
     Registry,

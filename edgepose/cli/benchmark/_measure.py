@@ -10,18 +10,21 @@ from typing import Final
 
 import msgspec
 
-from edgepose import __version__, host
-from edgepose.accelerators.cpu import default_threads
-from edgepose.benchmark import accuracy, coco, conditions, engines, latency, plot, report
-from edgepose.benchmark.published import COUNTERPARTS, PUBLISHED, TABLE
+from edgepose import __version__
+from edgepose.benchmark import accuracy, coco, latency, plot, report
+from edgepose.benchmark import backends as engines
+from edgepose.benchmark import environment as conditions
+from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED, TABLE
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, PipelineRow
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
 from edgepose.config import Config
 from edgepose.datatypes import Frame
 from edgepose.errors import UsageError
+from edgepose.inference.cpu import default_threads
+from edgepose.monitoring import host
+from edgepose.registry.registry import Device, Registry, default_registry, resolve
 from edgepose.sources.images import read_image
-from edgepose.weights import Device, Registry, default_registry, resolve
 
 ALL: Final = "all"
 PIPELINE_MODEL: Final = "movenet-lightning-int8"
@@ -204,7 +207,7 @@ class _Accuracy:
 
 def _pipeline(order: Order) -> tuple[PipelineRow, ...]:
     # Late: MQTT, a broker and the sources, which nothing else here needs.
-    from edgepose.benchmark import pipeline
+    from edgepose.benchmark import end_to_end as pipeline
 
     config, device = order.config, _CPU
     if _only_edgetpu(order):

@@ -1,0 +1,1 @@
+"""The running daemon: cameras, threads, signals, readiness."""

@@ -1,0 +1,89 @@
+"""Models on the CPU, through LiteRT or tflite-runtime (XNNPACK inside both)."""
+
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from edgepose.errors import ModelFileError, ModelShapeError
+from edgepose.inference.interpreter import (
+    RuntimeInterpreter,
+    first_line,
+    read_model,
+    resize,
+)
+from edgepose.inference.runtime import RuntimeName, chatter_to_log, load_runtime
+
+MAX_AUTO_THREADS: Final = 4
+
+
+def default_threads() -> int:
+    """Return as many threads as this process may use cores, four at most.
+
+    More than four gain nothing on models this small, and a Pi has four.
+    """
+    return max(1, min(MAX_AUTO_THREADS, len(os.sched_getaffinity(0))))
+
+
+class CpuAccelerator:
+    """Loads models for the CPU.
+
+    `threads` None means `default_threads()`; `xnnpack` False takes the runtime's reference kernels,
+    which only a benchmark wants.
+    """
+
+    device: str = "cpu"
+
+    def __init__(
+        self,
+        *,
+        runtime: RuntimeName | Literal["auto"] = "auto",
+        threads: int | None = None,
+        xnnpack: bool = True,
+    ) -> None:
+        self.runtime, self._module = load_runtime(runtime)
+        self.threads = threads or default_threads()
+        self._xnnpack = xnnpack
+
+    def load(self, path: Path, input_size_wh: tuple[int, int] | None = None) -> RuntimeInterpreter:
+        """Load a model file, resized to `input_size_wh` where that is given.
+
+        Raises ModelFileError where the runtime cannot read the file or lacks an operator, and
+        ModelShapeError where it cannot take that size.
+        """
+        resolver = self._module.OpResolverType
+        options: dict[str, Any] = {"num_threads": self.threads}
+        if not self._xnnpack:
+            options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        with chatter_to_log():
+            return self._load(path, input_size_wh, options)
+
+    def _load(
+        self, path: Path, input_size_wh: tuple[int, int] | None, options: dict[str, Any]
+    ) -> RuntimeInterpreter:
+        data = read_model(path)
+        try:
+            # The bytes, not the path: the runtime maps a path, and a file replaced under a running
+            # daemon (a package upgrade) would then end it with SIGBUS.
+            interpreter = self._module.Interpreter(model_content=data, **options)
+        except ValueError as error:
+            raise ModelFileError(
+                f"{path}: expected a TFLite model, got a file that {self.runtime} cannot read "
+                f"({first_line(error)}); fetch or build it again, `edgepose models verify` checks "
+                "what is installed"
+            ) from error
+        try:
+            if input_size_wh is not None:
+                resize(interpreter, input_size_wh, path)
+            interpreter.allocate_tensors()
+        except ModelShapeError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise _allocation_error(path, self.runtime, error) from error
+        return RuntimeInterpreter(interpreter, path)
+
+
+def _allocation_error(path: Path, runtime: str, error: Exception) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: {runtime} cannot prepare this model ({first_line(error)}); it may need a newer "
+        "runtime or be no pose model"
+    )

@@ -1,0 +1,418 @@
+"""Models on a Coral Edge TPU, each in a process of its own that may die.
+
+libedgetpu ends its whole process on a USB fault, and opening a device holds Python's lock, so
+neither happens here: a worker process does both, and this side hears of its death at once.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from edgepose.errors import AcceleratorError, AcceleratorLostError
+from edgepose.inference import edgetpu_worker as worker
+from edgepose.inference.interpreter import read_model
+from edgepose.inference.runtime import RuntimeName, installed_runtimes, load_runtime
+from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
+from edgepose.protocols import Tensor
+
+log = logging.getLogger(__name__)
+
+_PACKAGE_FOLDER: Final = Path(__file__).parents[2]
+_START: Final = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from edgepose.inference.edgetpu_worker import main; main()"
+)
+_CHATTER_BYTES: Final = 65536
+_DRIVER_TEXT_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTpuTimes:
+    """How patient edgepose is with an Edge TPU, in seconds.
+
+    Opening one takes 2.75 s on a Pi 4. The first inference, which a device that hangs never ends,
+    brings the model there in some tenths of a second; no other needs a tenth, but other work may
+    hold up the worker.
+    """
+
+    load_s: float = 30.0
+    first_invoke_s: float = 3.0
+    invoke_s: float = 0.5
+    silence_s: float = 5.0
+    close_s: float = 2.0
+
+
+class EdgeTpuAccelerator:
+    """Loads compiled models onto an Edge TPU.
+
+    `device` is such as `usb:0` or `pci:0`, None the first one found. With `runtime` auto every
+    installed one is tried, since a libedgetpu works with the runtimes of some versions only; and
+    pycoral opens the device where it is installed. `root` holds `sys` and `dev`.
+    """
+
+    device: str = "edgetpu"
+
+    def __init__(
+        self,
+        *,
+        runtime: RuntimeName | Literal["auto"] = "auto",
+        device: str | None = None,
+        times: EdgeTpuTimes | None = None,
+        root: Path = Path("/"),
+    ) -> None:
+        self._runtimes = _runtimes(runtime)
+        self._device = device
+        self._times = times or EdgeTpuTimes()
+        self._root = root
+
+    def load(self, path: Path) -> "EdgeTpuInterpreter":
+        """Open the device in a new process and load a compiled model there; takes seconds.
+
+        Raises ModelFileError where the file is not compiled for an Edge TPU, and AcceleratorError
+        that tells apart: no library, no device, no permission, busy, a library or a model made for
+        another version, a device that does not answer.
+        """
+        read_model(path, compiled=True)
+        failure: AcceleratorError | None = None
+        for runtime in self._runtimes:
+            try:
+                interpreter = self._load(path, runtime)
+            except _OtherRuntimeMayDoError as error:
+                log.debug("%s", error)
+                failure = failure or error
+                continue
+            # The one that works is the one to begin with when the device comes back.
+            self._runtimes = (runtime, *(r for r in self._runtimes if r != runtime))
+            return interpreter
+        assert failure is not None
+        raise AcceleratorError(str(failure))
+
+    def fingerprint(self) -> object:
+        """Return something that changes when an Edge TPU is plugged in, pulled or made usable."""
+        return tuple((device, device.accessible) for device in find_devices(self._root))
+
+    def _load(self, path: Path, runtime: RuntimeName) -> "EdgeTpuInterpreter":
+        order = worker.Order(str(path.absolute()), runtime, self._device)
+        process = _Process(order)
+        stage = "starting"
+        patience_s = self._times.load_s
+        deadline = time.monotonic() + patience_s
+        try:
+            while True:
+                report, file = process.report(deadline - time.monotonic())
+                match report:
+                    case worker.Stage():
+                        stage = report.what
+                        if stage == worker.FIRST_INFERENCE:
+                            patience_s = self._times.first_invoke_s
+                            deadline = time.monotonic() + patience_s
+                    case worker.Ready():
+                        assert file is not None
+                        log.debug("%s: opened through %s on %s", path, report.through, runtime)
+                        return EdgeTpuInterpreter(
+                            path, process, report, file, self._times, runtime=runtime
+                        )
+                    case worker.Failed():
+                        raise self._refused(path, runtime, report)
+                    case None:
+                        raise _died(stage, runtime, process)
+        except TimeoutError:
+            process.kill()
+            raise AcceleratorError(
+                f"the Edge TPU gave no answer for {patience_s:g} s while {stage}; unplug it and "
+                "plug it in again, on another port or a powered hub if that repeats"
+            ) from None
+        except BaseException:
+            process.kill()
+            raise
+
+    def _refused(self, path: Path, runtime: RuntimeName, failed: worker.Failed) -> AcceleratorError:
+        text = failed.text
+        match failed.door:
+            case "library":
+                return AcceleratorError(
+                    f"the Edge TPU's library cannot be loaded ({text}); install libedgetpu1-std "
+                    "from Coral's package archive, or set accelerator: cpu"
+                )
+            case "delegate":
+                return _OtherRuntimeMayDoError(
+                    f"{worker.LIBRARY} is no Edge TPU library that {runtime} can use ({text}); "
+                    "install libedgetpu1-std anew"
+                )
+            case "device":
+                return AcceleratorError(self._why_no_device(text))
+            case "runtime":
+                return _OtherRuntimeMayDoError(text)
+            case "invoke":
+                return AcceleratorError(f"the Edge TPU failed its first inference: {text}")
+            case _:
+                return _OtherRuntimeMayDoError(
+                    f"{path}: {worker.LIBRARY} with {runtime} cannot take this model ({text}); it "
+                    "was compiled for another version: update libedgetpu, or compile it for the "
+                    "one installed (edgetpu_compiler --min_runtime_version)"
+                )
+
+    def _why_no_device(self, text: str) -> str:
+        found = find_devices(self._root)
+        bus, _, number = (self._device or "").partition(":")
+        fitting = [device for device in found if not bus or device.bus == bus]
+        if not found:
+            return (
+                "no Edge TPU is plugged in (neither a Coral USB accelerator in `lsusb`, 1a6e:089a "
+                "or 18d1:9302, nor /dev/apex_0); plug it in, or set accelerator: cpu"
+            )
+        if len(fitting) <= int(number or 0):
+            there = ", ".join(f"{device.bus} {device.node}" for device in found)
+            return f"inference.device is {self._device}, but the Edge TPUs here are: {there}"
+        closed = [device for device in fitting if not device.accessible]
+        if closed:
+            return (
+                f"the Edge TPU is there, but {_user()} may not open {closed[0].node}; install the "
+                "udev rules (`make install`, or 60-edgepose.rules), join the group plugdev and "
+                "plug it in again"
+            )
+        return (
+            f"the Edge TPU is there but busy: {_held_by(fitting)} uses it, and only one process "
+            f"can ({text}); stop the other, or choose another device with inference.device"
+        )
+
+
+class EdgeTpuInterpreter:
+    """A model on an Edge TPU, in its own process; see `protocols.Interpreter`.
+
+    Used by one thread; `check` and `close` may come from others.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        process: "_Process",
+        ready: worker.Ready,
+        file: int,
+        times: EdgeTpuTimes,
+        *,
+        runtime: RuntimeName,
+    ) -> None:
+        self.input = ready.input.spec
+        self.outputs = tuple(info.spec for info in ready.outputs)
+        self.runtime = runtime
+        self.process_id = process.process_id
+        self._path = path
+        self._process = process
+        self._times = times
+        try:
+            self._tensors = worker.SharedTensors(file, (self.input, *self.outputs), create=False)
+        finally:
+            os.close(file)
+        self._asking = threading.Lock()
+        self._lost: str | None = None
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Run the model; raises AcceleratorLostError once the Edge TPU is gone, or closed."""
+        with self._asking:
+            if self._lost is None:
+                np.copyto(self._tensors.input, tensor, casting="no")
+                try:
+                    answer = self._process.ask(self._times.invoke_s)
+                except TimeoutError:
+                    self._lost = f"the Edge TPU gave no answer within {self._times.invoke_s:g} s"
+                else:
+                    if answer == worker.DONE:
+                        return [output.copy() for output in self._tensors.outputs]
+                    self._lost = self._reason(answer)
+            raise AcceleratorLostError(f"{self._path}: {self._lost}")
+
+    def check(self) -> None:
+        """Raise AcceleratorLostError where the worker is gone or, idle, shows no life."""
+        if self._asking.locked():
+            # Then `invoke` itself waits for it.
+            return
+        silent_ns = time.monotonic_ns() - self._tensors.last_beat_ns
+        if self._process.ended:
+            self._lost = self._lost or self._reason(b"")
+        elif silent_ns > self._times.silence_s * 1e9 and not self._asking.locked():
+            self._lost = f"the Edge TPU's process shows no life for {silent_ns / 1e9:.0f} s"
+        self._process.trim()
+        if self._lost is not None:
+            raise AcceleratorLostError(f"{self._path}: {self._lost}")
+
+    def close(self) -> None:
+        """End the process; the device is free then."""
+        self._lost = self._lost or "invoked after close()"
+        self._process.kill(self._times.close_s)
+
+    def _reason(self, answer: bytes) -> str:
+        if answer:
+            report = msgspec.json.decode(answer, type=worker.Report)
+            return (
+                f"the Edge TPU failed: {report.text}" if isinstance(report, worker.Failed) else ""
+            )
+        return f"the Edge TPU's process {self._process.end()}"
+
+
+class _OtherRuntimeMayDoError(AcceleratorError):
+    """The device may work through another runtime."""
+
+
+class _Process:
+    """A worker process, its socket, and what its libraries print."""
+
+    def __init__(self, order: worker.Order) -> None:
+        self._chatter = os.fdopen(os.memfd_create("edgepose-edgetpu-stderr"), "rb", buffering=0)
+        self._reading = threading.Lock()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._line = mine
+        with theirs:
+            # A file opened for appending can be cut while another process writes to it.
+            chatter = os.open(f"/proc/self/fd/{self._chatter.fileno()}", os.O_WRONLY | os.O_APPEND)
+            try:
+                self._popen = subprocess.Popen(  # noqa: S603 - this very program
+                    [
+                        sys.executable,
+                        "-P",
+                        "-c",
+                        _START,
+                        str(_PACKAGE_FOLDER),
+                        str(theirs.fileno()),
+                        str(os.getpid()),
+                        msgspec.json.encode(order).decode(),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=chatter,
+                    stderr=chatter,
+                    pass_fds=(theirs.fileno(),),
+                    # Ctrl-C at a terminal goes to the parent alone, which then ends this one.
+                    start_new_session=True,
+                )
+            finally:
+                os.close(chatter)
+        self.process_id = self._popen.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._popen.poll() is not None
+
+    def report(self, timeout_s: float) -> tuple[worker.Report | None, int | None]:
+        """Return its next report, and the file that came with it; None where it died.
+
+        Raises TimeoutError.
+        """
+        if timeout_s <= 0:
+            raise TimeoutError
+        self._line.settimeout(timeout_s)
+        try:
+            message, files, _, _ = socket.recv_fds(self._line, worker.MAX_MESSAGE_BYTES, 1)
+        except ConnectionError:
+            return None, None
+        if not message:
+            return None, None
+        return msgspec.json.decode(message, type=worker.Report), files[0] if files else None
+
+    def ask(self, timeout_s: float) -> bytes:
+        """Have it run the model on what lies in shared memory, and return its answer.
+
+        An empty one means that it died. Raises TimeoutError.
+        """
+        self._line.settimeout(timeout_s)
+        try:
+            self._line.send(worker.INVOKE)
+            return self._line.recv(worker.MAX_MESSAGE_BYTES)
+        except TimeoutError:
+            raise
+        except OSError:
+            return b""
+
+    def end(self) -> str:
+        """Say how it ended, in words, with the last line it printed."""
+        try:
+            code = self._popen.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        how = f"ended with code {code}"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                how = f"was ended by {signal.Signals(-code).name}"
+        last = self._last_words()
+        return f"{how} ({last})" if last else how
+
+    def trim(self) -> None:
+        """Keep what its libraries print from filling the memory."""
+        with self._reading:
+            if (
+                not self._chatter.closed
+                and os.fstat(self._chatter.fileno()).st_size > _CHATTER_BYTES
+            ):
+                os.ftruncate(self._chatter.fileno(), 0)
+
+    def kill(self, timeout_s: float = 2.0) -> None:
+        """End it now; one that the kernel does not let go is left behind."""
+        self._popen.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout_s)
+        for line in self._printed().splitlines():
+            log.debug("edge tpu: %s", line)
+        # Wakes a thread that waits for an answer, before the socket goes.
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+        self._line.close()
+        with self._reading:
+            self._chatter.close()
+
+    def _last_words(self) -> str:
+        lines = [line.strip() for line in self._printed().splitlines() if line.strip()]
+        return lines[-1][-_DRIVER_TEXT_CHARACTERS:] if lines else ""
+
+    def _printed(self) -> str:
+        with self._reading:
+            if self._chatter.closed:
+                return ""
+            return os.pread(self._chatter.fileno(), _CHATTER_BYTES, 0).decode(errors="replace")
+
+
+def _died(stage: str, runtime: RuntimeName, process: _Process) -> AcceleratorError:
+    return _OtherRuntimeMayDoError(
+        f"the Edge TPU's process {process.end()} while {stage} with {runtime}; either the device "
+        f"failed, or {worker.LIBRARY} is made for another version of TensorFlow Lite: install one "
+        "that fits, or set inference.runtime to another runtime"
+    )
+
+
+def _runtimes(wanted: RuntimeName | Literal["auto"]) -> tuple[RuntimeName, ...]:
+    if wanted != "auto":
+        # Says at once where it is not installed.
+        return (load_runtime(wanted)[0],)
+    installed = installed_runtimes()
+    if not installed:
+        load_runtime("auto")
+    if worker.has_pycoral() and "tflite-runtime" in installed:
+        return tuple(sorted(installed, key=lambda name: name != "tflite-runtime"))
+    return installed
+
+
+def _held_by(devices: Sequence[EdgeTpuDevice]) -> str:
+    names = [name for device in devices for name in holders(device)]
+    return ", ".join(names) or "another process"
+
+
+def _user() -> str:
+    # Late: a module that only this sentence needs.
+    import pwd
+
+    try:
+        return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return f"the user with id {os.geteuid()}"

@@ -1,0 +1,119 @@
+"""A model inside this process, whatever runtime runs it, and what may be loaded as one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepose.datatypes import TensorSpec
+from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
+from edgepose.protocols import Tensor
+from edgepose.registry import tflite_file as flatbuffer
+
+
+class RuntimeInterpreter:
+    """A model that a runtime of this process runs; see `protocols.Interpreter`."""
+
+    def __init__(self, interpreter: Any, path: Path) -> None:
+        inputs = interpreter.get_input_details()
+        outputs = interpreter.get_output_details()
+        if len(inputs) != 1:
+            raise ModelFileError(
+                f"{path}: expected a model with one input tensor, got {len(inputs)}; "
+                "this is no pose model that edgepose knows"
+            )
+        self.input = tensor_spec(inputs[0])
+        self.outputs = tuple(tensor_spec(output) for output in outputs)
+        self._path = path
+        self._interpreter = interpreter
+        self._input_index: int = inputs[0]["index"]
+        self._output_indices = [output["index"] for output in outputs]
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Run the model; raises AcceleratorError where the runtime fails or it was closed."""
+        interpreter = self._interpreter
+        if interpreter is None:
+            raise AcceleratorError(f"{self._path}: invoked after close()")
+        try:
+            interpreter.set_tensor(self._input_index, tensor)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._output_indices]
+        except (RuntimeError, ValueError) as error:
+            raise AcceleratorError(f"{self._path}: invoke failed: {first_line(error)}") from error
+
+    @property
+    def delegated_parts(self) -> int:
+        """How many parts of the graph a delegate has taken over, such as XNNPACK.
+
+        Asked of the interpreter, since a runtime with XNNPACK does not always use it:
+        tflite-runtime 2.14 leaves it aside for whole models.
+        """
+        # No public call of either runtime tells this.
+        operators = self._interpreter._get_ops_details()  # noqa: SLF001
+        return sum(operator["op_name"] == "DELEGATE" for operator in operators)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._interpreter = None
+
+
+def tensor_spec(details: dict[str, Any]) -> TensorSpec:
+    """Read one entry of a runtime's tensor details; the shape is the one allocated."""
+    scale, zero_point = details["quantization"]
+    return TensorSpec(
+        name=str(details["name"]),
+        shape=tuple(int(extent) for extent in details["shape"]),
+        dtype=np.dtype(details["dtype"]),
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+def read_model(path: Path, *, compiled: bool = False) -> bytes:
+    """Read a model file, refuse one that would crash a runtime, and make it one that runs.
+
+    `compiled` files are for the Edge TPU, the others for the CPU. Raises ModelFileError for a file
+    that cannot be read, is no sound model or is of the other sort.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read the model: {error.strerror}") from error
+    # Runtimes follow a file's offsets unchecked: a truncated file ends the process, not the load.
+    operators = flatbuffer.check(data, name=str(path))
+    if compiled and flatbuffer.EDGETPU_OP not in operators:
+        raise ModelFileError(
+            f"{path}: expected a model compiled for the Edge TPU, got one for the CPU; choose its "
+            "-edgetpu file (`edgepose models list`), compile it with edgetpu_compiler, or set "
+            "accelerator: cpu"
+        )
+    if not compiled and flatbuffer.EDGETPU_OP in operators:
+        raise ModelFileError(
+            f"{path}: compiled for an Edge TPU, and the CPU cannot run it; choose the same model "
+            "without -edgetpu, or set accelerator: edgetpu"
+        )
+    if flatbuffer.POSENET_DECODER_OP in operators:
+        return flatbuffer.without_custom_op(data, flatbuffer.POSENET_DECODER_OP, name=str(path))
+    return data
+
+
+def resize(interpreter: Any, size_wh: tuple[int, int], path: Path) -> None:
+    """Resize the input tensor to `size_wh` px and allocate; raises ModelShapeError."""
+    details = interpreter.get_input_details()[0]
+    width, height = size_wh
+    wanted = (1, height, width, 3)
+    if tuple(details["shape"]) == wanted:
+        return
+    if -1 not in details["shape_signature"]:
+        shape = details["shape"]
+        raise ModelShapeError(
+            f"{path}: its input is fixed at {shape[2]}x{shape[1]}, expected {width}x{height} as "
+            "set in model.input_size; leave input_size out"
+        )
+    interpreter.resize_tensor_input(details["index"], wanted, strict=True)
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of a runtime says first; the lines below tell of its C++ code."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""What this host and the line report about themselves."""

@@ -1,0 +1,1 @@
+"""Everything between a message and the broker."""
