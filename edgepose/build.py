@@ -12,18 +12,18 @@ from edgepose.config import Model as ModelConfig
 from edgepose.config import Smoothing as SmoothingConfig
 from edgepose.config.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
-from edgepose.events.occupancy import Presence
-from edgepose.events.track_events import Entrances
+from edgepose.events.occupancy import OccupancyDetector
+from edgepose.events.track_events import TrackEventDetector
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
-from edgepose.inference.failover import Primary
+from edgepose.inference.failover import PrimaryModel
 from edgepose.pose_models import movenet_multipose, posenet
-from edgepose.pose_models.detect_kind import kind_of
+from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import FrameSource, Interpreter, LoadedModel, PoseModel, Smoother, Tracker
 from edgepose.registry.registry import ModelFile, default_registry, device_of
+from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
-from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks import OksTracker
 
@@ -62,7 +62,7 @@ class EdgeTpuOpener:
     file: ModelFile
     config: Config
 
-    def __call__(self) -> Primary:
+    def __call__(self) -> PrimaryModel:
         """Open the device, which takes seconds; raises ModelError or AcceleratorError."""
         interpreter = self.accelerator.load(self.file.path)
         try:
@@ -70,7 +70,7 @@ class EdgeTpuOpener:
         except EdgeposeError:
             interpreter.close()
             raise
-        return Primary(model, interpreter.check)
+        return PrimaryModel(model, interpreter.check)
 
 
 def model_files(name: str) -> ModelFiles:
@@ -137,7 +137,7 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
     chosen = config.model
     kind = chosen.kind
     if kind == "auto":
-        kind = kind_of(interpreter.input, interpreter.outputs, name=str(file.path))
+        kind = detect_kind(interpreter.input, interpreter.outputs, name=str(file.path))
     _, height, width, _ = interpreter.input.shape
     if chosen.input_size not in (None, (width, height)):
         raise ModelShapeError(
@@ -163,7 +163,7 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
 def build_smoother(config: SmoothingConfig) -> Smoother:
     """Return the smoother of a preset, with single parameters replaced where they are given."""
     if config.preset == "off":
-        return Passthrough()
+        return NoSmoother()
     preset = PRESETS[config.preset]
     return OneEuro(
         OneEuroParameters(
@@ -179,15 +179,15 @@ def build_tracker(config: Config) -> Tracker:
     return OksTracker(max_age_ns=config.tracking.max_age_ms * 1_000_000)
 
 
-def build_presence(config: Config) -> Presence:
+def build_presence(config: Config) -> OccupancyDetector:
     """Return what says whether somebody is before a camera, and how many."""
     presence = config.presence
-    return Presence(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms)
+    return OccupancyDetector(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms)
 
 
-def build_entrances(config: Config) -> Entrances:
+def build_entrances(config: Config) -> TrackEventDetector:
     """Return what says who comes before a camera and goes."""
-    return Entrances(
+    return TrackEventDetector(
         on_delay_ms=config.presence.on_delay_ms,
         # A track that may still come back under its id has not left.
         off_delay_ms=max(config.presence.off_delay_ms, config.tracking.max_age_ms),

@@ -172,7 +172,7 @@ class Poses:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def at_least(self, threshold: float) -> "Poses":
+    def above_threshold(self, threshold: float) -> "Poses":
         """Return the poses whose score reaches a threshold."""
         scores = self.scores.tolist()
         if all(score >= threshold for score in scores):

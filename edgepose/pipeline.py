@@ -232,7 +232,7 @@ class Pipeline:
         and 50 without, movenet-lightning-int8 finds 45 and 1 at first sight, 61 and 0 this way.
         """
         frame, model = prepared.frame, prepared.model
-        poses = candidates.at_least(model.pose_threshold)
+        poses = candidates.above_threshold(model.pose_threshold)
         looked_closer = prepared.region is not None
         region = model.pose_model.next_region(candidates, frame.size_wh)
         if not (looked_closer or self._seen or region is None):

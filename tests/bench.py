@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
-from edgepose.inference.failover import Unchanging
+from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.runtime import load_runtime
 from edgepose.monitoring.host import free_port
@@ -27,8 +27,8 @@ from edgepose.pipeline import Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter, LoadedModel, Smoother
 from edgepose.registry.registry import resolve
+from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
-from edgepose.smoothing.passthrough import Passthrough
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks import OksTracker
 from tests.edgetpu import StandIn
@@ -142,7 +142,7 @@ def _followed(
     interpreter: RuntimeInterpreter, parameters: OneEuroParameters | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
-    smoother = OneEuro(parameters) if parameters is not None else Passthrough()
+    smoother = OneEuro(parameters) if parameters is not None else NoSmoother()
     pipeline = _pipeline(interpreter, smoother)
     points, affines, scores = [], [], []
     with source:
@@ -166,7 +166,7 @@ def _followed(
 def _pipeline(interpreter: RuntimeInterpreter, smoother: Smoother) -> Pipeline:
     model = MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL)
     return Pipeline(
-        Unchanging(
+        SingleModel(
             LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3)
         ),
         OksTracker(),

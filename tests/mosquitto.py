@@ -15,7 +15,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edgepose.monitoring.host import free_port
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"
@@ -83,7 +83,7 @@ class Certificates:
             )
 
 
-class Mosquitto(Openable):
+class Mosquitto(Resource):
     """A broker with one plain listener, or one with TLS; it remembers nothing over a restart."""
 
     def __init__(
@@ -205,7 +205,7 @@ class Received:
     retain: bool
 
 
-class Listener(Openable):
+class Listener(Resource):
     """A subscriber to everything that notes what it receives, in order, and comes back itself."""
 
     def __init__(

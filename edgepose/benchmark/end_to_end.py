@@ -57,7 +57,7 @@ from edgepose.datatypes import Frame
 from edgepose.errors import BrokerError, ConfigError, SourceError
 from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.cpu import default_threads
-from edgepose.inference.failover import Unchanging
+from edgepose.inference.failover import SingleModel
 from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.connection import Protocol
 from edgepose.mqtt.topics import Topics
@@ -67,7 +67,7 @@ from edgepose.protocols import FrameSource, Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sources.images import is_image
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 MEMORY: Final = "memory"
 """Stands for the source in a report: pictures of the synthetic source, made before."""
@@ -118,7 +118,7 @@ class Told:
     publish_ns: int
 
 
-class NotingPipeline(Pipeline):
+class TracingPipeline(Pipeline):
     """The line of the daemon, with a note of every frame; images are not kept."""
 
     seen: dict[int, int]
@@ -387,8 +387,8 @@ class _Line:
             tls=broker.tls,
             protocol=broker.protocol,
         )
-        models = Unchanging(self._model)
-        pipeline = NotingPipeline(
+        models = SingleModel(self._model)
+        pipeline = TracingPipeline(
             models,
             build_tracker(config),
             build_smoother(config.smoothing),
@@ -537,7 +537,7 @@ class _KeptOpen:
         """Stay open."""
 
 
-class _Counted(Openable):
+class _Counted(Resource):
     """A source that ends after so many frames, or seconds by their timestamps."""
 
     def __init__(
@@ -578,7 +578,7 @@ class _Counted(Openable):
 
 
 @dataclass(slots=True)
-class _Memory(Openable):
+class _Memory(Resource):
     """Pictures from memory for ever; a live one shows them at FPS, as a camera would.
 
     Then a frame is of the moment when it is shown: that a timer is late is nobody's latency, and

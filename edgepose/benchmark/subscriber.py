@@ -20,7 +20,7 @@ import msgspec
 from edgepose.clock import boottime_ns
 from edgepose.errors import BrokerError
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 PATIENCE_S: Final = 2.0
 """How long after the last message the missing ones may still come."""
@@ -35,7 +35,7 @@ class _Told(msgspec.Struct):
     sequence: int
 
 
-class Subscriber(Openable):
+class Subscriber(Resource):
     """Subscribes to everything under `root`; `with` returns when it is subscribed.
 
     Raises BrokerError where it cannot be.

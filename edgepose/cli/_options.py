@@ -21,7 +21,7 @@ accelerator_option = click.option(
 )
 
 
-class OneEvent(logging.Formatter):
+class SingleLineFormatter(logging.Formatter):
     """Shows a text from outside as what it is: nothing in it begins a line or moves the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
@@ -40,7 +40,7 @@ def set_up_logging(level: str, *, debug: bool = False) -> None:
     under_systemd = not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        OneEvent(
+        SingleLineFormatter(
             "%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(message)s", "%H:%M:%S"
         )
     )

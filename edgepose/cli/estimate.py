@@ -22,13 +22,13 @@ from edgepose.config import Config, find_config_file, load_config
 from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
-from edgepose.inference.failover import Unchanging
+from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import Pipeline, Step
 from edgepose.protocols import LoadedModel, Tracker
-from edgepose.smoothing.passthrough import Passthrough
+from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
-from edgepose.tracking.untracked import Untracked
+from edgepose.tracking.no_tracker import NoTracker
 
 
 @click.command()
@@ -193,13 +193,13 @@ class _Progress:
 
 
 def _pipeline(config: Config, loaded: LoadedModel, *, sequence: bool, track: bool) -> Pipeline:
-    tracker: Tracker = build_tracker(config) if sequence and track else Untracked()
+    tracker: Tracker = build_tracker(config) if sequence and track else NoTracker()
     # Without identities there is no past that a filter could belong to.
     smooth = sequence and track
     return Pipeline(
-        Unchanging(loaded),
+        SingleModel(loaded),
         tracker,
-        build_smoother(config.smoothing) if smooth else Passthrough(),
+        build_smoother(config.smoothing) if smooth else NoSmoother(),
         (),
         node=config.node_name,
         camera=config.cameras[0].name,

@@ -234,7 +234,7 @@ def _described(entry: ModelEntry, registry: Registry) -> dict[str, Any]:
         "input_size_wh": list(entry.input_size_wh),
         "bytes": entry.bytes,
         "path": None if path is None else str(path),
-        "get": None if path is not None else entry.how_to_get,
+        "get": None if path is not None else entry.install_command,
         **{key: value for key, value in facts.items() if key != "input_size_wh"},
         "urls": list(entry.urls),
     }

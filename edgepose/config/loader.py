@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgepose.config.schema import Config
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.config.validation import build, dotted, section_at
-from edgepose.config.yaml_reader import Document, Key, Mistake, read
+from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
 from edgepose.errors import ConfigError, EdgeposeError
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.registry.registry import check_name
@@ -70,7 +70,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
             key = _key(name)
             flags[key] = FLAGS.get(name, name)
             _override(tree, key, _absolute(key, value, Path.cwd()))
-    found: list[Mistake] = []
+    found: list[ConfigIssue] = []
     config = build(Config, tree, (), found)
     # A value with an unknown tag is wrong already, whatever type it would have had.
     told = {(mistake.key, mistake.place) for mistake in document.mistakes}
@@ -194,10 +194,10 @@ def _log_in_as_flag_says(mqtt: dict[str, object], url: str) -> None:
 # --- mistakes
 
 
-def _unusable_names(tree: Mapping[str, Any], mistakes: list[Mistake]) -> list[Mistake]:
+def _unusable_names(tree: Mapping[str, Any], mistakes: list[ConfigIssue]) -> list[ConfigIssue]:
     """Check the names that other parts of edgepose understand, unless they are wrong already."""
     wrong = {mistake.key for mistake in mistakes}
-    found: list[Mistake] = []
+    found: list[ConfigIssue] = []
 
     def check(key: Key, value: object, checker: Callable[[str], object]) -> None:
         if key in wrong or not isinstance(value, str) or not value:
@@ -205,7 +205,7 @@ def _unusable_names(tree: Mapping[str, Any], mistakes: list[Mistake]) -> list[Mi
         try:
             checker(value)
         except EdgeposeError as error:
-            found.append(Mistake(key, str(error)))
+            found.append(ConfigIssue(key, str(error)))
 
     cameras = tree.get("cameras")
     for index, camera in enumerate(cameras if isinstance(cameras, list) else ()):
@@ -218,7 +218,7 @@ def _unusable_names(tree: Mapping[str, Any], mistakes: list[Mistake]) -> list[Mi
 
 
 def _report(
-    mistakes: Iterable[Mistake],
+    mistakes: Iterable[ConfigIssue],
     path: Path | None,
     document: Document,
     flags: Mapping[Key, str],

@@ -382,7 +382,7 @@ class Config(Section, frozen=True, kw_only=True):
     @property
     def node_name(self) -> str:
         """The node id: the configured one, else the host name made to fit."""
-        return self.node if self.node is not None else fit_id(socket.gethostname())
+        return self.node if self.node is not None else sanitize_id(socket.gethostname())
 
     @property
     def client_id(self) -> str:
@@ -410,7 +410,7 @@ class Config(Section, frozen=True, kw_only=True):
         return values
 
 
-def fit_id(text: str) -> str:
+def sanitize_id(text: str) -> str:
     """Return a host name, or any text, as an id: its first part, other characters as `-`."""
     fitted = re.sub(r"[^a-zA-Z0-9_-]+", "-", text.split(".")[0]).strip("-")[:64]
     return fitted or "edgepose"

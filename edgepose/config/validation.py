@@ -16,7 +16,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo
 
 from edgepose.config.schema import Check, Config, Read, Section
-from edgepose.config.yaml_reader import Key, Mistake, describe
+from edgepose.config.yaml_reader import ConfigIssue, Key, describe
 from edgepose.mqtt.url import Secret
 from edgepose.util.suggest import closest, did_you_mean
 
@@ -42,7 +42,7 @@ _LIMITS: Final[tuple[tuple[str, str, Callable[[float, float], bool]], ...]] = (
 )
 
 
-def build(section: type[S], values: object, key: Key, mistakes: list[Mistake]) -> S | None:
+def build(section: type[S], values: object, key: Key, mistakes: list[ConfigIssue]) -> S | None:
     """Return a section made of plain values; None where it adds to the mistakes.
 
     A section whose keys are all commented out reads as None and is the defaults.
@@ -52,7 +52,7 @@ def build(section: type[S], values: object, key: Key, mistakes: list[Mistake]) -
         values = {}
     if not isinstance(values, dict):
         text = f"expected keys with values ({', '.join(fields)}), got {_got(key, values)}"
-        mistakes.append(Mistake(key, text))
+        mistakes.append(ConfigIssue(key, text))
         return None
     before = len(mistakes)
     known: dict[str, object] = {}
@@ -63,11 +63,11 @@ def build(section: type[S], values: object, key: Key, mistakes: list[Mistake]) -
         else:
             hints = len(mistakes) < _MAX_HINTS and len(name) <= _MAX_HINT_LENGTH
             text = _unknown_key(name, fields) if hints else "unknown key"
-            mistakes.append(Mistake(here, text))
+            mistakes.append(ConfigIssue(here, text))
     if len(mistakes) > before:
         return None
     built = cast(Callable[..., S], section)(**known)
-    conflicts = [Mistake(key, text) for text in built.conflicts()]
+    conflicts = [ConfigIssue(key, text) for text in built.conflicts()]
     mistakes += conflicts
     return None if conflicts else built
 
@@ -139,7 +139,7 @@ def dotted(key: Iterable[str | int]) -> str:
 # --- values
 
 
-def _value(annotation: Any, value: object, key: Key, mistakes: list[Mistake]) -> object:
+def _value(annotation: Any, value: object, key: Key, mistakes: list[ConfigIssue]) -> object:
     inner = section_of(annotation)
     if inner is annotation:
         return build(inner, value, key, mistakes)
@@ -159,16 +159,16 @@ def _value(annotation: Any, value: object, key: Key, mistakes: list[Mistake]) ->
             if isinstance(part, Check):
                 part.function(value)
     except msgspec.ValidationError:
-        mistakes.append(Mistake(key, _sentence(found, value, _got(key, value))))
+        mistakes.append(ConfigIssue(key, _sentence(found, value, _got(key, value))))
     except ValueError as error:
         text = str(error)
         complete = ", got" in text or not text.startswith("expected")
-        mistakes.append(Mistake(key, text if complete else f"{text}; got {_got(key, value)}"))
+        mistakes.append(ConfigIssue(key, text if complete else f"{text}; got {_got(key, value)}"))
     return value
 
 
 def _sections(
-    section: type[Section], values: object, key: Key, mistakes: list[Mistake]
+    section: type[Section], values: object, key: Key, mistakes: list[ConfigIssue]
 ) -> tuple[Section | None, ...]:
     if not isinstance(values, (list, tuple)):
         raise ValueError(

@@ -39,7 +39,7 @@ _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ConfigIssue:
     """One thing that is wrong: `place` is the line, or the flag, that it came from."""
 
     key: Key
@@ -53,7 +53,7 @@ class Document:
 
     values: dict[str, object]
     lines: dict[Key, int] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[ConfigIssue] = field(default_factory=list)
 
     def line(self, key: Key) -> int | None:
         """Return the line of a key, or of the nearest thing around it that has one."""
@@ -169,7 +169,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: dict[Key, int] = {}
-        self._mistakes: list[Mistake] = []
+        self._mistakes: list[ConfigIssue] = []
         self._anchors: dict[str, object] = {}
         self._open: list[_Open] = []
         self._root: object = None
@@ -251,7 +251,7 @@ class _Reader:
     def _tag(self, tag: str, line: int) -> None:
         shown = brief(tag.replace("tag:yaml.org,2002:", "!!"))
         text = f"tags such as {shown} are not understood here; write the value itself"
-        self._mistakes.append(Mistake(self._here(), text, line))
+        self._mistakes.append(ConfigIssue(self._here(), text, line))
 
     def _wants_key(self) -> bool:
         if not self._open:
@@ -275,7 +275,7 @@ class _Reader:
         if top.duplicate:
             first = self._lines[key]
             self._mistakes.append(
-                Mistake(key, f"the key is given twice (first in line {first}); keep one", line)
+                ConfigIssue(key, f"the key is given twice (first in line {first}); keep one", line)
             )
         else:
             self._lines.setdefault(key, line)

@@ -24,7 +24,7 @@ from edgepose.daemon.camera import Camera
 from edgepose.daemon.daemon import Daemon, Eyes, SwitchFile
 from edgepose.daemon.systemd import Notifier
 from edgepose.errors import ConfigError
-from edgepose.inference.failover import Failover, Models, Unchanging
+from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
@@ -151,7 +151,7 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
     opener = edgetpu_opener(config, files)
     if opener is None:
         reason = files.missing if config.accelerator == "auto" else None
-        return Unchanging(build_cpu(config, files), reason=reason)
+        return SingleModel(build_cpu(config, files), reason=reason)
     fallback = None if files.cpu is None else build_cpu(config, files)
     if fallback is None:
         log.warning("nothing can stand in for the Edge TPU: %s", files.missing)

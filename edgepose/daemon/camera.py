@@ -19,8 +19,8 @@ from edgepose.errors import (
     SourceError,
     SourceStalledError,
 )
-from edgepose.events.occupancy import Presence, PresenceChange
-from edgepose.events.track_events import Entrance, Entrances
+from edgepose.events.occupancy import OccupancyChange, OccupancyDetector
+from edgepose.events.track_events import TrackEvent, TrackEventDetector
 from edgepose.messages import EventMessage, encode
 from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
@@ -56,8 +56,8 @@ class Camera:
     name: str
     open_source: Callable[[], FrameSource]
     pipeline: Pipeline
-    presence: Presence
-    entrances: Entrances
+    presence: OccupancyDetector
+    entrances: TrackEventDetector
     silence_ns: int
 
 
@@ -75,7 +75,7 @@ class News(Protocol):
         ...
 
 
-class CameraRunner:
+class CameraSupervisor:
     """One camera's life: open, online, stalled or lost, opened again, switched off and on.
 
     Whoever calls holds the lock of the telling, but for `has_news` and `prepare`. `at_once` is
@@ -121,7 +121,7 @@ class CameraRunner:
         self._news.set_state(self._topics.enabled(name), topics.ON if self.enabled else topics.OFF)
         self._status(topics.OFFLINE)
         self._publish_presence(
-            PresenceChange(0, self.camera.presence.present, self.camera.presence.count)
+            OccupancyChange(0, self.camera.presence.present, self.camera.presence.count)
         )
 
     def start(self) -> None:
@@ -283,7 +283,7 @@ class CameraRunner:
     def _status(self, status: bytes) -> None:
         self._news.set_state(self._topics.status(self.camera.name), status)
 
-    def _publish_presence(self, change: PresenceChange | None) -> None:
+    def _publish_presence(self, change: OccupancyChange | None) -> None:
         if change is None:
             return
         name = self.camera.name
@@ -294,7 +294,7 @@ class CameraRunner:
                 self._topics.presence(name), topics.ON if change.present else topics.OFF
             )
 
-    def _publish_events(self, entrances: Iterable[Entrance]) -> None:
+    def _publish_events(self, entrances: Iterable[TrackEvent]) -> None:
         camera = self.camera.name
         for entrance in entrances:
             message = EventMessage(
@@ -311,7 +311,7 @@ class CameraRunner:
 class Waiting:
     """What waits to be looked at: a prepared frame, an error, or None for the end of the source."""
 
-    runner: CameraRunner
+    runner: CameraSupervisor
     capture: Capture
     what: Prepared | EdgeposeError | None
 
@@ -337,12 +337,12 @@ class Waiting:
 class Seen:
     """What the looking thread hands over: a look, an error, or None for the end of the source."""
 
-    runner: CameraRunner
+    runner: CameraSupervisor
     capture: Capture
     what: Look | EdgeposeError | None
 
 
-class LookingThread:
+class InferenceThread:
     """Looks at the newest frame of each camera in turn, and hands over what it saw.
 
     A live camera's frame that comes while nothing else goes on is looked at and told of in the
@@ -353,7 +353,7 @@ class LookingThread:
 
     def __init__(
         self,
-        runners: Sequence[CameraRunner],
+        runners: Sequence[CameraSupervisor],
         wake: threading.Condition,
         telling: threading.Lock,
     ) -> None:

@@ -3,7 +3,7 @@
 Each camera has a capture thread, and MQTT its network thread. One thread looks, at the newest frame
 of each camera in turn; the main thread tells what was seen, and does everything else. So the model
 never waits for tracking, messages or the broker. Where a camera leaves time enough between two
-frames, its own thread does both: see `LookingThread`. Signals only set a flag that the main loop
+frames, its own thread does both: see `InferenceThread`. Signals only set a flag that the main loop
 reads.
 """
 
@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
-from edgepose.daemon.camera import IDLE_S, Camera, CameraRunner, LookingThread, Seen
+from edgepose.daemon.camera import IDLE_S, Camera, CameraSupervisor, InferenceThread, Seen
 from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
@@ -136,11 +136,11 @@ class Daemon:
         wake = threading.Condition()
         off = self._switch_file.read(frozenset(camera.name for camera in eyes.cameras))
         self._models = eyes.models
-        self._runners: Mapping[str, CameraRunner] = {
-            camera.name: CameraRunner(camera, wake, self, enabled=camera.name not in off)
+        self._runners: Mapping[str, CameraSupervisor] = {
+            camera.name: CameraSupervisor(camera, wake, self, enabled=camera.name not in off)
             for camera in eyes.cameras
         }
-        self._looking = LookingThread(list(self._runners.values()), wake, self._telling)
+        self._looking = InferenceThread(list(self._runners.values()), wake, self._telling)
 
     def command(self, camera: str, enabled: bool) -> None:
         """Take a switch command from another thread; of several the newest counts."""

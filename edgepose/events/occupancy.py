@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class PresenceChange:
+class OccupancyChange:
     """What is new: the `count` from now on, and `present` or None where that stays as it was."""
 
     timestamp_ns: int
@@ -13,7 +13,7 @@ class PresenceChange:
     count: int
 
 
-class Presence:
+class OccupancyDetector:
     """A debounced head count; present is a count above zero, always.
 
     The count rises once more people were seen for `on_delay_ms`, counted from the first frame that
@@ -63,7 +63,7 @@ class Presence:
         """How many are there."""
         return self._count
 
-    def update(self, count: int, timestamp_ns: int) -> PresenceChange | None:
+    def update(self, count: int, timestamp_ns: int) -> OccupancyChange | None:
         """Take in how many poses the next frame has."""
         if count < 0:
             raise ValueError(f"a frame has 0 or more poses, got {count}")
@@ -74,11 +74,11 @@ class Presence:
             return self._become(self._fewest_of_more, now_ns)
         return self._fall(now_ns)
 
-    def tick(self, timestamp_ns: int) -> PresenceChange | None:
+    def tick(self, timestamp_ns: int) -> OccupancyChange | None:
         """Let time pass without a frame: the count may fall, but only a frame can raise it."""
         return self._fall(self._advance(timestamp_ns))
 
-    def lost(self, timestamp_ns: int) -> PresenceChange | None:
+    def lost(self, timestamp_ns: int) -> OccupancyChange | None:
         """Forget everybody at once: the camera is closed or gone, and nothing is known any more."""
         now_ns = self._advance(timestamp_ns)
         self._peaks.clear()
@@ -111,7 +111,7 @@ class Presence:
             peaks[-1] = (peaks[-1][0], now_ns)
         peaks.append((count, None))
 
-    def _fall(self, now_ns: int) -> PresenceChange | None:
+    def _fall(self, now_ns: int) -> OccupancyChange | None:
         peaks = self._peaks
         while peaks:
             highest, over_at_ns = peaks[0]
@@ -120,7 +120,7 @@ class Presence:
             peaks.popleft()
         return None
 
-    def _become(self, count: int, now_ns: int) -> PresenceChange | None:
+    def _become(self, count: int, now_ns: int) -> OccupancyChange | None:
         before = self._count
         if (
             before
@@ -134,4 +134,4 @@ class Presence:
         self._more_for_ns = 0
         # What the newest frame saw beyond the new count is where the next rise begins.
         self._fewest_of_more = self._seen
-        return PresenceChange(now_ns, bool(count) if bool(count) != bool(before) else None, count)
+        return OccupancyChange(now_ns, bool(count) if bool(count) != bool(before) else None, count)

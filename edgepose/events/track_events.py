@@ -6,7 +6,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class TrackEvent:
     """A track that came, or went: `time_ns` is when it was first seen, or last."""
 
     kind: Literal["enter", "leave"]
@@ -22,12 +22,13 @@ class _Track:
     entered: bool = False
 
 
-class Entrances:
+class TrackEventDetector:
     """Debounced coming and going of tracks.
 
-    A track enters once it was seen for `on_delay_ms`; frames that miss it before then count against
-    it by half, as in `Presence`. It leaves when it was not seen for `off_delay_ms`; what never
-    entered never leaves. Time comes from the caller, in CLOCK_BOOTTIME ns, and does not run back.
+    A track enters once it was seen for `on_delay_ms`; frames that miss it before then count
+    against it by half, as in `OccupancyDetector`. It leaves when it was not seen for
+    `off_delay_ms`; what never entered never leaves. Time comes from the caller, in CLOCK_BOOTTIME
+    ns, and does not run back.
     """
 
     def __init__(self, *, on_delay_ms: float = 300, off_delay_ms: float = 1000) -> None:
@@ -36,7 +37,7 @@ class Entrances:
         self._tracks: dict[int, _Track] = {}
         self._now_ns = 0
 
-    def update(self, track_ids: Iterable[int], timestamp_ns: int) -> list[Entrance]:
+    def update(self, track_ids: Iterable[int], timestamp_ns: int) -> list[TrackEvent]:
         """Take in which tracks the next frame shows."""
         before_ns, self._now_ns = self._now_ns, max(self._now_ns, timestamp_ns)
         now_ns, step_ns = self._now_ns, self._now_ns - before_ns
@@ -51,7 +52,7 @@ class Entrances:
             track.last_ns = now_ns
             if not track.entered and track.seen_ns >= self._on_delay_ns:
                 track.entered = True
-                entrances.append(Entrance("enter", track_id, track.first_ns))
+                entrances.append(TrackEvent("enter", track_id, track.first_ns))
         for track_id, track in list(self._tracks.items()):
             if track_id not in seen and not track.entered:
                 track.seen_ns -= step_ns // 2
@@ -59,7 +60,7 @@ class Entrances:
                     del self._tracks[track_id]
         return self.tick(now_ns) + entrances
 
-    def tick(self, timestamp_ns: int) -> list[Entrance]:
+    def tick(self, timestamp_ns: int) -> list[TrackEvent]:
         """Let time pass without a frame."""
         self._now_ns = max(self._now_ns, timestamp_ns)
         gone = [
@@ -69,12 +70,14 @@ class Entrances:
         ]
         return self._leave(gone)
 
-    def lost(self) -> list[Entrance]:
+    def lost(self) -> list[TrackEvent]:
         """Let everybody leave: nothing is seen any more."""
         return self._leave(list(self._tracks))
 
-    def _leave(self, track_ids: list[int]) -> list[Entrance]:
+    def _leave(self, track_ids: list[int]) -> list[TrackEvent]:
         gone = [(track_id, self._tracks.pop(track_id)) for track_id in track_ids]
         return [
-            Entrance("leave", track_id, track.last_ns) for track_id, track in gone if track.entered
+            TrackEvent("leave", track_id, track.last_ns)
+            for track_id, track in gone
+            if track.entered
         ]

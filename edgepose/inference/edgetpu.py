@@ -40,7 +40,7 @@ _DRIVER_TEXT_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeTpuTimes:
+class EdgeTpuTimeouts:
     """How patient edgepose is with an Edge TPU, in seconds.
 
     Opening one takes 2.75 s on a Pi 4. The first inference, which a device that hangs never ends,
@@ -70,12 +70,12 @@ class EdgeTpuAccelerator:
         *,
         runtime: RuntimeName | Literal["auto"] = "auto",
         device: str | None = None,
-        times: EdgeTpuTimes | None = None,
+        times: EdgeTpuTimeouts | None = None,
         root: Path = Path("/"),
     ) -> None:
         self._runtimes = _runtimes(runtime)
         self._device = device
-        self._times = times or EdgeTpuTimes()
+        self._times = times or EdgeTpuTimeouts()
         self._root = root
 
     def load(self, path: Path) -> "EdgeTpuInterpreter":
@@ -90,7 +90,7 @@ class EdgeTpuAccelerator:
         for runtime in self._runtimes:
             try:
                 interpreter = self._load(path, runtime)
-            except _OtherRuntimeMayDoError as error:
+            except RuntimeIncompatibleError as error:
                 log.debug("%s", error)
                 failure = failure or error
                 continue
@@ -148,18 +148,18 @@ class EdgeTpuAccelerator:
                     "from Coral's package archive, or set accelerator: cpu"
                 )
             case "delegate":
-                return _OtherRuntimeMayDoError(
+                return RuntimeIncompatibleError(
                     f"{worker.LIBRARY} is no Edge TPU library that {runtime} can use ({text}); "
                     "install libedgetpu1-std anew"
                 )
             case "device":
                 return AcceleratorError(self._why_no_device(text))
             case "runtime":
-                return _OtherRuntimeMayDoError(text)
+                return RuntimeIncompatibleError(text)
             case "invoke":
                 return AcceleratorError(f"the Edge TPU failed its first inference: {text}")
             case _:
-                return _OtherRuntimeMayDoError(
+                return RuntimeIncompatibleError(
                     f"{path}: {worker.LIBRARY} with {runtime} cannot take this model ({text}); it "
                     "was compiled for another version: update libedgetpu, or compile it for the "
                     "one installed (edgetpu_compiler --min_runtime_version)"
@@ -202,7 +202,7 @@ class EdgeTpuInterpreter:
         process: "_Process",
         ready: worker.Ready,
         file: int,
-        times: EdgeTpuTimes,
+        times: EdgeTpuTimeouts,
         *,
         runtime: RuntimeName,
     ) -> None:
@@ -263,7 +263,7 @@ class EdgeTpuInterpreter:
         return f"the Edge TPU's process {self._process.end()}"
 
 
-class _OtherRuntimeMayDoError(AcceleratorError):
+class RuntimeIncompatibleError(AcceleratorError):
     """The device may work through another runtime."""
 
 
@@ -384,7 +384,7 @@ class _Process:
 
 
 def _died(stage: str, runtime: RuntimeName, process: _Process) -> AcceleratorError:
-    return _OtherRuntimeMayDoError(
+    return RuntimeIncompatibleError(
         f"the Edge TPU's process {process.end()} while {stage} with {runtime}; either the device "
         f"failed, or {worker.LIBRARY} is made for another version of TensorFlow Lite: install one "
         "that fits, or set inference.runtime to another runtime"

@@ -135,7 +135,7 @@ class SharedTensors:
         return int(self._heartbeat[0])
 
 
-class _GivenUpError(Exception):
+class WorkerError(Exception):
     """Carries the report that ends this process."""
 
     def __init__(self, door: str, text: str) -> None:
@@ -154,7 +154,7 @@ def main() -> None:
     with line, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
             _serve(line, msgspec.json.decode(sys.argv[3], type=Order))
-        except _GivenUpError as error:
+        except WorkerError as error:
             line.send(msgspec.json.encode(error.report)[:MAX_MESSAGE_BYTES])
 
 
@@ -204,7 +204,7 @@ def _load(line: socket.socket, order: Order) -> tuple[RuntimeInterpreter, str]:
         data = read_model(path, compiled=True)
         _, module = load_runtime(order.runtime)
     except EdgeposeError as error:
-        raise _GivenUpError(
+        raise WorkerError(
             "runtime" if isinstance(error, AcceleratorError) else "model", str(error)
         ) from error
     _say(line, Stage("opening the device"))
@@ -221,7 +221,7 @@ def _load(line: socket.socket, order: Order) -> tuple[RuntimeInterpreter, str]:
     try:
         return RuntimeInterpreter(interpreter, path), through
     except EdgeposeError as error:
-        raise _GivenUpError("model", str(error)) from error
+        raise WorkerError("model", str(error)) from error
 
 
 def has_pycoral() -> bool:
@@ -236,11 +236,11 @@ def _open_device(module: Any, device: str | None) -> Any:
     try:
         return module.load_delegate(LIBRARY, {} if device is None else {"device": device})
     except OSError as error:
-        raise _GivenUpError("library", first_line(error)) from error
+        raise WorkerError("library", first_line(error)) from error
     except AttributeError as error:
-        raise _GivenUpError("delegate", first_line(error)) from error
+        raise WorkerError("delegate", first_line(error)) from error
     except (ValueError, RuntimeError) as error:
-        raise _GivenUpError("device", first_line(error)) from error
+        raise WorkerError("device", first_line(error)) from error
 
 
 def _open_by_pycoral(data: bytes, device: str | None) -> Any:
@@ -248,16 +248,16 @@ def _open_by_pycoral(data: bytes, device: str | None) -> Any:
     try:
         return edgetpu.make_interpreter(data, device=device)
     except OSError as error:
-        raise _GivenUpError("library", first_line(error)) from error
+        raise WorkerError("library", first_line(error)) from error
     except (ValueError, RuntimeError) as error:
-        raise _GivenUpError("device", first_line(error)) from error
+        raise WorkerError("device", first_line(error)) from error
 
 
 def _prepare(step: Any) -> Any:
     try:
         return step()
     except (ValueError, RuntimeError) as error:
-        raise _GivenUpError("model", first_line(error)) from error
+        raise WorkerError("model", first_line(error)) from error
 
 
 def _invoke(interpreter: RuntimeInterpreter, tensor: Any) -> Sequence[Any]:
@@ -265,7 +265,7 @@ def _invoke(interpreter: RuntimeInterpreter, tensor: Any) -> Sequence[Any]:
         return interpreter.invoke(tensor)
     except AcceleratorError as error:
         # The runtime's text grows with each further failure: this process is not used again.
-        raise _GivenUpError("invoke", str(error)) from error
+        raise WorkerError("invoke", str(error)) from error
 
 
 def _say(line: socket.socket, report: Report) -> None:

@@ -18,7 +18,7 @@ OPENING: Final = "the Edge TPU is being opened"
 
 
 @dataclass(frozen=True, slots=True)
-class Primary:
+class PrimaryModel:
     """A model on an accelerator that may die.
 
     `check` raises AcceleratorLostError where it has, and costs next to nothing.
@@ -45,7 +45,7 @@ class AcceleratorState:
 
 
 @dataclass(frozen=True, slots=True)
-class FailoverTimes:
+class RetryPolicy:
     """How long to wait between tries, in seconds: doubling from the first on to the last.
 
     With nothing to stand in, every try may end a blindness and none is far; with the CPU serving,
@@ -54,11 +54,11 @@ class FailoverTimes:
 
     first_try_s: float = 1.0
     last_try_s: float = 30.0
-    last_try_blind_s: float = 4.0
+    max_delay_without_fallback_s: float = 4.0
     check_s: float = 0.5
 
 
-class Unchanging:
+class SingleModel:
     """One model that looks for ever; `reason` says why it was chosen, where that is not plain."""
 
     def __init__(self, model: LoadedModel, *, reason: str | None = None) -> None:
@@ -91,21 +91,21 @@ class Failover:
 
     def __init__(
         self,
-        open_primary: Callable[[], Primary],
+        open_primary: Callable[[], PrimaryModel],
         fallback: LoadedModel | None,
         *,
-        primary: Primary | None = None,
+        primary: PrimaryModel | None = None,
         fingerprint: Callable[[], object] = lambda: None,
-        times: FailoverTimes | None = None,
+        times: RetryPolicy | None = None,
     ) -> None:
         self._open_primary = open_primary
         self._fallback = None if fallback is None else replace(fallback, degraded=True)
         self._fingerprint = fingerprint
-        self._times = times or FailoverTimes()
+        self._times = times or RetryPolicy()
         self._primary = primary
         self._wake = threading.Condition()
         self._closing = False
-        self._dead: Primary | None = None
+        self._dead: PrimaryModel | None = None
         self._said = ""
         models = [None if primary is None else primary.model, fallback]
         self.names = [model.name for model in models if model is not None]
@@ -197,7 +197,9 @@ class Failover:
         """Try to open the accelerator until it is open, with longer and longer pauses."""
         pause_s = self._times.first_try_s
         longest_s = (
-            self._times.last_try_blind_s if self._fallback is None else self._times.last_try_s
+            self._times.max_delay_without_fallback_s
+            if self._fallback is None
+            else self._times.last_try_s
         )
         if self._state.restarts:
             # What died a moment ago needs a moment; a device that was never opened does not.
@@ -217,7 +219,7 @@ class Failover:
             self._pause(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 
-    def _take(self, primary: Primary) -> None:
+    def _take(self, primary: PrimaryModel) -> None:
         with self._wake:
             if self._closing:
                 primary.model.interpreter.close()
@@ -258,4 +260,4 @@ class Failover:
             log.warning("%s", text)
 
 
-Models = Failover | Unchanging
+Models = Failover | SingleModel

@@ -16,11 +16,18 @@ from typing import Final
 from edgepose.errors import BrokerError
 from edgepose.mqtt import diagnostics as failures
 from edgepose.mqtt.backoff import Backoff
-from edgepose.mqtt.connection import Answer, Login, Protocol, Session, UnreadableError, Will
+from edgepose.mqtt.connection import (
+    Answer,
+    ConnectOptions,
+    LastWill,
+    MqttConnection,
+    Protocol,
+    UnreadableError,
+)
 from edgepose.mqtt.diagnostics import Failure
-from edgepose.mqtt.event_store import Spool
+from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.outbox import Outbox, Outgoing
-from edgepose.mqtt.rate_limit import Complaints
+from edgepose.mqtt.rate_limit import RateLimitedLogger
 from edgepose.mqtt.tls import tls_context
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
 
@@ -32,7 +39,7 @@ _DEAD_LINK: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 @dataclass(frozen=True, slots=True)
-class LinkTimes:
+class MqttTimeouts:
     """How patient a link is, in seconds.
 
     With `backoff_max_s` poses are back within 5 s of the broker's return, a try included. Two
@@ -54,7 +61,7 @@ class LinkTimes:
     close_s: float = 3.0
 
 
-class Link:
+class MqttClient:
     """A connection to a broker that comes back by itself.
 
     On every connect: subscriptions, states in the order in which they were first set, events, then
@@ -71,23 +78,23 @@ class Link:
         *,
         address: BrokerAddress,
         client_id: str,
-        spool: Spool,
+        spool: EventStore,
         username: str | None = None,
         password: Secret | None = None,
         tls: TlsFiles | None = None,
         protocol: Protocol = "5",
         keepalive_s: int = 10,
-        will: Will | None = None,
+        will: LastWill | None = None,
         subscriptions: Mapping[str, Callable[[bytes], None]] | None = None,
         max_live: int = 32,
-        times: LinkTimes | None = None,
+        times: MqttTimeouts | None = None,
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         user = address.username if username is None else username
         self._address = BrokerAddress(address.host, address.port, address.tls, user)
-        self._times = times or LinkTimes()
-        self._login = Login(
+        self._times = times or MqttTimeouts()
+        self._login = ConnectOptions(
             self._address,
             client_id,
             password,
@@ -111,7 +118,7 @@ class Link:
         self._close_by: float | None = None
 
         # The connection that stands.
-        self._session: Session | None = None
+        self._session: MqttConnection | None = None
 
         # The network thread's own.
         self._wanted_protocol: Protocol = protocol
@@ -125,7 +132,7 @@ class Link:
         )
         self._reported: set[str] = set()
         self._refused_topics: set[str] = set()
-        self._complaints = Complaints(_log, monotonic)
+        self._complaints = RateLimitedLogger(_log, monotonic)
         self._told = False
         self._lost_at: float | None = None
         self._dropped_before = 0
@@ -277,7 +284,7 @@ class Link:
 
     def _connection(self) -> Failure | None:
         """Connect, and keep at it until it ends; return why, None where it was to end."""
-        session = Session(
+        session = MqttConnection(
             self._login,
             self._protocol,
             topics=tuple(self._subscriptions),
@@ -299,7 +306,7 @@ class Link:
         finally:
             session.close()
 
-    def _await_answer(self, session: Session) -> Failure | None:
+    def _await_answer(self, session: MqttConnection) -> Failure | None:
         answer_by = self._monotonic() + self._times.answer_s
         while session.answer is None and not self._closing():
             if not session.open:
@@ -323,7 +330,7 @@ class Link:
             password=self._login.password is not None,
         )
 
-    def _keep_up(self, session: Session) -> Failure | None:
+    def _keep_up(self, session: MqttConnection) -> Failure | None:
         """Serve a connection that stands, until it ends or is ended."""
         since = self._monotonic()
         self._settle_version()
@@ -347,7 +354,7 @@ class Link:
 
     # -- sending -----------------------------------------------------------------------------
 
-    def _pump(self, session: Session, *, announced: bool) -> bool:
+    def _pump(self, session: MqttConnection, *, announced: bool) -> bool:
         """Send what is due, as long as the socket takes it; return whether all know we are here."""
         # Under the lock, so that nothing overtakes what was taken out of the queue.
         with session.lock:
@@ -365,7 +372,7 @@ class Link:
                 session.publish(message)
         return announced
 
-    def _settle(self, session: Session) -> str | None:
+    def _settle(self, session: MqttConnection) -> str | None:
         """Let go of what the broker acknowledged; return the topic of a message it refused."""
         denied = None
         for message, answer in session.acknowledged():
@@ -379,7 +386,7 @@ class Link:
             self._report_refused("to listen to", topic, answer)
         return denied
 
-    def _say_goodbye(self, session: Session) -> None:
+    def _say_goodbye(self, session: MqttConnection) -> None:
         """Send what waits for half the time there is, and in the other half that we are gone."""
         assert self._close_by is not None
         goodbye_at = self._close_by - self._times.close_s / 2
@@ -394,7 +401,7 @@ class Link:
             session.disconnect()
 
     def _serve_until(
-        self, session: Session, end: float, done: Callable[[], bool], *, pump: bool = True
+        self, session: MqttConnection, end: float, done: Callable[[], bool], *, pump: bool = True
     ) -> None:
         while session.open and not done() and (left_s := end - self._monotonic()) > 0:
             if pump:
@@ -455,7 +462,7 @@ class Link:
         # From now on nothing but the file keeps what was sent and not acknowledged.
         self._save()
 
-    def _why_ended(self, session: Session, since: float, denied: str | None) -> Failure:
+    def _why_ended(self, session: MqttConnection, since: float, denied: str | None) -> Failure:
         """Explain why the socket is closed although nobody here closed it."""
         ending, error = session.ending, session.socket_error
         if ending is not None and session.ended_by_broker:
@@ -571,6 +578,6 @@ class Link:
         self._unsaved_since = None
 
 
-def _is_keep_alive_timeout(session: Session) -> bool:
+def _is_keep_alive_timeout(session: MqttConnection) -> bool:
     ending = session.ending
     return ending is not None and ending.code == _KEEP_ALIVE_TIMEOUT and not session.ended_by_broker

@@ -43,7 +43,7 @@ _PUBLISH: Final = b"\x30"
 
 
 @dataclass(frozen=True, slots=True)
-class Will:
+class LastWill:
     """What the broker tells the others: `here` while we are connected, `gone` when we are not."""
 
     topic: str
@@ -52,7 +52,7 @@ class Will:
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class ConnectOptions:
     """Where to connect to, as whom and how."""
 
     address: BrokerAddress
@@ -61,7 +61,7 @@ class Login:
     tls_context: ssl.SSLContext | None
     keepalive_s: int
     connect_s: float
-    will: Will | None
+    will: LastWill | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class UnreadableError(Exception):
     """Bytes from the broker that paho could not make sense of."""
 
 
-class Session:
+class MqttConnection:
     """A connection with what is known of it.
 
     `answer` is what the broker said to CONNECT, `ending` its DISCONNECT or paho's own reason, and
@@ -93,7 +93,7 @@ class Session:
 
     def __init__(
         self,
-        login: Login,
+        login: ConnectOptions,
         protocol: Protocol,
         *,
         topics: Sequence[str],
@@ -378,7 +378,7 @@ class Session:
 class _ErrorCatcher(logging.Handler):
     """Keeps the reason why a socket failed, which paho only tells its log."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: MqttConnection) -> None:
         super().__init__(logging.ERROR)
         self._session = session
 

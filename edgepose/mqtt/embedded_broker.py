@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from edgepose.errors import BrokerError
 from edgepose.monitoring.host import free_port
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 _HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0
 _STOP_S: Final = 5.0
 
 
-class EmbeddedBroker(Openable):
+class EmbeddedBroker(Resource):
     """A broker on a port of the loopback interface; `with` starts and stops it.
 
     Port 0 is a free one; `port` says which from the start on. No login, no other machine.

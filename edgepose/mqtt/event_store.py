@@ -18,7 +18,7 @@ _MAX_TOPIC_BYTES = 65535
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WaitingMessage:
+class StoredEvent:
     """A message that must not get lost; two of the same text are still two."""
 
     topic: str
@@ -34,11 +34,11 @@ class _Line(msgspec.Struct, frozen=True):
 class Save:
     """What a save has to do: `in_file` where the lines are there, and only not yet on the disk."""
 
-    messages: tuple[WaitingMessage, ...]
+    messages: tuple[StoredEvent, ...]
     in_file: bool
 
 
-class Spool:
+class EventStore:
     """A bounded first-in first-out queue of messages that survives a restart.
 
     A message that is appended with `jot` is a line in the file, NDJSON, from then on, which a
@@ -54,12 +54,12 @@ class Spool:
     def __init__(self, path: Path | None, *, max_messages: int) -> None:
         self._path = path
         self._max_messages = max_messages
-        self._messages: deque[WaitingMessage] = deque()
+        self._messages: deque[StoredEvent] = deque()
         self._touched = False
         self._in_file = True
         self._stale_lines = 0
         self._torn = False
-        self._meanwhile: list[WaitingMessage] | None = None
+        self._meanwhile: list[StoredEvent] | None = None
         self._written = False
         self._write_failed = False
         self.dropped = 0
@@ -76,7 +76,7 @@ class Spool:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def __iter__(self) -> Iterator[WaitingMessage]:
+    def __iter__(self) -> Iterator[StoredEvent]:
         return iter(self._messages)
 
     @property
@@ -84,7 +84,7 @@ class Spool:
         """Whether `save` would have something to do."""
         return self._path is not None and self._touched and (bool(self._messages) or self.on_disk)
 
-    def append(self, message: WaitingMessage, *, jot: bool = False) -> WaitingMessage | None:
+    def append(self, message: StoredEvent, *, jot: bool = False) -> StoredEvent | None:
         """Take a message in; return the oldest one where it had to make room."""
         dropped = None
         if len(self._messages) >= self._max_messages:
@@ -102,7 +102,7 @@ class Spool:
             self._in_file = False
         return dropped
 
-    def remove(self, message: WaitingMessage) -> None:
+    def remove(self, message: StoredEvent) -> None:
         """Let go of a message that arrived; one that was dropped meanwhile is no error."""
         with contextlib.suppress(ValueError):
             self._messages.remove(message)
@@ -169,7 +169,7 @@ class Spool:
         except OSError as error:
             self._failed(path, error)
 
-    def _jot(self, message: WaitingMessage) -> None:
+    def _jot(self, message: StoredEvent) -> None:
         path = self._path
         if path is None:
             return
@@ -201,7 +201,7 @@ class Spool:
         self._in_file = False
 
 
-def _lines(messages: Iterable[WaitingMessage]) -> bytes:
+def _lines(messages: Iterable[StoredEvent]) -> bytes:
     return b"".join(
         msgspec.json.encode(_Line(m.topic, m.payload.decode("utf-8", "replace"))) + b"\n"
         for m in messages
@@ -220,7 +220,7 @@ def _new(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
-def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:
+def _write(path: Path, messages: Iterable[StoredEvent]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(_lines(messages))
@@ -229,7 +229,7 @@ def _write(path: Path, messages: Iterable[WaitingMessage]) -> None:
         os.fsync(file.fileno())
 
 
-def _read(path: Path) -> list[WaitingMessage]:
+def _read(path: Path) -> list[StoredEvent]:
     """Return the messages of a file, without the lines that cannot be read."""
     try:
         with path.open("rb") as file:
@@ -256,7 +256,7 @@ def _read(path: Path) -> list[WaitingMessage]:
     return messages
 
 
-def _message(line: bytes) -> WaitingMessage | None:
+def _message(line: bytes) -> StoredEvent | None:
     try:
         entry = msgspec.json.decode(line, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -267,4 +267,4 @@ def _message(line: bytes) -> WaitingMessage | None:
         return None
     if len(entry.topic.encode()) > _MAX_TOPIC_BYTES:
         return None
-    return WaitingMessage(entry.topic, entry.payload.encode())
+    return StoredEvent(entry.topic, entry.payload.encode())

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.event_store import EventStore, StoredEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Outgoing:
     payload: bytes
     qos: int
     retain: bool
-    event: WaitingMessage | None = None
+    event: StoredEvent | None = None
 
 
 class Outbox:
@@ -28,7 +28,7 @@ class Outbox:
     what waiting threads wait for; `wake` tells the network thread that something is due.
     """
 
-    def __init__(self, spool: Spool, *, max_live: int, wake: Callable[[], None]) -> None:
+    def __init__(self, spool: EventStore, *, max_live: int, wake: Callable[[], None]) -> None:
         self.changed = threading.Condition()
         self.published = 0
         self.dropped_live = 0
@@ -37,7 +37,7 @@ class Outbox:
         self._wake = wake
         self._states: dict[str, tuple[bytes, int]] = {}
         self._due_states: dict[str, None] = {}
-        self._due_events: deque[WaitingMessage] = deque()
+        self._due_events: deque[StoredEvent] = deque()
         self._live: deque[tuple[str, bytes]] = deque()
         self._takes_live = False
         self._closed = False
@@ -57,7 +57,7 @@ class Outbox:
         While the broker is away, the event is in the spool's file when this returns.
         """
         with self.changed:
-            event = WaitingMessage(topic, payload)
+            event = StoredEvent(topic, payload)
             dropped = self._spool.append(event, jot=not self._takes_live)
             self._due_events.append(event)
             if dropped is not None and self._due_events[0] is dropped:
@@ -149,7 +149,7 @@ class Outbox:
             self._takes_live = False
             self.changed.notify_all()
 
-    def settle(self, event: WaitingMessage) -> None:
+    def settle(self, event: StoredEvent) -> None:
         """Let go of an event that arrived."""
         with self.changed:
             self._spool.remove(event)

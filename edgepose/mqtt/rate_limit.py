@@ -8,7 +8,7 @@ _WINDOW_S: Final = 60.0
 _MOST: Final = 10
 
 
-class Complaints:
+class RateLimitedLogger:
     """Logs ten warnings a minute at most, and with the next one how many were left out.
 
     Anyone who may write to a topic could otherwise fill the disk with our log. Not thread-safe.

@@ -11,7 +11,9 @@ from edgepose.pose_models._tensors import input_size_wh, shapes_text
 Kind = Literal["movenet_single", "movenet_multipose", "posenet"]
 
 
-def kind_of(input_tensor: TensorSpec, output_tensors: Sequence[TensorSpec], *, name: str) -> Kind:
+def detect_kind(
+    input_tensor: TensorSpec, output_tensors: Sequence[TensorSpec], *, name: str
+) -> Kind:
     """Return the kind of a model; `name` is how errors call the file.
 
     Raises ModelShapeError where it is none of those edgepose decodes, and says what it is instead.

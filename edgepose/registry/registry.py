@@ -75,7 +75,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"{self.name}: `urls` begin with https:// or http://")
 
     @property
-    def how_to_get(self) -> str:
+    def install_command(self) -> str:
         """The command that puts the file where edgepose finds it."""
         return f"edgepose models {'pull' if self.urls else 'build'} {self.name}"
 
@@ -144,7 +144,7 @@ class Registry:
             if path is None:
                 raise ModelFileError(
                     f"the model {name} is not on this machine (looked for {entry.file} in "
-                    f"{_listed(self.folders)}); get it with `{entry.how_to_get}`"
+                    f"{_listed(self.folders)}); get it with `{entry.install_command}`"
                 )
             check_file(path)
             check_size(path, entry)
@@ -170,7 +170,9 @@ class Registry:
             stem = file.name.removesuffix(EDGETPU_SUFFIXES[0])
             entry = self.entry(stem + EDGETPU_SUFFIXES[0] if compiled else stem)
             if self.find(entry) is None:
-                raise ModelFileError(f"{entry.name} is not here (`{entry.how_to_get}` gets it)")
+                raise ModelFileError(
+                    f"{entry.name} is not here (`{entry.install_command}` gets it)"
+                )
             return self.resolve(entry.name)
         stem = file.path.stem
         for suffix in EDGETPU_SUFFIXES:
@@ -336,7 +338,7 @@ def check_size(path: Path, entry: ModelEntry) -> None:
         kind = "truncated" if size < entry.bytes else "another file"
         raise ModelHashError(
             f"{path}: expected the {entry.bytes:,} bytes of {entry.name}, got {size:,}: it is "
-            f"{kind}; delete it and run `{entry.how_to_get}`"
+            f"{kind}; delete it and run `{entry.install_command}`"
         )
 
 

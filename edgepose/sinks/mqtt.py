@@ -9,12 +9,12 @@ from typing import Final
 from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
-from edgepose.mqtt.client import Link, LinkTimes
-from edgepose.mqtt.connection import Protocol, Will
-from edgepose.mqtt.event_store import Spool
+from edgepose.mqtt.client import MqttClient, MqttTimeouts
+from edgepose.mqtt.connection import LastWill, Protocol
+from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 SPOOL_FILE: Final = "waiting-events.ndjson"
 _MAX_EVENTS: Final = 1000
@@ -52,17 +52,17 @@ class MqttSink:
         keepalive_s: int = 10,
         state_directory: Path | None = None,
         on_command: Callable[[str, bool], None] | None = None,
-        times: LinkTimes | None = None,
+        times: MqttTimeouts | None = None,
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         self._on_command = on_command
-        self._link = Link(
+        self._client = MqttClient(
             address=address,
             client_id=client_id,
-            spool=Spool(
+            spool=EventStore(
                 None if state_directory is None else state_directory / SPOOL_FILE,
                 max_messages=_MAX_EVENTS,
             ),
@@ -71,7 +71,7 @@ class MqttSink:
             tls=tls,
             protocol=protocol,
             keepalive_s=keepalive_s,
-            will=Will(topics.availability, ONLINE, OFFLINE),
+            will=LastWill(topics.availability, ONLINE, OFFLINE),
             subscriptions=(
                 {topics.enabled_set(camera): self._switch(camera) for camera in cameras}
                 if on_command is not None
@@ -81,59 +81,59 @@ class MqttSink:
             chance=chance,
             monotonic=monotonic,
         )
-        self._link.set_state(topics.info, info, Kind.INFO.delivery.qos)
+        self._client.set_state(topics.info, info, Kind.INFO.delivery.qos)
 
     @property
     def connected(self) -> bool:
         """Whether the broker is there and knows all states."""
-        return self._link.online
+        return self._client.online
 
     @property
     def alive(self) -> bool:
         """Whether its network thread does its work, with or without a broker."""
-        return self._link.alive
+        return self._client.alive
 
     @property
     def failure(self) -> str | None:
         """Why the broker is not there, in a sentence; None while it is, or before the first try."""
-        return self._link.failure
+        return self._client.failure
 
     def open(self, *, require_connection_within_s: float | None = None) -> None:
         """Start connecting; return at once, or where asked when the connection stands.
 
         Raises BrokerError, only where asked, with the first reason why there is none.
         """
-        self._link.open(require_connection_within_s=require_connection_within_s)
+        self._client.open(require_connection_within_s=require_connection_within_s)
 
     def publish(self, message: PoseMessage) -> None:
         """Hand over the poses of a frame; dropped and counted while the broker is away."""
         topic = self._pose_topics.get(message.camera)
         if topic is None:
             topic = self._pose_topics[message.camera] = self.topics.poses(message.camera)
-        self._link.send_live(topic, messages.encode(message))
+        self._client.send_live(topic, messages.encode(message))
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Say what is so from now on (retained, QoS 1); nothing is sent where it is no news."""
-        self._link.set_state(topic, payload, 1)
+        self._client.set_state(topic, payload, 1)
 
     def send_stats(self, payload: bytes) -> None:
         """Publish the statistics (retained, QoS 0)."""
-        self._link.set_state(self.topics.stats, payload, Kind.STATS.delivery.qos)
+        self._client.set_state(self.topics.stats, payload, Kind.STATS.delivery.qos)
 
     def send_event(self, camera: str, payload: bytes) -> None:
         """Say what happened (QoS 1); `payload` carries the time, since it may arrive late."""
-        self._link.send_event(self.topics.event(camera), payload)
+        self._client.send_event(self.topics.event(camera), payload)
 
     def counters(self) -> dict[str, int | bool]:
         """Return connected, published, dropped_poses, waiting_events, dropped_events, reconnects.
 
         `waiting_events` are those the broker has not acknowledged.
         """
-        return self._link.counters()
+        return self._client.counters()
 
     def close(self) -> None:
         """Send what waits, and `offline`, for a few seconds at most, and disconnect."""
-        self._link.close()
+        self._client.close()
 
     def _switch(self, camera: str) -> Callable[[bytes], None]:
         def order(payload: bytes) -> None:
@@ -146,7 +146,7 @@ class MqttSink:
         return order
 
 
-class MqttPublisher(Openable):
+class MqttPublisher(Resource):
     """A client for live messages on any topics, without the states and the will of a node.
 
     `with` connects, or raises BrokerError with the reason, and ends by sending what waits.
@@ -160,13 +160,13 @@ class MqttPublisher(Openable):
         password: Secret | None = None,
         tls: TlsFiles | None = None,
         protocol: Protocol = "5",
-        times: LinkTimes | None = None,
+        times: MqttTimeouts | None = None,
     ) -> None:
-        self._times = times or LinkTimes()
-        self._link = Link(
+        self._times = times or MqttTimeouts()
+        self._client = MqttClient(
             address=address,
             client_id=client_id,
-            spool=Spool(None, max_messages=1),
+            spool=EventStore(None, max_messages=1),
             password=password,
             tls=tls,
             protocol=protocol,
@@ -175,18 +175,18 @@ class MqttPublisher(Openable):
 
     def open(self) -> None:
         """Connect; raises BrokerError with the reason where that fails."""
-        self._link.open(
+        self._client.open(
             require_connection_within_s=self._times.connect_s + self._times.answer_s + 1
         )
 
     def close(self) -> None:
         """Send what waits, for a few seconds at most, and disconnect."""
-        self._link.close()
+        self._client.close()
 
     def send(self, topic: str, payload: bytes) -> None:
         """Publish with QoS 0, after waiting for room; BrokerError where the broker stays away."""
-        if not self._link.send_live(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
-            reason = self._link.failure or "the MQTT broker takes no more messages"
+        if not self._client.send_live(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
+            reason = self._client.failure or "the MQTT broker takes no more messages"
             raise BrokerError(f"{reason}; gave up after {_PUBLISHER_PATIENCE_S:g} s")
 
 

@@ -16,7 +16,7 @@ from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources._opencv import to_rgb
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def read_image(path: Path) -> Image:
     return to_rgb(image.astype(np.uint8, copy=False))
 
 
-class ImageSource(Openable):
+class ImageSource(Resource):
     """Plays pictures one after another, `fps` of them a second of media time.
 
     `realtime` paces them by the clock; `loop` starts again after the last one. Of several, one that

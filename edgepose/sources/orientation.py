@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepose.datatypes import Frame, Image
 from edgepose.protocols import FrameSource
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 
 def _flipped(image: Image, code: int) -> Image:
@@ -37,7 +37,7 @@ _STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], Image]]] = {
 }
 
 
-class OrientedSource(Openable):
+class OrientedSource(Resource):
     """Turns every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
 
     A mirrored frame says so, and the pipeline exchanges left and right of what it finds in it:

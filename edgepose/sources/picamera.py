@@ -29,7 +29,7 @@ from edgepose.errors import (
     SourceStalledError,
 )
 from edgepose.sources._base import CaptureClock
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _FORMATS: Final[dict[str, _Convert]] = {
 }
 
 
-class PicameraSource(Openable):
+class PicameraSource(Resource):
     """Reads one stream of a Pi camera.
 
     `stream` lores takes the camera's second, smaller stream (YUV on a Pi 4), main its first. The

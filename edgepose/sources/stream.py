@@ -16,7 +16,7 @@ from edgepose.errors import FrameError, SourceError, SourceNotFoundError, Source
 from edgepose.sources._base import CaptureClock, Pacer
 from edgepose.sources._jpeg import Jpeg
 from edgepose.sources._opencv import open_capture, read_packet, read_rgb
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _PACKETS: Final = -1
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
-class VideoFileSource(Openable):
+class VideoFileSource(Resource):
     """Plays a video file, losing no frame.
 
     Frames carry media time from the moment the file was opened, so what follows sees the rate of
@@ -202,7 +202,7 @@ class VideoFileSource(Openable):
             )
 
 
-class RtspSource(Openable):
+class RtspSource(Resource):
     """Reads an RTSP stream over TCP; every wait is bounded."""
 
     live = True

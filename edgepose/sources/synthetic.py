@@ -15,7 +15,7 @@ from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
 from edgepose.sources._base import MAX_LATENESS_NS
 from edgepose.sources._opencv import to_rgb
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 ASSET: Final = "astronaut.jpg"
 PHOTOGRAPH_PX: Final = 512
@@ -39,7 +39,7 @@ def read_photograph() -> Image:
     return to_rgb(image.astype(np.uint8, copy=False))
 
 
-class SyntheticSource(Openable):
+class SyntheticSource(Resource):
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
     `realtime` paces the frames and makes the source live; otherwise they come as fast as they are

@@ -21,7 +21,7 @@ from edgepose.errors import (
 )
 from edgepose.sources._base import CaptureClock
 from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _MEMORY_MMAP: Final = 1
 _ports: Final[dict[str, Path]] = {}
 
 
-class UsbCameraSource(Openable):
+class UsbCameraSource(Resource):
     """Reads a USB camera; size and rate are wishes that the camera may answer with others.
 
     A camera that was unplugged, or fell off the bus for a moment, may come back as another

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from edgepose.datatypes import Poses, TrackedPoses
-from edgepose.tracking._tracks import MAX_AGE_NS, MAX_TRACKS, Similarities, Tracks
+from edgepose.tracking.track_store import MAX_AGE_NS, MAX_TRACKS, Similarities, TrackStore
 
 MIN_IOU: Final = 0.15
 
@@ -24,7 +24,9 @@ class IouTracker:
         max_tracks: int = MAX_TRACKS,
         max_age_ns: int = MAX_AGE_NS,
     ) -> None:
-        self._tracks = Tracks([(box_iou, min_iou)], max_tracks=max_tracks, max_age_ns=max_age_ns)
+        self._tracks = TrackStore(
+            [(box_iou, min_iou)], max_tracks=max_tracks, max_age_ns=max_age_ns
+        )
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
         """Give every pose of the next frame its track id; timestamps never go back."""

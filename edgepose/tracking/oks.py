@@ -6,8 +6,8 @@ import numpy as np
 
 from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.skeleton import OKS_FALLOFFS
-from edgepose.tracking._tracks import MAX_AGE_NS, MAX_TRACKS, Similarities, Tracks
 from edgepose.tracking.iou import MIN_IOU, box_iou
+from edgepose.tracking.track_store import MAX_AGE_NS, MAX_TRACKS, Similarities, TrackStore
 
 MIN_OKS: Final = 0.2
 MIN_KEYPOINT_SCORE: Final = 0.3
@@ -42,7 +42,7 @@ class OksTracker:
         stages = [(self._similarity, min_oks)]
         if min_iou is not None:
             stages.append((box_iou, min_iou))
-        self._tracks = Tracks(stages, max_tracks=max_tracks, max_age_ns=max_age_ns)
+        self._tracks = TrackStore(stages, max_tracks=max_tracks, max_age_ns=max_age_ns)
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
         """Give every pose of the next frame its track id; timestamps never go back."""

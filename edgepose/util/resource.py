@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Openable:
+class Resource:
     """A context manager over `open` and `close`, which a subclass fills in.
 
     Where `open` raises, it has cleared up: `close` is not called then.

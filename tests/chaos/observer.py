@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 
 _RETRY_S = 0.01
 _SESSION_S = 3600
@@ -41,7 +41,7 @@ class Arrival:
     retained: bool
 
 
-class Observer(Openable):
+class Observer(Resource):
     """Connects again within milliseconds, into its old session where the broker still has it."""
 
     def __init__(

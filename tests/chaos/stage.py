@@ -29,7 +29,7 @@ from edgepose.datatypes import Image
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.topics import Topics
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 from tests.chaos import judge
 from tests.chaos.judge import Happening, Row, Told
 from tests.chaos.observer import MissedError, Observer, retained, wait
@@ -276,7 +276,7 @@ class Life:
                 self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - fed_s)
 
 
-class Stage(Openable):
+class Stage(Resource):
     """Everything a fault needs; `with` it, poses arrive at the observer from both cameras.
 
     `tpu` gives the daemon a stand-in Edge TPU, and `alone` no model for the CPU beside it. `port`

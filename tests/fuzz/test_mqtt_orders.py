@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.mqtt.client import LinkTimes
+from edgepose.mqtt.client import MqttTimeouts
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
@@ -23,7 +23,7 @@ from tests.mosquitto import PATIENCE_S, Listener, Mosquitto, wait_for
 TOPICS = Topics(node="gym")
 CAMERAS = ("main", "door", "sync")
 SET = {TOPICS.enabled_set(camera): camera for camera in CAMERAS}
-TIMES = LinkTimes(backoff_min_s=0.005, backoff_max_s=0.01, answer_s=2.0)
+TIMES = MqttTimeouts(backoff_min_s=0.005, backoff_max_s=0.01, answer_s=2.0)
 
 PAYLOADS = (
     st.binary(max_size=60)
@@ -295,7 +295,7 @@ def test_no_answer_of_a_broker_ends_the_network_thread(
     # Two: the first one may still have got the answer before this.
     calls = broker.calls
     wait_for(lambda: broker.calls >= calls + 2, f"the sink to come back after {answer!r}")
-    thread = sink._link._thread
+    thread = sink._client._thread
     assert thread is not None
     assert thread.is_alive()
     # One line for every way of failing that there is, and a few about orders.

@@ -213,7 +213,7 @@ def test_a_failed_connect_logs_no_password(caplog: pytest.LogCaptureFixture) -> 
     text = "\n".join(
         (
             str(caught.value), repr(caught.value), caplog.text, repr(secret), str(secret),
-            f"{secret:>20}", repr(vars(publisher)), repr(publisher._link._login),
+            f"{secret:>20}", repr(vars(publisher)), repr(publisher._client._login),
         )
     )  # fmt: skip
     assert MARK not in text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgepose import messages
 from edgepose.daemon.daemon import SwitchFile
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
-from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.replay import read_recording, replay
 from edgepose.registry.registry import ModelEntry, ModelList, Registry, add_to_list, read_list
 from tests.fuzz.effort import examples
@@ -50,7 +50,7 @@ def mixed(good: list[bytes], bad: list[bytes], order: list[int]) -> bytes:
 def test_any_bytes_as_a_spool(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "spool"
     path.write_bytes(content)
-    for message in Spool(path, max_messages=10):
+    for message in EventStore(path, max_messages=10):
         assert message.topic
         assert message.topic.isprintable()
         assert not set(message.topic) & set("+#")
@@ -67,13 +67,13 @@ def test_good_events_are_kept_beside_bad_ones(
 ) -> None:
     path = tmp_path / "spool"
     path.unlink(missing_ok=True)
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     for payload in payloads:
-        spool.append(WaitingMessage("edgepose/gym/main/event", payload.encode()))
+        spool.append(StoredEvent("edgepose/gym/main/event", payload.encode()))
     spool.save()
     good = path.read_bytes().splitlines() if payloads else []
     path.write_bytes(mixed(good, bad, order))
-    again = [waiting.payload.decode() for waiting in Spool(path, max_messages=1000)]
+    again = [waiting.payload.decode() for waiting in EventStore(path, max_messages=1000)]
     # A bad line that is an event after all adds to them; nothing is lost or changes places.
     rest = iter(again)
     assert all(payload in rest for payload in payloads)
@@ -85,7 +85,7 @@ def test_a_topic_that_no_broker_takes_is_not_kept_for_ever(tmp_path: Path, topic
     """mosquitto ended the connection over such an event, at every try, and the node stayed away."""
     path = tmp_path / "spool"
     path.write_text(json.dumps({"topic": topic, "payload": ""}) + '\n{"topic":"a","payload":"x"}\n')
-    assert [message.topic for message in Spool(path, max_messages=10)] == ["a"]
+    assert [message.topic for message in EventStore(path, max_messages=10)] == ["a"]
 
 
 # -- the privacy switch
@@ -309,7 +309,7 @@ def test_nothing_here_speaks_at_length(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     path = tmp_path / "spool"
     path.write_bytes(b"rubbish\n" * 1000)
-    Spool(path, max_messages=10)
+    EventStore(path, max_messages=10)
     assert len(caplog.records) == 1
     caplog.clear()
     path.write_bytes(message() + b"\n" + b"rubbish\n" * 1000)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config import load_config
 from edgepose.datatypes import Frame
-from edgepose.events.occupancy import Presence
-from edgepose.inference.failover import Unchanging
+from edgepose.events.occupancy import OccupancyDetector
+from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import KEYPOINT_NAMES
@@ -31,7 +31,7 @@ def loaded(name: str) -> LoadedModel:
 def line(model: LoadedModel) -> Pipeline:
     config = load_config(None)
     return Pipeline(
-        Unchanging(model),
+        SingleModel(model),
         build_tracker(config),
         build_smoother(config.smoothing),
         (),
@@ -96,7 +96,7 @@ def test_presence_follows_who_comes_and_goes(shared_data: Path) -> None:
     video = shared_data / "video"
     truth = json.loads((video / "one_by_one_A.presence.json").read_text())
     spans = truth["person_visible_seconds"]
-    pipeline, presence = line(loaded(LIGHTNINGS[0])), Presence()
+    pipeline, presence = line(loaded(LIGHTNINGS[0])), OccupancyDetector()
     wrong = []
     start_ns = None
     for frame in frames(video / "one_by_one_A.mp4"):

@@ -12,7 +12,7 @@ import pytest
 from edgepose.errors import AcceleratorError, AcceleratorLostError, ModelFileError
 from edgepose.inference import edgetpu
 from edgepose.inference.cpu import CpuAccelerator
-from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuTimes
+from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuTimeouts
 from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice
 from edgepose.protocols import Interpreter
@@ -22,7 +22,7 @@ from tests.edgetpu import StandIn, Word
 from tests.unit.test_edgetpu_devices import plug_in
 
 RuntimeName = Literal["litert", "tflite-runtime"]
-HASTE = EdgeTpuTimes(load_s=3.0, invoke_s=0.5, silence_s=1.5)
+HASTE = EdgeTpuTimeouts(load_s=3.0, invoke_s=0.5, silence_s=1.5)
 
 
 @pytest.fixture

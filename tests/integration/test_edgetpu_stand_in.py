@@ -24,7 +24,7 @@ from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
 from edgepose.registry import tflite_file as flatbuffer
 from edgepose.sources.synthetic import read_photograph
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 from tests.conftest import MODELS
 from tests.edgetpu import WORDS, StandIn, compiled, probe
 from tests.helpers import missing
@@ -38,7 +38,7 @@ NO_DEVICE = "Failed to load delegate from libedgetpu.so.1"
 """All that a runtime says where libedgetpu finds no device: nothing follows."""
 
 
-class Probe(Openable):
+class Probe(Resource):
     """A child process that has a runtime, a model and a device."""
 
     def __init__(

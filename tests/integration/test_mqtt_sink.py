@@ -18,7 +18,7 @@ import pytest
 from edgepose import messages
 from edgepose.errors import BrokerError, ConfigError
 from edgepose.monitoring.host import free_port
-from edgepose.mqtt.client import LinkTimes
+from edgepose.mqtt.client import MqttTimeouts
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import Secret, TlsFiles, parse_broker_url
 from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
@@ -33,7 +33,7 @@ from tests.mosquitto import (
 from tests.unit.test_recorder import message_of
 
 TOPICS = Topics(node="gym")
-QUICK = LinkTimes(
+QUICK = MqttTimeouts(
     answer_s=1.0, backoff_min_s=0.05, backoff_max_s=0.2, stable_s=1000.0, spool_s=0.1, close_s=2.0
 )
 """Patience for tests: what takes minutes at home takes tenths of a second here."""
@@ -334,7 +334,7 @@ def test_events_that_arrive_at_once_never_touch_the_disk(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    sink = make_sink(broker.url, state_directory=state, times=LinkTimes())
+    sink = make_sink(broker.url, state_directory=state, times=MqttTimeouts())
     sink.open(require_connection_within_s=10)
     for number in range(30):
         sink.send_event("main", b"%d" % number)

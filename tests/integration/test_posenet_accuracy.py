@@ -12,7 +12,7 @@ from edgepose.datatypes import Frame, Poses, TensorToFrame
 from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.interpreter import tensor_spec
 from edgepose.pose_models import movenet_multipose, posenet
-from edgepose.pose_models.detect_kind import kind_of
+from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_multipose import MovenetMultipose
 from edgepose.pose_models.posenet import Posenet
 from edgepose.protocols import Tensor
@@ -44,7 +44,7 @@ class Runner:
         self._outputs = self._interpreter.get_output_details()
         self.specs = tuple(tensor_spec(output) for output in self._outputs)
         input_spec = tensor_spec(self._input)
-        kind = kind_of(input_spec, self.specs, name=path.name)
+        kind = detect_kind(input_spec, self.specs, name=path.name)
         self.model: Posenet | MovenetMultipose
         if kind == "posenet":
             self.model = Posenet(input_spec, self.specs, name=path.name, multiple=multiple)

@@ -1,4 +1,4 @@
-"""Presence on a real clip, against what people saw in it."""
+"""OccupancyDetector on a real clip, against what people saw in it."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgepose import messages
-from edgepose.events.occupancy import Presence
+from edgepose.events.occupancy import OccupancyDetector
 
 TOLERANCE_S = 1.5
 
@@ -23,7 +23,7 @@ def test_presence_agrees_with_the_truth_but_around_its_edges(shared_data: Path) 
         capture_output=True,
         timeout=100,
     )
-    presence = Presence()
+    presence = OccupancyDetector()
     wrong_frames = []
     first_s = None
     changes = 0

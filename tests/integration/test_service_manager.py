@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 
 from edgepose.daemon import daemon as daemon_module
-from edgepose.daemon.camera import CameraRunner, LookingThread, Waiting
+from edgepose.daemon.camera import CameraSupervisor, InferenceThread, Waiting
 from edgepose.daemon.daemon import Eyes, SwitchFile
 from edgepose.daemon.systemd import Notifier
-from edgepose.inference.failover import Unchanging
+from edgepose.inference.failover import SingleModel
 from edgepose.mqtt.topics import Topics
 from edgepose.sinks.mqtt import MqttSink
 from tests.daemon import CAMERA, NODE, Daemon, running
@@ -150,8 +150,8 @@ def test_the_watchdog_starves_when_the_looking_hangs(tmp_path: Path) -> None:
     """Fed by the main loop alone, a hanging model would have gone unnoticed for ever."""
     daemon = silent_daemon(tmp_path, None)
     hanging = Hanging()
-    looking = daemon._looking = LookingThread(
-        [cast("CameraRunner", hanging)], threading.Condition(), threading.Lock()
+    looking = daemon._looking = InferenceThread(
+        [cast("CameraSupervisor", hanging)], threading.Condition(), threading.Lock()
     )
     looking.start()
     wait_for(lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) > looking.turned_ns, "a turn")
@@ -178,7 +178,7 @@ def test_the_watchdog_starves_when_the_publishing_died(tmp_path: Path) -> None:
 
 
 def silent_daemon(folder: Path, mqtt: MqttSink | None) -> daemon_module.Daemon:
-    eyes = Eyes([], Unchanging(model("cpu", "cpu")))
+    eyes = Eyes([], SingleModel(model("cpu", "cpu")))
     return daemon_module.Daemon(
         eyes,
         [],

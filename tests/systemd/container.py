@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import IO, Final
 
-from edgepose.util.resource import Openable
+from edgepose.util.resource import Resource
 from tests.chroot import MIRROR
 from tests.helpers import missing
 from tests.mosquitto import wait_for
@@ -121,7 +121,7 @@ class Image:
         (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
 
 
-class Container(Openable):
+class Container(Resource):
     """A booted image; `with` boots it and ends it.
 
     Inside, the checkout is /srv/checkout, read-only, and the folder `share` is /srv/share.
@@ -251,7 +251,7 @@ class Container(Openable):
             self._cgroup = None
 
 
-class Subscriber(Openable):
+class Subscriber(Resource):
     """What a mosquitto_sub inside hears of everything, in order."""
 
     def __init__(self, container: Container, log: Path, *options: str) -> None:

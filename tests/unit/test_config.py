@@ -11,7 +11,7 @@ import pytest
 from edgepose.config import Config, Mqtt, find_config_file, load_config
 from edgepose.config.loader import _PATHS, SYSTEM_FILE
 from edgepose.config.reference import json_schema, manual_path, manual_text, paragraphs
-from edgepose.config.schema import fit_id
+from edgepose.config.schema import sanitize_id
 from edgepose.config.validation import dotted, parts, value_keys
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError
@@ -478,7 +478,7 @@ def test_the_host_name_is_made_to_fit(
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: host)
     config = Config()
-    assert fit_id(host) == config.node_name == node
+    assert sanitize_id(host) == config.node_name == node
     assert config.client_id == f"edgepose-{node}"
 
 

@@ -37,10 +37,10 @@ def test_poses_fit_together() -> None:
 def test_at_least_keeps_the_good_ones_in_order() -> None:
     poses = poses_of(np.zeros((17, 2)), np.ones((17, 2)), np.full((17, 2), 2.0))
     poses.scores[:] = (0.5, 0.2, 0.3)
-    kept = poses.at_least(0.3)
+    kept = poses.above_threshold(0.3)
     assert kept.scores.tolist() == pytest.approx([0.5, 0.3])
     assert kept.keypoints[1, 0, 0] == 2
-    assert poses.at_least(0.0) is poses
+    assert poses.above_threshold(0.0) is poses
 
 
 @pytest.mark.parametrize("sides", [(0, 0, 0, 1), (1, 0, 0, 1), (0, 1, 1, 1)])

@@ -3,27 +3,27 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.events.track_events import Entrance, Entrances
+from edgepose.events.track_events import TrackEvent, TrackEventDetector
 
 MS = 1_000_000
 
 
 def test_somebody_comes_and_goes() -> None:
-    entrances = Entrances(on_delay_ms=300, off_delay_ms=1000)
+    entrances = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     heard = [
         (at, event)
         for at in range(1000, 3000, 100)
         for event in entrances.update([7] if 1200 <= at <= 1800 else [], at * MS)
     ]
     assert heard == [
-        (1500, Entrance("enter", 7, 1200 * MS)),
-        (2800, Entrance("leave", 7, 1800 * MS)),
+        (1500, TrackEvent("enter", 7, 1200 * MS)),
+        (2800, TrackEvent("leave", 7, 1800 * MS)),
     ]
 
 
 def test_a_ghost_neither_comes_nor_goes() -> None:
     """Two sightings 800 ms apart once counted as 800 ms of presence."""
-    entrances = Entrances(on_delay_ms=300, off_delay_ms=1000)
+    entrances = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     shown = {1000, 1800, 2600}
     heard = [
         event
@@ -34,7 +34,7 @@ def test_a_ghost_neither_comes_nor_goes() -> None:
 
 
 def test_a_flickering_body_comes_later_but_comes() -> None:
-    entrances = Entrances(on_delay_ms=300, off_delay_ms=1000)
+    entrances = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     heard = [
         (at, event.kind)
         for at in range(1000, 2500, 100)
@@ -45,27 +45,27 @@ def test_a_flickering_body_comes_later_but_comes() -> None:
 
 
 def test_without_a_delay_the_first_frame_counts_and_the_next_ends_it() -> None:
-    entrances = Entrances(on_delay_ms=0, off_delay_ms=0)
+    entrances = TrackEventDetector(on_delay_ms=0, off_delay_ms=0)
     assert entrances.update([1, 2], 5 * MS) == [
-        Entrance("enter", 1, 5 * MS),
-        Entrance("enter", 2, 5 * MS),
+        TrackEvent("enter", 1, 5 * MS),
+        TrackEvent("enter", 2, 5 * MS),
     ]
-    assert entrances.update([2], 6 * MS) == [Entrance("leave", 1, 5 * MS)]
+    assert entrances.update([2], 6 * MS) == [TrackEvent("leave", 1, 5 * MS)]
 
 
 def test_time_alone_lets_somebody_leave() -> None:
-    entrances = Entrances(on_delay_ms=0, off_delay_ms=1000)
+    entrances = TrackEventDetector(on_delay_ms=0, off_delay_ms=1000)
     entrances.update([3], 1000 * MS)
     assert entrances.tick(1999 * MS) == []
-    assert entrances.tick(2000 * MS) == [Entrance("leave", 3, 1000 * MS)]
+    assert entrances.tick(2000 * MS) == [TrackEvent("leave", 3, 1000 * MS)]
     assert entrances.tick(9000 * MS) == []
 
 
 def test_a_lost_camera_lets_everybody_leave_who_had_come() -> None:
-    entrances = Entrances(on_delay_ms=300, off_delay_ms=1000)
+    entrances = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     entrances.update([1], 1000 * MS)
     entrances.update([1, 2], 1400 * MS)
-    assert entrances.lost() == [Entrance("leave", 1, 1400 * MS)]
+    assert entrances.lost() == [TrackEvent("leave", 1, 1400 * MS)]
     assert entrances.lost() == []
 
 
@@ -77,7 +77,7 @@ def test_a_lost_camera_lets_everybody_leave_who_had_come() -> None:
 def test_nobody_leaves_twice_or_without_having_come(
     frames: list[set[int]], on_delay_ms: int, off_delay_ms: int
 ) -> None:
-    entrances = Entrances(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
+    entrances = TrackEventDetector(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
     here: set[int] = set()
     heard = [
         event

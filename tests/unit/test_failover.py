@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from edgepose.errors import AcceleratorError, AcceleratorLostError
-from edgepose.inference.failover import OPENING, Failover, FailoverTimes, Primary, Unchanging
+from edgepose.inference.failover import OPENING, Failover, PrimaryModel, RetryPolicy, SingleModel
 from edgepose.protocols import LoadedModel
 from tests.mosquitto import wait_for
 from tests.unit.test_pipeline import FakeInterpreter, FakeModel
 
-SOON = FailoverTimes(first_try_s=0.01, last_try_s=0.02, last_try_blind_s=0.02, check_s=0.01)
-NEVER = FailoverTimes(first_try_s=3600, last_try_s=3600, last_try_blind_s=3600, check_s=0.01)
+SOON = RetryPolicy(
+    first_try_s=0.01, last_try_s=0.02, max_delay_without_fallback_s=0.02, check_s=0.01
+)
+NEVER = RetryPolicy(
+    first_try_s=3600, last_try_s=3600, max_delay_without_fallback_s=3600, check_s=0.01
+)
 
 
 class Interpreter(FakeInterpreter):
@@ -42,13 +46,13 @@ class Device:
         self.tries = 0
         self.plugged = 0
 
-    def open(self) -> Primary:
+    def open(self) -> PrimaryModel:
         self.tries += 1
         if self.refuses is not None:
             raise self.refuses
         self.dead = None
         self.opened.append(model(f"tpu-{len(self.opened)}", "edgetpu"))
-        return Primary(self.opened[-1], self.check)
+        return PrimaryModel(self.opened[-1], self.check)
 
     def check(self) -> None:
         if self.dead is not None:
@@ -61,7 +65,7 @@ def failover(
     fallback: LoadedModel | None,
     *,
     opened: bool = False,
-    times: FailoverTimes = SOON,
+    times: RetryPolicy = SOON,
 ) -> Iterator[Failover]:
     models = Failover(
         device.open,
@@ -161,7 +165,7 @@ def test_close_frees_both_and_ends_the_tries() -> None:
 
 def test_one_model_for_ever() -> None:
     cpu = model("cpu", "cpu")
-    models = Unchanging(cpu, reason="there is no compiled file")
+    models = SingleModel(cpu, reason="there is no compiled file")
     assert (models.current, models.ready) == (cpu, True)
     assert (models.state.degraded, models.state.reason) == (False, "there is no compiled file")
     with pytest.raises(AcceleratorLostError):

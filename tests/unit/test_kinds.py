@@ -5,7 +5,7 @@ import pytest
 
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import ModelShapeError
-from edgepose.pose_models.detect_kind import kind_of
+from edgepose.pose_models.detect_kind import detect_kind
 
 IMAGE = TensorSpec("image", (1, 256, 256, 3), np.dtype(np.uint8))
 
@@ -24,7 +24,7 @@ def outputs_of(*shapes: tuple[int, ...]) -> tuple[TensorSpec, ...]:
     ],
 )
 def test_the_kinds(shapes: list[tuple[int, ...]], kind: str) -> None:
-    assert kind_of(IMAGE, outputs_of(*shapes), name="x.tflite") == kind
+    assert detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite") == kind
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_the_kinds(shapes: list[tuple[int, ...]], kind: str) -> None:
 )
 def test_other_networks_are_refused_by_name(shapes: list[tuple[int, ...]], says: str) -> None:
     with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{says}"):
-        kind_of(IMAGE, outputs_of(*shapes), name="x.tflite")
+        detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite")
 
 
 def test_an_input_that_is_no_picture_is_refused() -> None:
     audio = TensorSpec("audio", (1, 16000), np.dtype(np.float32))
     with pytest.raises(ModelShapeError, match=r"input is \(1, 16000\), expected \(1, height"):
-        kind_of(audio, outputs_of((1, 1, 17, 3)), name="x.tflite")
+        detect_kind(audio, outputs_of((1, 1, 17, 3)), name="x.tflite")

@@ -2,12 +2,12 @@
 
 import logging
 
-from edgepose.cli._options import OneEvent
+from edgepose.cli._options import SingleLineFormatter
 
 
 def shown(text: str) -> str:
     record = logging.LogRecord("edgepose", logging.WARNING, "", 0, "%s", (text,), None)
-    return OneEvent("%(levelname)s %(message)s").format(record)
+    return SingleLineFormatter("%(levelname)s %(message)s").format(record)
 
 
 def test_text_is_shown_as_it_is() -> None:

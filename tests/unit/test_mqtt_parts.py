@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgepose.mqtt import diagnostics as failures
 from edgepose.mqtt.backoff import Backoff
-from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.url import BrokerAddress
 
 PLAIN = BrokerAddress("broker", 1883)
@@ -40,23 +40,23 @@ def test_waits_that_cannot_be_meant() -> None:
             Backoff(minimum_s, maximum_s, lambda: 0.5)
 
 
-def message(number: int) -> WaitingMessage:
-    return WaitingMessage("edgepose/gym/main/event", f'{{"n": {number}, "ä": "\\n"}}'.encode())
+def message(number: int) -> StoredEvent:
+    return StoredEvent("edgepose/gym/main/event", f'{{"n": {number}, "ä": "\\n"}}'.encode())
 
 
-def payloads(spool: Spool) -> list[bytes]:
+def payloads(spool: EventStore) -> list[bytes]:
     return [waiting.payload for waiting in spool]
 
 
 def test_a_spool_survives_a_restart_in_order(tmp_path: Path) -> None:
     path = tmp_path / "state" / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     waiting = [message(n) for n in range(5)]
     for one in waiting:
         spool.append(one)
     spool.remove(waiting[1])
     spool.save()
-    again = Spool(path, max_messages=10)
+    again = EventStore(path, max_messages=10)
     assert payloads(again) == [waiting[n].payload for n in (0, 2, 3, 4)]
     assert {one.topic for one in again} == {"edgepose/gym/main/event"}
     assert not again.changed
@@ -69,7 +69,7 @@ def test_a_spool_survives_a_restart_in_order(tmp_path: Path) -> None:
 
 def test_a_spool_writes_only_what_changed(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     first = message(1)
     spool.append(first)
     spool.remove(first)
@@ -84,7 +84,7 @@ def test_a_spool_writes_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_drops_the_oldest_and_counts(tmp_path: Path) -> None:
-    spool = Spool(None, max_messages=3)
+    spool = EventStore(None, max_messages=3)
     sent = [message(n) for n in range(5)]
     assert [spool.append(one) for one in sent] == [None, None, None, sent[0], sent[1]]
     assert payloads(spool) == [one.payload for one in sent[2:]]
@@ -93,11 +93,11 @@ def test_a_full_spool_drops_the_oldest_and_counts(tmp_path: Path) -> None:
     assert len(spool) == 3
     spool.save()
     path = tmp_path / "spool"
-    larger = Spool(path, max_messages=5)
+    larger = EventStore(path, max_messages=5)
     for one in sent:
         larger.append(one)
     larger.save()
-    assert payloads(Spool(path, max_messages=2)) == [one.payload for one in sent[3:]]
+    assert payloads(EventStore(path, max_messages=2)) == [one.payload for one in sent[3:]]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_damage_is_left_out_with_one_sentence(
 ) -> None:
     path = tmp_path / "spool"
     path.write_bytes(b'{"topic":"a/b","payload":"x"}\n' + damage)
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     assert payloads(spool) == [b"x"]
     (record,) = caplog.records
     assert "1 of 2 events" in record.getMessage()
@@ -126,7 +126,7 @@ def test_damage_is_left_out_with_one_sentence(
 def test_a_spool_that_cannot_be_read_or_written_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = Spool(tmp_path, max_messages=10)
+    spool = EventStore(tmp_path, max_messages=10)
     assert "cannot be read" in caplog.text
     caplog.clear()
     for number in range(3):

@@ -16,12 +16,12 @@ from edgepose.datatypes import (
     TensorToFrame,
 )
 from edgepose.errors import AcceleratorLostError
-from edgepose.inference.failover import Unchanging
+from edgepose.inference.failover import SingleModel
 from edgepose.messages import PoseMessage
 from edgepose.pipeline import MAX_DRIFT, Pipeline, Prepared, Step
 from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
-from edgepose.smoothing.passthrough import Passthrough
-from edgepose.tracking.untracked import Untracked
+from edgepose.smoothing.no_smoother import NoSmoother
+from edgepose.tracking.no_tracker import NoTracker
 from tests.helpers import SECOND_NS, Undecoded, frame_of, poses_of
 
 CLOSER = CropRegion(0, 0, 32, 32)
@@ -91,9 +91,9 @@ class Line:
         self.sink = Collector()
         self.interpreter = FakeInterpreter()
         self.pipeline = Pipeline(
-            Unchanging(loaded(self.interpreter, model)),
-            Untracked(),
-            Passthrough(),
+            SingleModel(loaded(self.interpreter, model)),
+            NoTracker(),
+            NoSmoother(),
             [self.sink],
             node="node",
             camera="cam",

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.events.occupancy import Presence, PresenceChange
+from edgepose.events.occupancy import OccupancyChange, OccupancyDetector
 
 MS = 1_000_000
 
 
 def test_a_visit_from_the_door_to_the_door() -> None:
-    presence = Presence(on_delay_ms=300, off_delay_ms=1000)
+    presence = OccupancyDetector(on_delay_ms=300, off_delay_ms=1000)
     assert presence.update(0, 0) is None
     assert presence.update(1, 1000 * MS) is None
     assert presence.update(1, 1200 * MS) is None
     assert presence.count == 0
-    assert presence.update(1, 1300 * MS) == PresenceChange(1300 * MS, True, 1)
+    assert presence.update(1, 1300 * MS) == OccupancyChange(1300 * MS, True, 1)
     assert presence.present
     assert presence.update(1, 5000 * MS) is None
     # One missed detection is no leaving.
@@ -26,20 +26,20 @@ def test_a_visit_from_the_door_to_the_door() -> None:
     assert presence.update(1, 5200 * MS) is None
     assert presence.update(0, 9000 * MS) is None
     assert presence.update(0, 9999 * MS) is None
-    assert presence.update(0, 10_000 * MS) == PresenceChange(10_000 * MS, False, 0)
+    assert presence.update(0, 10_000 * MS) == OccupancyChange(10_000 * MS, False, 0)
     assert not presence.present
 
 
 def test_a_ghost_in_one_frame_switches_nothing_at_any_frame_rate() -> None:
     for period_ms in (10, 33, 299, 301, 2000):
-        presence = Presence(on_delay_ms=300)
+        presence = OccupancyDetector(on_delay_ms=300)
         for frame in range(20):
             assert presence.update(int(frame == 7), frame * period_ms * MS) is None
             assert presence.tick((frame * period_ms + period_ms - 1) * MS) is None
 
 
 def test_time_alone_lets_presence_fall_but_never_rise() -> None:
-    presence = Presence(on_delay_ms=300, off_delay_ms=1000)
+    presence = OccupancyDetector(on_delay_ms=300, off_delay_ms=1000)
     presence.update(1, 0)
     assert presence.tick(10_000 * MS) is None
     assert presence.update(1, 10_000 * MS) is not None
@@ -47,44 +47,44 @@ def test_time_alone_lets_presence_fall_but_never_rise() -> None:
     assert presence.tick(60_000 * MS) is None
     assert presence.update(0, 60_000 * MS) is None
     assert presence.tick(60_999 * MS) is None
-    assert presence.tick(61_000 * MS) == PresenceChange(61_000 * MS, False, 0)
+    assert presence.tick(61_000 * MS) == OccupancyChange(61_000 * MS, False, 0)
     assert presence.tick(62_000 * MS) is None
 
 
 def test_a_lost_camera_knows_nobody() -> None:
-    presence = Presence(on_delay_ms=0)
+    presence = OccupancyDetector(on_delay_ms=0)
     assert presence.lost(0) is None
-    assert presence.update(2, MS) == PresenceChange(MS, True, 2)
-    assert presence.lost(2 * MS) == PresenceChange(2 * MS, False, 0)
+    assert presence.update(2, MS) == OccupancyChange(MS, True, 2)
+    assert presence.lost(2 * MS) == OccupancyChange(2 * MS, False, 0)
     assert presence.lost(3 * MS) is None
-    assert presence.update(1, 4 * MS) == PresenceChange(4 * MS, True, 1)
+    assert presence.update(1, 4 * MS) == OccupancyChange(4 * MS, True, 1)
 
 
 def test_what_was_seen_before_the_camera_was_lost_does_not_count_afterwards() -> None:
-    presence = Presence(on_delay_ms=300)
+    presence = OccupancyDetector(on_delay_ms=300)
     presence.update(1, 0)
     presence.lost(100 * MS)
     assert presence.update(1, 400 * MS) is None
 
 
 def test_a_second_person_comes_and_leaves() -> None:
-    presence = Presence(on_delay_ms=300, off_delay_ms=1000, count_interval_ms=1000)
+    presence = OccupancyDetector(on_delay_ms=300, off_delay_ms=1000, count_interval_ms=1000)
     presence.update(1, 0)
-    assert presence.update(1, 300 * MS) == PresenceChange(300 * MS, True, 1)
+    assert presence.update(1, 300 * MS) == OccupancyChange(300 * MS, True, 1)
     assert presence.update(2, 400 * MS) is None
     # Long enough there, but the count changed less than a second ago.
     assert presence.update(2, 800 * MS) is None
     assert presence.update(2, 1299 * MS) is None
     assert presence.tick(1400 * MS) is None
-    assert presence.update(2, 1400 * MS) == PresenceChange(1400 * MS, None, 2)
+    assert presence.update(2, 1400 * MS) == OccupancyChange(1400 * MS, None, 2)
     assert presence.update(1, 5000 * MS) is None
     assert presence.update(2, 5500 * MS) is None
     assert presence.update(1, 6000 * MS) is None
-    assert presence.tick(7000 * MS) == PresenceChange(7000 * MS, None, 1)
+    assert presence.tick(7000 * MS) == OccupancyChange(7000 * MS, None, 1)
 
 
 def test_a_timestamp_that_runs_back_counts_as_the_latest() -> None:
-    presence = Presence(on_delay_ms=300)
+    presence = OccupancyDetector(on_delay_ms=300)
     presence.update(1, 1000 * MS)
     assert presence.update(1, 500 * MS) is None
     assert presence.update(1, 1300 * MS) is not None
@@ -92,9 +92,9 @@ def test_a_timestamp_that_runs_back_counts_as_the_latest() -> None:
 
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(ValueError, match="0 ms or more"):
-        Presence(on_delay_ms=-1)
+        OccupancyDetector(on_delay_ms=-1)
     with pytest.raises(ValueError, match="0 or more poses"):
-        Presence().update(-1, 0)
+        OccupancyDetector().update(-1, 0)
 
 
 FRAMES = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 700)), max_size=120)
@@ -105,7 +105,7 @@ def test_what_it_says_is_always_backed_by_what_was_seen(
     frames: list[tuple[int, int]], on_ms: int, off_ms: int
 ) -> None:
     """Judged by a plain rereading of the whole history after each frame."""
-    presence = Presence(on_delay_ms=on_ms, off_delay_ms=off_ms, count_interval_ms=1000)
+    presence = OccupancyDetector(on_delay_ms=on_ms, off_delay_ms=off_ms, count_interval_ms=1000)
     seen: list[tuple[int, int]] = [(-10_000, 0)]
     now_ms, said, changed_ms = 0, 0, -10_000
     for count, gap_ms in frames:
@@ -156,7 +156,7 @@ def test_agrees_with_the_truth_but_for_a_second_and_a_half_after_each_edge(
     A ghost in the second after somebody left would hold presence up, as somebody seen would.
     """
     random = Random(seed)
-    presence = Presence()
+    presence = OccupancyDetector()
     right = 0
     was_there = False
     for frame in range(50 * fps):
@@ -179,7 +179,7 @@ TRUTH = ((6.0, 20.1), (22.7, 45.2))
 
 def test_a_flickering_detection_is_somebody_and_stays_one() -> None:
     """The life of a person at the edge of what the model sees: two frames of three."""
-    presence = Presence()
+    presence = OccupancyDetector()
     changes = [presence.update(int(frame % 3 > 0), frame * 33 * MS) for frame in range(300)]
     told = [change for change in changes if change is not None]
     assert [(change.present, change.count) for change in told] == [(True, 1)]

@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.mqtt.event_store import Spool, WaitingMessage
+from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.outbox import Outbox
 
 TOPIC = "edgepose/gym/main/event"
 
 
-def message(number: int) -> WaitingMessage:
-    return WaitingMessage(TOPIC, b"%d" % number)
+def message(number: int) -> StoredEvent:
+    return StoredEvent(TOPIC, b"%d" % number)
 
 
 def after_a_kill(path: Path) -> list[int]:
     """Return what the next process finds."""
-    return [int(waiting.payload) for waiting in Spool(path, max_messages=1000)]
+    return [int(waiting.payload) for waiting in EventStore(path, max_messages=1000)]
 
 
 def outbox_at(path: Path) -> Outbox:
-    return Outbox(Spool(path, max_messages=10), max_live=1, wake=lambda: None)
+    return Outbox(EventStore(path, max_messages=10), max_live=1, wake=lambda: None)
 
 
 def test_while_the_broker_is_away_an_event_is_in_the_file_at_once(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_is_only_jotted_is_brought_to_the_disk_and_not_written_again(
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     path = tmp_path / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     spool.append(message(0), jot=True)
     inode = path.stat().st_ino
     spool.save()
@@ -79,11 +79,11 @@ def test_what_is_only_jotted_is_brought_to_the_disk_and_not_written_again(
 
 def test_half_a_line_of_a_killed_process_harms_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    first = Spool(path, max_messages=10)
+    first = EventStore(path, max_messages=10)
     first.append(message(0), jot=True)
     with path.open("ab") as file:
         file.write(b'{"topic":"a","payl')
-    again = Spool(path, max_messages=10)
+    again = EventStore(path, max_messages=10)
     again.append(message(1), jot=True)
     assert after_a_kill(path) == [0, 1]
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_said_once_and_made_up_for_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     with monkeypatch.context() as full:
         full.setattr(Path, "open", _full)
         for number in range(3):
@@ -109,7 +109,7 @@ def test_a_full_disk_is_said_once_and_made_up_for_when_there_is_room(
 def test_an_event_during_a_save_is_in_the_file_after_it(tmp_path: Path) -> None:
     """It was jotted into the file that the save then replaced."""
     path = tmp_path / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     spool.append(message(0))
     save = spool.begin_save()
     assert save is not None
@@ -121,12 +121,12 @@ def test_an_event_during_a_save_is_in_the_file_after_it(tmp_path: Path) -> None:
 
 def test_lines_of_dropped_events_do_not_pile_up(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    spool = Spool(path, max_messages=10)
+    spool = EventStore(path, max_messages=10)
     for number in range(200):
         spool.append(message(number), jot=True)
         spool.save()
         assert len(path.read_bytes().splitlines()) <= 20
-    again = Spool(path, max_messages=10)
+    again = EventStore(path, max_messages=10)
     assert [int(waiting.payload) for waiting in again] == list(range(190, 200))
     assert (spool.dropped, again.dropped) == (190, 0)
 
@@ -169,7 +169,7 @@ def test_whatever_happens_no_waiting_event_is_missing_after_a_kill(
 
 def test_events_of_one_thread_survive_the_saves_of_another(tmp_path: Path) -> None:
     path = tmp_path / "spool"
-    outbox = Outbox(Spool(path, max_messages=1000), max_live=1, wake=lambda: None)
+    outbox = Outbox(EventStore(path, max_messages=1000), max_live=1, wake=lambda: None)
     done = threading.Event()
 
     def save() -> None:

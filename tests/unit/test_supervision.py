@@ -16,11 +16,11 @@ from edgepose.build import silence_ns
 from edgepose.clock import boottime_ns
 from edgepose.config import Camera as CameraConfig
 from edgepose.daemon import camera as supervision
-from edgepose.daemon.camera import Camera, CameraRunner, LookingThread, Seen
+from edgepose.daemon.camera import Camera, CameraSupervisor, InferenceThread, Seen
 from edgepose.datatypes import Frame
 from edgepose.errors import SinkError, SourceBusyError, SourceError, SourceStalledError
-from edgepose.events.occupancy import Presence
-from edgepose.events.track_events import Entrances
+from edgepose.events.occupancy import OccupancyDetector
+from edgepose.events.track_events import TrackEventDetector
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Look, Prepared
 from tests.helpers import SECOND_NS, frame_of
@@ -74,13 +74,13 @@ class Stage:
             "main",
             self._open,
             line.pipeline,
-            Presence(on_delay_ms=0),
-            Entrances(on_delay_ms=0),
+            OccupancyDetector(on_delay_ms=0),
+            TrackEventDetector(on_delay_ms=0),
             5 * SECOND_NS,
         )
         self.topics = Topics(node="node")
         self.events: list[dict[str, object]] = []
-        self.runner = CameraRunner(camera, threading.Condition(), self, enabled=True)
+        self.runner = CameraSupervisor(camera, threading.Condition(), self, enabled=True)
 
     def _open(self) -> Scripted:
         self.opened += 1
@@ -185,7 +185,7 @@ def test_a_mistake_of_ours_ends_the_looking_aloud(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(stage.runner.camera.pipeline, "see", broken)
     stage.runner.start()
-    looking = LookingThread([stage.runner], stage.runner._wake, threading.Lock())
+    looking = InferenceThread([stage.runner], stage.runner._wake, threading.Lock())
     looking.start()
     with pytest.raises(ZeroDivisionError, match="a bug"):
         looking.take(1.0)
@@ -233,7 +233,7 @@ class Looked:
         self.see = pipeline.see
         monkeypatch.setattr(pipeline, "see", self._see)
         self.telling = threading.Lock()
-        self.looking = LookingThread([self.runner], self.runner._wake, self.telling)
+        self.looking = InferenceThread([self.runner], self.runner._wake, self.telling)
         self.looking.start()
         self.runner.start()
 
@@ -373,8 +373,8 @@ def test_signals_never_make_the_wait_endless() -> None:
     """A signal just as the time was up made `queue.SimpleQueue` wait for ever (CPython 3.11)."""
     script = (
         "import signal, threading\n"
-        "from edgepose.daemon.camera import LookingThread\n"
-        "looking = LookingThread([], threading.Condition(), threading.Lock())\n"
+        "from edgepose.daemon.camera import InferenceThread\n"
+        "looking = InferenceThread([], threading.Condition(), threading.Lock())\n"
         "signal.signal(signal.SIGALRM, lambda *_: None)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.00101)\n"
         "for _ in range(2000):\n"

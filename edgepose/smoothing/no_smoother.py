@@ -3,7 +3,7 @@
 from edgepose.datatypes import TrackedPoses
 
 
-class Passthrough:
+class NoSmoother:
     """Returns what it is given."""
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:  # noqa: ARG002

@@ -5,7 +5,7 @@ import numpy as np
 from edgepose.datatypes import Poses, TrackedPoses
 
 
-class Untracked:
+class NoTracker:
     """Numbers the poses of every frame from 1, for pictures that have nothing to do with each
     other.
     """  # noqa: D205

@@ -22,7 +22,7 @@ Similarity = Callable[[Poses, Poses], Similarities]
 """Takes n poses and the last poses of t tracks; returns how alike they are, (n, t)."""
 
 
-class Tracks:
+class TrackStore:
     """Every track that is alive, and the matching of poses to them.
 
     `stages` are measures of similarity, each with the least that makes a match; the later ones see
