@@ -6,7 +6,7 @@ corner of its first pixel, (width, height) the outer corner of its last.
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,40 +19,24 @@ Floats = NDArray[np.float32]
 _UINT8: Final = np.dtype(np.uint8)
 
 
-class Picture(Protocol):
-    """A picture that is decoded when somebody looks at it, and only as far as is looked at."""
-
-    size_wh: tuple[int, int]
-
-    def whole(self) -> Image:
-        """Return all of its pixels; raises FrameError where they cannot be decoded."""
-        ...
-
-    def half(self) -> Image:
-        """Return it at half its size, odd ones rounded up; raises FrameError likewise."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of a source at one moment.
+    """One image of a source at one moment.
 
-    `picture` is what the source gave: pixels, read-only, or what is still to be decoded to them.
-    `timestamp_ns` is CLOCK_BOOTTIME; `sequence` counts the frames of one source from 0, dropped
-    ones included; `mirrored` says that the picture is a mirror image of the scene, so that left and
-    right are exchanged in it; `path` is the file the frame came from, if any.
+    `image` is uint8 (height, width, 3) RGB and becomes read-only; `timestamp_ns` is CLOCK_BOOTTIME;
+    `sequence` counts the frames of one source from 0, dropped ones included; `mirrored` means that
+    the image is a mirror image of the scene, with left and right exchanged; `path` is the file the
+    frame was read from, if any.
     """
 
-    picture: Image | Picture
+    image: Image
     timestamp_ns: int
     sequence: int
     mirrored: bool = False
     path: str | None = None
 
     def __post_init__(self) -> None:
-        image = self.picture
-        if not isinstance(image, np.ndarray):
-            return
+        image = self.image
         if image.dtype != _UINT8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(
                 f"a frame's image is uint8 (height, width, 3), got {image.dtype} {image.shape}"
@@ -60,18 +44,9 @@ class Frame:
         image.setflags(write=False)
 
     @property
-    def image(self) -> Image:
-        """The pixels, uint8 (height, width, 3) RGB; raises FrameError where they are damaged."""
-        picture = self.picture
-        return picture if isinstance(picture, np.ndarray) else picture.whole()
-
-    @property
     def size_wh(self) -> tuple[int, int]:
         """Width and height of the frame in pixels."""
-        picture = self.picture
-        if isinstance(picture, np.ndarray):
-            return picture.shape[1], picture.shape[0]
-        return picture.size_wh
+        return self.image.shape[1], self.image.shape[0]
 
 
 @dataclass(frozen=True, slots=True)

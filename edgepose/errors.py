@@ -35,10 +35,6 @@ class SourceBusyError(SourceError):
     """A camera that another process holds."""
 
 
-class FrameError(SourceError):
-    """One frame of a source cannot be decoded; the next one may."""
-
-
 class SourceStalledError(SourceError, TimeoutError):
     """A live source that is open but delivered no frame in time."""
 

@@ -1,7 +1,6 @@
 """The straight line: one frame's whole way from pixels to a message."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Final
@@ -15,7 +14,7 @@ from edgepose.datatypes import (
     TrackedPoses,
 )
 from edgepose.errors import AcceleratorLostError
-from edgepose.imaging.preprocess import decode, preprocess
+from edgepose.imaging.preprocess import preprocess
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
 from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tensor, Tracker
 from edgepose.skeleton import MIRRORED
@@ -127,21 +126,11 @@ class Pipeline:
             frame = frame.frame
         started = perf_counter_ns()
         tensor, to_frame = preprocess(
-            frame,
+            frame.image,
             region or model.pose_model.default_region(frame.size_wh),
             model.pose_model.input_spec,
         )
         return Prepared(frame, model, region, tensor, to_frame, perf_counter_ns() - started)
-
-    def decode_ahead(self, frame: Frame) -> None:
-        """Decode what the model will probably look at, in any thread.
-
-        Raises FrameError where it cannot be decoded.
-        """
-        with suppress(AcceleratorLostError):
-            model = self._models.current
-            region = self._region or model.pose_model.default_region(frame.size_wh)
-            decode(frame, region, model.pose_model.input_spec)
 
     def prepare_ahead(self, frame: Frame) -> Frame | Prepared:
         """Prepare a frame while the model is busy with another, in any thread.

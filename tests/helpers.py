@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from edgepose.datatypes import Frame, Image, Poses, TrackedPoses
+from edgepose.datatypes import Frame, Poses, TrackedPoses
 
 SECOND_NS = 1_000_000_000
 
@@ -48,21 +48,3 @@ def tracked_of(*keypoints: ArrayLike, first_id: int = 1) -> TrackedPoses:
 def as_it_is(frame: Frame) -> Frame:
     """Return a frame unchanged, for a capture thread that makes nothing of it."""
     return frame
-
-
-class Undecoded:
-    """A picture, see `datatypes.Picture`, which notes what of it was asked for."""
-
-    def __init__(self, size_wh: tuple[int, int]) -> None:
-        self.size_wh = size_wh
-        self.asked: list[str] = []
-
-    def whole(self) -> Image:
-        self.asked.append("whole")
-        width, height = self.size_wh
-        return np.zeros((height, width, 3), np.uint8)
-
-    def half(self) -> Image:
-        self.asked.append("half")
-        width, height = self.size_wh
-        return np.zeros(((height + 1) // 2, (width + 1) // 2, 3), np.uint8)

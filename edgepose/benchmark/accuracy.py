@@ -373,7 +373,7 @@ def _poses(model: LoadedModel, frame: Frame, around: Person | None) -> Poses:
         if around is None
         else person_region(around, spec.size_wh)
     )
-    tensor, to_frame = preprocess(frame, region, spec)
+    tensor, to_frame = preprocess(frame.image, region, spec)
     return model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
 
 

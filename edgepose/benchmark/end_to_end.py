@@ -465,7 +465,7 @@ class _Line:
     def _tensor(self) -> Tensor:
         frame = Frame(np.full((*self._size_wh[::-1], 3), 127, np.uint8), 0, 0)
         model = self._model.pose_model
-        return preprocess(frame, model.default_region(frame.size_wh), model.input_spec)[0]
+        return preprocess(frame.image, model.default_region(frame.size_wh), model.input_spec)[0]
 
     def _row(
         self,

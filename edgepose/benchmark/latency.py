@@ -292,7 +292,7 @@ def input_tensor(spec: TensorSpec, picture: Frame | None, name: str) -> Tensor:
         size_wh = (spec.shape[2], spec.shape[1])
         scale, offset = (1 / 127.5, -1.0) if is_float else (1.0, -128.0 * is_int8)
         region = padded_region(picture.size_wh, size_wh, centred=True)
-        return preprocess(picture, region, InputSpec(size_wh, spec.dtype, scale, offset))[0]
+        return preprocess(picture.image, region, InputSpec(size_wh, spec.dtype, scale, offset))[0]
     generator = np.random.default_rng(SEED)
     if is_float:
         return generator.uniform(-1, 1, spec.shape).astype(spec.dtype)

@@ -1,9 +1,8 @@
 """`edgepose estimate`: the poses of pictures, folders and videos."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,9 +98,8 @@ def command(
                 progress.start(path)
                 sequence = mode == "video" or (mode is None and not images.is_image(path))
                 pipeline = _pipeline(config, loaded, sequence=sequence, track=not no_track)
-                decode = partial(_decode, pipeline, whole=annotate is not None)
                 try:
-                    for frame in _frames(path, decode):
+                    for frame in _frames(path):
                         step = pipeline.step(frame, second_look=not sequence)
                         writer.write(_line(step, name=str(path)))
                         if annotate is not None:
@@ -219,9 +217,9 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
         failures.append(error)
 
 
-def _frames(path: Path, decode: Callable[[Frame], None]) -> Iterator[Frame]:
-    """Yield a file's frames, decoded in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), _as_it_is, name=path.name, ahead=decode)
+def _frames(path: Path) -> Iterator[Frame]:
+    """Yield a file's frames, read in a thread while the model works on the one before."""
+    capture = CaptureThread(path_source(path), _as_it_is, name=path.name)
     capture.start()
     try:
         while not capture.ended:
@@ -230,13 +228,6 @@ def _frames(path: Path, decode: Callable[[Frame], None]) -> Iterator[Frame]:
                 yield frame
     finally:
         capture.close()
-
-
-def _decode(pipeline: Pipeline, frame: Frame, *, whole: bool) -> None:
-    """Have a frame decoded as far as somebody will look; raises FrameError where it cannot be."""
-    pipeline.decode_ahead(frame)
-    if whole:
-        _ = frame.image
 
 
 def _as_it_is(frame: Frame) -> Frame:

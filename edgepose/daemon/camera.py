@@ -15,7 +15,6 @@ from edgepose.datatypes import Frame
 from edgepose.errors import (
     AcceleratorLostError,
     EdgeposeError,
-    FrameError,
     SourceError,
     SourceStalledError,
 )
@@ -131,7 +130,6 @@ class CameraSupervisor:
                 self.camera.open_source(),
                 self.camera.pipeline.prepare_ahead,
                 name=self.camera.name,
-                ahead=self.camera.pipeline.decode_ahead,
                 at_once=self._offer,
                 wake=self._wake,
             )
@@ -152,9 +150,6 @@ class CameraSupervisor:
             if frame is not None:
                 return Waiting(self, capture, self.camera.pipeline.prepare(frame))
             return Waiting(self, capture, None) if capture.claim_end() else None
-        except FrameError as error:
-            log.debug("camera %s: %s", self.camera.name, error)
-            return None
         except EdgeposeError as error:
             return Waiting(self, capture, error)
 
@@ -469,7 +464,7 @@ class InferenceThread:
             started_ns = boottime_ns()
             try:
                 self._held = waiting.again().see()
-            except (AcceleratorLostError, FrameError):
+            except AcceleratorLostError:
                 return False
             if isinstance(self._held.what, Look) and self._telling.acquire(False):
                 seen, self._held = self._held, None

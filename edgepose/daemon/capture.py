@@ -1,7 +1,6 @@
 """A source in a thread of its own, so that waiting for pixels never holds up the line."""
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -10,10 +9,8 @@ from typing import Final, Generic, TypeVar
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
-from edgepose.errors import EdgeposeError, FrameError, SourceError
+from edgepose.errors import EdgeposeError, SourceError
 from edgepose.protocols import FrameSource
-
-log = logging.getLogger(__name__)
 
 READ_AHEAD_NICENESS: Final = 10
 """How far whoever reads a file ahead stands back from whoever looks, of the 19 there are."""
@@ -30,10 +27,9 @@ class CaptureThread(Generic[T]):
 
     There is one slot, for the newest frame. A live source drops and counts an older one that nobody
     took; any other waits until the slot is free and loses none. `make` turns each frame into what
-    is handed over: work that can be done here keeps no model waiting. Before a frame waits for the
-    slot, `ahead` may do what will not be out of date then. `at_once` may take what a live source
-    gave, in this thread, where it says True; it is asked while nothing waits. `wake` is notified at
-    every other piece of news, so one loop can wait for several captures.
+    is handed over: work that can be done here keeps no model waiting. `at_once` may take what a
+    live source gave, in this thread, where it says True; it is asked while nothing waits. `wake` is
+    notified at every other piece of news, so one loop can wait for several captures.
     """
 
     def __init__(
@@ -42,7 +38,6 @@ class CaptureThread(Generic[T]):
         make: Callable[[Frame], T],
         *,
         name: str,
-        ahead: Callable[[Frame], None] = lambda _frame: None,
         at_once: Callable[["CaptureThread[T]", T], bool] | None = None,
         wake: threading.Condition | None = None,
     ) -> None:
@@ -52,7 +47,6 @@ class CaptureThread(Generic[T]):
         self._started_ns = boottime_ns()
         self._source = source
         self._make = make
-        self._ahead = ahead
         self._at_once = at_once if source.live else None
         self._wake = wake or threading.Condition()
         self._frame: T | None = None
@@ -129,15 +123,9 @@ class CaptureThread(Generic[T]):
         try:
             with self._source as source:
                 for frame in source.frames():
-                    try:
-                        if not source.live:
-                            self._ahead(frame)
-                            self._wait_for_room()
-                        made = self._make(frame)
-                    except FrameError as failure:
-                        # As a decoder that reads ahead passes over what it cannot decode.
-                        log.debug("%s", failure)
-                        continue
+                    if not source.live:
+                        self._wait_for_room()
+                    made = self._make(frame)
                     if not self._pass_on(made):
                         break
                     # Else a frame that was taken, or dropped, would live until the next one.

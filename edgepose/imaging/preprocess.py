@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import CropRegion, Frame, Image, InputSpec, TensorToFrame
+from edgepose.datatypes import CropRegion, Image, InputSpec, TensorToFrame
 
 
-def halved(image: Image) -> Image:
+def _halved(image: Image) -> Image:
     """Return an image (height, width, 3) at half its size, each pixel the mean of four.
 
     Where height or width is odd, the last row or column counts twice.
@@ -23,17 +23,8 @@ def halved(image: Image) -> Image:
     return half
 
 
-def decode(frame: Frame, region: CropRegion, spec: InputSpec) -> None:
-    """Have decoded what `preprocess` will read of a frame, if it is not yet.
-
-    Raises FrameError where it cannot be decoded.
-    """
-    if not isinstance(frame.picture, np.ndarray):
-        _ = frame.picture.half() if _is_halved(region, spec) else frame.picture.whole()
-
-
 def preprocess(
-    frame: Frame, region: CropRegion, spec: InputSpec
+    image: Image, region: CropRegion, spec: InputSpec
 ) -> tuple[NDArray[np.generic], TensorToFrame]:
     """Scale a region of the frame to the model's input; what lies outside the frame is black.
 
@@ -44,8 +35,8 @@ def preprocess(
     bilinear scaling would skip pixels there.
     """
     tensor_width, tensor_height = spec.size_wh
-    width, height = frame.size_wh
-    halve = _is_halved(region, spec)
+    height, width = image.shape[:2]
+    halve = region.x_max - region.x_min >= 2 * tensor_width
     px = 2 if halve else 1
     x_from, x_to, column, column_end, scale_x = _fit(
         region.x_min / px, region.x_max / px, -(-width // px), tensor_width
@@ -53,13 +44,9 @@ def preprocess(
     y_from, y_to, row, row_end, scale_y = _fit(
         region.y_min / px, region.y_max / px, -(-height // px), tensor_height
     )
-    if not halve:
-        cut = frame.image[y_from:y_to, x_from:x_to]
-    elif isinstance(frame.picture, np.ndarray):
-        cut = halved(frame.picture[2 * y_from : 2 * y_to, 2 * x_from : 2 * x_to])
-    else:
-        # To decode half of the pixels takes half of the time.
-        cut = frame.picture.half()[y_from:y_to, x_from:x_to]
+    cut = image[y_from * px : y_to * px, x_from * px : x_to * px]
+    if halve:
+        cut = _halved(cut)
     size = (column_end - column, row_end - row)
     make = np.empty if size == spec.size_wh else np.zeros
     pixels = make((1, tensor_height, tensor_width, 3), np.uint8)
@@ -71,10 +58,6 @@ def preprocess(
         ((x_from - column * scale_x) * px, (y_from - row * scale_y) * px),
     )
     return _as_dtype(pixels, spec), to_frame
-
-
-def _is_halved(region: CropRegion, spec: InputSpec) -> bool:
-    return region.x_max - region.x_min >= 2 * spec.size_wh[0]
 
 
 def _fit(

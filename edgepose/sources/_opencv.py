@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgepose.datatypes import Image
 
@@ -39,12 +38,6 @@ def read_rgb(capture: cv2.VideoCapture) -> Image | None:
     if not read or image is None:
         return None
     return to_rgb(image.astype(np.uint8, copy=False))
-
-
-def read_packet(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
-    """Return the next packet of a capture that leaves decoding to others; None at the end."""
-    read, packet = capture.read()
-    return packet.astype(np.uint8, copy=False) if read and packet is not None else None
 
 
 def to_rgb(bgr: Image) -> Image:

@@ -66,7 +66,7 @@ class OrientedSource(Resource):
         """Yield the frames, upright and mirrored as asked."""
         for frame in self._source.frames():
             yield replace(
-                frame, picture=self._step(frame.image), mirrored=frame.mirrored ^ self._mirror
+                frame, image=self._step(frame.image), mirrored=frame.mirrored ^ self._mirror
             )
             # While the next one is awaited, this one belongs to whoever took it.
             del frame

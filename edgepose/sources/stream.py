@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 import cv2
 
 from edgepose.clock import boottime_ns
-from edgepose.datatypes import Frame, Image
-from edgepose.errors import FrameError, SourceError, SourceNotFoundError, SourceStalledError
+from edgepose.datatypes import Frame
+from edgepose.errors import SourceError, SourceNotFoundError, SourceStalledError
 from edgepose.sources._base import CaptureClock, Pacer
-from edgepose.sources._jpeg import Jpeg
-from edgepose.sources._opencv import open_capture, read_packet, read_rgb
+from edgepose.sources._opencv import open_capture, read_rgb
 from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
@@ -29,9 +28,6 @@ MAX_BACKLOG_MS: Final = 2_000.0
 MAX_STEP_NS: Final = 60_000_000_000
 COMPLETE: Final = 0.95
 """A file that has less than this part of what it should have is worth a warning."""
-_MOTION_JPEG: Final = cv2.VideoWriter.fourcc(*"MJPG")
-_PACKETS: Final = -1
-"""As CAP_PROP_FORMAT: packets as they are in the file, instead of pixels."""
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
@@ -41,8 +37,7 @@ class VideoFileSource(Resource):
     Frames carry media time from the moment the file was opened, so what follows sees the rate of
     the recording however fast it is read; `realtime` also waits for it. `loop` starts again at the
     end, with time running on. With `realtime` the source is live: frames that nobody takes in time
-    are dropped. A file that is turned by its metadata arrives upright. Motion JPEG is decoded by
-    whoever looks, who mostly needs half of the pixels.
+    are dropped. A file that is turned by its metadata arrives upright.
     """
 
     def __init__(self, path: Path, *, realtime: bool = False, loop: bool = False) -> None:
@@ -51,13 +46,10 @@ class VideoFileSource(Resource):
         self._path = path
         self._loop = loop
         self._capture: cv2.VideoCapture | None = None
-        self._in_packets = False
-        self._size_wh = (0, 0)
 
     def open(self) -> None:
         """Open the file; raises SourceNotFoundError or SourceError."""
-        self._in_packets = self._holds_motion_jpeg(self._open_file())
-        self._choose_format()
+        self._open_file()
 
     def _open_file(self) -> cv2.VideoCapture:
         path = self._path
@@ -74,54 +66,19 @@ class VideoFileSource(Resource):
             raise
         except OSError as error:
             raise SourceError(f"{path}: cannot read the file: {error.strerror}") from error
-        capture = self._open_capture()
+        self.close()
+        # Made absolute, since FFmpeg takes `name:` at the beginning of a path for a protocol.
+        capture = open_capture(str(path.absolute()), cv2.CAP_FFMPEG, [])
+        self._capture = capture
         if not capture.isOpened():
             self.close()
             raise SourceError(
                 f"{path}: expected a picture or a video that FFmpeg can read, got another kind of "
                 "file or one that is damaged or cut short"
             )
+        # Off by default in OpenCV 4.11, and refused among the parameters.
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         return capture
-
-    def _choose_format(self) -> None:
-        if self._in_packets:
-            self._opened().set(cv2.CAP_PROP_FORMAT, _PACKETS)
-        else:
-            # Off by default in OpenCV 4.11, and refused among the parameters.
-            self._opened().set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-
-    def _open_capture(self) -> cv2.VideoCapture:
-        # Made absolute, since FFmpeg takes `name:` at the beginning of a path for a protocol.
-        self.close()
-        self._capture = open_capture(str(self._path.absolute()), cv2.CAP_FFMPEG, [])
-        return self._capture
-
-    def _holds_motion_jpeg(self, capture: cv2.VideoCapture) -> bool:
-        """Whether each packet is a picture as it is to be seen, neither turned nor interlaced."""
-        if round(capture.get(cv2.CAP_PROP_FOURCC)) != _MOTION_JPEG or capture.get(
-            cv2.CAP_PROP_ORIENTATION_META
-        ):
-            return False
-        packet = None
-        if capture.set(cv2.CAP_PROP_FORMAT, _PACKETS):
-            packet = read_packet(capture)
-        self._size_wh = (
-            round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-            round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        )
-        # One was taken to look at.
-        self._open_capture()
-        if packet is None:
-            return False
-        try:
-            picture = Jpeg(packet, name=self.description)
-            picture.half()
-            picture.whole()
-        except FrameError as error:
-            log.debug("%s", error)
-            return False
-        # Of an interlaced picture, a packet begins with a field of half the height.
-        return picture.size_wh == self._size_wh
 
     def close(self) -> None:
         """Close the file."""
@@ -139,8 +96,8 @@ class VideoFileSource(Resource):
         base_ns: int | None = None
         sequence = in_pass = 0
         while True:
-            picture = self._read(capture)
-            if picture is None:
+            image = read_rgb(capture)
+            if image is None:
                 if in_pass == 0:
                     raise SourceError(f"{self._path}: expected a video, no frame in it decodes")
                 if sequence == in_pass:
@@ -149,7 +106,6 @@ class VideoFileSource(Resource):
                     return
                 # Not sought, which not every container can; what it holds is known by now.
                 capture = self._open_file()
-                self._choose_format()
                 base_ns = None
                 in_pass = 0
                 continue
@@ -161,26 +117,11 @@ class VideoFileSource(Resource):
             media_ns += step_ns if 0 < step_ns <= MAX_STEP_NS else interval_ns
             if self.live:
                 pacer.wait_for(media_ns)
-            yield Frame(picture, pacer.start_ns + media_ns, sequence, path=str(self._path))
+            yield Frame(image, pacer.start_ns + media_ns, sequence, path=str(self._path))
             # While the next one is decoded, this one belongs to whoever took it.
-            del picture
+            del image
             sequence += 1
             in_pass += 1
-
-    def _read(self, capture: cv2.VideoCapture) -> Image | Jpeg | None:
-        """Return the next picture that is one, None at the end."""
-        if not self._in_packets:
-            return read_rgb(capture)
-        while (packet := read_packet(capture)) is not None:
-            try:
-                picture = Jpeg(packet, name=self.description)
-            except FrameError as error:
-                log.debug("%s", error)
-                continue
-            # A damaged header may ask for gigabytes.
-            if picture.size_wh == self._size_wh:
-                return picture
-        return None
 
     def _opened(self) -> cv2.VideoCapture:
         if self._capture is None:

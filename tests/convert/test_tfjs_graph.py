@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgepose.model_builder.tfjs_graph import Node, TfjsGraph
 
 from edgepose.errors import ConversionError
 from edgepose.model_builder import tfjs_graph
+from edgepose.model_builder.tfjs_graph import Node, TfjsGraph
 
 FLOAT: dict[str, Any] = {"type": "DT_FLOAT"}
 

@@ -146,7 +146,7 @@ def test_the_figures_are_those_of_pycocotools(
             frame = Frame(read_image(pictures.images / image["file_name"]), 0, 0)
             spec = model.pose_model.input_spec
             tensor, to_frame = preprocess(
-                frame, model.pose_model.default_region(frame.size_wh), spec
+                frame.image, model.pose_model.default_region(frame.size_wh), spec
             )
             poses = model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
             for points, score in zip(poses.keypoints, poses.scores, strict=True):

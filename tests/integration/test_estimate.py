@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,8 @@ import numpy as np
 import pytest
 
 from edgepose.cli.main import run_command
-from edgepose.datatypes import Image
-from edgepose.sources._jpeg import Jpeg
 from edgepose.sources.synthetic import read_photograph
 from tests.integration.test_daemon import make_clip
-from tests.media import write_video
 
 
 @pytest.fixture
@@ -132,28 +127,6 @@ def test_json_is_one_list_and_a_table_has_a_row(
     table = capsys.readouterr().out
     assert str(picture) in table
     assert "17" in table
-
-
-@pytest.mark.parametrize("annotated", [False, True])
-def test_motion_jpeg_is_decoded_ahead_and_no_further_than_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, annotated: bool
-) -> None:
-    decoded: list[tuple[int, int]] = []
-    threads: set[str] = set()
-    really = Jpeg._decoded
-
-    def noted(jpeg: Jpeg, flags: int, size_wh: tuple[int, int]) -> Image:
-        decoded.append(size_wh)
-        threads.add(threading.current_thread().name)
-        return really(jpeg, flags, size_wh)
-
-    monkeypatch.setattr(Jpeg, "_decoded", noted)
-    clip = write_video(tmp_path / "room.avi", [np.full((480, 640, 3), 90, np.uint8)] * 5)
-    options = ["--annotate", str(tmp_path / "drawn")] if annotated else []
-    assert run_command(["estimate", str(clip), *options]) == 0
-    # The first one also to see whether the file is what it says.
-    assert Counter(decoded) == {(320, 240): 6, (640, 480): 6 if annotated else 1}
-    assert threads == {"capture-room.avi"}
 
 
 def test_annotated_copies_carry_skeletons(

@@ -55,7 +55,7 @@ class Runner:
 
     def outputs(self, frame: Frame) -> tuple[Sequence[Tensor], TensorToFrame]:
         region = self.model.default_region(frame.size_wh)
-        tensor, to_frame = preprocess(frame, region, self.model.input_spec)
+        tensor, to_frame = preprocess(frame.image, region, self.model.input_spec)
         self._interpreter.set_tensor(self._input["index"], tensor)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"]) for output in self._outputs], to_frame

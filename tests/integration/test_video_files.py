@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from edgepose.daemon.capture import CaptureThread
-from edgepose.datatypes import Frame
-from edgepose.errors import FrameError, SourceError, SourceNotFoundError
-from edgepose.sources import _base, stream
-from edgepose.sources._jpeg import Jpeg
+from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.sources import _base
 from edgepose.sources.stream import VideoFileSource
 from tests.helpers import as_it_is
 from tests.media import (
@@ -37,11 +35,6 @@ from tests.media import (
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: sudo apt install ffmpeg"
 )
-
-
-def _decoded(frame: Frame) -> Frame:
-    _ = frame.image
-    return frame
 
 
 def _pictures(tmp_path: Path, count: int) -> Path:
@@ -190,22 +183,32 @@ def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, 4e7, atol=1e6)
 
 
-@pytest.mark.parametrize("with_what", [None, b"not a video", "another.mp4"])
-def test_a_file_replaced_under_a_loop_ends_it_with_a_sentence(
-    tmp_path: Path, with_what: bytes | str | None
+@pytest.mark.parametrize("replacement", [None, b"not a video"])
+def test_video_file_removed_or_damaged_during_loop(
+    tmp_path: Path, replacement: bytes | None
 ) -> None:
+    """The source raises SourceError with the path when it opens the file again."""
     path = write_video(tmp_path / "a.avi", numbered(3))
     with VideoFileSource(path, loop=True) as source:
         frames = source.frames()
         assert [number_of(frame.image) for frame in islice(frames, 3)] == [0, 1, 2]
-        if with_what is None:
+        if replacement is None:
             path.unlink()
-        elif isinstance(with_what, bytes):
-            path.write_bytes(with_what)
         else:
-            write_video(tmp_path / with_what, numbered(3), fourcc="mp4v").rename(path)
+            path.write_bytes(replacement)
         with pytest.raises(SourceError, match=re.escape(str(path))):
             next(frames)
+
+
+def test_video_file_replaced_by_another_video_during_loop(tmp_path: Path) -> None:
+    """The next pass plays the new file, whatever its codec."""
+    path = write_video(tmp_path / "a.avi", numbered(3))
+    with VideoFileSource(path, loop=True) as source:
+        frames = source.frames()
+        assert len(list(islice(frames, 3))) == 3
+        write_video(tmp_path / "another.mp4", numbered(13)[10:], fourcc="mp4v").rename(path)
+        numbers = [number_of(frame.image) for frame in islice(frames, 3)]
+        assert numbers == pytest.approx([10, 11, 12], abs=1)
 
 
 def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,47 +306,18 @@ def test_opencv_is_told_to_be_quiet_in_4_and_in_5(
     assert set(levels) == {2}, "errors only"
 
 
-def test_motion_jpeg_is_decoded_by_who_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_video(tmp_path / "a.avi", numbered(5))
-    with VideoFileSource(path) as source:
-        lazy = list(source.frames())
-    assert all(isinstance(frame.picture, Jpeg) for frame in lazy)
-
-    def no_jpeg(*_: object, **__: object) -> Jpeg:
-        raise FrameError("interlaced, say")
-
-    monkeypatch.setattr(stream, "Jpeg", no_jpeg)
-    with VideoFileSource(path) as source:
-        decoded = list(source.frames())
-    assert len(lazy) == len(decoded) == 5
-    for one, other in zip(lazy, decoded, strict=True):
-        assert isinstance(other.picture, np.ndarray)
-        assert one.size_wh == other.size_wh
-        # Two decoders round colours differently.
-        assert np.abs(one.image.astype(int) - other.image).mean() < 2
-    times = [
-        [f.timestamp_ns - frames[0].timestamp_ns for f in frames] for frames in (lazy, decoded)
-    ]
-    assert times[0] == times[1]
-
-
-def test_pictures_in_between_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
+def test_video_file_with_damaged_frames(tmp_path: Path) -> None:
+    """Frames that cannot be decoded are skipped; the others are read."""
     path = write_video(tmp_path / "a.avi", numbered(6))
     data = bytearray(path.read_bytes())
     starts = [match.start() for match in re.finditer(rb"\xff\xd8\xff", data)]
     assert len(starts) == 6
-    # No picture at all, and one whose tables are gone.
+    # One frame that is no JPEG at all, and one without its tables.
     data[starts[2] : starts[2] + 2] = b"XX"
     data[starts[4] + 2 : starts[4] + 200] = b"\xff" * 198
     path.write_bytes(data)
-    capture = CaptureThread(VideoFileSource(path), _decoded, name="file")
-    capture.start()
-    images = []
-    while not capture.ended:
-        if (frame := capture.take(10.0)) is not None:
-            images.append(frame.image)
+    with VideoFileSource(path) as source:
+        images = [frame.image for frame in source.frames()]
     assert len(images) == 4
 
 

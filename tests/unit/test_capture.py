@@ -12,7 +12,7 @@ import pytest
 from edgepose.clock import boottime_ns
 from edgepose.daemon.capture import OPENING_NS, READ_AHEAD_NICENESS, CaptureThread
 from edgepose.datatypes import Frame, Image
-from edgepose.errors import FrameError, ModelError, SourceError, SourceStalledError
+from edgepose.errors import ModelError, SourceError, SourceStalledError
 from tests.helpers import as_it_is
 
 PATIENCE_S = 10.0
@@ -79,9 +79,8 @@ def _started(
     wake: threading.Condition | None = None,
     *,
     make: Callable[[Frame], Frame] = as_it_is,
-    ahead: Callable[[Frame], None] = lambda _frame: None,
 ) -> CaptureThread[Frame]:
-    capture = CaptureThread(source, make, name="main", ahead=ahead, wake=wake)
+    capture = CaptureThread(source, make, name="main", wake=wake)
     capture.start()
     return capture
 
@@ -125,47 +124,22 @@ def test_a_file_is_read_one_frame_ahead_which_is_made_when_its_turn_comes() -> N
     """Then it is cut to where the model has looked last."""
     source = _Script(50, live=False)
     source.allow(100)
-    ahead: list[int] = []
     made: list[int] = []
 
     def make(frame: Frame) -> Frame:
         made.append(frame.sequence)
         return frame
 
-    capture = _started(source, make=make, ahead=lambda frame: ahead.append(frame.sequence))
+    capture = _started(source, make=make)
     source.wait_until_asked(2)
     assert not source.asked.acquire(timeout=0.1)
-    assert (ahead, made, capture.frames_read) == ([0, 1], [0], 1)
+    assert (made, capture.frames_read) == ([0], 1)
     assert _sequence(capture.take(PATIENCE_S)) == 0
     source.wait_until_asked()
     assert not source.asked.acquire(timeout=0.1)
-    assert (ahead, made, capture.frames_read) == ([0, 1, 2], [0, 1], 2)
+    assert (made, capture.frames_read) == ([0, 1], 2)
     capture.close()
     assert source.closed.is_set()
-
-
-def test_with_what_a_camera_gives_nothing_is_done_ahead() -> None:
-    """It does not wait."""
-    source = _Script(1, live=True)
-    source.allow(2)
-    ahead: list[Frame] = []
-    capture = _started(source, ahead=ahead.append)
-    assert _sequence(capture.take(PATIENCE_S)) == 0
-    assert ahead == []
-    capture.close()
-
-
-def test_a_picture_that_cannot_be_decoded_ahead_is_passed_over() -> None:
-    source = _Script(3, live=False)
-    source.allow(4)
-
-    def ahead(frame: Frame) -> None:
-        if frame.sequence == 1:
-            raise FrameError("script: damaged")
-
-    capture = _started(source, ahead=ahead)
-    assert [_sequence(capture.take(PATIENCE_S)) for _ in range(2)] == [0, 2]
-    capture.close()
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -55,7 +55,7 @@ def test_padding_is_undone_for_keypoints_and_boxes(
     size_wh = preferred_input_size_wh(frame_wh, long_side_px) if resizable else (256, 256)
     model = multipose(*size_wh)
     frame = frame_of(frame_wh)
-    tensor, to_frame = preprocess(frame, model.default_region(frame_wh), model.input_spec)
+    tensor, to_frame = preprocess(frame.image, model.default_region(frame_wh), model.input_spec)
     assert tensor.shape == (1, size_wh[1], size_wh[0], 3)
     per_px = max(frame_wh[0] / size_wh[0], frame_wh[1] / size_wh[1])
     points = np.array(at) * frame_wh
@@ -71,7 +71,7 @@ def test_padding_is_undone_for_keypoints_and_boxes(
 def test_the_frame_is_in_the_upper_left_and_black_is_below() -> None:
     frame = frame_of((640, 360))
     model = multipose()
-    tensor, to_frame = preprocess(frame, model.default_region((640, 360)), model.input_spec)
+    tensor, to_frame = preprocess(frame.image, model.default_region((640, 360)), model.input_spec)
     assert (tensor[0, :144] == 127).all()
     assert not tensor[0, 144:].any()
     assert to_frame == TensorToFrame((2.5, 2.5), (0.0, 0.0))

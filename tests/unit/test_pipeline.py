@@ -22,7 +22,7 @@ from edgepose.pipeline import MAX_DRIFT, Pipeline, Prepared, Step
 from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.no_tracker import NoTracker
-from tests.helpers import SECOND_NS, Undecoded, frame_of, poses_of
+from tests.helpers import SECOND_NS, frame_of, poses_of
 
 CLOSER = CropRegion(0, 0, 32, 32)
 
@@ -267,18 +267,6 @@ def test_without_any_model_a_frame_waits_as_it_is() -> None:
     line.pipeline._models = Supply()
     frame = frame_of(timestamp_ns=SECOND_NS, sequence=1)
     assert not line.pipeline.can_look
-    line.pipeline.decode_ahead(frame)
     assert line.pipeline.prepare_ahead(frame) is frame
     with pytest.raises(AcceleratorLostError, match="nothing looks"):
         line.pipeline.prepare(frame)
-
-
-def test_what_is_decoded_ahead_is_where_the_model_looks_next() -> None:
-    line = Line(FakeModel(0.6, 0.9))
-    picture = Undecoded((64, 64))
-    line.pipeline.decode_ahead(Frame(picture, SECOND_NS, 1))
-    assert picture.asked == ["half"], "the whole frame, for a model of 8 px"
-    line.model.input_spec = InputSpec.of((20, 20), np.uint8)
-    line.step()
-    line.pipeline.decode_ahead(Frame(picture, SECOND_NS, 2))
-    assert picture.asked == ["half", "whole"], "the closer look is at 32 px"

@@ -26,7 +26,7 @@ def regions(draw: st.DrawFn) -> tuple[tuple[int, int], CropRegion]:
 @given(regions())
 def test_the_map_back_leads_to_the_region(drawn: tuple[tuple[int, int], CropRegion]) -> None:
     size_wh, region = drawn
-    _, to_frame = preprocess(frame_of(size_wh), region, SPEC)
+    _, to_frame = preprocess(frame_of(size_wh).image, region, SPEC)
     # A whole-pixel cut may miss the region's edge by a pixel of the frame or one of the tensor,
     # and what it misses inside the overlap is stretched over the whole tensor. Where pixels are
     # taken in pairs, one of the frame's may be left over besides.
@@ -50,7 +50,7 @@ def test_a_bright_dot_comes_back_to_where_it_was() -> None:
         CropRegion(300, 200, 500, 400),
         CropRegion(-100, 100, 500, 700),
     ):
-        tensor, to_frame = preprocess(frame, region, SPEC)
+        tensor, to_frame = preprocess(frame.image, region, SPEC)
         ys, xs = np.nonzero(tensor[0, :, :, 0].astype(int) > 100)
         x = (xs.mean() + 0.5) * to_frame.scale_xy[0] + to_frame.offset_xy[0]
         y = (ys.mean() + 0.5) * to_frame.scale_xy[1] + to_frame.offset_xy[1]
@@ -59,7 +59,7 @@ def test_a_bright_dot_comes_back_to_where_it_was() -> None:
 
 def test_what_lies_outside_the_frame_is_black() -> None:
     frame = Frame(np.full((100, 200, 3), 255, np.uint8), 0, 0)
-    tensor, _ = preprocess(frame, CropRegion(0, -50, 200, 150), SPEC)
+    tensor, _ = preprocess(frame.image, CropRegion(0, -50, 200, 150), SPEC)
     assert tensor.shape == (1, 192, 192, 3)
     assert tensor[0, :48].max() == 0
     assert tensor[0, 48:144].min() == 255
@@ -67,7 +67,9 @@ def test_what_lies_outside_the_frame_is_black() -> None:
 
 
 def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
-    tensor, to_frame = preprocess(frame_of((100, 80)), CropRegion(150.0, 150.0, 250.0, 250.0), SPEC)
+    tensor, to_frame = preprocess(
+        frame_of((100, 80)).image, CropRegion(150.0, 150.0, 250.0, 250.0), SPEC
+    )
     assert tensor.shape == (1, 192, 192, 3)
     assert np.isfinite(to_frame.scale_xy + to_frame.offset_xy).all()
 
@@ -75,7 +77,7 @@ def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
 def test_fine_stripes_become_grey_instead_of_a_moire() -> None:
     image = np.zeros((768, 768, 3), np.uint8)
     image[:, ::2] = 255
-    tensor, _ = preprocess(Frame(image, 0, 0), CropRegion(0, 0, 768, 768), SPEC)
+    tensor, _ = preprocess(image, CropRegion(0, 0, 768, 768), SPEC)
     assert np.ptp(tensor.astype(int)) <= 2
 
 
@@ -83,7 +85,7 @@ def test_fine_stripes_become_grey_instead_of_a_moire() -> None:
 def test_frames_with_pixels_left_over_by_halving(size_wh: tuple[int, int]) -> None:
     width, height = size_wh
     frame = Frame(np.full((height, width, 3), 200, np.uint8), 0, 0)
-    tensor, _ = preprocess(frame, CropRegion(0, 0, 700, 700), SPEC)
+    tensor, _ = preprocess(frame.image, CropRegion(0, 0, 700, 700), SPEC)
     seen = tensor[0, : max(1, height * 192 // 700), : max(1, width * 192 // 700)]
     assert seen.min() == seen.max() == 200
 
@@ -100,7 +102,7 @@ def test_frames_with_pixels_left_over_by_halving(size_wh: tuple[int, int]) -> No
 def test_pixels_become_what_the_model_takes(spec: InputSpec, low: float, high: float) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255
-    tensor, _ = preprocess(Frame(image, 0, 0), CropRegion(0, 0, 64, 64), spec)
+    tensor, _ = preprocess(image, CropRegion(0, 0, 64, 64), spec)
     assert tensor.dtype == spec.dtype
     assert tensor[0, 0, 0, 0] == low
     assert tensor[0, 0, 63, 2] == pytest.approx(high)
