@@ -250,7 +250,7 @@ def _plain_source(uri: SourceUri, options: Mapping[str, Option | None]) -> Frame
 
             return UsbCameraSource(uri.target, size_wh=size_wh, fps=fps)
         case "rtsp":
-            from edgepose.sources.stream import RtspSource
+            from edgepose.sources.rtsp import RtspSource
 
             return RtspSource(uri.target, description=str(uri))
         case "synthetic":
@@ -275,7 +275,7 @@ def path_source(
     elif images.is_image(path):
         paths = [path]
     else:
-        from edgepose.sources.stream import VideoFileSource
+        from edgepose.sources.video_file import VideoFileSource
 
         return VideoFileSource(path, realtime=realtime, loop=loop)
     return images.ImageSource(paths, fps=fps or images.DEFAULT_FPS, realtime=realtime, loop=loop)

@@ -1,1 +1,1 @@
-"""Where frames come from: one file a kind of source."""
+"""Frame sources, one module for each kind."""

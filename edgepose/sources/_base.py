@@ -1,50 +1,124 @@
-"""What every source does the same way."""
+"""What the sources share: capture time, pacing, file checks, and the loop over a camera."""
 
+import logging
+import stat
 import time
-from typing import Final
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
 
 from edgepose.clock import boottime_ns
+from edgepose.datatypes import Frame, Image
+from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.util.resource import Resource
+
+log = logging.getLogger(__name__)
 
 MAX_AGE_NS: Final = 2_000_000_000
-"""A driver's timestamp older than this, on arrival, is of a clock that we do not know."""
+"""A driver timestamp older than this on arrival is from an unknown clock."""
 MAX_LATENESS_NS: Final = 1_000_000_000
-"""A recording played in real time that is later than this goes on from now."""
+"""A recording played in real time continues from now if it is later than this."""
+
+T = TypeVar("T")
 
 
 class CaptureClock:
-    """Turns what a driver says of the moment of a frame into strictly rising CLOCK_BOOTTIME."""
+    """Converts driver timestamps to strictly increasing CLOCK_BOOTTIME timestamps."""
 
     def __init__(self) -> None:
         self._last_ns = 0
 
-    def stamp(self, told_ns: int | None = None) -> int:
-        """Return the moment of a frame that arrived now.
+    def stamp(self, driver_ns: int | None = None) -> int:
+        """Return the capture time of a frame that arrived now, in ns.
 
-        `told_ns` is CLOCK_MONOTONIC or CLOCK_BOOTTIME, which drivers do not say: they differ by the
-        time spent in suspend. Where it is neither, the frame's moment is its arrival.
+        `driver_ns` is CLOCK_MONOTONIC or CLOCK_BOOTTIME; drivers do not report which, and the two
+        differ by the time spent in suspend. If it fits neither, the time of arrival is returned.
         """
         now_ns = boottime_ns()
         timestamp_ns = now_ns
-        if told_ns:
-            for since_ns in (now_ns, time.monotonic_ns()):
-                if 0 <= since_ns - told_ns <= MAX_AGE_NS:
-                    timestamp_ns = now_ns - (since_ns - told_ns)
+        if driver_ns:
+            for clock_ns in (now_ns, time.monotonic_ns()):
+                if 0 <= clock_ns - driver_ns <= MAX_AGE_NS:
+                    timestamp_ns = now_ns - (clock_ns - driver_ns)
                     break
         self._last_ns = max(timestamp_ns, self._last_ns + 1)
         return self._last_ns
 
 
 class Pacer:
-    """Waits until it is time for the next frame of something played in real time."""
+    """Waits until the next frame of a recording is due, for playback in real time."""
 
     def __init__(self) -> None:
         self.start_ns = boottime_ns()
 
     def wait_for(self, elapsed_ns: int) -> None:
-        """Sleep until `elapsed_ns` after the start, which moves where we are hopelessly late."""
+        """Sleep until `elapsed_ns` after the start; if far too late, move the start instead."""
         late_ns = boottime_ns() - self.start_ns - elapsed_ns
         if late_ns < 0:
             time.sleep(-late_ns / 1e9)
         elif late_ns > MAX_LATENESS_NS:
-            # After a suspend, or on a machine that cannot keep up: frames must not look old.
+            # After a suspend, or on a machine that is too slow: frames must not have old times.
             self.start_ns += late_ns
+
+
+class CameraSource(Resource):
+    """A live source of frames that arrive one at a time; subclasses open it and read a frame."""
+
+    live = True
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames as they arrive.
+
+        Raises SourceStalledError if none arrives in time, SourceError if the camera fails.
+        """
+        clock = CaptureClock()
+        for sequence in count():
+            image, driver_ns = self._read()
+            yield Frame(image, clock.stamp(driver_ns), sequence)
+            # The consumer alone holds the frame while the next one is awaited.
+            del image
+
+    @abstractmethod
+    def _read(self) -> tuple[Image, int | None]:
+        """Return the next image and the driver's timestamp of it, if there is one."""
+
+
+def require_open(part: T | None, description: str) -> T:
+    """Return what a source holds while it is open; raises SourceError if that is None."""
+    if part is None:
+        raise SourceError(f"{description}: read before it was opened")
+    return part
+
+
+def warn_if_adjusted(
+    description: str, requested_wh: tuple[int, int], actual_wh: tuple[int, int]
+) -> None:
+    """Log a warning if a camera delivers another frame size than was requested."""
+    if actual_wh != requested_wh:
+        log.warning(
+            "%s: asked for %dx%d, the camera delivers %dx%d", description, *requested_wh, *actual_wh
+        )
+
+
+def check_file(path: Path, expected: str) -> int:
+    """Return the size of a file in bytes; raises SourceError unless it is one that can be read.
+
+    `expected` is the kind of file for the message. Raises SourceNotFoundError if there is none.
+    """
+    try:
+        status = path.stat()
+        is_file = stat.S_ISREG(status.st_mode)
+        # Opening a pipe or a device may never return.
+        if is_file:
+            path.open("rb").close()
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"{path}: no such file") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot read the file: {error.strerror}") from error
+    if not is_file:
+        raise SourceError(f"{path}: expected {expected}, this is not a file")
+    if not status.st_size:
+        raise SourceError(f"{path}: expected {expected}, the file is empty")
+    return status.st_size

@@ -1,7 +1,8 @@
-"""OpenCV's captures, quiet and in RGB."""
+"""OpenCV video captures with RGB output, set up once for this process."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import cv2
@@ -10,30 +11,40 @@ import numpy as np
 from edgepose.datatypes import Image
 
 SELECT_TIMEOUT_S: Final = 3
-
-# Read by OpenCV when it first opens a capture. What FFmpeg writes to stderr about damaged files our
-# own sentence says once; OpenCV waits 10 s for a silent V4L2 camera, longer than users should.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SELECT_TIMEOUT_S))
 _LOG_ERRORS: Final = 2
 
-# OpenCV's pool makes one frame's colours a little faster and takes five times the processor for it,
-# which the model needs: with one thread the line keeps 3% more of a bare loop's speed at 720p.
-cv2.setNumThreads(1)
+
+@cache
+def configure_opencv() -> None:
+    """Set OpenCV's threads and the environment it reads when it opens its first capture."""
+    # OpenCV's thread pool makes colour conversion a little faster for five times the processor
+    # time, which the model needs: with one thread the pipeline reaches 3% more of a bare loop's
+    # rate at 720p.
+    cv2.setNumThreads(1)
+    # Our own error message replaces what FFmpeg prints about damaged files. OpenCV waits 10 s for a
+    # silent V4L2 camera, which is longer than a user should wait.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SELECT_TIMEOUT_S))
+    # The only way to select FFmpeg's RTSP transport; UDP loses whole frames on Wi-Fi.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
 
 
-def open_capture(target: str, backend: int, parameters: Sequence[int]) -> cv2.VideoCapture:
-    """Open a capture; `isOpened` says whether it could be."""
+def open_capture(
+    target: str, backend: int, parameters: Mapping[int, int] | None = None
+) -> cv2.VideoCapture:
+    """Open a capture; its `isOpened` returns whether that succeeded."""
+    configure_opencv()
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        # OpenCV 5 moved it into another module.
-        utilities: Any = cv2.utils
-        place = cv2 if hasattr(cv2, "setLogLevel") else utilities.logging
-        place.setLogLevel(_LOG_ERRORS)
-    return cv2.VideoCapture(target, backend, parameters)
+        # OpenCV 5 moved the function into another module.
+        utils: Any = cv2.utils
+        module = cv2 if hasattr(cv2, "setLogLevel") else utils.logging
+        module.setLogLevel(_LOG_ERRORS)
+    pairs = [number for pair in (parameters or {}).items() for number in pair]
+    return cv2.VideoCapture(target, backend, pairs)
 
 
 def read_rgb(capture: cv2.VideoCapture) -> Image | None:
-    """Return the next image, uint8 (height, width, 3) RGB, or None where there is none."""
+    """Return the next image, uint8 (height, width, 3) RGB, or None if there is none."""
     read, image = capture.read()
     if not read or image is None:
         return None

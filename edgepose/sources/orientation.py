@@ -1,48 +1,36 @@
-"""Frames turned upright and, where wished, mirrored."""
+"""Frames rotated and mirrored as configured."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgepose.datatypes import Frame, Image
 from edgepose.protocols import FrameSource
 from edgepose.util.resource import Resource
 
-
-def _flipped(image: Image, code: int) -> Image:
-    return cv2.flip(image, code).astype(np.uint8, copy=False)
-
-
-def _rotated(image: Image, code: int) -> Image:
-    return cv2.rotate(image, code).astype(np.uint8, copy=False)
-
-
-def _transposed(image: Image) -> Image:
-    return cv2.transpose(image).astype(np.uint8, copy=False)
-
-
-# A turn and a mirror image together are one flip, or one transposition: half the work of two steps.
-_STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], Image]]] = {
+# Rotation and mirroring together are one flip or one transposition: half the work of two steps.
+_STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], NDArray[Any]]]] = {
     (0, False): lambda image: image,
-    (90, False): lambda image: _rotated(image, cv2.ROTATE_90_CLOCKWISE),
-    (180, False): lambda image: _flipped(image, -1),
-    (270, False): lambda image: _rotated(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
-    (0, True): lambda image: _flipped(image, 1),
-    (90, True): _transposed,
-    (180, True): lambda image: _flipped(image, 0),
-    (270, True): lambda image: _flipped(_transposed(image), -1),
+    (90, False): lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    (180, False): lambda image: cv2.flip(image, -1),
+    (270, False): lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    (0, True): lambda image: cv2.flip(image, 1),
+    (90, True): cv2.transpose,
+    (180, True): lambda image: cv2.flip(image, 0),
+    (270, True): lambda image: cv2.flip(cv2.transpose(image), -1),
 }
 
 
 class OrientedSource(Resource):
-    """Turns every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
+    """Rotates every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
 
-    A mirrored frame says so, and the pipeline exchanges left and right of what it finds in it:
-    a left hand stays a left hand. So `mirror` is for showing a true picture as a mirror would;
-    a camera that mirrors by itself is to be told not to.
+    A mirrored frame is marked as such, and the pipeline exchanges left and right of the keypoints
+    found in it: a left hand stays a left hand. So `mirror` is for showing a true image as a mirror
+    would; a camera that mirrors its images itself must be configured not to.
     """
 
     def __init__(self, source: FrameSource, *, rotation: int, mirror: bool) -> None:
@@ -63,10 +51,9 @@ class OrientedSource(Resource):
         self._source.__exit__(None, None, None)
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames, upright and mirrored as asked."""
+        """Yield the frames, rotated and mirrored."""
         for frame in self._source.frames():
-            yield replace(
-                frame, image=self._step(frame.image), mirrored=frame.mirrored ^ self._mirror
-            )
-            # While the next one is awaited, this one belongs to whoever took it.
-            del frame
+            image = self._step(frame.image).astype(np.uint8, copy=False)
+            yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
+            # The consumer alone holds the frame while the next one is awaited.
+            del frame, image

@@ -1,4 +1,4 @@
-"""A photograph of a person in known motion: a source for any machine, and a truth to measure by."""
+"""A photograph of a person in known motion: a source for any machine, with a known ground truth."""
 
 import math
 import time
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
-from edgepose.sources._base import MAX_LATENESS_NS
-from edgepose.sources._opencv import to_rgb
+from edgepose.sources._base import MAX_LATENESS_NS, require_open
+from edgepose.sources._opencv import configure_opencv, to_rgb
 from edgepose.util.resource import Resource
 
 ASSET: Final = "astronaut.jpg"
 PHOTOGRAPH_PX: Final = 512
 """Width and height of the photograph."""
 PERIOD_NS: Final = 8_000_000_000
-"""After this long the motion repeats."""
+"""The period of the motion."""
 _BACKGROUND: Final = (90, 90, 90)
 
 
@@ -42,9 +42,9 @@ def read_photograph() -> Image:
 class SyntheticSource(Resource):
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
-    `realtime` paces the frames and makes the source live; otherwise they come as fast as they are
-    taken. `frame_count` None never ends. Frame k is taken k / `fps` seconds, to the nearest
-    nanosecond, after `start_ns`, the moment of the first.
+    `realtime` paces the frames by the clock and makes the source live; otherwise they are produced
+    on demand. With `frame_count` None it never ends. The timestamp of frame k is `start_ns`, that
+    of the first frame, plus k / `fps` seconds, to the nearest nanosecond.
     """
 
     description = "synthetic:"
@@ -65,11 +65,12 @@ class SyntheticSource(Resource):
         self._photograph: Image | None = None
 
     def open(self) -> None:
-        """Read the photograph."""
+        """Read the photograph; raises SourceError."""
+        configure_opencv()
         self._photograph = read_photograph()
 
     def close(self) -> None:
-        """Forget the photograph."""
+        """Free the photograph."""
         self._photograph = None
 
     def affine_at(self, elapsed_ns: int) -> NDArray[np.float64]:
@@ -90,10 +91,8 @@ class SyntheticSource(Resource):
         )
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames of the motion.
-
-        Like a camera, a live one leaves out what a long stop of the machine made it miss.
-        """
+        """Yield the frames; after a suspend, a live source skips those that it missed."""
+        photograph = require_open(self._photograph, self.description)
         self.start_ns = boottime_ns()
         sequence = 0
         while self._frame_count is None or sequence < self._frame_count:
@@ -103,7 +102,7 @@ class SyntheticSource(Resource):
                     sequence += int(late_ns * self._fps / 1e9)
                     continue
             elapsed_ns = self._elapsed_ns(sequence)
-            image = self._image_at(elapsed_ns)
+            image = self._render(photograph, elapsed_ns)
             timestamp_ns = self.start_ns + elapsed_ns
             if self.live:
                 time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
@@ -114,14 +113,12 @@ class SyntheticSource(Resource):
     def _elapsed_ns(self, sequence: int) -> int:
         return round(sequence * 1e9 / self._fps)
 
-    def _image_at(self, elapsed_ns: int) -> Image:
-        if self._photograph is None:
-            raise SourceError(f"{self.description} read before it was opened")
+    def _render(self, photograph: Image, elapsed_ns: int) -> Image:
         affine = self.affine_at(elapsed_ns)
         # OpenCV counts from the centre of the first pixel, half a pixel inside our coordinates.
         affine[:, 2] += affine[:, :2] @ (0.5, 0.5) - 0.5
         return cv2.warpAffine(
-            self._photograph,
+            photograph,
             affine,
             self._size_wh,
             flags=cv2.INTER_LINEAR,

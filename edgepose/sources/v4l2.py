@@ -5,34 +5,26 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import cv2
 
 from edgepose.clock import boottime_ns
-from edgepose.datatypes import Frame
-from edgepose.errors import (
-    SourceBusyError,
-    SourceError,
-    SourceNotFoundError,
-    SourceStalledError,
-)
-from edgepose.sources._base import CaptureClock
+from edgepose.datatypes import Image
+from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
+from edgepose.sources._base import CameraSource, require_open, warn_if_adjusted
 from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
-from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
 BY_PORT: Final = Path("/dev/v4l/by-path")
-"""Names by the port a camera is plugged into; of two alike, those by its maker and model are one's
-own only until it is unplugged."""
-
+"""Device names by USB port. The names by maker and model are the same for two cameras alike."""
 MAX_FAILED_READS: Final = 10
-"""A damaged picture now and then is usual on a poor cable; this many in a row are a fault."""
+"""A damaged image now and then is usual on a poor cable; this many in a row are a fault."""
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO})
+_OPEN_FLAGS: Final = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
 # linux/videodev2.h
 _VIDIOC_QUERYCAP: Final = 0x80685600
 _VIDIOC_REQBUFS: Final = 0xC0145608
@@ -44,19 +36,17 @@ _CAP_DEVICE_CAPS: Final = 0x80000000
 _BUF_TYPE_VIDEO_CAPTURE: Final = 1
 _MEMORY_MMAP: Final = 1
 
-
-# The port at which this process found a device's camera. Sources are made afresh for every try.
+# The port of each device's camera when this process last opened it. A source is built anew for
+# every attempt, so it cannot remember the port itself.
 _ports: Final[dict[str, Path]] = {}
 
 
-class UsbCameraSource(Resource):
-    """Reads a USB camera; size and rate are wishes that the camera may answer with others.
+class UsbCameraSource(CameraSource):
+    """Reads a USB camera; size and rate are requests, and the camera may choose others.
 
-    A camera that was unplugged, or fell off the bus for a moment, may come back as another
-    /dev/video*, since the old one is still in use then: it is looked for at the port it was at.
+    A camera that was unplugged may come back as another /dev/video* if the old one is still in use.
+    It is looked up by the port it was connected to.
     """
-
-    live = True
 
     def __init__(
         self, device: str, *, size_wh: tuple[int, int] = (640, 480), fps: float | None = None
@@ -65,16 +55,17 @@ class UsbCameraSource(Resource):
         self._device = self._node = device
         self._size_wh = size_wh
         self._fps = fps
+        self._failed_reads = 0
         self._capture: cv2.VideoCapture | None = None
 
     def open(self) -> None:
         """Open the camera; raises SourceError with the reason and the remedy."""
-        self._node = _node_of(self._device)
+        self._failed_reads = 0
+        self._node = _current_node(self._device)
         card = _probe(self._node)
-        capture = open_capture(self._node, cv2.CAP_V4L2, [])
-        self._capture = capture
-        # Uncompressed, USB 2 has room for 640x480 at 30 fps and no more; and the format first,
-        # since the sizes depend on it.
+        capture = self._capture = open_capture(self._node, cv2.CAP_V4L2)
+        # JPEG, since USB 2 has no bandwidth for more than uncompressed 640x480 at 30 fps. The
+        # format first: the available sizes depend on it.
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._size_wh[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._size_wh[1])
@@ -83,28 +74,17 @@ class UsbCameraSource(Resource):
         if not capture.isOpened():
             self.close()
             raise SourceError(
-                f"{self._device}: the camera ({card}) offers no picture format that OpenCV reads; "
-                f"`v4l2-ctl -d {self._device} --list-formats-ext` lists what it has"
+                f"{self._device}: the camera ({card}) has no image format that OpenCV reads; "
+                f"`v4l2-ctl -d {self._device} --list-formats-ext` lists its formats"
             )
         _remember_port(self._device, self._node)
-        settled_wh = (
+        actual_wh = (
             round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
         )
-        log.info(
-            "%s: %s, %dx%d at %.3g fps",
-            self._device,
-            card,
-            *settled_wh,
-            capture.get(cv2.CAP_PROP_FPS),
-        )
-        if settled_wh != self._size_wh:
-            log.warning(
-                "%s: asked for %dx%d, the camera delivers %dx%d",
-                self._device,
-                *self._size_wh,
-                *settled_wh,
-            )
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        log.info("%s: %s, %dx%d at %.3g fps", self._device, card, *actual_wh, fps)
+        warn_if_adjusted(self._device, self._size_wh, actual_wh)
 
     def close(self) -> None:
         """Release the camera."""
@@ -112,49 +92,41 @@ class UsbCameraSource(Resource):
             self._capture.release()
             self._capture = None
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield frames; raises SourceStalledError in silence and SourceError when unplugged."""
-        clock = CaptureClock()
-        sequence = failed = 0
-        while self._capture is not None:
-            asked_ns = boottime_ns()
-            image = read_rgb(self._capture)
-            if image is None:
-                failed += 1
-                self._give_up_where_hopeless(failed, (boottime_ns() - asked_ns) / 1e9)
-                continue
-            failed = 0
-            # For V4L2 the position is the moment at which the driver began to fill the buffer.
-            told_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            yield Frame(image, clock.stamp(told_ns), sequence)
-            # While the next one is awaited, this one belongs to whoever took it.
-            del image
-            sequence += 1
+    def _read(self) -> tuple[Image, int | None]:
+        capture = require_open(self._capture, self.description)
+        while True:
+            started_ns = boottime_ns()
+            image = read_rgb(capture)
+            if image is not None:
+                self._failed_reads = 0
+                # For V4L2 the position is the time at which the driver began to fill the buffer.
+                return image, round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            self._failed_reads += 1
+            self._raise_if_broken((boottime_ns() - started_ns) / 1e9)
 
-    def _give_up_where_hopeless(self, failed: int, waited_s: float) -> None:
-        """Tell unplugged, silent and damaged apart after a read without a picture."""
+    def _raise_if_broken(self, waited_s: float) -> None:
+        """Raise SourceError if a read without an image means unplugged, stalled or broken."""
         device = self._device
         try:
-            os.close(os.open(self._node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+            os.close(os.open(self._node, _OPEN_FLAGS))
         except OSError as error:
             if error.errno in _GONE:
                 raise SourceNotFoundError(f"{device}: the camera was unplugged") from error
         if waited_s >= SELECT_TIMEOUT_S / 2:
             raise SourceStalledError(
-                f"{device}: no frame for {waited_s:.0f} s; plug the camera in again, and look for "
-                "messages of uvcvideo in `dmesg`"
+                f"{device}: no frame for {waited_s:.0f} s; plug the camera in again, and check "
+                "`dmesg` for messages of uvcvideo"
             )
-        if failed >= MAX_FAILED_READS:
+        if self._failed_reads >= MAX_FAILED_READS:
             raise SourceError(
-                f"{device}: {failed} frames in a row could not be read; another cable, or a lower "
-                "width and height, may help"
+                f"{device}: {self._failed_reads} frames in a row could not be read; another cable, "
+                "or a lower width and height, may help"
             )
 
 
-def _node_of(device: str) -> str:
-    """Return where a device's camera is now."""
+def _current_node(device: str) -> str:
+    """Return the device node at which a device's camera is now."""
     port = _ports.get(device)
-    # Without a camera at that port, the configured device is whatever it says it is.
     if port is None or not port.exists():
         return device
     node = str(port.resolve())
@@ -164,56 +136,62 @@ def _node_of(device: str) -> str:
 
 
 def _remember_port(device: str, node: str) -> None:
-    """Note the port of a camera that is open."""
-    place = Path(node).resolve()
+    path = Path(node).resolve()
     for name in BY_PORT.glob("*"):
-        if name.resolve() == place:
+        if name.resolve() == path:
             _ports[device] = name
             return
 
 
 def _probe(device: str) -> str:
-    """Return a camera's name; raises SourceError with what OpenCV would not tell."""
+    """Return a camera's name; raises SourceError with the reason that OpenCV would hide."""
     try:
-        node = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        node = os.open(device, _OPEN_FLAGS)
     except OSError as error:
-        raise _sentence(device, error) from error
+        raise _open_error(device, error) from error
     try:
-        answer = bytearray(_CAPABILITIES.size)
-        try:
-            fcntl.ioctl(node, _VIDIOC_QUERYCAP, answer)
-        except OSError as error:
-            if error.errno in _GONE:
-                raise _sentence(device, error) from error
-            raise SourceError(f"{device}: expected a camera, this is another device") from error
-        _, card, _, _, of_driver, of_node, *_ = _CAPABILITIES.unpack(answer)
-        name = str(card.rstrip(b"\0"), "utf-8", "replace")
-        capabilities = of_node if of_driver & _CAP_DEVICE_CAPS else of_driver
+        name, capabilities = _query(device, node)
         if not capabilities & (_CAP_VIDEO_CAPTURE | _CAP_VIDEO_CAPTURE_MPLANE):
             raise SourceError(
-                f"{device}: this node of {name} delivers no pictures (cameras have a second one "
-                f"for metadata); {_devices()}"
+                f"{device}: this node of {name} delivers no images (cameras have a second one for "
+                f"metadata); {_available()}"
             )
         if capabilities & _CAP_VIDEO_CAPTURE:
-            # Several programs may open a camera; only one may have its buffers.
-            for count in (1, 0):
-                wish = bytearray(
-                    _REQUEST_BUFFERS.pack(count, _BUF_TYPE_VIDEO_CAPTURE, _MEMORY_MMAP, 0, 0)
-                )
-                try:
-                    fcntl.ioctl(node, _VIDIOC_REQBUFS, wish)
-                except OSError as error:
-                    if error.errno == errno.EBUSY or error.errno in _GONE:
-                        raise _sentence(device, error) from error
-                    break
+            _check_not_in_use(device, node)
     finally:
         os.close(node)
     return name
 
 
-def _sentence(device: str, error: OSError) -> SourceError:
+def _query(device: str, node: int) -> tuple[str, int]:
+    """Return the name and the capabilities of an open device node."""
+    answer = bytearray(_CAPABILITIES.size)
+    try:
+        fcntl.ioctl(node, _VIDIOC_QUERYCAP, answer)
+    except OSError as error:
+        if error.errno in _GONE:
+            raise _open_error(device, error) from error
+        raise SourceError(f"{device}: expected a camera, this is another device") from error
+    _, card, _, _, of_driver, of_node, *_ = _CAPABILITIES.unpack(answer)
+    name = str(card.rstrip(b"\0"), "utf-8", "replace")
+    return name, of_node if of_driver & _CAP_DEVICE_CAPS else of_driver
+
+
+def _check_not_in_use(device: str, node: int) -> None:
+    """Request the camera's buffers and free them: several programs can open it, one can stream."""
+    for count in (1, 0):
+        request = _REQUEST_BUFFERS.pack(count, _BUF_TYPE_VIDEO_CAPTURE, _MEMORY_MMAP, 0, 0)
+        try:
+            fcntl.ioctl(node, _VIDIOC_REQBUFS, bytearray(request))
+        except OSError as error:
+            if error.errno == errno.EBUSY or error.errno in _GONE:
+                raise _open_error(device, error) from error
+            return
+
+
+def _open_error(device: str, error: OSError) -> SourceError:
     if error.errno in _GONE:
-        return SourceNotFoundError(f"{device}: no such camera; is it plugged in? {_devices()}")
+        return SourceNotFoundError(f"{device}: no such camera; is it plugged in? {_available()}")
     if error.errno in {errno.EACCES, errno.EPERM}:
         return SourceError(
             f"{device}: no permission; add this user to the group video "
@@ -221,15 +199,15 @@ def _sentence(device: str, error: OSError) -> SourceError:
         )
     if error.errno == errno.EBUSY:
         return SourceBusyError(
-            f"{device}: another program holds the camera; `fuser -v {device}` names it"
+            f"{device}: another program uses the camera; `fuser -v {device}` names it"
         )
     return SourceError(f"{device}: cannot open the camera: {error.strerror}")
 
 
-def _devices() -> str:
-    """Say which nodes there are, by the names that outlive replugging where there are any."""
+def _available() -> str:
+    """Return the video devices as text, by the names that survive replugging if there are any."""
     for folder, pattern in ((Path("/dev/v4l/by-id"), "*"), (Path("/dev"), "video*")):
         found = sorted(str(path) for path in folder.glob(pattern))
         if found:
-            return f"there are {', '.join(found)}"
+            return f"available: {', '.join(found)}"
     return "there is no /dev/video* at all"

@@ -223,7 +223,7 @@ def test_a_busy_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitt
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
         complaint = daemon.log.splitlines()[-1]
-        assert complaint.startswith("edgepose: picamera:0: another program holds the camera")
+        assert complaint.startswith("edgepose: picamera:0: another program uses the camera")
         assert "Traceback" not in daemon.log
     holder.let_go()
     with Daemon(debian, desk, broker) as daemon, broker.listener() as listener:
@@ -243,7 +243,7 @@ def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
         holder = Holder(debian, desk)
         assert holder.holds(), "the camera is open although it is switched off"
         broker.say(f"{CAMERA}/enabled/set", b"ON")
-        wait_for(lambda: "another program holds the camera" in daemon.log, "busy in the log")
+        wait_for(lambda: "another program uses the camera" in daemon.log, "busy in the log")
         assert watch.last(f"{CAMERA}/status") == b"offline"
         # The daemon goes on trying, and nothing piles up.
         time.sleep(2)
@@ -253,8 +253,8 @@ def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
         holder.let_go()
         start = time.monotonic()
         watch.wait_for_poses(1, patience_s=60)
-        timings.recovered("another program holds the camera", start)
-        assert daemon.log.count("another program holds the camera") == 1
+        timings.recovered("another program uses the camera", start)
+        assert daemon.log.count("another program uses the camera") == 1
 
         broker.say(f"{CAMERA}/enabled/set", b"OFF")
         watch.wait_for(f"{CAMERA}/status", b"offline")

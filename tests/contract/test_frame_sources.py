@@ -12,14 +12,15 @@ from edgepose.config.source_uri import parse_source_uri
 from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource
-from edgepose.sources import stream
+from edgepose.sources import rtsp
 from edgepose.sources._opencv import open_capture
 from edgepose.sources.images import ImageSource
 from edgepose.sources.orientation import OrientedSource
 from edgepose.sources.picamera import PicameraSource
-from edgepose.sources.stream import RtspSource, VideoFileSource
+from edgepose.sources.rtsp import RtspSource
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.sources.v4l2 import UsbCameraSource
+from edgepose.sources.video_file import VideoFileSource
 from tests import fake_picamera2
 from tests.helpers import as_it_is
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters, save, write_video
@@ -56,7 +57,7 @@ def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     path = write_video(tmp_path / "v.avi", [quarters()] * COUNT)
     really = open_capture
     monkeypatch.setattr(
-        stream, "open_capture", lambda url, backend, wishes: really(str(path), backend, [])
+        rtsp, "open_capture", lambda url, backend, parameters: really(str(path), backend)
     )
     uri = parse_source_uri("rtsp://admin:S3cr3t@cam/live?pwd=S3cr3t")
     return RtspSource(uri.target, description=str(uri))

@@ -19,7 +19,7 @@ from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
-from edgepose.sources.stream import VideoFileSource
+from edgepose.sources.video_file import VideoFileSource
 
 LIGHTNINGS = ("movenet-lightning-int8", "movenet-lightning-fp16")
 

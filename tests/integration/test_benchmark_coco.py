@@ -210,7 +210,7 @@ def test_unreadable_pictures_are_named_and_left_out(
     assert benchmark(pictures, "--format", "json") == 1
     captured = capsys.readouterr()
     first, second = captured.err.splitlines()
-    assert "dark.png: the picture is cut short" in first
+    assert "dark.png: the image is damaged or cut short" in first
     assert "room.png: the picture is 200x200, its annotations are of 320x240" in second
     data = json.loads(captured.out)
     assert "2 pictures could not be used" in data["notes"][-1]

@@ -153,7 +153,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     return {
         "no such file": folder / "missing.jpg",
         "the file is empty": folder / "empty.jpg",
-        "expected a picture": folder / "text.jpg",
+        "expected an image": folder / "text.jpg",
         "expected a video, the file is empty": folder / "empty.mp4",
         "damaged": folder / "text.mp4",
         "the folder has none": folder / "nothing",

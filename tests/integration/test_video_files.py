@@ -16,7 +16,7 @@ import pytest
 from edgepose.daemon.capture import CaptureThread
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources import _base
-from edgepose.sources.stream import VideoFileSource
+from edgepose.sources.video_file import VideoFileSource
 from tests.helpers import as_it_is
 from tests.media import (
     BLUE,
@@ -265,7 +265,7 @@ def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", path)
-    with pytest.raises(SourceError, match="expected a picture or a video"):
+    with pytest.raises(SourceError, match="expected an image or a video"):
         VideoFileSource(path).open()
 
 
@@ -277,7 +277,7 @@ def test_what_is_no_video_is_one_sentence(
     empty.touch()
     os.mkfifo(pipe)
     for path, says in (
-        (text, "expected a picture or a video"),
+        (text, "expected an image or a video"),
         (empty, "empty"),
         (pipe, "not a file"),
         (tmp_path, "not a file"),

@@ -254,7 +254,7 @@ def test_a_camera_that_went_meanwhile_says_so_too(world: World, error: Exception
 def test_busy_is_spelled_out_of_the_cause(world: World) -> None:
     with (
         PicameraSource(0),
-        pytest.raises(SourceBusyError, match=r"another program holds .*fuser"),
+        pytest.raises(SourceBusyError, match=r"another program uses .*fuser"),
     ):
         PicameraSource(0).open()
 

@@ -1,15 +1,18 @@
-"""What an RTSP source makes of what FFmpeg hands out, on a clock of the test's own."""
+"""RtspSource with a fake FFmpeg capture, on an injected clock."""
 
 import numpy as np
 import pytest
 
 from edgepose.errors import SourceStalledError
-from edgepose.sources import stream
-from edgepose.sources.stream import READ_TIMEOUT_MS, RtspSource
+from edgepose.sources import rtsp
+from edgepose.sources.rtsp import READ_TIMEOUT_MS, RtspSource
 
 
 class Capture:
-    """Takes OpenCV's place, as far as it is asked."""
+    """An OpenCV capture that is open."""
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
 
     def get(self, _property: int) -> float:
         return 0.0
@@ -17,10 +20,8 @@ class Capture:
     def release(self) -> None: ...
 
 
-def test_a_frame_that_comes_with_the_timeout_is_as_old_as_the_silence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """FFmpeg's decoder keeps one back; taken for news, it doubled the time until a stall showed."""
+def test_rtsp_source_frame_after_timeout_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg returns a frame its decoder had kept; it counts as a stall, not as a new frame."""
     now_ns = 1_000_000_000
     waits_ms = [40, READ_TIMEOUT_MS + 10]
 
@@ -29,11 +30,11 @@ def test_a_frame_that_comes_with_the_timeout_is_as_old_as_the_silence(
         now_ns += waits_ms.pop(0) * 1_000_000
         return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(stream, "read_rgb", read)
-    monkeypatch.setattr(stream, "boottime_ns", lambda: now_ns)
-    source = RtspSource("rtsp://camera/live", description="rtsp://camera/live")
-    source._capture = Capture()  # type: ignore[assignment]
-    frames = source.frames()
-    assert next(frames).sequence == 0
-    with pytest.raises(SourceStalledError, match="silent since 4 s"):
-        next(frames)
+    monkeypatch.setattr(rtsp, "read_rgb", read)
+    monkeypatch.setattr(rtsp, "boottime_ns", lambda: now_ns)
+    monkeypatch.setattr(rtsp, "open_capture", lambda *_: Capture())
+    with RtspSource("rtsp://camera/live", description="rtsp://camera/live") as source:
+        frames = source.frames()
+        assert next(frames).sequence == 0
+        with pytest.raises(SourceStalledError, match="silent since 4 s"):
+            next(frames)

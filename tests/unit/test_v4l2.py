@@ -62,7 +62,7 @@ class Camera:
             self.requests.append((count, kind))
         return 0
 
-    def _open(self, device: str, backend: int, parameters: object) -> "Camera":
+    def _open(self, device: str, backend: int) -> "Camera":
         assert backend == cv2.CAP_V4L2
         self.opened.append(device)
         return self
@@ -142,7 +142,7 @@ def test_a_missing_camera_names_those_there_are(tmp_path: Path) -> None:
     ("number", "kind", "says"),
     [
         (errno.EACCES, SourceError, "group video"),
-        (errno.EBUSY, SourceBusyError, "another program holds the camera"),
+        (errno.EBUSY, SourceBusyError, "another program uses the camera"),
         (errno.ENODEV, SourceNotFoundError, "no such camera"),
         (errno.EIO, SourceError, "cannot open the camera"),
     ],
@@ -177,7 +177,7 @@ def test_a_driver_without_such_buffers_is_left_to_opencv(camera: Camera) -> None
 
 def test_the_metadata_node_of_a_camera_is_told_apart(camera: Camera) -> None:
     camera.node_capabilities = METADATA
-    with pytest.raises(SourceError, match="HD Pro Webcam delivers no pictures"):
+    with pytest.raises(SourceError, match="HD Pro Webcam delivers no images"):
         _source(camera).open()
 
 
@@ -188,7 +188,7 @@ def test_a_device_that_is_no_camera() -> None:
 
 def test_a_camera_without_a_format_that_can_be_read(camera: Camera) -> None:
     camera.opens = False
-    with pytest.raises(SourceError, match="no picture format"):
+    with pytest.raises(SourceError, match="no image format"):
         _source(camera).open()
     assert camera.released == 1
 
