@@ -1,1 +1,1 @@
-"""Who is who from frame to frame."""
+"""Tracking: the identity of poses from frame to frame."""

@@ -1,9 +1,9 @@
-"""The life of tracks: born with a pose that resembles none, kept while seen, forgotten with age.
+"""The life of tracks: created for a pose that matches none, kept while matched, dropped with age.
 
 The constants are those of tfjs-models' `pose-detection` trackers. Two things differ: poses are
 matched in the order of their similarity to a track instead of one pose after the other, so that
-their order in the frame does not decide who is who; and what one measure of similarity leaves
-unmatched may be matched by a second one.
+their order in the frame does not matter; and what one measure of similarity leaves unmatched may be
+matched by a second one.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,18 +17,17 @@ from edgepose.datatypes import Floats, Poses, TrackedPoses
 MAX_TRACKS: Final = 18
 MAX_AGE_NS: Final = 1_000_000_000
 
-Similarities = Floats
-Similarity = Callable[[Poses, Poses], Similarities]
-"""Takes n poses and the last poses of t tracks; returns how alike they are, (n, t)."""
+Similarity = Callable[[Poses, Poses], Floats]
+"""Takes n poses and the last poses of t tracks; returns their similarity, (n, t)."""
 
 
 class TrackStore:
-    """Every track that is alive, and the matching of poses to them.
+    """All current tracks, and the matching of poses to them.
 
-    `stages` are measures of similarity, each with the least that makes a match; the later ones see
-    what the earlier ones left. A track not seen for more than `max_age_ns` is forgotten, and so are
-    the longest unseen where there are more than `max_tracks`. Ids count from 1 and are never used
-    again.
+    `stages` are measures of similarity, each with its minimum for a match; later stages match what
+    earlier ones left unmatched. A track without a pose for more than `max_age_ns` is dropped; if
+    there are more than `max_tracks`, so are those without a pose for the longest time. Ids start at
+    1 and are never used again.
     """
 
     def __init__(
@@ -46,43 +45,42 @@ class TrackStore:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all tracks; ids are not used again."""
+        """Drop all tracks; ids are not used again."""
         self._last = Poses.empty()
         self._ids = np.empty(0, np.int64)
         self._seen_ns = np.empty(0, np.int64)
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
-        """Give every pose its track id: that of the track it resembles most, or a new one."""
-        if len(poses) == 1 == len(self._ids) and self._goes_on(poses, timestamp_ns):
+        """Give every pose of the next frame its track id; timestamps never go back."""
+        if len(poses) == 1 == len(self._ids) and self._match_single(poses, timestamp_ns):
             return TrackedPoses(poses, self._ids)
         alive = timestamp_ns - self._seen_ns <= self._max_age_ns
         if not alive.all():
-            self._keep(np.flatnonzero(alive))
+            self._select(np.flatnonzero(alive))
         if not len(poses):
             return TrackedPoses(poses, np.empty(0, np.int64))
         track_of = self._match(poses)
-        new = track_of < 0
+        matched = track_of >= 0
         ids = np.empty(len(poses), np.int64)
-        ids[~new] = self._ids[track_of[~new]]
-        born = np.flatnonzero(new)
-        if len(born):
-            # The best pose gets the lowest id, wherever it stands in the frame.
-            born = born[np.argsort(-poses.scores[born], kind="stable")]
-            ids[born] = np.arange(self._next_id, self._next_id + len(born))
-            self._next_id += len(born)
-        self._remember(poses, ids, track_of[~new], timestamp_ns)
+        ids[matched] = self._ids[track_of[matched]]
+        new = np.flatnonzero(~matched)
+        # The best pose gets the lowest id, wherever it is in the frame.
+        new = new[np.argsort(-poses.scores[new], kind="stable")]
+        ids[new] = np.arange(self._next_id, self._next_id + len(new))
+        self._next_id += len(new)
+        self._store(poses, ids, track_of[matched], timestamp_ns)
         return TrackedPoses(poses, ids)
 
-    def _goes_on(self, poses: Poses, timestamp_ns: int) -> bool:
-        """Follow the only track by the only pose, which needs no matching; False for a new one.
+    def _match_single(self, poses: Poses, timestamp_ns: int) -> bool:
+        """Match the only pose to the only track; False if they do not match.
 
-        Any measure is enough then, so the cheaper later ones are asked first. This is every frame
-        of a single-pose model, and spares it two thirds of the time.
+        Any stage is enough, so the cheaper later ones are tried first. This is every frame of a
+        single-pose model, and saves two thirds of the time.
         """
         if timestamp_ns - self._seen_ns.item() > self._max_age_ns:
             return False
-        for similarity, least in reversed(self._stages):
-            if similarity(poses, self._last).item() >= least:
+        for similarity, minimum in reversed(self._stages):
+            if similarity(poses, self._last).item() >= minimum:
                 self._last = poses
                 self._seen_ns[0] = timestamp_ns
                 return True
@@ -92,47 +90,43 @@ class TrackStore:
         """Return the index of each pose's track, -1 for none."""
         track_of = np.full(len(poses), -1, np.intp)
         taken = np.zeros(len(self._ids), np.bool_)
-        for similarity, least in self._stages:
+        for measure, minimum in self._stages:
             if taken.all() or (track_of >= 0).all():
                 break
-            alike = similarity(poses, self._last)
-            alike[track_of >= 0] = -1.0
-            alike[:, taken] = -1.0
+            similarity = measure(poses, self._last)
+            similarity[track_of >= 0] = -1.0
+            similarity[:, taken] = -1.0
             while True:
-                best = int(alike.argmax())
-                pose, track = divmod(best, alike.shape[1])
-                if not alike[pose, track] >= least:
+                pose, track = divmod(int(similarity.argmax()), similarity.shape[1])
+                if not similarity[pose, track] >= minimum:
                     break
                 track_of[pose] = track
                 taken[track] = True
-                alike[pose] = -1.0
-                alike[:, track] = -1.0
+                similarity[pose] = -1.0
+                similarity[:, track] = -1.0
         return track_of
 
-    def _remember(
-        self, poses: Poses, ids: NDArray[np.int64], seen: NDArray[np.intp], timestamp_ns: int
+    def _store(
+        self, poses: Poses, ids: NDArray[np.int64], matched: NDArray[np.intp], timestamp_ns: int
     ) -> None:
-        """Make these poses the last of their tracks, before those that were not seen."""
-        unseen = np.ones(len(self._ids), np.bool_)
-        unseen[seen] = False
+        """Make these poses the last of their tracks, before the tracks that were not matched."""
+        missed = np.ones(len(self._ids), np.bool_)
+        missed[matched] = False
+        rest = self._last.select(missed)
+        self._last = Poses(
+            np.concatenate((poses.keypoints, rest.keypoints)),
+            np.concatenate((poses.keypoint_scores, rest.keypoint_scores)),
+            np.concatenate((poses.scores, rest.scores)),
+            np.concatenate((poses.boxes_xyxy, rest.boxes_xyxy)),
+        )
         now = np.full(len(ids), timestamp_ns, np.int64)
-        if unseen.any():
-            lost = self._last.select(unseen)
-            self._last = Poses(
-                np.concatenate((poses.keypoints, lost.keypoints)),
-                np.concatenate((poses.keypoint_scores, lost.keypoint_scores)),
-                np.concatenate((poses.scores, lost.scores)),
-                np.concatenate((poses.boxes_xyxy, lost.boxes_xyxy)),
-            )
-            self._ids = np.concatenate((ids, self._ids[unseen]))
-            self._seen_ns = np.concatenate((now, self._seen_ns[unseen]))
-        else:
-            self._last, self._ids, self._seen_ns = poses, ids, now
+        self._ids = np.concatenate((ids, self._ids[missed]))
+        self._seen_ns = np.concatenate((now, self._seen_ns[missed]))
         if len(self._ids) > self._max_tracks:
             newest = np.lexsort((-self._last.scores, -self._seen_ns))
-            self._keep(newest[: self._max_tracks])
+            self._select(newest[: self._max_tracks])
 
-    def _keep(self, which: NDArray[np.intp]) -> None:
+    def _select(self, which: NDArray[np.intp]) -> None:
         self._last = self._last.select(which)
         self._ids = self._ids[which]
         self._seen_ns = self._seen_ns[which]

@@ -1,4 +1,4 @@
-"""What every tracker must do, told as lives of tracks on an injected clock."""
+"""The contract of every tracker, on injected timestamps."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.protocols import Tracker
-from edgepose.tracking.iou import IouTracker
 from edgepose.tracking.oks import OksTracker
 from tests.helpers import SECOND_NS, poses_of
 
 MS = 1_000_000
 TRACKERS: dict[str, Callable[..., Tracker]] = {
     "oks": OksTracker,
-    "oks_alone": lambda **options: OksTracker(min_iou=None, **options),
-    "iou": IouTracker,
+    "oks_without_iou": lambda **options: OksTracker(min_iou=None, **options),
 }
 
 every_tracker = pytest.mark.parametrize("make", TRACKERS.values(), ids=TRACKERS)
@@ -31,7 +29,7 @@ BODY: Body = np.array(
     ],
     np.float64,
 )  # fmt: skip
-"""A person of 190 px who stands upright."""
+"""A standing person of 190 px."""
 
 
 def at(x: float, y: float = 0.0) -> Body:
@@ -45,32 +43,35 @@ def ids(tracked: TrackedPoses) -> list[int]:
 
 
 @every_tracker
-def test_it_is_a_tracker(make: Callable[..., Tracker]) -> None:
+def test_tracker_protocol(make: Callable[..., Tracker]) -> None:
+    """It implements the Tracker protocol."""
     assert isinstance(make(), Tracker)
 
 
 @every_tracker
-def test_a_track_from_birth_to_death(make: Callable[..., Tracker]) -> None:
+def test_tracker_track_lifetime(make: Callable[..., Tracker]) -> None:
+    """A track is kept through a gap of at most `max_age_ns`, and replaced after it."""
     tracker = make(max_age_ns=1000 * MS)
     now = SECOND_NS
     assert ids(tracker.update(Poses.empty(), now)) == []
-    # Born, and followed along its walk.
+    # Created, and followed along its way.
     for step in range(30):
         now += 33 * MS
         assert ids(tracker.update(poses_of(at(3.0 * step)), now)) == [1]
-    # Hidden for exactly as long as a track may be, by the clock and not by frames.
+    # Hidden for exactly the maximum age, by timestamps and not by frames.
     for _ in range(9):
         now += 100 * MS
         assert ids(tracker.update(Poses.empty(), now)) == []
     now += 100 * MS
     assert ids(tracker.update(poses_of(at(90.0)), now)) == [1]
-    # Gone for a moment longer: whoever comes then is somebody new.
+    # Hidden for a nanosecond longer: a new track.
     now += 1000 * MS + 1
     assert ids(tracker.update(poses_of(at(90.0)), now)) == [2]
 
 
 @every_tracker
-def test_a_gap_without_any_frame_ends_a_track_too(make: Callable[..., Tracker]) -> None:
+def test_tracker_gap_without_frames(make: Callable[..., Tracker]) -> None:
+    """The age counts by timestamps, also without frames in between."""
     tracker = make(max_age_ns=500 * MS)
     assert ids(tracker.update(poses_of(BODY), 0)) == [1]
     assert ids(tracker.update(poses_of(BODY), 500 * MS)) == [1]
@@ -78,7 +79,8 @@ def test_a_gap_without_any_frame_ends_a_track_too(make: Callable[..., Tracker]) 
 
 
 @every_tracker
-def test_ids_are_not_used_again_after_a_reset(make: Callable[..., Tracker]) -> None:
+def test_tracker_reset(make: Callable[..., Tracker]) -> None:
+    """Ids continue after a reset."""
     tracker = make()
     assert ids(tracker.update(poses_of(BODY, at(300)), 0)) == [1, 2]
     tracker.reset()
@@ -86,41 +88,45 @@ def test_ids_are_not_used_again_after_a_reset(make: Callable[..., Tracker]) -> N
 
 
 @every_tracker
-def test_two_people_keep_their_ids_when_their_order_changes(make: Callable[..., Tracker]) -> None:
+def test_tracker_order_of_poses_changes(make: Callable[..., Tracker]) -> None:
+    """Ids follow the poses, not their order in the frame."""
     tracker = make()
     assert ids(tracker.update(poses_of(at(0), at(200)), 0)) == [1, 2]
     assert ids(tracker.update(poses_of(at(204), at(4)), 33 * MS)) == [2, 1]
 
 
 @every_tracker
-def test_one_leaves_and_the_other_keeps_their_id(make: Callable[..., Tracker]) -> None:
+def test_tracker_one_of_two_leaves(make: Callable[..., Tracker]) -> None:
+    """The other keeps its id, and the one that left gets its id back when it returns in time."""
     tracker = make()
     assert ids(tracker.update(poses_of(at(0), at(200)), 0)) == [1, 2]
     assert ids(tracker.update(poses_of(at(200)), 33 * MS)) == [2]
     assert ids(tracker.update(poses_of(at(200), at(500)), 66 * MS)) == [2, 3]
-    # The first one is still remembered.
+    # The track of the first one is still kept.
     assert ids(tracker.update(poses_of(at(500), at(0)), 99 * MS)) == [3, 1]
 
 
 @every_tracker
-def test_somebody_far_away_is_somebody_else(make: Callable[..., Tracker]) -> None:
+def test_tracker_distant_pose(make: Callable[..., Tracker]) -> None:
+    """A pose far from every track gets a new id."""
     tracker = make()
     assert ids(tracker.update(poses_of(at(0)), 0)) == [1]
     assert ids(tracker.update(poses_of(at(400)), 33 * MS)) == [2]
 
 
 @every_tracker
-def test_the_nearer_of_two_gets_the_track_though_it_comes_second(
+def test_tracker_nearest_pose_wins(
     make: Callable[..., Tracker],
 ) -> None:
-    """Matching pose after pose gave the track to the first that was near enough."""
+    """Matching one pose after the other would give the track to the first near enough."""
     tracker = make()
     assert ids(tracker.update(poses_of(at(0)), 0)) == [1]
     assert ids(tracker.update(poses_of(at(6), at(1)), 33 * MS)) == [2, 1]
 
 
 @every_tracker
-def test_the_longest_unseen_are_forgotten_first(make: Callable[..., Tracker]) -> None:
+def test_tracker_max_tracks(make: Callable[..., Tracker]) -> None:
+    """Above `max_tracks` the track without a pose for the longest time is dropped."""
     tracker = make(max_tracks=2)
     assert ids(tracker.update(poses_of(at(0)), 0)) == [1]
     assert ids(tracker.update(poses_of(at(200)), 10 * MS)) == [2]
@@ -129,14 +135,16 @@ def test_the_longest_unseen_are_forgotten_first(make: Callable[..., Tracker]) ->
 
 
 @every_tracker
-def test_more_poses_than_tracks_all_get_an_id(make: Callable[..., Tracker]) -> None:
+def test_tracker_more_poses_than_max_tracks(make: Callable[..., Tracker]) -> None:
+    """All get an id."""
     tracker = make()
     crowd = [at(150.0 * i) for i in range(25)]
     assert sorted(ids(tracker.update(poses_of(*crowd), 0))) == list(range(1, 26))
 
 
 @every_tracker
-def test_the_poses_themselves_are_untouched(make: Callable[..., Tracker]) -> None:
+def test_tracker_returns_poses_unchanged(make: Callable[..., Tracker]) -> None:
+    """The poses are returned as the same object, with the same values."""
     tracker = make()
     for now in (0, 33 * MS):
         poses = poses_of(at(0), at(200))
@@ -146,15 +154,14 @@ def test_the_poses_themselves_are_untouched(make: Callable[..., Tracker]) -> Non
 
 @every_tracker
 @pytest.mark.parametrize("options", [{"max_tracks": 0}, {"max_age_ns": -1}])
-def test_limits_that_make_no_sense_are_refused(
-    make: Callable[..., Tracker], options: dict[str, int]
-) -> None:
+def test_tracker_invalid_limits(make: Callable[..., Tracker], options: dict[str, int]) -> None:
+    """No track and a negative age raise ValueError."""
     with pytest.raises(ValueError, match="expected at least one track"):
         make(**options)
 
 
 def random_poses(rng: np.random.Generator, count: int) -> Poses:
-    """People anywhere, some overlapping, keypoints seen or not, each with a score of its own."""
+    """Return poses at random places, some overlapping, some keypoints not visible."""
     places = rng.uniform(0, 500, (count, 1, 2))
     keypoints = (BODY + places + rng.normal(0, 3, (count, 17, 2))).astype(np.float32)
     return Poses(
@@ -171,9 +178,10 @@ def random_poses(rng: np.random.Generator, count: int) -> Poses:
     counts=st.lists(st.integers(0, 8), min_size=1, max_size=6),
     gap_ms=st.integers(0, 700),
 )
-def test_order_does_not_matter_and_ids_are_unique(
+def test_tracker_random_poses(
     make: Callable[..., Tracker], seed: int, counts: list[int], gap_ms: int
 ) -> None:
+    """The order of poses does not change their ids; ids are unique and count up."""
     rng = np.random.default_rng(seed)
     straight, shuffled = make(), make()
     highest = 0

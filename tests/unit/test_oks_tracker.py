@@ -1,4 +1,4 @@
-"""Object keypoint similarity, and what the tracker does where it fails."""
+"""Object keypoint similarity, and OksTracker in the cases that it does not cover."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ def with_scores(poses: Poses, scores: np.ndarray[tuple[int], np.dtype[np.float64
 
 
 def slow_similarity(pose: Poses, other: Poses) -> float:
-    """Return it for one pose of each, written from the formula."""
+    """Return the similarity of two single poses, written from the formula."""
     seen = [k for k in range(17) if other.keypoint_scores[0, k] >= 0.3]
     shared = [k for k in seen if pose.keypoint_scores[0, k] >= 0.3]
     if len(shared) < 4:
@@ -35,7 +35,8 @@ def slow_similarity(pose: Poses, other: Poses) -> float:
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4), m=st.integers(1, 4))
-def test_similarity_is_that_of_the_formula(seed: int, n: int, m: int) -> None:
+def test_keypoint_similarity_equals_formula(seed: int, n: int, m: int) -> None:
+    """The result of a plain implementation of the formula, for random poses."""
     rng = np.random.default_rng(seed)
     poses, others = random_poses(rng, n), random_poses(rng, m)
     found = keypoint_similarity(poses, others)
@@ -46,32 +47,36 @@ def test_similarity_is_that_of_the_formula(seed: int, n: int, m: int) -> None:
             assert found[i, j] == pytest.approx(slow_similarity(one, other), abs=1e-4)
 
 
-def test_a_pose_is_wholly_similar_to_itself() -> None:
+def test_keypoint_similarity_same_pose() -> None:
+    """It is 1."""
     assert keypoint_similarity(poses_of(BODY), poses_of(BODY))[0, 0] == pytest.approx(1.0)
 
 
 @given(factor=st.floats(0.05, 20.0), shift=st.floats(0.0, 40.0))
-def test_similarity_does_not_depend_on_the_size_of_the_frame(factor: float, shift: float) -> None:
+def test_keypoint_similarity_scaled_poses(factor: float, shift: float) -> None:
+    """It does not depend on the size of the frame."""
     small = keypoint_similarity(poses_of(at(shift)), poses_of(BODY))
     scaled = keypoint_similarity(poses_of(at(shift) * factor), poses_of(BODY * factor))
     np.testing.assert_allclose(small, scaled, atol=1e-3)
 
 
 @pytest.mark.parametrize(("visible", "similar"), [(3, 0.0), (4, 1.0)])
-def test_fewer_than_four_shared_keypoints_are_no_similarity(visible: int, similar: float) -> None:
+def test_keypoint_similarity_few_shared_keypoints(visible: int, similar: float) -> None:
+    """It is 0 with fewer than four shared keypoints."""
     scores = np.where(np.arange(17) < visible, 0.9, 0.1)
     found = keypoint_similarity(with_scores(poses_of(BODY), scores), poses_of(BODY))
     assert found[0, 0] == pytest.approx(similar)
 
 
-def test_nothing_visible_is_no_similarity_and_no_warning() -> None:
+def test_keypoint_similarity_no_visible_keypoints() -> None:
+    """It is 0, without a floating-point warning."""
     unseen = with_scores(poses_of(BODY), np.zeros(17))
     with np.errstate(all="raise"):
         assert keypoint_similarity(unseen, unseen)[0, 0] == 0.0
 
 
-def test_a_walker_at_five_frames_a_second_stays_the_same_person() -> None:
-    """At 1.5 m/s a step is 30 cm, a sixth of the height: too far for keypoints alone."""
+def test_oks_tracker_walker_at_low_frame_rate() -> None:
+    """At 1.5 m/s and 5 fps a step is a sixth of the height: too far for keypoints alone."""
     alone, with_boxes = OksTracker(min_iou=None), OksTracker()
     found = []
     for frame in range(10):
@@ -81,16 +86,16 @@ def test_a_walker_at_five_frames_a_second_stays_the_same_person() -> None:
     assert found == list(range(1, 11))
 
 
-def test_a_body_at_the_edge_with_few_keypoints_stays_the_same_person() -> None:
-    """Only head and a shoulder are left in the frame: fewer than four keypoints."""
+def test_oks_tracker_body_at_frame_edge() -> None:
+    """With fewer than four keypoints left in the frame, the track is kept by its box."""
     tracker = OksTracker()
     assert ids(tracker.update(poses_of(BODY), 0)) == [1]
     leaving = with_scores(poses_of(BODY), np.where(np.arange(17) < 3, 0.9, 0.1))
     assert ids(tracker.update(leaving, 33 * MS)) == [1]
 
 
-def test_keypoints_tell_two_apart_whose_boxes_agree() -> None:
-    """One stands upright, the other on their hands, in the same box; then they change order."""
+def test_oks_tracker_same_boxes() -> None:
+    """Two poses in the same box, one upside down, keep their ids when their order changes."""
     upside_down = BODY.copy()
     upside_down[:, 1] = BODY[:, 1].min() + BODY[:, 1].max() - BODY[:, 1]
     tracker = OksTracker()
@@ -98,15 +103,16 @@ def test_keypoints_tell_two_apart_whose_boxes_agree() -> None:
     assert ids(tracker.update(poses_of(upside_down, BODY), 33 * MS)) == [2, 1]
 
 
-def test_boxes_only_match_what_keypoints_left() -> None:
-    """The one who walks on must not take the track of the one who stands in their way."""
+def test_oks_tracker_boxes_match_only_the_rest() -> None:
+    """A walker does not take the track of a person standing in the way."""
     tracker = OksTracker()
     assert ids(tracker.update(poses_of(at(0), at(40)), 0)) == [1, 2]
     assert ids(tracker.update(poses_of(at(32), at(41)), 200 * MS)) == [1, 2]
 
 
 @pytest.mark.parametrize(("min_oks", "expected"), [(0.2, 1), (0.999, 2)])
-def test_the_least_similarity_is_configurable(min_oks: float, expected: int) -> None:
+def test_oks_tracker_min_oks(min_oks: float, expected: int) -> None:
+    """`min_oks` is the similarity from which poses match."""
     tracker = OksTracker(min_oks=min_oks, min_iou=None)
     tracker.update(poses_of(BODY), 0)
     assert ids(tracker.update(poses_of(at(5)), 33 * MS)) == [expected]

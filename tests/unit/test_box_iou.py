@@ -1,4 +1,4 @@
-"""Intersection over union, and the tracker by boxes."""
+"""box_iou, and tracking by boxes."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import Poses
-from edgepose.tracking.iou import IouTracker, box_iou
+from edgepose.tracking.iou import box_iou
+from edgepose.tracking.oks import OksTracker
 from tests.contract.test_trackers import MS, ids
 
 Box = tuple[int, int, int, int]
@@ -26,7 +27,8 @@ def boxed(*boxes_xyxy: Box) -> Poses:
 
 
 @given(first=st.lists(boxes, max_size=4), second=st.lists(boxes, max_size=4))
-def test_iou_counts_the_shared_pixels(first: list[Box], second: list[Box]) -> None:
+def test_box_iou_integer_boxes(first: list[Box], second: list[Box]) -> None:
+    """It equals the ratio of shared pixels to all pixels of the two boxes."""
     found = box_iou(boxed(*first), boxed(*second))
     assert found.shape == (len(first), len(second))
 
@@ -39,22 +41,24 @@ def test_iou_counts_the_shared_pixels(first: list[Box], second: list[Box]) -> No
             assert found[i, j] == pytest.approx(expected, abs=1e-6)
 
 
-def test_boxes_without_area_overlap_nothing_and_do_not_divide_by_zero() -> None:
+def test_box_iou_boxes_without_area() -> None:
+    """The overlap is 0, without a division by zero."""
     with np.errstate(all="raise"):
         assert box_iou(boxed((5, 5, 5, 5)), boxed((5, 5, 5, 5)))[0, 0] == 0.0
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(73, 1), (75, 2)])
-def test_the_published_least_overlap_is_fifteen_hundredths(shift: int, expected: int) -> None:
+def test_oks_tracker_minimum_iou(shift: int, expected: int) -> None:
     """Two boxes of 100 px overlap by 27 / 173 = 0.156 and by 25 / 175 = 0.143."""
-    tracker = IouTracker()
+    tracker = OksTracker()
     tracker.update(boxed((0, 0, 100, 100)), 0)
     moved = boxed((shift, 0, 100 + shift, 100))
     assert ids(tracker.update(moved, 33 * MS)) == [expected]
 
 
-def test_it_follows_boxes_whatever_the_keypoints() -> None:
-    tracker = IouTracker()
+def test_oks_tracker_matches_boxes_without_keypoints() -> None:
+    """Poses without visible keypoints are tracked by their boxes."""
+    tracker = OksTracker()
     for frame in range(5):
         moved = boxed((10 * frame, 0, 10 * frame + 50, 80), (200, 0, 250, 80))
         assert ids(tracker.update(moved, frame * 33 * MS)) == [1, 2]
