@@ -46,7 +46,7 @@ class FakeInterpreter:
 class FakeModel:
     """Sees a body with one score in the whole frame and another on a closer look."""
 
-    input_spec = InputSpec.of((8, 8), np.uint8)
+    input_spec = InputSpec((8, 8), np.dtype(np.uint8))
 
     def __init__(self, first: float, closer: float, *, crops: bool = True) -> None:
         self.scores = {False: first, True: closer}
