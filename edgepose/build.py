@@ -25,7 +25,7 @@ from edgepose.registry.registry import ModelFile, default_registry, device_of
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.orientation import OrientedSource
-from edgepose.tracking.oks_tracker import OksTracker
+from edgepose.tracking.oks import OksTracker
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ POSE_THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = {
 """From which score on a pose is one, by kind of model and accelerator, whose scores differ;
 `models/README.md` has the measurements."""
 
-MIN_SILENCE_NS: Final = 5_000_000_000
+MIN_STALL_TIMEOUT_NS: Final = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of one model, for the CPU and for the Edge TPU, as far as they are here.
+    """The files of one model for the CPU and for the Edge TPU; None for one that is not installed.
 
-    `missing` says why one of them is not.
+    `missing` is the reason why.
     """
 
     cpu: ModelFile | None
@@ -56,7 +56,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTpuOpener:
-    """Opens the Edge TPU and loads a model there, as often as it is called."""
+    """Opens the Edge TPU and loads a model there, each time it is called."""
 
     accelerator: EdgeTpuAccelerator
     file: ModelFile
@@ -74,9 +74,9 @@ class EdgeTpuOpener:
 
 
 def model_files(name: str) -> ModelFiles:
-    """Find both files of a model, whichever of them its name or path means.
+    """Find both files of a model, given the name or path of either.
 
-    Raises UnknownModelError or ModelFileError where the named one is not here or no model.
+    Raises UnknownModelError or ModelFileError if the named one is not installed or not a model.
     """
     registry = default_registry()
     named = registry.resolve(name)
@@ -98,10 +98,10 @@ def build_model(config: Config) -> LoadedModel:
     opener = edgetpu_opener(config, files)
     if opener is not None and (config.accelerator == "edgetpu" or files.cpu is None):
         return opener().model
-    return build_cpu(config, files)
+    return build_cpu_model(config, files)
 
 
-def build_cpu(config: Config, files: ModelFiles) -> LoadedModel:
+def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
     """Load a model on the CPU; raises ModelError or AcceleratorError with what is wrong."""
     file = files.cpu or files.compiled
     assert file is not None
@@ -114,9 +114,9 @@ def build_cpu(config: Config, files: ModelFiles) -> LoadedModel:
 
 
 def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
-    """Return what opens the Edge TPU, None where the configuration or the files speak against it.
+    """Return what opens the Edge TPU, None if the configuration or the files rule it out.
 
-    Raises ModelFileError where the configuration insists and the compiled file is not here.
+    Raises ModelFileError if the configuration requires it and the compiled file is not installed.
     """
     if config.accelerator == "cpu":
         return None
@@ -161,7 +161,7 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
 
 
 def build_smoother(config: SmoothingConfig) -> Smoother:
-    """Return the smoother of a preset, with single parameters replaced where they are given."""
+    """Return the smoother of a preset, with the parameters that are configured replaced."""
     if config.preset == "off":
         return NoSmoother()
     preset = PRESETS[config.preset]
@@ -179,26 +179,43 @@ def build_tracker(config: Config) -> Tracker:
     return OksTracker(max_age_ns=config.tracking.max_age_ms * 1_000_000)
 
 
-def build_presence(config: Config) -> OccupancyDetector:
-    """Return what says whether somebody is before a camera, and how many."""
+def apply_tracking(tracker: Tracker, config: Config) -> None:
+    """Apply changed settings to a running tracker; its tracks and ids stay."""
+    assert isinstance(tracker, OksTracker)
+    tracker.max_age_ns = config.tracking.max_age_ms * 1_000_000
+
+
+def build_occupancy(config: Config) -> OccupancyDetector:
+    """Return the detector of presence and number of persons."""
     presence = config.presence
     return OccupancyDetector(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms)
 
 
-def build_entrances(config: Config) -> TrackEventDetector:
-    """Return what says who comes before a camera and goes."""
+def build_track_events(config: Config) -> TrackEventDetector:
+    """Return the detector of persons that enter and leave."""
     return TrackEventDetector(
-        on_delay_ms=config.presence.on_delay_ms,
-        # A track that may still come back under its id has not left.
-        off_delay_ms=max(config.presence.off_delay_ms, config.tracking.max_age_ms),
+        on_delay_ms=config.presence.on_delay_ms, off_delay_ms=_leave_delay_ms(config)
     )
+
+
+def apply_presence(
+    occupancy: OccupancyDetector, track_events: TrackEventDetector, config: Config
+) -> None:
+    """Apply changed delays to running detectors; presence, count and tracks stay."""
+    on_delay_ms, off_delay_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
+    occupancy.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
+    track_events.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=_leave_delay_ms(config))
+
+
+def _leave_delay_ms(config: Config) -> float:
+    # A track that can still be continued under its id has not left.
+    return max(config.presence.off_delay_ms, config.tracking.max_age_ms)
 
 
 def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
     """Return what makes a camera's source afresh each time it is called.
 
-    What the URI says wins over the camera's own keys. Raises UsageError where the URI cannot be
-    meant.
+    Options of the URI override the camera's keys. Raises UsageError for an invalid URI.
     """
     uri = parse_source_uri(camera.source)
     options: dict[str, Option | None] = {
@@ -213,17 +230,17 @@ def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
     return lambda: _source(uri, options)
 
 
-def silence_ns(camera: CameraConfig) -> int:
-    """Return how long a camera may say nothing before it counts as stalled.
+def stall_timeout_ns(camera: CameraConfig) -> int:
+    """Return how long a camera may deliver no frame before it counts as stalled.
 
     Five seconds, or three frames of a camera that is asked for fewer than 0.6 a second.
     """
     fps = parse_source_uri(camera.source).options.get("fps", camera.fps)
-    return max(MIN_SILENCE_NS, round(3e9 / float(fps)) if fps else 0)
+    return max(MIN_STALL_TIMEOUT_NS, round(3e9 / float(fps)) if fps else 0)
 
 
 def _source(uri: SourceUri, options: Mapping[str, Option | None]) -> FrameSource:
-    # Each kind is imported where it is chosen: they bring OpenCV, FFmpeg and the camera stack.
+    # Imported on demand: they bring OpenCV, FFmpeg and the camera stack.
     source = _plain_source(uri, options)
     rotation, mirror = int(options["rotate"] or 0), bool(options["mirror"])
     if rotation or mirror:
@@ -267,7 +284,7 @@ def _plain_source(uri: SourceUri, options: Mapping[str, Option | None]) -> Frame
 def path_source(
     path: Path, *, loop: bool = False, realtime: bool = False, fps: float | None = None
 ) -> FrameSource:
-    """Return the source for a folder, a picture or a video file."""
+    """Return the source for a folder, an image or a video file."""
     from edgepose.sources import images
 
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""The messages that leave the device, and the pure functions that make them.
+"""The messages that leave the device, and the functions that build them.
 
 Schema 1. Unknown fields may be added; a changed meaning raises the number.
 """
@@ -79,7 +79,7 @@ class EstimateLine(PoseMessage, frozen=True, kw_only=True):
 
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Somebody came or went; `time` is when the track was first seen, or last."""
+    """A person entered or left; `time` is when the track was seen first, or last."""
 
     schema: int = SCHEMA
     type: Literal["enter", "leave"]
@@ -90,10 +90,10 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
 
 
 class AcceleratorMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs the models now.
+    """The accelerator that runs the model now.
 
-    `degraded` where it is not what was asked for, or nothing runs at all (`model` is null then),
-    with the reason. `restarts` counts how often it was lost since the start.
+    `degraded` with a `reason` if it is not the one asked for, or if no model runs (`model` is null
+    then). `restarts` counts how often it was lost since the start.
     """
 
     device: str
@@ -102,6 +102,7 @@ class AcceleratorMessage(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     model: str | None
     pose_threshold: float | None
+    keypoint_threshold: float | None
     restarts: int
 
 
@@ -125,7 +126,7 @@ def pose_message_schema() -> dict[str, object]:
 
 
 class MessageContext(msgspec.Struct, frozen=True):
-    """What is the same in every message of a camera, as long as one model looks."""
+    """What all messages of a camera share while the same model runs."""
 
     node: str
     camera: str
@@ -195,7 +196,7 @@ def pose_message(
 
 def _fraction(value: float, steps: float) -> float:
     """Return a value of so many steps, rounded to a whole one, as a part of them, 0..1."""
-    # Not `<=`: what is no number at all becomes 0 too.
+    # Not `<=`: NaN becomes 0 too.
     if not value > 0.0:
         return 0.0
     # Not `round`, which takes three times as long.
@@ -203,7 +204,7 @@ def _fraction(value: float, steps: float) -> float:
 
 
 def without_poses(message: PoseMessage) -> PoseMessage:
-    """Return a message that says, now, that the poses of an earlier one are gone."""
+    """Return an empty message in place of an earlier one, with the present time."""
     now = isoformat_utc(time.time_ns())
     return msgspec.structs.replace(message, captured_at=now, published_at=now, poses=[])
 

@@ -1,43 +1,20 @@
-"""The straight line: one frame's whole way from pixels to a message."""
+"""One frame's whole way: detect its poses, then track, smooth and publish them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Final
 
-from edgepose.datatypes import (
-    CropRegion,
-    Frame,
-    Poses,
-    StageTimings,
-    TensorToFrame,
-    TrackedPoses,
-)
+from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedPoses
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
 from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
-from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tensor, Tracker
+from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tracker
 from edgepose.skeleton import MIRRORED
 
-MAX_DRIFT: Final = 0.04
-"""How far, in its own side lengths, a crop region may be off and still be looked at."""
-
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A frame cut to what the model takes."""
-
-    frame: Frame
-    model: LoadedModel
-    region: CropRegion | None
-    tensor: Tensor
-    to_frame: TensorToFrame
-    preprocess_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the model saw in one frame."""
+class Detection:
+    """The poses that a model found in one frame, and how long each stage took."""
 
     frame: Frame
     model: LoadedModel
@@ -48,8 +25,8 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What became of one frame."""
+class FrameResult:
+    """A published frame."""
 
     frame: Frame
     tracked: TrackedPoses
@@ -58,15 +35,42 @@ class Step:
     message: PoseMessage
 
 
+class CropState:
+    """Crop region and confirmation of one stream of frames; belongs to the inference thread."""
+
+    def __init__(self) -> None:
+        self.region: CropRegion | None = None
+        self._confirmed = False
+
+    def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
+        """Return the poses that are confirmed, and choose the crop region of the next frame.
+
+        A candidate found in the whole frame is reported only after a second inference on a crop
+        around it, in which a person scores higher and a coat on a hook lower. Of 98 COCO images
+        with people and 50 without, movenet-lightning-int8 finds 45 and 1 in the whole frame, 61
+        and 0 this way.
+        """
+        poses = candidates.above_threshold(model.pose_threshold)
+        cropped = self.region is not None
+        region = model.pose_model.next_region(candidates, frame.size_wh)
+        if not (cropped or self._confirmed or region is None):
+            poses = Poses.empty()
+        self._confirmed = len(poses) > 0
+        # A crop without a pose leads back to the whole frame, so that a false positive cannot lock
+        # the crop away from a person elsewhere in the frame.
+        self.region = None if cropped and not len(poses) else region
+        return _exchange_left_and_right(poses) if frame.mirrored else poses
+
+
 class Pipeline:
-    """Everything one camera needs between its frames and the sinks.
+    """The stages between one camera's frames and the sinks.
 
     `node` and `camera` name it in messages. `every_frame` publishes frames without poses too;
-    otherwise only the first of them goes out, to say that the last pose left.
+    otherwise only the first of them is published, to report that the last pose is gone.
 
-    `look` and `tell` are the two halves of the way. They share no state, so that the daemon can
-    tell of one frame while it looks at the next: the runtime lets other threads run meanwhile.
-    The model may change between two frames; regions and tracks are in frame px and outlive it.
+    `detect` runs on the inference thread and `publish` on the main thread; they share no state.
+    `invoke` releases the GIL, so one frame is published while inference runs on the next.
+    `models` may be replaced between two frames: crop regions and tracks are in frame px.
     """
 
     def __init__(
@@ -80,129 +84,103 @@ class Pipeline:
         camera: str,
         every_frame: bool = False,
     ) -> None:
-        self._models = models
-        self._tracker = tracker
-        self._smoother = smoother
+        self.models = models
+        self.tracker = tracker
+        self.smoother = smoother
         self._sinks = tuple(sinks)
         self._node = node
         self._camera = camera
         self._every_frame = every_frame
-        self._region: CropRegion | None = None
-        self._seen = False
-        self._told = False
-        self._told_of: LoadedModel | None = None
+        self._published_poses = False
+        self._context_model: LoadedModel | None = None
         self._context: MessageContext
         self._last: PoseMessage | None = None
+        self._crop = CropState()
 
-    @property
-    def can_look(self) -> bool:
-        """Whether there is a model to look with."""
-        return self._models.ready
+    def process(self, frame: Frame, *, confirm_in_crop: bool = False) -> FrameResult:
+        """Detect and publish in the calling thread.
 
-    def step(self, frame: Frame, *, second_look: bool = False) -> Step:
-        """Take one frame all the way and return what became of it.
-
-        `second_look` is for still pictures: where the first look finds a body to look closer at,
-        the same frame is looked at again, as the next frame of a video would be.
+        `confirm_in_crop` is for still images: a candidate found in the whole frame is confirmed by
+        a second inference on the same frame, as the next frame of a video would do.
         """
-        look = self.look(frame)
-        if second_look and self._region is not None:
-            look = self.look(frame)
-        return self.tell(look)
+        detection = self.detect(frame, self._crop)
+        if confirm_in_crop and self._crop.region is not None:
+            detection = self.detect(frame, self._crop)
+        return self.publish(detection)
 
-    def look(self, frame: Frame) -> Look:
-        """Find the poses of a frame: preprocess, invoke, decode."""
-        return self.see(self.prepare(frame))
+    def detect(self, frame: Frame, crop: CropState) -> Detection:
+        """Find the poses of a frame: preprocess, invoke, decode.
 
-    def prepare(self, frame: Frame | Prepared) -> Prepared:
-        """Cut out of a frame what the model is to look at.
-
-        What was prepared ahead is returned as it is where it still shows what there is to look at.
+        Raises AcceleratorLostError if the accelerator is lost and there is no fallback.
         """
-        model, region = self._models.current, self._region
-        if isinstance(frame, Prepared):
-            if frame.model is model and _about_same(frame.region, region):
-                return frame
-            frame = frame.frame
+        models = self.models
+        model = models.current
         started = perf_counter_ns()
-        tensor, to_frame = preprocess(
-            frame.image,
-            region or model.pose_model.default_region(frame.size_wh),
-            model.pose_model.input_spec,
-        )
-        return Prepared(frame, model, region, tensor, to_frame, perf_counter_ns() - started)
-
-    def prepare_ahead(self, frame: Frame) -> Frame | Prepared:
-        """Prepare a frame while the model is busy with another, in any thread.
-
-        The region to look at is then not known yet; a body hardly moves between two frames, so the
-        one before mostly serves. Without a model the frame stays as it is.
-        """
+        region = crop.region or model.pose_model.default_region(frame.size_wh)
+        tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
+        preprocessed = perf_counter_ns()
         try:
-            return self.prepare(frame)
-        except AcceleratorLostError:
-            return frame
-
-    def see(self, prepared: Prepared) -> Look:
-        """Find the poses of a prepared frame, and choose where to look in the next one."""
-        frame, model = prepared.frame, prepared.model
-        started = perf_counter_ns()
-        try:
-            outputs = model.interpreter.invoke(prepared.tensor)
+            outputs = model.interpreter.invoke(tensor)
         except AcceleratorLostError as error:
-            self._models.lost(model, error)
-            # What stands in takes the very frame on which the accelerator died.
-            return self.look(frame)
+            models.report_lost(model, error)
+            # The fallback takes the very frame on which the accelerator was lost.
+            return self.detect(frame, crop)
         invoked = perf_counter_ns()
-        candidates = model.pose_model.decode(outputs, prepared.to_frame)
-        poses = self._decide(prepared, candidates)
-        decode_ns = perf_counter_ns() - invoked
-        return Look(frame, model, poses, prepared.preprocess_ns, invoked - started, decode_ns)
-
-    def tell(self, look: Look) -> Step:
-        """Make a message of what was seen and hand it to the sinks: track, smooth, publish."""
-        started = perf_counter_ns()
-        frame = look.frame
-        tracked = self._tracker.update(look.poses, frame.timestamp_ns)
-        followed = perf_counter_ns()
-        tracked = self._smoother.apply(tracked, frame.timestamp_ns)
-        smoothed = perf_counter_ns()
-        timings = StageTimings(
-            look.preprocess_ns,
-            look.invoke_ns,
-            look.decode_ns,
-            followed - started,
-            smoothed - followed,
+        poses = crop.update(model.pose_model.decode(outputs, to_frame), model, frame)
+        return Detection(
+            frame,
+            model,
+            poses,
+            preprocess_ns=preprocessed - started,
+            invoke_ns=invoked - preprocessed,
+            decode_ns=perf_counter_ns() - invoked,
         )
-        message = pose_message(self._context_of(look.model), frame, tracked, timings)
-        if len(tracked) or self._told or self._every_frame:
-            for sink in self._sinks:
-                sink.publish(message)
-        self._told = len(tracked) > 0
+
+    def publish(self, detection: Detection) -> FrameResult:
+        """Track, smooth and publish one detection."""
+        started = perf_counter_ns()
+        frame = detection.frame
+        tracked = self.tracker.update(detection.poses, frame.timestamp_ns)
+        tracked_ns = perf_counter_ns()
+        tracked = self.smoother.apply(tracked, frame.timestamp_ns)
+        smoothed_ns = perf_counter_ns()
+        timings = StageTimings(
+            detection.preprocess_ns,
+            detection.invoke_ns,
+            detection.decode_ns,
+            tracked_ns - started,
+            smoothed_ns - tracked_ns,
+        )
+        message = pose_message(self._message_context(detection.model), frame, tracked, timings)
+        if len(tracked) or self._published_poses or self._every_frame:
+            self._send(message)
+        self._published_poses = len(tracked) > 0
         self._last = message
-        return Step(frame, tracked, timings, perf_counter_ns() - smoothed, message)
+        return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
 
-    def leave(self) -> None:
-        """Say that nobody is seen any more, where somebody was, and start afresh.
+    def publish_empty(self) -> None:
+        """Publish an empty message if the last one had poses, and forget tracks and filters.
 
-        For a camera that closes or is lost: subscribers hear of it as of any last pose.
+        For a camera that was closed or lost: subscribers see it as the last pose leaving.
         """
-        if self._told and self._last is not None:
-            message = without_poses(self._last)
-            for sink in self._sinks:
-                sink.publish(message)
+        if self._published_poses and self._last is not None:
+            self._send(without_poses(self._last))
         self.reset()
 
     def reset(self) -> None:
-        """Start afresh, as for a picture that has nothing to do with the last one."""
-        self._region = None
-        self._seen = self._told = False
-        self._tracker.reset()
-        self._smoother.reset()
+        """Forget crop region, tracks and filters, as for an image unrelated to the last one."""
+        self._crop = CropState()
+        self._published_poses = False
+        self.tracker.reset()
+        self.smoother.reset()
 
-    def _context_of(self, model: LoadedModel) -> MessageContext:
-        if model is not self._told_of:
-            self._told_of = model
+    def _send(self, message: PoseMessage) -> None:
+        for sink in self._sinks:
+            sink.publish(message)
+
+    def _message_context(self, model: LoadedModel) -> MessageContext:
+        if model is not self._context_model:
+            self._context_model = model
             self._context = MessageContext(
                 self._node,
                 self._camera,
@@ -213,41 +191,9 @@ class Pipeline:
             )
         return self._context
 
-    def _decide(self, prepared: Prepared, candidates: Poses) -> Poses:
-        """Keep the poses that are there, and choose where to look next.
 
-        A candidate seen in the whole frame is believed only after a closer look: on a crop around
-        it, a real body scores higher and a coat on a hook lower. Of 98 COCO pictures with people
-        and 50 without, movenet-lightning-int8 finds 45 and 1 at first sight, 61 and 0 this way.
-        """
-        frame, model = prepared.frame, prepared.model
-        poses = candidates.above_threshold(model.pose_threshold)
-        looked_closer = prepared.region is not None
-        region = model.pose_model.next_region(candidates, frame.size_wh)
-        if not (looked_closer or self._seen or region is None):
-            poses = Poses.empty()
-        self._seen = len(poses) > 0
-        # A closer look that found nobody goes back to the whole frame, so that a ghost cannot hold
-        # the view while somebody enters elsewhere.
-        self._region = None if looked_closer and not len(poses) else region
-        return _mirrored(poses) if frame.mirrored else poses
-
-
-def _about_same(one: CropRegion | None, other: CropRegion | None) -> bool:
-    """Whether two regions show the same at almost the same scale."""
-    if one is None or other is None:
-        return one is other
-    margin = MAX_DRIFT * (other.x_max - other.x_min)
-    return (
-        abs(one.x_min - other.x_min) <= margin
-        and abs(one.y_min - other.y_min) <= margin
-        and abs(one.x_max - other.x_max) <= margin
-        and abs(one.y_max - other.y_max) <= margin
-    )
-
-
-def _mirrored(poses: Poses) -> Poses:
-    """Exchange left and right, which a mirror image has the wrong way round."""
+def _exchange_left_and_right(poses: Poses) -> Poses:
+    """Return the poses with left and right keypoints exchanged, for a mirrored frame."""
     order = list(MIRRORED)
     return Poses(
         poses.keypoints[:, order], poses.keypoint_scores[:, order], poses.scores, poses.boxes_xyxy

@@ -1,4 +1,4 @@
-"""Every seam of edgepose on one page: what a part must do to take its place in the line."""
+"""The interfaces of edgepose on one page: what a part must provide to be used in the pipeline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ Tensor = NDArray[np.generic]
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Where frames come from; opened by `with`, closed by leaving it.
+    """Where frames come from; `with` opens and closes it.
 
-    `live` sources produce frames whether or not anyone takes them (a camera); the others wait.
+    `live` sources (a camera) produce frames whether or not they are consumed; the others wait.
     `description` is a few words for logs and messages.
     """
 
@@ -36,7 +36,7 @@ class FrameSource(Protocol):
     description: str
 
     def __enter__(self) -> Self:
-        """Open the source; raise SourceError with the reason and the remedy where it cannot be."""
+        """Open the source; raises SourceError with the reason and the remedy."""
         ...
 
     def __exit__(
@@ -51,7 +51,7 @@ class FrameSource(Protocol):
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the source ends.
 
-        Raises SourceStalledError where a live source is silent for too long, and SourceError where
+        Raises SourceStalledError if a live source delivers nothing for too long, and SourceError if
         it fails for good.
         """
         ...
@@ -79,12 +79,12 @@ class Interpreter(Protocol):
 
 @runtime_checkable
 class PoseModel(Protocol):
-    """What a model's tensors mean."""
+    """The meaning of a model's tensors."""
 
     input_spec: InputSpec
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
-        """Turn the raw outputs into poses in frame px, best first; unlikely ones included."""
+        """Convert the raw outputs to poses in frame px, best first, unlikely ones included."""
         ...
 
     def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
@@ -92,17 +92,17 @@ class PoseModel(Protocol):
         ...
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
-        """Say where to look in the next frame; None is the whole frame."""
+        """Return the crop region of the next frame; None is the whole frame."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to look: its interpreter, what its tensors mean, and which scores count.
+    """A model that is ready to run: its interpreter, the meaning of its tensors, its thresholds.
 
-    Scores do not carry over from one accelerator to another, so the thresholds stand here: a pose
-    is one from `pose_threshold` on, a keypoint is published from `keypoint_threshold` on.
-    `degraded` says that it stands in for an accelerator that is away.
+    Scores do not carry over from one accelerator to another, so the thresholds belong to the model:
+    poses below `pose_threshold` are dropped, keypoints below `keypoint_threshold` are published as
+    null. `degraded` marks the fallback of an accelerator that is not available.
     """
 
     name: str
@@ -117,29 +117,29 @@ class LoadedModel:
 
 
 class ModelProvider(Protocol):
-    """Says which model looks at the next frame."""
+    """Provides the model for the next frame."""
 
     @property
     def current(self) -> LoadedModel:
-        """The model to look with; raises AcceleratorLostError while there is none."""
+        """The model to run; raises AcceleratorLostError while there is none."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model to look with."""
+        """Whether there is a model to run."""
         ...
 
-    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
-        """Hear that a model's accelerator died; raise the error where nothing stands in for it."""
+    def report_lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        """Note that a model's accelerator is lost; raises the error if there is no fallback."""
         ...
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Who is who from frame to frame."""
+    """Keeps the same id for a person across frames."""
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
-        """Give every pose of the next frame its track id; timestamps never go back."""
+        """Assign a track id to every pose of the next frame; timestamps never decrease."""
         ...
 
     def reset(self) -> None:
@@ -149,14 +149,14 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class Smoother(Protocol):
-    """Takes the jitter out of tracked keypoints."""
+    """Removes jitter from tracked keypoints."""
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
         """Return the same poses with smoothed keypoints and boxes."""
         ...
 
     def reset(self) -> None:
-        """Forget the past."""
+        """Forget all filters."""
         ...
 
 
@@ -165,9 +165,9 @@ class Sink(Protocol):
     """Where pose messages go."""
 
     def publish(self, message: PoseMessage) -> None:
-        """Hand one message over; never blocks on a peer."""
+        """Take one message; never waits for a peer or a disk."""
         ...
 
     def close(self) -> None:
-        """Deliver what can be delivered and free everything; closing twice is fine."""
+        """Deliver what can be delivered and free resources; closing twice is fine."""
         ...

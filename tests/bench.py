@@ -30,7 +30,7 @@ from edgepose.registry.registry import resolve
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.tracking.oks_tracker import OksTracker
+from edgepose.tracking.oks import OksTracker
 from tests.edgetpu import StandIn
 from tests.mosquitto import require
 
@@ -147,7 +147,7 @@ def _followed(
     points, affines, scores = [], [], []
     with source:
         for frame in source.frames():
-            step = pipeline.step(frame)
+            step = pipeline.process(frame)
             if len(step.tracked):
                 points.append(step.tracked.poses.keypoints[0])
                 scores.append(step.tracked.poses.keypoint_scores[0])

@@ -43,8 +43,3 @@ def tracked_of(*keypoints: ArrayLike, first_id: int = 1) -> TrackedPoses:
     """Return tracked poses with ids counting up from `first_id`."""
     poses = poses_of(*keypoints)
     return TrackedPoses(poses, np.arange(first_id, first_id + len(poses), dtype=np.int64))
-
-
-def as_it_is(frame: Frame) -> Frame:
-    """Return a frame unchanged, for a capture thread that makes nothing of it."""
-    return frame

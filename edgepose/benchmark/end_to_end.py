@@ -39,10 +39,10 @@ from edgepose.benchmark.results import (
 )
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.build import (
-    build_entrances,
     build_model,
-    build_presence,
+    build_occupancy,
     build_smoother,
+    build_track_events,
     build_tracker,
     source_opener,
 )
@@ -50,8 +50,10 @@ from edgepose.clock import boottime_ns
 from edgepose.config import Camera as CameraConfig
 from edgepose.config import Config
 from edgepose.config.source_uri import Option, parse_source_uri
-from edgepose.daemon.camera import Camera
-from edgepose.daemon.daemon import Daemon, Eyes, SwitchFile
+from edgepose.daemon.camera import CameraParts, SourceParts
+from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.signals import Signals
+from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier
 from edgepose.datatypes import Frame
 from edgepose.errors import BrokerError, ConfigError, SourceError
@@ -62,7 +64,7 @@ from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.connection import Protocol
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
-from edgepose.pipeline import Look, Pipeline, Prepared, Step
+from edgepose.pipeline import CropState, Detection, FrameResult, Pipeline
 from edgepose.protocols import FrameSource, Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sources.images import is_image
@@ -124,21 +126,21 @@ class TracingPipeline(Pipeline):
     seen: dict[int, int]
     told: list[Told]
 
-    def see(self, prepared: Prepared) -> Look:
+    def detect(self, frame: Frame, crop: CropState) -> Detection:
         """Note when the model begins with a frame."""
-        self.seen[prepared.frame.sequence] = boottime_ns()
-        return super().see(prepared)
+        self.seen[frame.sequence] = boottime_ns()
+        return super().detect(frame, crop)
 
-    def tell(self, look: Look) -> Step:
-        """Note when a frame is told of, and all that it took."""
+    def publish(self, detection: Detection) -> FrameResult:
+        """Note when a frame is published, and all that it took."""
         from_ns = boottime_ns()
-        step = super().tell(look)
+        step = super().publish(detection)
         to_ns = boottime_ns()
-        sequence, timings = look.frame.sequence, step.timings
+        sequence, timings = detection.frame.sequence, step.timings
         self.told.append(
             Told(
                 sequence,
-                look.frame.timestamp_ns,
+                detection.frame.timestamp_ns,
                 self.seen.pop(sequence),
                 from_ns,
                 to_ns,
@@ -399,25 +401,29 @@ class _Line:
             every_frame=True,
         )
         pipeline.seen, pipeline.told = {}, []
-        camera = Camera(
+        camera = CameraParts(
             _CAMERA,
-            lambda: source,
+            SourceParts(lambda: source, _SILENCE_NS),
             pipeline,
-            build_presence(config),
-            build_entrances(config),
-            _SILENCE_NS,
+            build_occupancy(config),
+            build_track_events(config),
         )
-        with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder,
+            Signals() as signals,
+        ):
             Daemon(
-                Eyes([camera], models),
+                [camera],
+                models,
                 [mqtt],
                 mqtt,
                 self._topics,
                 stats_interval_ns=_STATS_INTERVAL_NS,
-                switch_file=SwitchFile(Path(folder) / "switches.json"),
+                switches=Switches(Path(folder) / "switches.json", frozenset({_CAMERA})),
                 notifier=Notifier(""),
+                info=lambda _model: b"{}",
                 reload=_no_reload,
-            ).run()
+            ).run(signals)
         if not source.ended:
             # The daemon took the signal for itself and ended in good order.
             raise KeyboardInterrupt
@@ -655,8 +661,8 @@ def _broker(config: Config | None) -> Iterator[Broker]:
     )
 
 
-def _no_reload() -> Eyes:
-    raise ConfigError("a benchmark measures one configuration, which cannot be changed meanwhile")
+def _no_reload() -> Reload:
+    raise ConfigError("a benchmark does not reload its configuration")
 
 
 def _stages(heard: Sequence[tuple[Told, int]]) -> dict[StageName, Stage]:

@@ -18,12 +18,11 @@ from edgepose.build import (
 )
 from edgepose.cli._options import config_option, model_option, set_up_logging
 from edgepose.config import Config, find_config_file, load_config
-from edgepose.daemon.capture import CaptureThread
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
-from edgepose.pipeline import Pipeline, Step
+from edgepose.pipeline import FrameResult, Pipeline
 from edgepose.protocols import LoadedModel, Tracker
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
@@ -100,10 +99,10 @@ def command(
                 pipeline = _pipeline(config, loaded, sequence=sequence, track=not no_track)
                 try:
                     for frame in _frames(path):
-                        step = pipeline.step(frame, second_look=not sequence)
-                        writer.write(_line(step, name=str(path)))
+                        result = pipeline.process(frame, confirm_in_crop=not sequence)
+                        writer.write(_line(result, name=str(path)))
                         if annotate is not None:
-                            _annotate(step, path, annotate, config.pose.keypoint_threshold)
+                            _annotate(result, path, annotate, config.pose.keypoint_threshold)
                         progress.advance()
                         if not sequence:
                             pipeline.reset()
@@ -218,33 +217,21 @@ def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
 
 
 def _frames(path: Path) -> Iterator[Frame]:
-    """Yield a file's frames, read in a thread while the model works on the one before."""
-    capture = CaptureThread(path_source(path), _as_it_is, name=path.name)
-    capture.start()
-    try:
-        while not capture.ended:
-            frame = capture.take(timeout_s=60.0)
-            if frame is not None:
-                yield frame
-    finally:
-        capture.close()
+    with path_source(path) as source:
+        yield from source.frames()
 
 
-def _as_it_is(frame: Frame) -> Frame:
-    return frame
+def _line(result: FrameResult, *, name: str) -> EstimateLine:
+    return EstimateLine(source=name, **msgspec.structs.asdict(result.message))
 
 
-def _line(step: Step, *, name: str) -> EstimateLine:
-    return EstimateLine(source=name, **msgspec.structs.asdict(step.message))
-
-
-def _annotate(step: Step, path: Path, folder: Path, keypoint_threshold: float) -> None:
+def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:
     import cv2
 
     from edgepose.imaging.draw import draw_poses
 
-    picture = draw_poses(step.frame.image, step.tracked.poses, keypoint_threshold)
-    suffix = "" if images.is_image(path) else f"-{step.frame.sequence:06d}"
+    picture = draw_poses(result.frame.image, result.tracked.poses, keypoint_threshold)
+    suffix = "" if images.is_image(path) else f"-{result.frame.sequence:06d}"
     target = folder / f"{path.stem}{suffix}.jpg"
     if not cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise SourceError(f"{target}: the annotated picture cannot be written")

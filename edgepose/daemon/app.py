@@ -1,104 +1,108 @@
-"""A Config brought to life: parts built, wired into the daemon, and run."""
+"""From a configuration to a running daemon, and from a changed one to what changes in it."""
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
-    build_cpu,
-    build_entrances,
-    build_presence,
+    apply_presence,
+    apply_tracking,
+    build_cpu_model,
+    build_occupancy,
     build_smoother,
+    build_track_events,
     build_tracker,
     edgetpu_opener,
     model_files,
-    silence_ns,
     source_opener,
+    stall_timeout_ns,
 )
+from edgepose.config import Camera as CameraConfig
 from edgepose.config import Config
-from edgepose.daemon.camera import Camera
-from edgepose.daemon.daemon import Daemon, Eyes, SwitchFile
+from edgepose.config.changes import config_changes
+from edgepose.daemon.camera import CameraParts, SourceParts
+from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.signals import Signals
+from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier
 from edgepose.errors import ConfigError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
+from edgepose.mqtt import topics
+from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import FrameSource, Sink
+from edgepose.protocols import LoadedModel, Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
+from edgepose.sinks.queued import QueuedSink
 from edgepose.sinks.recorder import RecorderSink
 
 log = logging.getLogger(__name__)
 
-_MODEL_KEYS: Final = ("model", "accelerator", "inference", "pose")
-"""What a change of asks for other models; all else leaves the loaded ones in place."""
-
 
 def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
-    """Build every part of a configuration and run the daemon to its end.
+    """Build every part of a configuration and run the daemon until it ends.
 
-    `load` is called again when the daemon is told to reload. Raises EdgeposeError with what is
-    missing or wrong; everything that was opened is closed then.
+    `load` is called again for a reload. Raises EdgeposeError with what is missing or wrong, after
+    closing what was opened.
     """
-    config = load()
-    node = _Node(config, load)
-    log.info(
-        "edgepose %s: node %s, %s, %s, configuration %s",
-        __version__,
-        config.node_name,
-        node.models.description,
-        f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
-        config_file or "built in",
-    )
-    node.daemon.run()
+    with Signals() as signals:
+        config = load()
+        app = App(config, load)
+        log.info(
+            "edgepose %s: node %s, %s, %s, configuration %s",
+            __version__,
+            config.node_name,
+            app.models.description,
+            f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
+            config_file or "built in",
+        )
+        app.daemon.run(signals)
 
 
-class _Node:
-    """The parts of one running configuration, and how they become those of a changed one."""
+class App:
+    """The parts of the running configuration."""
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         self.config = config
         self._load = load
         self._topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
-        # Sources first: a URI that cannot be meant costs no model load.
-        openers = _openers(config)
+        # Sources first: an invalid URI is reported before a model is loaded.
+        sources = {camera.name: _source_parts(camera) for camera in config.cameras}
         self.models = build_models(config)
         self._mqtt = self._mqtt_sink() if config.mqtt.enabled else None
-        self._sinks: list[Sink] = [] if self._mqtt is None else [self._mqtt]
-        output = config.output
-        if output.ndjson:
-            self._sinks.append(NdjsonSink(sys.stdout.buffer))
-        if output.record is not None:
-            self._sinks.append(
-                RecorderSink(output.record, max_bytes=round(output.record_max_mb * 1_000_000))
-            )
+        self._sinks = self._all_sinks()
+        self._cameras = {name: self._camera(name, source) for name, source in sources.items()}
         self.daemon = Daemon(
-            Eyes(self._cameras(config, openers, self.models), self.models),
+            list(self._cameras.values()),
+            self.models,
             self._sinks,
             self._mqtt,
             self._topics,
             stats_interval_ns=round(config.stats_interval_s * 1e9),
-            switch_file=SwitchFile(config.state_path / "switches.json"),
+            switches=Switches(config.state_path / "switches.json", frozenset(sources)),
             notifier=Notifier(),
+            info=lambda model: info_message(self.config, self.models, model),
             reload=self._reload,
         )
 
-    def _reload(self) -> Eyes:
-        changed = self._load()
-        _check_reloadable(self.config, changed)
-        openers = _openers(changed)
-        same = all(getattr(self.config, key) == getattr(changed, key) for key in _MODEL_KEYS)
-        models = self.models if same else build_models(changed, wait=False)
-        cameras = self._cameras(changed, openers, models)
-        self.config, self.models = changed, models
-        if self._mqtt is not None:
-            self._mqtt.set_state(self._topics.info, info_message(changed, models))
-        return Eyes(cameras, models)
+    def _all_sinks(self) -> list[Sink]:
+        output = self.config.output
+        sinks: list[Sink] = [] if self._mqtt is None else [self._mqtt]
+        if output.ndjson:
+            # Unbuffered: the lock of a buffer, held by a blocked write, would block the exit.
+            stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
+            sinks.append(QueuedSink(NdjsonSink(stdout), name="stdout"))
+        if output.record is not None:
+            recorder = RecorderSink(
+                output.record, max_bytes=round(output.record_max_mb * 1_000_000)
+            )
+            sinks.append(QueuedSink(recorder, name=str(output.record), on_idle=recorder.flush))
+        return sinks
 
     def _mqtt_sink(self) -> MqttSink:
         config = self.config
@@ -107,85 +111,104 @@ class _Node:
             topics=self._topics,
             client_id=config.client_id,
             cameras=tuple(camera.name for camera in config.cameras),
-            info=info_message(config, self.models),
+            info=info_message(config, self.models, self.models.state.model),
             username=config.mqtt.user,
             password=config.mqtt.read_password(),
             tls=config.mqtt.tls_files,
             protocol=config.mqtt.protocol,
             keepalive_s=config.mqtt.keepalive_s,
             state_directory=config.state_path,
-            on_command=lambda camera, enabled: self.daemon.command(camera, enabled),
+            on_command=self._on_switch,
         )
 
-    def _cameras(
-        self, config: Config, openers: Mapping[str, Callable[[], FrameSource]], models: Models
-    ) -> Sequence[Camera]:
-        return [
-            Camera(
-                name,
-                opener,
-                Pipeline(
-                    models,
-                    build_tracker(config),
-                    build_smoother(config.smoothing),
-                    self._sinks,
-                    node=config.node_name,
-                    camera=name,
-                ),
-                build_presence(config),
-                build_entrances(config),
-                silence_ns(camera),
+    def _on_switch(self, camera: str, enabled: bool) -> None:
+        self.daemon.command(Command(camera, "enabled", topics.ON if enabled else topics.OFF))
+
+    def _camera(self, name: str, source: SourceParts) -> CameraParts:
+        config = self.config
+        pipeline = Pipeline(
+            self.models,
+            build_tracker(config),
+            build_smoother(config.smoothing),
+            self._sinks,
+            node=config.node_name,
+            camera=name,
+        )
+        return CameraParts(
+            name, source, pipeline, build_occupancy(config), build_track_events(config)
+        )
+
+    def _reload(self) -> Reload:
+        """Load the configuration again, apply its settings, and return what else changes.
+
+        Raises ConfigError, or what the models raise; nothing is applied then.
+        """
+        config = self._load()
+        changes = config_changes(self.config, config)
+        if changes.restart:
+            raise ConfigError(
+                f"{', '.join(changes.restart)} changed, which a reload cannot apply; restart "
+                "edgepose to apply all changes"
             )
-            for camera, (name, opener) in zip(config.cameras, openers.items(), strict=True)
-        ]
+        sources = {
+            camera.name: _source_parts(camera)
+            for camera in config.cameras
+            if camera.name in changes.cameras
+        }
+        models = build_models(config, wait=False) if changes.models else None
+        # Nothing below fails.
+        if changes.pipelines:
+            for camera in self._cameras.values():
+                _apply_settings(camera, self.config, config)
+        self.config = config
+        self.models = models or self.models
+        return Reload(models, sources)
+
+
+def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
+    """Apply changed settings to a running camera; its tracks, ids and presence stay."""
+    if new.smoothing != old.smoothing:
+        camera.pipeline.smoother = build_smoother(new.smoothing)
+    if new.tracking != old.tracking:
+        apply_tracking(camera.pipeline.tracker, new)
+    apply_presence(camera.occupancy, camera.track_events, new)
+
+
+def _source_parts(camera: CameraConfig) -> SourceParts:
+    return SourceParts(source_opener(camera), stall_timeout_ns(camera))
 
 
 def build_models(config: Config, *, wait: bool = True) -> Models:
-    """Load what the configuration looks with.
+    """Load the configured model.
 
-    An Edge TPU that must be there is opened here and now; with `wait` False, or where the CPU can
-    serve meanwhile and `accelerator` is auto, it is opened by and by, in the background. Raises
-    ModelError or AcceleratorError.
+    An Edge TPU that is required is opened before this returns; with `wait` False, or if the CPU can
+    run meanwhile and `accelerator` is auto, it is opened in the background. Raises ModelError or
+    AcceleratorError.
     """
     files = model_files(config.model.name)
     opener = edgetpu_opener(config, files)
     if opener is None:
         reason = files.missing if config.accelerator == "auto" else None
-        return SingleModel(build_cpu(config, files), reason=reason)
-    fallback = None if files.cpu is None else build_cpu(config, files)
+        return SingleModel(build_cpu_model(config, files), reason=reason)
+    fallback = None if files.cpu is None else build_cpu_model(config, files)
     if fallback is None:
-        log.warning("nothing can stand in for the Edge TPU: %s", files.missing)
-    must_be_there = config.accelerator == "edgetpu" or fallback is None
-    return Failover(
-        opener,
-        fallback,
-        primary=opener() if wait and must_be_there else None,
-        fingerprint=opener.accelerator.fingerprint,
-    )
+        log.warning("there is no fallback for the Edge TPU: %s", files.missing)
+    required = config.accelerator == "edgetpu" or fallback is None
+    try:
+        primary = opener() if wait and required else None
+    except BaseException:
+        if fallback is not None:
+            fallback.interpreter.close()
+        raise
+    return Failover(opener, fallback, primary=primary, fingerprint=opener.accelerator.fingerprint)
 
 
-def _openers(config: Config) -> dict[str, Callable[[], FrameSource]]:
-    return {camera.name: source_opener(camera) for camera in config.cameras}
+def info_message(config: Config, models: Models, model: LoadedModel | None) -> bytes:
+    """Return the `info` payload: what this node is and how to read its messages.
 
-
-def _check_reloadable(old: Config, new: Config) -> None:
-    """Raise ConfigError where what changed belongs to connections and files that stay open."""
-    changed = [
-        name
-        for name in ("node", "mqtt", "output", "state_directory", "stats_interval_s", "log")
-        if getattr(old, name) != getattr(new, name)
-    ]
-    if [camera.name for camera in old.cameras] != [camera.name for camera in new.cameras]:
-        changed.append("the names of cameras")
-    if changed:
-        raise ConfigError(
-            f"a reload takes up cameras, models, poses, tracking, smoothing and presence, but "
-            f"{', '.join(changed)} changed too; restart edgepose for that"
-        )
-
-
-def info_message(config: Config, models: Models) -> bytes:
-    """Return the `info` payload: who this node is and how to read its messages."""
+    `model` is the one that runs, whose keypoint threshold is in effect.
+    """
+    threshold = config.pose.keypoint_threshold if model is None else model.keypoint_threshold
     return json.dumps(
         {
             "version": __version__,
@@ -195,7 +218,7 @@ def info_message(config: Config, models: Models) -> bytes:
             "models": models.names,
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
-            "keypoint_threshold": config.pose.keypoint_threshold,
+            "keypoint_threshold": threshold,
             "message_schema": messages.pose_message_schema(),
         }
     ).encode()

@@ -1,186 +1,165 @@
-"""A source in a thread of its own, so that waiting for pixels never holds up the line."""
+"""One thread per source, and the mailbox through which frames reach the inference thread."""
 
-import contextlib
-import os
-import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError
+from edgepose.pipeline import CropState, Pipeline
 from edgepose.protocols import FrameSource
 
-READ_AHEAD_NICENESS: Final = 10
-"""How far whoever reads a file ahead stands back from whoever looks, of the 19 there are."""
-JOIN_TIMEOUT_S: Final = 2.0
-OPENING_NS: Final = 30_000_000_000
+OPEN_TIMEOUT_NS: Final = 30_000_000_000
 """How long a live source may take from being opened to its first frame."""
+CLOSE_TIMEOUT_NS: Final = 5_000_000_000
+"""A source that does not close within this time counts as hung."""
+MODEL_POLL_S: Final = 0.1
 
 
-T = TypeVar("T")
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A frame, a source error, or (both None) the end of the stream."""
+
+    capture: "Capture"
+    frame: Frame | None = None
+    error: SourceError | None = None
 
 
-class CaptureThread(Generic[T]):
-    """Opens a source, reads it, and closes it, in its own thread.
+class FrameMailbox:
+    """One slot per capture; the capture that has waited longest is served first."""
 
-    There is one slot, for the newest frame. A live source drops and counts an older one that nobody
-    took; any other waits until the slot is free and loses none. `make` turns each frame into what
-    is handed over: work that can be done here keeps no model waiting. `at_once` may take what a
-    live source gave, in this thread, where it says True; it is asked while nothing waits. `wake` is
-    notified at every other piece of news, so one loop can wait for several captures.
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # Insertion order is the order of service.
+        self._slots: dict[Capture, Captured] = {}
+
+    def put(self, item: Captured, *, overwrite: bool) -> bool:
+        """Store an item and return whether it replaced one; waits for the slot if not `overwrite`.
+
+        Items of a closed capture are discarded.
+        """
+        capture = item.capture
+        with self._changed:
+            if not overwrite:
+                self._changed.wait_for(lambda: capture.closed or capture not in self._slots)
+            if capture.closed:
+                return False
+            replaced = capture in self._slots
+            self._slots[capture] = item
+            self._changed.notify_all()
+            return replaced
+
+    def take(self, timeout_s: float) -> Captured | None:
+        """Return the next item, or None if none came in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._slots), timeout_s):
+                return None
+            item = self._slots.pop(next(iter(self._slots)))
+            self._changed.notify_all()
+            return item
+
+    def close(self, capture: "Capture") -> None:
+        """Close a capture and discard its item."""
+        with self._changed:
+            capture.closed = True
+            self._slots.pop(capture, None)
+            self._changed.notify_all()
+
+
+class Capture:
+    """Opens, reads and closes a source in its own thread.
+
+    Live sources drop and count stale frames; any other source waits, for the mailbox and for a
+    model, and loses none. `crop` belongs to the inference thread: every stream begins with the
+    whole frame.
     """
 
     def __init__(
         self,
-        source: FrameSource,
-        make: Callable[[Frame], T],
-        *,
         name: str,
-        at_once: Callable[["CaptureThread[T]", T], bool] | None = None,
-        wake: threading.Condition | None = None,
+        source: FrameSource,
+        pipeline: Pipeline,
+        mailbox: FrameMailbox,
+        *,
+        clock: Callable[[], int] = boottime_ns,
     ) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.crop = CropState()
+        self.closed = False
         self.dropped = 0
-        self.frames_read = 0
-        self.last_frame_ns: int | None = None
-        self._started_ns = boottime_ns()
+        self._clock = clock
         self._source = source
-        self._make = make
-        self._at_once = at_once if source.live else None
-        self._wake = wake or threading.Condition()
-        self._frame: T | None = None
-        self._error: SourceError | None = None
+        self._mailbox = mailbox
+        self._started_ns = clock()
+        self._last_frame_ns: int | None = None
+        self._hung_at_ns: int | None = None
         self._finished = False
-        self._end_claimed = False
-        self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start reading; a failure to open is raised by `take`."""
-        self._started_ns = boottime_ns()
+        """Start reading; a failure to open arrives through the mailbox."""
+        self._started_ns = self._clock()
         self._thread.start()
 
+    def stop(self, *, hung: bool = False) -> None:
+        """Ask the thread to close the source; does not wait."""
+        self._hung_at_ns = self._clock() + (0 if hung else CLOSE_TIMEOUT_NS)
+        self._mailbox.close(self)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; return False if the source hangs and the thread is left behind."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     @property
-    def ended(self) -> bool:
-        """Whether all is over, and `take` has nothing to return or raise; `wake` may be held."""
-        with self._wake:
-            return self._finished and self._frame is None and self._error is None
+    def hung(self) -> bool:
+        """Whether the thread was asked to stop too long ago."""
+        return self._hung_at_ns is not None and self._clock() >= self._hung_at_ns
 
-    def has_news(self) -> bool:
-        """Whether `take` would return or raise at once; the caller may hold `wake`."""
-        with self._wake:
-            return self._frame is not None or (self._finished and not self._end_claimed)
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
 
-    def claim_end(self) -> bool:
-        """Say whether the end has come and is news, which it is once, after the last frame."""
-        with self._wake:
-            if self._end_claimed or not self.ended:
-                return False
-            self._end_claimed = True
-            return True
-
-    def silent_since(self, duration_ns: int) -> bool:
-        """Whether a live source has been silent for `duration_ns`, or longer where it is new."""
+    def is_stalled(self, timeout_ns: int) -> bool:
+        """Whether a live source delivered no frame for `timeout_ns`, 30 s after opening it."""
         if not self._source.live or self._finished:
             return False
-        last_ns = self.last_frame_ns
+        last_ns = self._last_frame_ns
         if last_ns is None:
-            # Opening takes a camera seconds, and a driver may hang in it as well.
-            last_ns, duration_ns = self._started_ns, max(duration_ns, OPENING_NS)
-        return boottime_ns() - last_ns > duration_ns
-
-    def take(self, timeout_s: float) -> T | None:
-        """Return the next frame, or None when none came in time or the source has ended.
-
-        Raises the source's SourceError, once, after the frames before it.
-        """
-        with self._wake:
-            self._wake.wait_for(lambda: self._frame is not None or self._finished, timeout_s)
-            if self._frame is not None:
-                frame, self._frame = self._frame, None
-                self._wake.notify_all()
-                return frame
-            if self._error is not None:
-                error, self._error = self._error, None
-                self._end_claimed = True
-                raise error
-            return None
-
-    def close(self) -> None:
-        """Stop reading and close the source; a source that hangs is left to its thread."""
-        with self._wake:
-            self._closing = True
-            self._frame = self._error = None
-            self._wake.notify_all()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_TIMEOUT_S)
+            # Opening a camera takes seconds, and a driver may hang in it as well.
+            last_ns, timeout_ns = self._started_ns, max(timeout_ns, OPEN_TIMEOUT_NS)
+        return self._clock() - last_ns > timeout_ns
 
     def _run(self) -> None:
-        error: SourceError | None = None
-        if not self._source.live:
-            _stand_back()
+        end = Captured(self)
         try:
             with self._source as source:
                 for frame in source.frames():
+                    self._last_frame_ns = self._clock()
                     if not source.live:
-                        self._wait_for_room()
-                    made = self._make(frame)
-                    if not self._pass_on(made):
+                        self._wait_for_model()
+                    self.dropped += self._mailbox.put(Captured(self, frame), overwrite=source.live)
+                    if self.closed:
                         break
-                    # Else a frame that was taken, or dropped, would live until the next one.
-                    del frame, made
-        except SourceError as failure:
-            error = failure
-        except EdgeposeError as failure:
-            error = SourceError(str(failure))
-        except Exception as failure:  # noqa: BLE001 - a driver may raise anything; the loop must know
-            error = SourceError(
-                f"{self._source.description}: failed with {type(failure).__name__}: {failure}"
-            )
-        finally:
-            with self._wake:
-                self._error = None if self._closing else error
-                self._finished = True
-                self._wake.notify_all()
+                    # A frame that was taken or dropped would otherwise live until the next one.
+                    del frame
+        except SourceError as error:
+            end = Captured(self, error=error)
+        except EdgeposeError as error:
+            end = Captured(self, error=SourceError(str(error)))
+        except Exception as error:  # noqa: BLE001 - camera drivers raise anything
+            text = f"{self._source.description}: failed with {type(error).__name__}: {error}"
+            end = Captured(self, error=SourceError(text))
+        self._finished = True
+        # After the last frame, which must not be lost.
+        self._mailbox.put(end, overwrite=False)
 
-    def _pass_on(self, frame: T) -> bool:
-        """Have one frame taken at once, or hand it over; False where nobody wants any more."""
-        # Only this thread fills the slot.
-        if self._at_once is not None and self._frame is None:
-            # Before: it is not the camera's silence if the model takes long.
-            self.last_frame_ns = boottime_ns()
-            if self._at_once(self, frame):
-                self.frames_read += 1
-                return not self._closing
-        return self._put(frame)
-
-    def _wait_for_room(self) -> None:
-        """Wait until the slot is free, before the frame is cut: then it is known where to look."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._frame is None)
-
-    def _put(self, frame: T) -> bool:
-        with self._wake:
-            if self._closing:
-                return False
-            if self._frame is not None:
-                self.dropped += 1
-            self._frame = frame
-            self.frames_read += 1
-            self.last_frame_ns = boottime_ns()
-            self._wake.notify_all()
-            return True
-
-
-def _stand_back() -> None:
-    """Let the scheduler prefer other threads of this process to the calling one, where it can.
-
-    Woken on the core on which the model runs, reading ahead would interrupt it: with two cores and
-    Motion JPEG, once a frame. A live source is not to wait, for its driver's buffers are few.
-    """
-    # Elsewhere than on Linux the whole process would stand back.
-    if sys.platform == "linux":
-        # A sandbox may forbid it.
-        with contextlib.suppress(OSError):
-            os.nice(READ_AHEAD_NICENESS)
+    def _wait_for_model(self) -> None:
+        """Hold a recorded frame back while there is no model: it can wait, a camera cannot."""
+        while not (self.closed or self.pipeline.models.ready):
+            time.sleep(MODEL_POLL_S)

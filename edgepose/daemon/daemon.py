@@ -1,268 +1,214 @@
-"""The daemon: keeps cameras, pipelines and sinks going until it is told to stop.
+"""The daemon: keeps cameras, models and sinks going until it is stopped.
 
-Each camera has a capture thread, and MQTT its network thread. One thread looks, at the newest frame
-of each camera in turn; the main thread tells what was seen, and does everything else. So the model
-never waits for tracking, messages or the broker. Where a camera leaves time enough between two
-frames, its own thread does both: see `InferenceThread`. Signals only set a flag that the main loop
-reads.
+Each camera has a capture thread, the model an inference thread, and MQTT its network thread. The
+main thread publishes what was detected and does everything else, so that the model never waits for
+tracking, messages or the broker. Signals only set a flag that the main loop reads.
 """
 
 import json
 import logging
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
-from edgepose.daemon.camera import IDLE_S, Camera, CameraSupervisor, InferenceThread, Seen
+from edgepose.daemon.camera import CameraParts, CameraSupervisor, SourceParts
+from edgepose.daemon.capture import FrameMailbox
+from edgepose.daemon.inference_thread import POLL_S, InferenceThread
+from edgepose.daemon.signals import Signals
+from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
 from edgepose.messages import AcceleratorMessage, encode
 from edgepose.monitoring.host import resident_memory_mb, temperatures_c, throttling
+from edgepose.mqtt.commands import Command, parse_switch
 from edgepose.mqtt.topics import Topics
-from edgepose.protocols import Sink
+from edgepose.protocols import LoadedModel, Sink
 from edgepose.sinks.mqtt import MqttSink
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
-PAUSE_NS: Final = 1_000_000_000
-"""How long a camera that was switched off stays so at least."""
-
-
-class _Switches(msgspec.Struct, frozen=True):
-    off: list[str]
-
-
-class SwitchFile:
-    """Remembers which cameras were switched off, so that no restart opens a camera again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self, cameras: frozenset[str]) -> frozenset[str]:
-        """Return which of the cameras are off.
-
-        A file that is there but cannot be read leaves them all off: it exists because somebody once
-        switched one off, and which one is not known any more.
-        """
-        try:
-            content = msgspec.json.decode(self._path.read_bytes(), type=_Switches)
-            return cameras.intersection(content.off)
-        except FileNotFoundError:
-            return frozenset()
-        # Nesting without end is a RecursionError, which is no ValueError.
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning(
-                "%s: expected the cameras that are switched off, but it cannot be read (%s); all "
-                "cameras stay off until they are switched on over MQTT, or the file is deleted",
-                self._path,
-                error,
-            )
-            return cameras
-
-    def write(self, off: frozenset[str]) -> None:
-        """Write the names down; what cannot be written is logged and holds until the next start."""
-        fresh = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump({"off": sorted(off)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-        except OSError as error:
-            log.warning(
-                "%s: cannot remember which cameras are off (%s); a restart will open them all",
-                self._path,
-                error.strerror,
-            )
+CLOSE_SOURCES_NS: Final = 2_000_000_000
+"""How long all sources together may take to close; what hangs is left to its thread."""
+CLOSE_MODEL_S: Final = 3.0
+MIN_OFF_NS: Final = 1_000_000_000
+"""How long a camera that was switched off stays off at least."""
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
-    """What a configuration sees with: its cameras, and the models they share."""
+class Reload:
+    """What changes with a new configuration, apart from settings that were applied already.
 
-    cameras: Sequence[Camera]
-    models: Models
+    `models` is None if the loaded ones stay; `sources` has those cameras whose source is replaced.
+    """
+
+    models: Models | None = None
+    sources: Mapping[str, SourceParts] = field(default_factory=dict)
 
 
 class Daemon:
-    """Runs the given parts; `run` returns when a signal, or the end of every file, says so.
+    """Runs the given parts; `run` returns after a signal, or at the end of every file.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
-    SIGHUP calls `reload`, which returns new eyes or raises EdgeposeError for the old ones to stay;
-    models that are the same object as before go on as they are.
+    SIGHUP calls `reload`, which returns what changes, or raises EdgeposeError to keep everything.
+    `info` returns the payload of the `info` topic for the model that runs.
     """
 
     def __init__(
         self,
-        eyes: Eyes,
+        cameras: Sequence[CameraParts],
+        models: Models,
         sinks: Sequence[Sink],
         mqtt: MqttSink | None,
-        topics_: Topics,
+        topics: Topics,
         *,
         stats_interval_ns: int,
-        switch_file: SwitchFile,
+        switches: Switches,
         notifier: Notifier,
-        reload: Callable[[], Eyes],
+        info: Callable[[LoadedModel | None], bytes],
+        reload: Callable[[], Reload],
     ) -> None:
-        self.topics = topics_
-        self._mqtt = mqtt
+        self.topics = topics
+        self._models = models
         self._sinks = tuple(sinks)
-        self._orders: dict[str, bool] = {}
-        self._switched_off_ns: dict[str, int] = {}
-        self._stop_signal: int | None = None
-        self._reload_wanted = False
-        self._reload = reload
+        self._mqtt = mqtt
         self._stats_interval_ns = stats_interval_ns
-        self._switch_file = switch_file
+        self._switches = switches
         self._notifier = notifier
-        self._said_of_accelerator: AcceleratorState | None = None
-        # Whoever tells, or changes what telling depends on, holds it.
-        self._telling = threading.Lock()
-        self._take_on(eyes)
-
-    def _take_on(self, eyes: Eyes) -> None:
-        wake = threading.Condition()
-        off = self._switch_file.read(frozenset(camera.name for camera in eyes.cameras))
-        self._models = eyes.models
-        self._runners: Mapping[str, CameraSupervisor] = {
-            camera.name: CameraSupervisor(camera, wake, self, enabled=camera.name not in off)
-            for camera in eyes.cameras
+        self._info = info
+        self._reload = reload
+        self._pending_commands: dict[tuple[str | None, str], Command] = {}
+        self._switched_off_ns: dict[str, int] = {}
+        self._published_accelerator: AcceleratorState | None = None
+        mailbox = FrameMailbox()
+        self._inference = InferenceThread(mailbox)
+        self._cameras = {
+            parts.name: CameraSupervisor(
+                parts, mailbox, self, enabled=parts.name not in switches.off
+            )
+            for parts in cameras
         }
-        self._looking = InferenceThread(list(self._runners.values()), wake, self._telling)
 
-    def command(self, camera: str, enabled: bool) -> None:
-        """Take a switch command from another thread; of several the newest counts."""
-        self._orders[camera] = enabled
+    def command(self, command: Command) -> None:
+        """Take a command from another thread; of several on one topic the newest counts."""
+        self._pending_commands[command.camera, command.name] = command
 
-    def run(self) -> None:
+    def run(self, signals: Signals) -> None:
         """Run until SIGTERM, SIGINT or the end of every source.
 
-        Raises SourceError where no camera can be opened at the start.
+        Raises SourceError if no camera can be opened at the start and no service manager is there
+        to wait for one.
         """
-        with self._signals():
-            try:
-                self._open()
-                self._loop()
-            finally:
-                self._notifier.stopping()
-                self._close()
+        try:
+            self._start()
+            self._loop(signals)
+        finally:
+            self._notifier.stopping()
+            self._stop()
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        """Say what is so from now on."""
+        """Publish a retained state."""
         if self._mqtt is not None:
             self._mqtt.set_state(topic, payload)
 
     def send_event(self, camera: str, payload: bytes) -> None:
-        """Say what happened."""
+        """Publish an event."""
         if self._mqtt is not None:
             self._mqtt.send_event(camera, payload)
 
-    def _open(self) -> None:
-        self._announce()
-        if self._mqtt is not None:
-            # A service waits for its broker as long as it takes; a person at a terminal wants to
-            # hear that there is none.
-            self._mqtt.open(
-                require_connection_within_s=None if self._notifier.heard else CONNECT_TIMEOUT_S
-            )
-        self._models.start()
-        with self._telling:
-            self._start()
-        self._notifier.ready()
+    def camera_failed(self, camera: str, error: SourceError) -> None:
+        """Log that a camera failed; raises the error if no camera is left at a terminal.
 
-    def _announce(self) -> None:
-        self._tell_of_accelerator()
-        for runner in self._runners.values():
-            runner.announce()
+        A service waits for its cameras, and one of several must not stop the others.
+        """
+        if not self._notifier.enabled and all(
+            not other.has_delivered and (other.failure is not None or other.finished)
+            for other in self._cameras.values()
+        ):
+            raise error
+        log.warning("camera %s: %s; trying again until it is available", camera, error)
 
     def _start(self) -> None:
+        self._publish_accelerator()
+        for camera in self._cameras.values():
+            camera.publish_states()
+        if self._mqtt is not None:
+            # A service waits for its broker without limit; a user at a terminal gets an error.
+            self._mqtt.open(
+                require_connection_within_s=None if self._notifier.enabled else CONNECT_TIMEOUT_S
+            )
+        self._models.start()
+        self._inference.start()
         now_ns = boottime_ns()
-        for runner in self._runners.values():
-            runner.statistics.take(now_ns)
-            runner.start()
-        self._looking.start()
-
-    def _take_up_changes(self) -> None:
-        """Go on with a changed configuration, or with the old one where the new one is no good."""
-        self._notifier.reloading()
-        try:
-            eyes = self._reload()
-        except EdgeposeError as error:
-            log.error("the changed configuration is refused and the old one stays: %s", error)
-        else:
-            with self._telling:
-                self._change_to(eyes)
-            log.info("the changed configuration is in effect")
+        for camera in self._cameras.values():
+            camera.statistics.take(now_ns)
+            camera.start()
         self._notifier.ready()
 
-    def _change_to(self, eyes: Eyes) -> None:
-        self._stop_looking()
-        if eyes.models is not self._models:
-            # First the old ones: an Edge TPU serves one process.
-            self._models.close()
-            eyes.models.start()
-        self._take_on(eyes)
-        self._announce()
-        self._start()
-
-    def _stop_looking(self) -> None:
-        for runner in self._runners.values():
-            runner.close()
-        self._looking.close()
-
-    def _loop(self) -> None:
+    def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
         next_stats_ns = now_ns + self._stats_interval_ns
         watchdog_ns = watchdog_interval_ns()
         next_watchdog_ns = now_ns
-        while self._stop_signal is None:
-            if self._reload_wanted:
-                self._reload_wanted = False
-                self._take_up_changes()
-            seen = self._looking.take(IDLE_S)
+        while not signals.stop_requested:
+            if signals.take_reload():
+                self._reload_config()
+            result = self._inference.next_result(POLL_S)
+            if result is not None:
+                self._cameras[result.capture.name].handle(result)
             now_ns = boottime_ns()
-            with self._telling:
-                if seen is not None:
-                    self._tell(seen)
-                    self._looking.told()
-                    now_ns = boottime_ns()
-                self._take_orders(now_ns)
-                for runner in self._runners.values():
-                    runner.tick(now_ns)
-                if now_ns >= next_stats_ns:
-                    self._publish_stats(now_ns)
-                    next_stats_ns = now_ns + self._stats_interval_ns
-                self._tell_of_accelerator()
+            self._apply_commands(now_ns)
+            for camera in self._cameras.values():
+                camera.tick(now_ns)
+            self._publish_accelerator()
+            if now_ns >= next_stats_ns:
+                self._publish_stats(now_ns)
+                next_stats_ns = now_ns + self._stats_interval_ns
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
-                if self._makes_progress(now_ns, watchdog_ns // 2):
-                    self._notifier.watchdog()
-            if all(runner.ended for runner in self._runners.values()):
+                if self.is_healthy(now_ns, watchdog_ns // 2):
+                    self._notifier.watchdog_ping()
+            if all(camera.finished for camera in self._cameras.values()):
                 log.info("every source has ended")
                 return
 
-    def _makes_progress(self, now_ns: int, patience_ns: int) -> bool:
-        """Whether all three loops turn; this one does, since it asks."""
-        looking = now_ns - self._looking.turned_ns < patience_ns
-        return looking and (self._mqtt is None or self._mqtt.alive)
+    def is_healthy(self, now_ns: int, patience_ns: int) -> bool:
+        """Whether inference and network thread make progress; the main thread asks, so it does."""
+        inference = now_ns - self._inference.heartbeat_ns < patience_ns
+        return inference and (self._mqtt is None or self._mqtt.alive)
 
-    def _tell_of_accelerator(self) -> None:
+    def _reload_config(self) -> None:
+        """Apply what changed in the configuration, or keep the previous one if it is invalid."""
+        self._notifier.reloading()
+        try:
+            changes = self._reload()
+        except EdgeposeError as error:
+            log.error("reload failed, keeping the previous configuration: %s", error)
+        else:
+            if changes.models is not None:
+                self._replace_models(changes.models)
+            for name, source in changes.sources.items():
+                self._cameras[name].replace_source(source)
+            log.info("configuration reloaded")
+        self._notifier.ready()
+
+    def _replace_models(self, models: Models) -> None:
+        for camera in self._cameras.values():
+            camera.parts.pipeline.models = models
+        if not self._inference.finish_current(CLOSE_MODEL_S):
+            log.warning("the previous model does not answer; closing it all the same")
+        # The previous ones first: an Edge TPU serves one process.
+        self._models.close()
+        self._models = models
+        models.start()
+
+    def _publish_accelerator(self) -> None:
         state = self._models.state
-        if state is self._said_of_accelerator:
+        if state is self._published_accelerator:
             return
-        self._said_of_accelerator = state
+        self._published_accelerator = state
         model = state.model
         message = AcceleratorMessage(
             device=state.device,
@@ -271,51 +217,35 @@ class Daemon:
             since=isoformat_utc(realtime_of_boottime_ns(state.since_ns)),
             model=None if model is None else model.name,
             pose_threshold=None if model is None else model.pose_threshold,
+            keypoint_threshold=None if model is None else model.keypoint_threshold,
             restarts=state.restarts,
         )
         self.set_state(self.topics.accelerator, encode(message))
-        looks = "nothing looks" if model is None else f"{model.name} looks on {state.device}"
-        self._notifier.status(f"{looks}: {state.reason}" if state.reason else looks)
+        self.set_state(self.topics.info, self._info(model))
+        status = "no model" if model is None else f"running {model.name} on {state.device}"
+        self._notifier.status(f"{status}: {state.reason}" if state.reason else status)
 
-    def _tell(self, seen: Seen) -> None:
-        runner = seen.runner
-        try:
-            runner.tell(seen)
-        except SourceError as error:
-            others = [other for other in self._runners.values() if other is not runner]
-            # A service stays, says what is missing, and takes it up when it comes. So does one of
-            # several cameras: its being away must not keep the others dark.
-            if not self._notifier.heard and all(
-                not other.delivered and (other.failed or other.ended) for other in others
-            ):
-                raise
-            log.warning("camera %s: %s; trying again until it is there", runner.camera.name, error)
-
-    def _take_orders(self, now_ns: int) -> None:
-        for camera, runner in self._runners.items():
-            # Off is at once. On waits a second after it, so that a flood of both neither wears out
-            # the SD card nor keeps this loop busy.
-            if (
-                self._orders.get(camera)
-                and now_ns < self._switched_off_ns.get(camera, 0) + PAUSE_NS
-            ):
+    def _apply_commands(self, now_ns: int) -> None:
+        for key in list(self._pending_commands):
+            command = self._pending_commands.pop(key)
+            camera = self._cameras.get(command.camera or "")
+            if camera is None:
                 continue
-            enabled = self._orders.pop(camera, None)
-            if enabled is None:
+            enabled = parse_switch(command.payload)
+            # Off takes effect at once; on waits until a second after it, so that a flood of both
+            # neither wears out the SD card nor keeps this loop busy.
+            if enabled and now_ns < self._switched_off_ns.get(camera.name, 0) + MIN_OFF_NS:
+                self._pending_commands.setdefault(key, command)
                 continue
-            changed = runner.enabled != enabled
-            runner.switch(enabled=enabled)
-            if changed:
-                if not enabled:
-                    self._switched_off_ns[camera] = now_ns
-                self._switch_file.write(
-                    frozenset(name for name, other in self._runners.items() if not other.enabled)
-                )
+            if camera.enabled and not enabled:
+                self._switched_off_ns[camera.name] = now_ns
+            camera.set_enabled(enabled=enabled)
+            self._switches.set(camera.name, enabled=enabled)
 
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
             "time": isoformat_utc(realtime_of_boottime_ns(now_ns)),
-            "cameras": {name: runner.stats(now_ns) for name, runner in self._runners.items()},
+            "cameras": {name: camera.stats(now_ns) for name, camera in self._cameras.items()},
             "memory_mb": resident_memory_mb(),
             "temperatures_c": temperatures_c(),
             "throttling": throttling(),
@@ -329,31 +259,20 @@ class Daemon:
             self._mqtt.send_stats(json.dumps(stats).encode())
         log.debug("stats: %s", stats)
 
-    def _close(self) -> None:
-        with self._telling:
-            self._stop_looking()
+    def _stop(self) -> None:
+        """Set every stop flag, then wait for the threads: together they take no longer than one."""
+        self._inference.stop()
+        for camera in self._cameras.values():
+            camera.stop()
+        deadline_ns = boottime_ns() + CLOSE_SOURCES_NS
+        for camera in self._cameras.values():
+            camera.join(deadline_ns)
+        if not self._inference.join(CLOSE_MODEL_S):
+            log.warning("the model does not answer; its thread is left behind")
         self._models.close()
+        self._switches.close()
         for sink in reversed(self._sinks):
             try:
                 sink.close()
             except EdgeposeError as error:
                 log.warning("%s", error)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def stop(number: int, _frame: FrameType | None) -> None:
-            self._stop_signal = number
-
-        def reload(_number: int, _frame: FrameType | None) -> None:
-            self._reload_wanted = True
-
-        previous = {
-            signal.SIGTERM: signal.signal(signal.SIGTERM, stop),
-            signal.SIGINT: signal.signal(signal.SIGINT, stop),
-            signal.SIGHUP: signal.signal(signal.SIGHUP, reload),
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

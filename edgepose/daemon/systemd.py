@@ -1,4 +1,4 @@
-"""What systemd wants to hear; all of it is silence where nobody listens.
+"""Notifications to systemd; without a service manager they do nothing.
 
 The protocol is that of sd_notify(3): datagrams to the socket named by NOTIFY_SOCKET.
 """
@@ -9,31 +9,31 @@ import time
 
 
 class Notifier:
-    """Tells the service manager how the daemon is doing."""
+    """Reports the daemon's state to the service manager."""
 
     def __init__(self, address: str | None = None) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
 
     @property
-    def heard(self) -> bool:
+    def enabled(self) -> bool:
         """Whether a service manager listens."""
         return bool(self._address)
 
     def ready(self) -> None:
-        """Say that the daemon does its work now."""
+        """Report that the daemon is running."""
         self._send(b"READY=1")
 
     def reloading(self) -> None:
-        """Say that a changed configuration is being taken up; `ready` ends it."""
+        """Report that the configuration is being reloaded; `ready` ends it."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}".encode())
 
     def stopping(self) -> None:
-        """Say that the daemon is on its way out."""
+        """Report that the daemon is stopping."""
         self._send(b"STOPPING=1")
 
-    def watchdog(self) -> None:
-        """Say that the daemon makes progress."""
+    def watchdog_ping(self) -> None:
+        """Report that the daemon makes progress."""
         self._send(b"WATCHDOG=1")
 
     def status(self, text: str) -> None:
@@ -50,14 +50,14 @@ class Notifier:
                 sender.connect(address)
                 sender.sendall(state)
         except OSError:
-            # Nobody can be told that nobody listens; the work goes on.
+            # The service manager went away; the daemon goes on.
             return
 
 
 def watchdog_interval_ns() -> int | None:
-    """Return how often systemd wants to hear of progress, None where it does not ask."""
-    asked_of = os.environ.get("WATCHDOG_PID")
-    if asked_of and asked_of != str(os.getpid()):
+    """Return the watchdog interval of the unit, None if it has none or is not for this process."""
+    pid = os.environ.get("WATCHDOG_PID")
+    if pid and pid != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return int(microseconds) * 1000 if microseconds.isdigit() and int(microseconds) else None

@@ -1,1 +1,1 @@
-"""Events detected in tracked poses."""
+"""What changed, read from tracked poses."""

@@ -1,1 +1,1 @@
-"""Image processing: cropping, scaling, drawing."""
+"""Pixels: cutting, scaling, drawing."""

@@ -1,4 +1,4 @@
-"""Which model looks: the Edge TPU's while it lives, and the CPU's while it does not."""
+"""Which model runs: the Edge TPU's while it is available, otherwise the CPU's."""
 
 import contextlib
 import logging
@@ -19,9 +19,9 @@ OPENING: Final = "the Edge TPU is being opened"
 
 @dataclass(frozen=True, slots=True)
 class PrimaryModel:
-    """A model on an accelerator that may die.
+    """A model on an accelerator that may be lost.
 
-    `check` raises AcceleratorLostError where it has, and costs next to nothing.
+    `check` raises AcceleratorLostError if it is, and costs next to nothing.
     """
 
     model: LoadedModel
@@ -30,9 +30,9 @@ class PrimaryModel:
 
 @dataclass(frozen=True, slots=True)
 class AcceleratorState:
-    """What looks now; `degraded` where it is not what was asked for, with the reason in words.
+    """The model that runs; `degraded` if it is not the one asked for, with the reason in words.
 
-    `model` is None while nothing looks; `device` is then the one that is waited for. `since_ns` is
+    `model` is None while none runs; `device` is then the one that is waited for. `since_ns` is
     CLOCK_BOOTTIME.
     """
 
@@ -46,10 +46,10 @@ class AcceleratorState:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to wait between tries, in seconds: doubling from the first on to the last.
+    """Pauses between attempts to open the accelerator, in seconds, doubled from first to last.
 
-    With nothing to stand in, every try may end a blindness and none is far; with the CPU serving,
-    a try takes a second of processor time and can wait, unless a device is plugged in.
+    Without a CPU fallback, retry often: detection is down until the device returns. With one, an
+    attempt takes a second of processor time and can wait, unless a device is plugged in.
     """
 
     first_try_s: float = 1.0
@@ -59,7 +59,7 @@ class RetryPolicy:
 
 
 class SingleModel:
-    """One model that looks for ever; `reason` says why it was chosen, where that is not plain."""
+    """One model for the whole run; `reason` says why it was chosen, if that is not obvious."""
 
     def __init__(self, model: LoadedModel, *, reason: str | None = None) -> None:
         self.current = model
@@ -68,12 +68,12 @@ class SingleModel:
         self.names = [model.name]
         self.description = f"{model.name} on {model.device}"
 
-    def lost(self, _model: LoadedModel, error: AcceleratorLostError, /) -> None:
-        """Raise the error: nothing stands in."""
+    def report_lost(self, _model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        """Raise the error: there is no fallback."""
         raise error
 
     def start(self) -> None:
-        """Do nothing: there is nothing to watch."""
+        """Do nothing: there is nothing to monitor."""
 
     def close(self) -> None:
         """Free the model."""
@@ -81,12 +81,12 @@ class SingleModel:
 
 
 class Failover:
-    """Takes the accelerator's model where there is one, and its stand-in elsewhere.
+    """Provides the accelerator's model while it is available, and the fallback otherwise.
 
-    `open_primary` opens the accelerator and may take seconds; it is called in a thread of its own,
-    as often as it takes. It raises EdgeposeError. `fallback` is None where nothing can stand in.
-    `primary` is what was opened before, if anything was. `fingerprint` changes when devices are
-    plugged in or pulled, which makes a try worth while at once.
+    `open_primary` opens the accelerator and may take seconds; a thread of this class calls it until
+    it succeeds. It raises EdgeposeError. `fallback` is None if there is none. `primary` is what was
+    opened before, if anything was. `fingerprint` changes when devices are plugged in or pulled,
+    after which an attempt is made at once.
     """
 
     def __init__(
@@ -96,26 +96,26 @@ class Failover:
         *,
         primary: PrimaryModel | None = None,
         fingerprint: Callable[[], object] = lambda: None,
-        times: RetryPolicy | None = None,
+        policy: RetryPolicy | None = None,
     ) -> None:
         self._open_primary = open_primary
         self._fallback = None if fallback is None else replace(fallback, degraded=True)
         self._fingerprint = fingerprint
-        self._times = times or RetryPolicy()
+        self._policy = policy or RetryPolicy()
         self._primary = primary
         self._wake = threading.Condition()
         self._closing = False
         self._dead: PrimaryModel | None = None
-        self._said = ""
+        self._logged = ""
         models = [None if primary is None else primary.model, fallback]
         self.names = [model.name for model in models if model is not None]
         self.description = " and ".join(f"{m.name} on {m.device}" for m in models if m is not None)
-        self._state = self._as_it_is(None if primary is not None else OPENING)
+        self._state = self._make_state(None if primary is not None else OPENING)
         self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
 
     @property
     def current(self) -> LoadedModel:
-        """The model to look with; raises AcceleratorLostError while there is none."""
+        """The model to run; raises AcceleratorLostError while there is none."""
         model = self._state.model
         if model is None:
             raise AcceleratorLostError(self._state.reason or OPENING)
@@ -123,34 +123,31 @@ class Failover:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model to look with."""
+        """Whether there is a model to run."""
         return self._state.model is not None
 
     @property
     def state(self) -> AcceleratorState:
-        """What looks now, and why."""
+        """The model that runs now, and why."""
         return self._state
 
-    def lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
-        """Go on with the stand-in; raise the error where there is none."""
+    def report_lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        """Switch to the fallback; raises the error if there is none."""
         with self._wake:
             if self._primary is not None and model is self._primary.model:
                 self._dead, self._primary = self._primary, None
-                self._state = self._as_it_is(str(error), restarts=self._state.restarts + 1)
-                self._say(
-                    f"{error}; "
-                    + (
-                        f"{self._fallback.name} looks on the CPU until it is back"
-                        if self._fallback is not None
-                        else "nobody looks until it is back"
-                    )
+                self._state = self._make_state(str(error), restarts=self._state.restarts + 1)
+                self._log_once(
+                    f"{error}; falling back to {self._fallback.name} on the CPU"
+                    if self._fallback is not None
+                    else f"{error}; no fallback; inference stopped until it returns"
                 )
                 self._wake.notify_all()
         if self._fallback is None:
             raise error
 
     def start(self) -> None:
-        """Start watching the accelerator."""
+        """Start monitoring the accelerator."""
         self._thread.start()
 
     def close(self) -> None:
@@ -159,8 +156,8 @@ class Failover:
             self._closing = True
             self._wake.notify_all()
         if self._thread.ident is not None:
-            self._thread.join(self._times.check_s + 5)
-        self._bury()
+            self._thread.join(self._policy.check_s + 5)
+        self._close_dead()
         with self._wake:
             primary, self._primary = self._primary, None
         if primary is not None:
@@ -172,91 +169,91 @@ class Failover:
         while not self._closing:
             primary = self._primary
             if primary is None:
-                self._bury()
-                self._bring_back()
+                self._close_dead()
+                self._reopen()
                 continue
             try:
                 primary.check()
             except AcceleratorLostError as error:
                 with contextlib.suppress(AcceleratorLostError):
-                    self.lost(primary.model, error)
+                    self.report_lost(primary.model, error)
                 continue
             with self._wake:
-                self._wake.wait_for(self._has_work, self._times.check_s)
+                self._wake.wait_for(self._has_work, self._policy.check_s)
 
     def _has_work(self) -> bool:
         return self._closing or self._primary is None
 
-    def _bury(self) -> None:
-        """End what is left of a dead accelerator: the device is busy until then."""
+    def _close_dead(self) -> None:
+        """Close what is left of a lost accelerator: the device is busy until then."""
         dead, self._dead = self._dead, None
         if dead is not None:
             dead.model.interpreter.close()
 
-    def _bring_back(self) -> None:
-        """Try to open the accelerator until it is open, with longer and longer pauses."""
-        pause_s = self._times.first_try_s
+    def _reopen(self) -> None:
+        """Open the accelerator, after longer and longer pauses until it succeeds."""
+        pause_s = self._policy.first_try_s
         longest_s = (
-            self._times.max_delay_without_fallback_s
+            self._policy.max_delay_without_fallback_s
             if self._fallback is None
-            else self._times.last_try_s
+            else self._policy.last_try_s
         )
         if self._state.restarts:
-            # What died a moment ago needs a moment; a device that was never opened does not.
+            # A device that was just lost needs a moment; one that was never opened does not.
             self._pause(pause_s)
         while not self._closing:
             try:
                 primary = self._open_primary()
             except EdgeposeError as error:
-                self._failed_again(str(error))
-            except Exception as error:  # noqa: BLE001 - without this thread it never comes back
-                self._failed_again(
+                self._record_failure(str(error))
+            except Exception as error:  # noqa: BLE001 - without this thread it is never reopened
+                self._record_failure(
                     f"the Edge TPU cannot be opened: {type(error).__name__}: {error}"
                 )
             else:
-                self._take(primary)
+                self._activate(primary)
                 return
             self._pause(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 
-    def _take(self, primary: PrimaryModel) -> None:
+    def _activate(self, primary: PrimaryModel) -> None:
         with self._wake:
             if self._closing:
                 primary.model.interpreter.close()
                 return
             self._primary = primary
-            self._said = ""
-            self._state = self._as_it_is(None, restarts=self._state.restarts)
-        log.info("the Edge TPU looks, with %s", primary.model.name)
+            self._logged = ""
+            self._state = self._make_state(None, restarts=self._state.restarts)
+        log.info("Edge TPU active, model %s", primary.model.name)
 
-    def _failed_again(self, reason: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         with self._wake:
             if self._state.reason != reason:
                 self._state = replace(self._state, reason=reason)
-        self._say(reason)
+        self._log_once(reason)
 
     def _pause(self, duration_s: float) -> None:
         before = self._fingerprint()
-        # Jitter: a device shared with another program must not be asked for in step with it.
+        # Jitter: a device shared with another program must not be requested in step with it.
         end_ns = boottime_ns() + int(duration_s * random.uniform(0.8, 1.2) * 1e9)  # noqa: S311
         with self._wake:
             while not self._closing and boottime_ns() < end_ns:
                 left_s = (end_ns - boottime_ns()) / 1e9
-                self._wake.wait(max(0.0, min(left_s, self._times.check_s)))
+                self._wake.wait(max(0.0, min(left_s, self._policy.check_s)))
                 if self._fingerprint() != before:
                     return
 
-    def _as_it_is(self, reason: str | None, *, restarts: int = 0) -> AcceleratorState:
+    def _make_state(self, reason: str | None, *, restarts: int = 0) -> AcceleratorState:
         if self._primary is not None:
             model = self._primary.model
             return AcceleratorState(model, model.device, False, None, boottime_ns(), restarts)
         device = "edgetpu" if self._fallback is None else self._fallback.device
         return AcceleratorState(self._fallback, device, True, reason, boottime_ns(), restarts)
 
-    def _say(self, text: str) -> None:
-        """Log a failure once, however often it repeats."""
-        if text != self._said:
-            self._said = text
+    def _log_once(self, text: str) -> None:
+        """Log a failure once, even if it repeats."""
+        if text != self._logged:
+            self._logged = text
             log.warning("%s", text)
 
 

@@ -1,40 +1,49 @@
 """Pose messages as lines of JSON on a stream, such as stdout."""
 
-from typing import BinaryIO
+from typing import Protocol
 
 from edgepose import messages
 from edgepose.errors import SinkError
 from edgepose.messages import PoseMessage
 
 
-class NdjsonSink:
-    """Writes one line a message and flushes it, so that a pipe sees every frame at once.
+class RawStream(Protocol):
+    """An unbuffered stream: `write` returns how many bytes it took."""
 
-    The stream stays open; it belongs to whoever opened it.
+    def write(self, data: bytes, /) -> int | None:
+        """Write some bytes."""
+        ...
+
+
+class NdjsonSink:
+    """Writes one line per message, unbuffered, so that a pipe receives every frame at once.
+
+    The stream stays open; it belongs to the caller.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: RawStream) -> None:
         self._stream = stream
         self._closed = False
 
     def publish(self, message: PoseMessage) -> None:
-        """Write a line; raises SinkError where nobody reads any more or the disk is full.
+        """Write a line; raises SinkError if the reader closed the stream or the disk is full.
 
-        Behind a reader that left (`head` does), the error's cause is a BrokenPipeError.
+        If the reader closed it (`head` does), the error's cause is a BrokenPipeError.
         """
         if self._closed:
             return
+        data = messages.encode(message) + b"\n"
         try:
-            self._stream.write(messages.encode(message) + b"\n")
-            self._stream.flush()
+            while data:
+                data = data[self._stream.write(data) or 0 :]
         except BrokenPipeError as error:
             self._closed = True
-            raise SinkError("whoever read the messages from stdout left; ending") from error
+            raise SinkError("stdout was closed by the reader; exiting") from error
         except OSError as error:
             self._closed = True
             raise SinkError(
-                f"the messages cannot be written to stdout ({error.strerror}): check what reads "
-                "it, or the disk behind it"
+                f"cannot write messages to stdout ({error.strerror}): check its reader, or the "
+                "disk behind it"
             ) from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Pose messages into a file, to be replayed later."""
+"""Pose messages in a file, for `edgepose replay`."""
 
 import logging
 import os
@@ -17,15 +17,14 @@ _MAX_BUFFER_BYTES = 64 * 1024
 
 
 class RecorderSink:
-    """Appends messages to an NDJSON file, and never harms the daemon.
+    """Appends messages to an NDJSON file.
 
-    Lines are gathered and written about once a second, and left to the operating system to bring to
-    the disk: an SD card wears with every write. So a killed process loses a second, a power cut
-    what the system had not written, usually 30 s; the file before that stays readable. Where the
-    disk is full, or the file has reached `max_bytes`, one sentence is logged and recording ends.
-    `monotonic` is in seconds.
+    Lines are written about once a second and synced by the operating system, since an SD card wears
+    with every write. So a killed process loses a second, a power cut what the system had not
+    written, usually 30 s; the file before that stays readable. If the disk is full, or the file has
+    reached `max_bytes`, that is logged and recording ends. `monotonic` is in seconds.
 
-    Raises SinkError where the file cannot be opened for writing.
+    Raises SinkError if the file cannot be opened for writing.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class RecorderSink:
                 "exists and that edgepose may write there"
             ) from error
         if torn:
-            # A power cut left half a line; without this the next message would be lost with it.
+            # A power cut left half a line, with which the next message would be lost.
             self._buffer += b"\n"
         if max_bytes is not None and self._size >= max_bytes:
             self._stop_full()
@@ -63,7 +62,7 @@ class RecorderSink:
         return self._fd >= 0
 
     def publish(self, message: PoseMessage) -> None:
-        """Take a message in; nothing is raised and nothing waits but for the write to the file."""
+        """Append a message; raises nothing, and waits for the disk only."""
         if self._fd < 0:
             return
         line = messages.encode(message) + b"\n"
@@ -78,9 +77,13 @@ class RecorderSink:
 
     def close(self) -> None:
         """Write what is left and close the file; closing twice is fine."""
-        if self._fd >= 0:
-            self._flush()
+        self.flush()
         self._shut()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self._fd >= 0 and self._buffer:
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_at_s = self._monotonic() + _FLUSH_EVERY_S
@@ -92,8 +95,8 @@ class RecorderSink:
                 written += os.write(self._fd, data[written:])
         except OSError as error:
             _log.error(
-                "%s: recording ended, since the file cannot be written (%s); everything else goes "
-                "on. Make room and start edgepose again to go on recording",
+                "%s: recording stopped, the file cannot be written (%s); publishing continues. "
+                "Free disk space and restart edgepose to record again",
                 self.path,
                 error.strerror,
             )
@@ -103,7 +106,7 @@ class RecorderSink:
         self._size += written
 
     def _drop_torn_line(self, written: bytes) -> None:
-        """Cut off the half line that a full disk left."""
+        """Truncate the half line that a full disk left."""
         try:
             os.ftruncate(self._fd, self._size + written.rfind(b"\n") + 1)
         except OSError as error:
@@ -111,8 +114,8 @@ class RecorderSink:
 
     def _stop_full(self) -> None:
         _log.warning(
-            "%s: recording ended, since the file has reached its limit of %s bytes; everything "
-            "else goes on. Move the file away and start edgepose again to go on recording",
+            "%s: recording stopped, the file has reached its limit of %s bytes; publishing "
+            "continues. Move the file away and restart edgepose to record again",
             self.path,
             f"{self._max_bytes:,}",
         )

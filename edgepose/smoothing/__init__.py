@@ -1,1 +1,1 @@
-"""Smoothing of tracked keypoints."""
+"""What takes the jitter out of keypoints."""

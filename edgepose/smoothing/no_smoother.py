@@ -1,14 +1,14 @@
-"""No smoothing."""
+"""No smoothing at all."""
 
 from edgepose.datatypes import TrackedPoses
 
 
 class NoSmoother:
-    """Returns poses unchanged."""
+    """Returns what it is given."""
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:  # noqa: ARG002
         """Return the poses unchanged."""
         return tracked
 
     def reset(self) -> None:
-        """Do nothing: there is no state."""
+        """Nothing is remembered, so nothing is forgotten."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose import messages
-from edgepose.daemon.daemon import SwitchFile
+from edgepose.daemon.switches import Switches
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
 from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.replay import read_recording, replay
@@ -101,7 +101,7 @@ def test_any_bytes_as_switches_open_no_camera(tmp_path: Path, content: bytes) ->
     """Only a list of names says which cameras are on; with anything else they all stay off."""
     path = tmp_path / "switches.json"
     path.write_bytes(content)
-    off = SwitchFile(path).read(CAMERAS)
+    off = Switches(path, CAMERAS).off
     assert off <= CAMERAS
     try:
         names = json.loads(content)["off"]
@@ -122,7 +122,7 @@ def test_switches_that_say_nothing(
 ) -> None:
     path = tmp_path / "switches.json"
     path.write_bytes(content)
-    assert SwitchFile(path).read(CAMERAS) == CAMERAS
+    assert Switches(path, CAMERAS).off == CAMERAS
     (record,) = caplog.records
     assert record.getMessage().isprintable()
 

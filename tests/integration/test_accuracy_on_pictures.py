@@ -53,7 +53,7 @@ def test_the_sample_picture_of_tensorflow(shared_data: Path, name: str) -> None:
         [[float(row[f"{keypoint}_{axis}"]) for axis in "xy"] for keypoint in KEYPOINT_NAMES]
     )
     frame = Frame(read_image(folder / "image1.png"), 1, 0)
-    step = line(loaded(name)).step(frame, second_look=True)
+    step = line(loaded(name)).process(frame, confirm_in_crop=True)
     assert len(step.tracked) == 1
     assert np.abs(step.tracked.poses.keypoints[0] - truth).max() <= 21
 
@@ -68,7 +68,7 @@ def test_the_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> None:
     pipeline = line(loaded(name))
     found: list[NDArray[np.float32]] = []
     for frame in frames(folder / "pose_1.mp4"):
-        step = pipeline.step(frame, second_look=frame.sequence == 0)
+        step = pipeline.process(frame, confirm_in_crop=frame.sequence == 0)
         assert len(step.tracked) == 1
         found.append(step.tracked.poses.keypoints[0])
     assert len(found) == len(truth) == 120
@@ -85,7 +85,7 @@ def test_few_ghosts_and_most_people(shared_data: Path, name: str) -> None:
         paths = list_images(shared_data / "coco" / folder)
         with_pose = 0
         for path in paths:
-            step = line(model).step(Frame(read_image(path), 1, 0), second_look=True)
+            step = line(model).process(Frame(read_image(path), 1, 0), confirm_in_crop=True)
             with_pose += len(step.tracked)
         shares.append(with_pose / len(paths))
     assert shares[0] <= 1 / 20
@@ -102,7 +102,7 @@ def test_presence_follows_who_comes_and_goes(shared_data: Path) -> None:
     for frame in frames(video / "one_by_one_A.mp4"):
         start_ns = frame.timestamp_ns if start_ns is None else start_ns
         seconds = (frame.timestamp_ns - start_ns) / 1e9
-        presence.update(len(pipeline.step(frame).tracked), frame.timestamp_ns)
+        presence.update(len(pipeline.process(frame).tracked), frame.timestamp_ns)
         visible = any(begin <= seconds <= end for begin, end in spans)
         near_edge = any(abs(seconds - edge) <= 1.5 for span in spans for edge in span)
         if presence.present != visible and not near_edge:

@@ -169,7 +169,9 @@ def test_a_changed_configuration_is_taken_up_and_a_wrong_one_refused(
         assert listener.payloads(f"{NODE}/availability") == [b"online"]
         code, _, stderr = daemon.end()
     assert code == 0
-    refusals = [line for line in stderr.splitlines() if "refused" in line]
+    refusals = [
+        line for line in stderr.splitlines() if "keeping the previous configuration" in line
+    ]
     assert len(refusals) == 3
     assert "did you mean" in stderr
     assert "restart edgepose" in stderr

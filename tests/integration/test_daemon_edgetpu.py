@@ -97,7 +97,7 @@ def test_a_death_is_bridged_and_healed(
     assert {pose.id for message in (before, meanwhile, after) for pose in message.poses} == {1}
     sent = [messages.decode(payload) for payload in listener.payloads(f"{CAMERA}/poses")]
     assert all(message.poses for message in sent[:-1]), "a frame without a pose in between"
-    assert stderr.count(f"{CPU_MODEL} looks on the CPU until it is back") == 1
+    assert stderr.count(f"falling back to {CPU_MODEL} on the CPU") == 1
 
 
 def test_auto_serves_from_the_cpu_until_a_device_comes(

@@ -3,24 +3,14 @@
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from edgepose.daemon import daemon as daemon_module
-from edgepose.daemon.camera import CameraSupervisor, InferenceThread, Waiting
-from edgepose.daemon.daemon import Eyes, SwitchFile
-from edgepose.daemon.systemd import Notifier
-from edgepose.inference.failover import SingleModel
-from edgepose.mqtt.topics import Topics
-from edgepose.sinks.mqtt import MqttSink
 from tests.daemon import CAMERA, NODE, Daemon, running
 from tests.integration.test_daemon import make_clip
 from tests.mosquitto import Mosquitto, wait_for
-from tests.unit.test_failover import model
 
 SECOND_NS = 1_000_000_000
 
@@ -66,7 +56,7 @@ def test_a_life_under_a_service_manager(
         running(tmp_path, broker, environment=environment) as daemon,
     ):
         wait_for(lambda: manager.count("READY=1") == 1, "readiness")
-        assert "STATUS=movenet-lightning-int8 looks on cpu" in manager.heard[0] + manager.heard[1]
+        assert "STATUS=running movenet-lightning-int8 on cpu" in manager.heard[0] + manager.heard[1]
         wait_for(lambda: manager.count("WATCHDOG=1") > 3, "the watchdog to be fed")
         daemon.process.send_signal(signal.SIGHUP)
         wait_for(lambda: manager.count("READY=1") == 2, "readiness after the reload")
@@ -130,62 +120,3 @@ def test_one_camera_of_two_may_come_later(tmp_path: Path, broker: Mosquitto) -> 
             listener.wait_for(f"{NODE}/yard/poses")
     finally:
         assert daemon.end()[0] == 0
-
-
-class Hanging:
-    """A camera runner whose model hangs until it is let go."""
-
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-
-    def has_news(self) -> bool:
-        return True
-
-    def prepare(self) -> Waiting | None:
-        self.let_go.wait(60)
-        return None
-
-
-def test_the_watchdog_starves_when_the_looking_hangs(tmp_path: Path) -> None:
-    """Fed by the main loop alone, a hanging model would have gone unnoticed for ever."""
-    daemon = silent_daemon(tmp_path, None)
-    hanging = Hanging()
-    looking = daemon._looking = InferenceThread(
-        [cast("CameraSupervisor", hanging)], threading.Condition(), threading.Lock()
-    )
-    looking.start()
-    wait_for(lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) > looking.turned_ns, "a turn")
-    turned_ns = looking.turned_ns
-    assert daemon._makes_progress(turned_ns + SECOND_NS, 2 * SECOND_NS)
-    assert not daemon._makes_progress(turned_ns + 3 * SECOND_NS, 2 * SECOND_NS)
-    hanging.let_go.set()
-    wait_for(lambda: looking.turned_ns > turned_ns, "turning again")
-    looking.close()
-
-
-def test_the_watchdog_starves_when_the_publishing_died(tmp_path: Path) -> None:
-    class Sink:
-        alive = True
-
-        def set_state(self, topic: str, payload: bytes) -> None: ...
-
-    sink = Sink()
-    daemon = silent_daemon(tmp_path, cast("MqttSink", sink))
-    now_ns = daemon._looking.turned_ns
-    assert daemon._makes_progress(now_ns, SECOND_NS)
-    sink.alive = False
-    assert not daemon._makes_progress(now_ns, SECOND_NS)
-
-
-def silent_daemon(folder: Path, mqtt: MqttSink | None) -> daemon_module.Daemon:
-    eyes = Eyes([], SingleModel(model("cpu", "cpu")))
-    return daemon_module.Daemon(
-        eyes,
-        [],
-        mqtt,
-        Topics(node="node"),
-        stats_interval_ns=SECOND_NS,
-        switch_file=SwitchFile(folder / "switches.json"),
-        notifier=Notifier(""),
-        reload=lambda: eyes,
-    )

@@ -1,4 +1,4 @@
-"""Losing an accelerator and getting it back, with a device that does what the test says."""
+"""Losing an accelerator and getting it back, with a fake device."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import pytest
 from edgepose.errors import AcceleratorError, AcceleratorLostError
 from edgepose.inference.failover import OPENING, Failover, PrimaryModel, RetryPolicy, SingleModel
 from edgepose.protocols import LoadedModel
+from tests.fakes.pipeline import FakeInterpreter, FakePoseModel
 from tests.mosquitto import wait_for
-from tests.unit.test_pipeline import FakeInterpreter, FakeModel
 
 SOON = RetryPolicy(
     first_try_s=0.01, last_try_s=0.02, max_delay_without_fallback_s=0.02, check_s=0.01
@@ -21,23 +21,13 @@ NEVER = RetryPolicy(
 )
 
 
-class Interpreter(FakeInterpreter):
-    """Remembers whether it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def model(name: str, device: str) -> LoadedModel:
-    return LoadedModel(name, Path(name), "fake", device, Interpreter(), FakeModel(0, 0), 0.3, 0.3)
+    pose_model = FakePoseModel(0, 0)
+    return LoadedModel(name, Path(name), "fake", device, FakeInterpreter(), pose_model, 0.3, 0.3)
 
 
 class Device:
-    """An Edge TPU in the test's hand."""
+    """A fake Edge TPU."""
 
     def __init__(self) -> None:
         self.refuses: Exception | None = None
@@ -65,14 +55,14 @@ def failover(
     fallback: LoadedModel | None,
     *,
     opened: bool = False,
-    times: RetryPolicy = SOON,
+    policy: RetryPolicy = SOON,
 ) -> Iterator[Failover]:
     models = Failover(
         device.open,
         fallback,
         primary=device.open() if opened else None,
         fingerprint=lambda: device.plugged,
-        times=times,
+        policy=policy,
     )
     try:
         yield models
@@ -84,7 +74,7 @@ def name_of(models: Failover) -> Callable[[], str]:
     return lambda: models.current.name
 
 
-def test_the_stand_in_looks_until_the_device_is_open() -> None:
+def test_failover_runs_the_fallback_until_the_device_is_open() -> None:
     device = Device()
     with failover(device, model("cpu", "cpu")) as models:
         assert (models.current.name, models.current.degraded) == ("cpu", True)
@@ -97,36 +87,41 @@ def test_the_stand_in_looks_until_the_device_is_open() -> None:
         assert (state.device, state.degraded, state.reason) == ("edgetpu", False, None)
 
 
-def test_a_loss_swaps_at_once_and_a_return_swaps_back() -> None:
+def test_failover_switches_on_loss_and_back_on_return() -> None:
     device = Device()
-    with failover(device, model("cpu", "cpu"), opened=True, times=NEVER) as models:
+    with failover(device, model("cpu", "cpu"), opened=True, policy=NEVER) as models:
         lost = models.current
-        models.lost(lost, AcceleratorLostError("pulled"))
+        models.report_lost(lost, AcceleratorLostError("pulled"))
         assert (models.current.name, models.state.reason) == ("cpu", "pulled")
-        # Hearing of the same death again, from a frame that was on its way, changes nothing.
-        models.lost(lost, AcceleratorLostError("pulled again"))
+        # A second report of the same loss, from a frame on its way, changes nothing.
+        models.report_lost(lost, AcceleratorLostError("pulled again"))
         assert (models.state.reason, models.state.restarts) == ("pulled", 1)
         models.start()
-        wait_for(lambda: isinstance(lost.interpreter, Interpreter) and lost.interpreter.closed, "")
-        assert device.tries == 1, "a device that has just died is left in peace for a moment"
+        interpreter = lost.interpreter
+        assert isinstance(interpreter, FakeInterpreter)
+        wait_for(lambda: interpreter.closed, "the lost one to be closed")
+        assert device.tries == 1, "a device that was just lost is not opened at once"
         device.plugged += 1
-        wait_for(lambda: models.current.name == "tpu-1", "a try at once when something is plugged")
+        wait_for(
+            lambda: models.current.name == "tpu-1",
+            "an attempt after plugging in",
+        )
 
 
-def test_a_death_while_nobody_looks_is_noticed() -> None:
+def test_failover_notices_a_loss_between_frames() -> None:
     device = Device()
-    with failover(device, model("cpu", "cpu"), opened=True, times=NEVER) as models:
+    with failover(device, model("cpu", "cpu"), opened=True, policy=NEVER) as models:
         models.start()
         device.dead = AcceleratorLostError("silent")
-        wait_for(lambda: models.current.name == "cpu", "the stand-in")
+        wait_for(lambda: models.current.name == "cpu", "the fallback")
         assert models.state.reason == "silent"
 
 
-def test_nothing_stands_in() -> None:
+def test_failover_without_a_fallback() -> None:
     device = Device()
     with failover(device, None, opened=True) as models:
         with pytest.raises(AcceleratorLostError, match="pulled"):
-            models.lost(models.current, AcceleratorLostError("pulled"))
+            models.report_lost(models.current, AcceleratorLostError("pulled"))
         assert not models.ready
         with pytest.raises(AcceleratorLostError, match="pulled"):
             _ = models.current
@@ -136,24 +131,24 @@ def test_nothing_stands_in() -> None:
         wait_for(lambda: models.ready, "the return")
 
 
-@pytest.mark.parametrize("error", [AcceleratorError("no device"), ZeroDivisionError("a mistake")])
-def test_tries_go_on_whatever_goes_wrong(
+@pytest.mark.parametrize("error", [AcceleratorError("no device"), ZeroDivisionError("a bug")])
+def test_failover_retries_after_any_failure(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistake of ours once ended the thread, and with it every hope of the device's return."""
+    """A bug once ended the thread, and the device was never opened again."""
     device = Device()
     device.refuses = error
     with failover(device, model("cpu", "cpu")) as models:
         models.start()
-        wait_for(lambda: device.tries > 4, "tries")
+        wait_for(lambda: device.tries > 4, "attempts")
         assert str(error) in str(models.state.reason)
         device.refuses = None
         wait_for(lambda: models.current.name == "tpu-0", "the device")
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1, "each reason is said once"
+    assert len(warnings) == 1, "each reason is logged once"
 
 
-def test_close_frees_both_and_ends_the_tries() -> None:
+def test_failover_close_frees_both_models_and_ends_the_thread() -> None:
     device, cpu = Device(), model("cpu", "cpu")
     with failover(device, cpu, opened=True) as models:
         models.start()
@@ -163,11 +158,11 @@ def test_close_frees_both_and_ends_the_tries() -> None:
         assert "accelerator" not in names
 
 
-def test_one_model_for_ever() -> None:
+def test_single_model() -> None:
     cpu = model("cpu", "cpu")
     models = SingleModel(cpu, reason="there is no compiled file")
     assert (models.current, models.ready) == (cpu, True)
     assert (models.state.degraded, models.state.reason) == (False, "there is no compiled file")
     with pytest.raises(AcceleratorLostError):
-        models.lost(cpu, AcceleratorLostError("never"))
+        models.report_lost(cpu, AcceleratorLostError("never"))
     models.close()

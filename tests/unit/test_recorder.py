@@ -45,7 +45,7 @@ def sequences(path: Path) -> list[int]:
     return [messages.decode(line).sequence for line in path.read_bytes().splitlines()]
 
 
-def test_lines_reach_the_file_about_once_a_second(tmp_path: Path) -> None:
+def test_recorder_writes_about_once_a_second(tmp_path: Path) -> None:
     clock = Clock()
     path = tmp_path / "r.ndjson"
     sink = RecorderSink(path, monotonic=clock)
@@ -65,7 +65,19 @@ def test_lines_reach_the_file_about_once_a_second(tmp_path: Path) -> None:
     assert sequences(path) == list(range(32))
 
 
-def test_what_is_recorded_is_what_went_in(tmp_path: Path) -> None:
+def test_recorder_flush_writes_what_is_buffered(tmp_path: Path) -> None:
+    path = tmp_path / "r.ndjson"
+    sink = RecorderSink(path, monotonic=Clock())
+    sink.flush()
+    sink.publish(message_of(0))
+    assert path.read_bytes() == b""
+    sink.flush()
+    assert sequences(path) == [0]
+    sink.close()
+    sink.flush()
+
+
+def test_recorder_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     sink = RecorderSink(path)
     sink.publish(message_of(7))
@@ -73,7 +85,7 @@ def test_what_is_recorded_is_what_went_in(tmp_path: Path) -> None:
     assert messages.decode(path.read_bytes()) == message_of(7)
 
 
-def test_much_at_once_does_not_gather_in_memory(tmp_path: Path) -> None:
+def test_recorder_bounds_its_buffer(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     sink = RecorderSink(path, monotonic=Clock())
     for sequence in range(1000):
@@ -83,7 +95,7 @@ def test_much_at_once_does_not_gather_in_memory(tmp_path: Path) -> None:
     assert sequences(path) == list(range(1000))
 
 
-def test_a_recording_goes_on_after_a_restart_and_after_a_power_cut(tmp_path: Path) -> None:
+def test_recorder_appends_after_a_restart_and_after_a_power_cut(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     for sequence in range(2):
         sink = RecorderSink(path)
@@ -99,7 +111,7 @@ def test_a_recording_goes_on_after_a_restart_and_after_a_power_cut(tmp_path: Pat
     assert [messages.decode(lines[i]).sequence for i in (0, 2)] == [0, 2]
 
 
-def test_the_limit_ends_the_recording_with_one_sentence(
+def test_recorder_stops_at_its_limit_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "r.ndjson"
@@ -118,7 +130,7 @@ def test_the_limit_ends_the_recording_with_one_sentence(
     assert sequences(path) == [0, 1, 2]
 
 
-def test_a_full_disk_ends_the_recording_and_nothing_else(
+def test_recorder_full_disk_stops_the_recording_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that takes 700 bytes more, then none; half a line must not stay behind."""
@@ -157,22 +169,22 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_device_that_is_always_full(caplog: pytest.LogCaptureFixture) -> None:
+def test_recorder_device_that_is_always_full(caplog: pytest.LogCaptureFixture) -> None:
     sink = RecorderSink(Path("/dev/full"))
     sink.publish(message_of(0))
     sink.close()
     assert "No space left" in caplog.text
 
 
-def test_a_place_that_is_none_is_named(tmp_path: Path) -> None:
+def test_recorder_names_an_invalid_path(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere" / "r.ndjson"):
         with pytest.raises(SinkError, match=str(path)):
             RecorderSink(path)
 
 
-def test_ndjson_is_a_flushed_line_a_message() -> None:
+def test_ndjson_writes_one_line_per_message() -> None:
     raw = io.BytesIO()
-    sink = NdjsonSink(io.BufferedWriter(raw))
+    sink = NdjsonSink(raw)
     sink.publish(message_of(1))
     sink.publish(message_of(2))
     assert [messages.decode(line).sequence for line in raw.getvalue().splitlines()] == [1, 2]
@@ -182,26 +194,40 @@ def test_ndjson_is_a_flushed_line_a_message() -> None:
     assert raw.getvalue().count(b"\n") == 2
 
 
-def test_a_reader_that_left_ends_the_stream_with_a_sentence() -> None:
+def test_ndjson_reader_that_closed_the_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb", buffering=0) as stream:
         sink = NdjsonSink(stream)
-        with pytest.raises(SinkError, match="left") as caught:
+        with pytest.raises(SinkError, match="closed by the reader") as caught:
             sink.publish(message_of(1))
         assert isinstance(caught.value.__cause__, BrokenPipeError)
         sink.publish(message_of(2))
 
 
+def test_ndjson_completes_partial_writes() -> None:
+    class Slow(io.RawIOBase):
+        data = b""
+
+        def write(self, data: object, /) -> int:
+            assert isinstance(data, bytes)
+            self.data += data[:7]
+            return len(data[:7])
+
+    stream = Slow()
+    NdjsonSink(stream).publish(message_of(1))
+    assert messages.decode(stream.data) == message_of(1)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_behind_stdout_is_a_sentence() -> None:
+def test_ndjson_full_disk_behind_stdout() -> None:
     with Path("/dev/full").open("wb", buffering=0) as stream:
         sink = NdjsonSink(stream)
         with pytest.raises(SinkError, match="No space left"):
             sink.publish(message_of(1))
 
 
-def test_the_sinks_do_not_import_paho() -> None:
+def test_file_sinks_do_not_import_paho() -> None:
     code = (
         "import sys, edgepose.sinks.ndjson, edgepose.sinks.recorder;"
         "sys.exit('paho' in sys.modules or 'cv2' in sys.modules)"

@@ -15,9 +15,9 @@ def test_every_word_arrives(tmp_path: Path) -> None:
         listener.bind(str(path))
         listener.settimeout(5)
         notifier = Notifier(str(path))
-        assert notifier.heard
+        assert notifier.enabled
         notifier.ready()
-        notifier.watchdog()
+        notifier.watchdog_ping()
         notifier.status("two\nlines")
         notifier.stopping()
         heard = [listener.recv(100) for _ in range(4)]
@@ -35,7 +35,7 @@ def test_an_abstract_socket_is_reached() -> None:
 
 def test_nobody_listening_is_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not Notifier().heard
+    assert not Notifier().enabled
     Notifier().ready()
     Notifier(str(tmp_path / "gone")).ready()
 

@@ -1,4 +1,4 @@
-"""A fake of the display library that picamera2 imports and a daemon never uses."""
+"""Stands for the display library that picamera2 imports and a daemon never uses."""
 
 
 class _Names:

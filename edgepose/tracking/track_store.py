@@ -1,53 +1,46 @@
-"""Tracking by object keypoint similarity (OKS).
+"""The life of tracks: created for a pose that matches none, kept while matched, dropped with age.
 
 The constants are those of tfjs-models' `pose-detection` trackers. Two things differ: poses are
 matched in the order of their similarity to a track instead of one pose after the other, so that
-their order in the frame does not matter; and poses that OKS leaves unmatched are matched by the
-overlap of their boxes.
+their order in the frame does not matter; and what one measure of similarity leaves unmatched may be
+matched by a second one.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import Poses, TrackedPoses
-from edgepose.tracking.similarity import box_iou, keypoint_similarity
+from edgepose.datatypes import Floats, Poses, TrackedPoses
 
-MIN_OKS: Final = 0.2
-MIN_IOU: Final = 0.15
 MAX_TRACKS: Final = 18
 MAX_AGE_NS: Final = 1_000_000_000
 
+Similarity = Callable[[Poses, Poses], Floats]
+"""Takes n poses and the last poses of t tracks; returns their similarity, (n, t)."""
 
-class OksTracker:
-    """Matches poses to tracks by object keypoint similarity, and by boxes if that fails.
 
-    Keypoints distinguish people who stand in front of each other. At a few frames a second, though,
-    the keypoints of a walker move too far for OKS, and a body at the edge of the frame has too few
-    of them: `min_iou` is the box overlap that is a match then; above 1 keypoints alone decide.
+class TrackStore:
+    """All current tracks, and the matching of poses to them.
 
-    A pose without a match starts a track. A track without a pose for more than `max_age_ns` is
-    dropped; if there are more than `max_tracks`, so are those without a pose for the longest time.
-    Ids start at 1 and are never used again.
+    `stages` are measures of similarity, each with its minimum for a match; later stages match what
+    earlier ones left unmatched. A track without a pose for more than `max_age_ns` is dropped; if
+    there are more than `max_tracks`, so are those without a pose for the longest time. Ids start at
+    1 and are never used again.
     """
 
     def __init__(
-        self,
-        *,
-        min_oks: float = MIN_OKS,
-        min_iou: float = MIN_IOU,
-        max_tracks: int = MAX_TRACKS,
-        max_age_ns: int = MAX_AGE_NS,
+        self, stages: Sequence[tuple[Similarity, float]], *, max_tracks: int, max_age_ns: int
     ) -> None:
         if max_tracks < 1 or max_age_ns < 0:
             raise ValueError(
                 f"expected at least one track and an age of 0 or more, got max_tracks "
                 f"{max_tracks}, max_age_ns {max_age_ns}"
             )
-        self._stages = ((keypoint_similarity, min_oks), (box_iou, min_iou))
+        self._stages = tuple(stages)
         self._max_tracks = max_tracks
-        self._max_age_ns = max_age_ns
+        self.max_age_ns = max_age_ns
         self._next_id = 1
         self.reset()
 
@@ -61,7 +54,7 @@ class OksTracker:
         """Give every pose of the next frame its track id; timestamps never go back."""
         if len(poses) == 1 == len(self._ids) and self._match_single(poses, timestamp_ns):
             return TrackedPoses(poses, self._ids)
-        alive = timestamp_ns - self._seen_ns <= self._max_age_ns
+        alive = timestamp_ns - self._seen_ns <= self.max_age_ns
         if not alive.all():
             self._select(np.flatnonzero(alive))
         if not len(poses):
@@ -84,7 +77,7 @@ class OksTracker:
         Any stage is enough, so the cheaper later ones are tried first. This is every frame of a
         single-pose model, and saves two thirds of the time.
         """
-        if timestamp_ns - self._seen_ns.item() > self._max_age_ns:
+        if timestamp_ns - self._seen_ns.item() > self.max_age_ns:
             return False
         for similarity, minimum in reversed(self._stages):
             if similarity(poses, self._last).item() >= minimum:

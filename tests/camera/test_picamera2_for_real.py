@@ -1,7 +1,7 @@
-"""`edgepose run --source picamera:0` with the real picamera2 and libcamera.
+"""`edgepose run --source picamera:0` with the real picamera2 and libcamera, in sickness and health.
 
-Not real are the sensor, whose images come from libcamera's virtual camera, and its faults, which
-tests/camera/inside/stand_in.c injects into the camera's thread and device.
+Not real are the sensor, whose pictures come from libcamera's virtual camera, and its faults, which
+tests/camera/inside/stand_in.c makes where the camera's thread and its device are.
 """
 
 import json
@@ -27,14 +27,13 @@ RECOVERED_S = 5.0
 
 @pytest.fixture
 def watch(listener: Listener) -> Watch:
-    """Return the camera's messages as a subscriber receives them."""
+    """Return a subscriber's view."""
     return Watch(listener)
 
 
-def test_daemon_poses_of_camera(
+def test_poses_of_what_the_camera_sees(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """The daemon publishes tracked poses with plausible times, and ends on SIGTERM."""
     start = time.monotonic()
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
@@ -54,7 +53,7 @@ def test_daemon_poses_of_camera(
     captured = [datetime.fromisoformat(message.captured_at) for message in seen]
     published = [datetime.fromisoformat(message.published_at) for message in seen]
     ages = [(b - a).total_seconds() for a, b in zip(captured, published, strict=True)]
-    # Four frames from queue to frame, and the time of inference.
+    # Four frames from queue to frame, and the time of looking.
     assert min(ages) > 0
     assert sorted(ages)[len(ages) // 2] < 0.3
     steps = [(b - a).total_seconds() for a, b in pairwise(captured)]
@@ -63,8 +62,7 @@ def test_daemon_poses_of_camera(
 
 
 @pytest.mark.parametrize("stream", ["main", "lores"])
-def test_picamera_colours_and_timestamps(debian: Debian, desk: Desk, stream: str) -> None:
-    """Frames of both streams have true colours and recent timestamps."""
+def test_colours_and_moments_through_the_source(debian: Debian, desk: Desk, stream: str) -> None:
     desk.show([quarters(640, 480)])
     script = f"""
 import json, cv2
@@ -83,7 +81,7 @@ print(json.dumps(ages))
         process = debian.python(desk.folder, "-c", script, log=log)
         stdout, _ = process.communicate(timeout=60)
         assert process.returncode == 0, (desk.folder / "source.log").read_text()
-    # cv2.imwrite and imread cancel out: red and blue are as they left the source.
+    # As it left the source: nothing swaps red and blue on the way here.
     image = cv2.imread(str(desk.folder / "frame.png"))
     assert image is not None
     assert image.shape == (480, 640, 3)
@@ -93,31 +91,31 @@ print(json.dumps(ages))
     assert max(ages_ms) < 1000
 
 
-def test_daemon_repeated_stalls(
+def test_a_stall_is_noticed_and_ends(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """A stall is reported and ends, repeatedly, without a leak."""
+    """And again, and again: it keeps coming back, and nothing of the earlier times stays behind."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         before: dict[str, int] = {}
         for round_ in range(6):
             start = time.monotonic()
-            desk.command("silent")
+            desk.order("silent")
             watch.wait_for(f"{CAMERA}/status", b"stalled")
             assert timings.noticed("no more frames", start) < NOTICED_S
             watch.wait_for(f"{CAMERA}/presence", b"OFF")
             watch.wait_for(f"{CAMERA}/count", b"0")
-            # States are sent first, so the empty message may arrive a moment after them.
-            wait_for(lambda: watch.poses()[-1].poses == [], "the message without poses")
+            # States go first where both wait, so the empty message may come a moment after them.
+            wait_for(lambda: watch.poses()[-1].poses == [], "the message that nobody is seen")
             start = time.monotonic()
-            desk.command("run 30")
+            desk.order("run 30")
             watch.wait_for_poses(1)
             assert timings.recovered("no more frames", start) < RECOVERED_S
             watch.wait_for(f"{CAMERA}/status", b"online")
             watch.wait_for(f"{CAMERA}/presence", b"ON")
             if round_ == 1:
-                before = daemon.resources()
-        assert daemon.resources() == before
+                before = daemon.holdings()
+        assert daemon.holdings() == before
         assert daemon.log.count("no frame for 3 s") == 6
         assert daemon.log.count("delivers frames again") == 6
         assert watch.next_stats()["fps"] > 15
@@ -125,77 +123,77 @@ def test_daemon_repeated_stalls(
         assert "Traceback" not in daemon.log
 
 
-def test_daemon_short_stalls(debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch) -> None:
-    """The camera is not reopened; jobs that timed out do not keep its four buffers."""
+def test_a_short_stall_is_sat_out(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch
+) -> None:
+    """A capture that timed out leaves a job: four of them would have taken all the buffers."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
-        before = daemon.resources()
+        before = daemon.holdings()
         for _ in range(6):
-            desk.command("silent")
+            desk.order("silent")
             time.sleep(1.4)
-            desk.command("run 30")
+            desk.order("run 30")
             watch.wait_for_poses(20)
         assert watch.next_stats()["fps"] > 15
         assert watch.stats()["reopened"] == 0
-        assert daemon.resources() == before
+        assert daemon.holdings() == before
         assert watch.last(f"{CAMERA}/status") == b"online"
 
 
-def test_daemon_long_stall(
+def test_a_long_stall(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """Poses return within seconds after half a minute without frames."""
     with Daemon(debian, desk, broker):
         watch.wait_for_poses()
-        desk.command("silent")
+        desk.order("silent")
         watch.wait_for(f"{CAMERA}/status", b"stalled")
         time.sleep(26)
         start = time.monotonic()
-        desk.command("run 30")
+        desk.order("run 30")
         watch.wait_for_poses(1)
-        # Two attempts are at most 4.8 s apart.
+        # Between two tries there are 4.8 s at most.
         assert timings.recovered("no frames for half a minute", start) < RECOVERED_S + 1
 
 
-def test_daemon_camera_fails_and_recovers(
+def test_a_camera_that_breaks_down_and_is_mended(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """The device accepts no buffers, which ends picamera2's event loop, and does not restart."""
+    """Its device takes no buffers, which ends picamera2's event loop, and does not start again."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         before: dict[str, int] = {}
         for round_ in range(3):
             start = time.monotonic()
-            desk.command("broken")
+            desk.order("broken")
             watch.wait_for(f"{CAMERA}/status", b"stalled", b"offline")
             assert timings.noticed("camera fails", start) < NOTICED_S
             time.sleep(2.5)
             start = time.monotonic()
-            desk.command("run 30")
+            desk.order("run 30")
             watch.wait_for_poses(1)
             timings.recovered("camera fails", start)
             if round_ == 0:
-                before = daemon.resources()
-        assert daemon.resources() == before
+                before = daemon.holdings()
+        assert daemon.holdings() == before
         assert daemon.end()[0] == 0
 
 
-def test_daemon_start_without_camera(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
-    """The daemon exits with 1 and one line with the reason."""
+def test_no_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
     desk.plug(cameras=0)
     start = time.monotonic()
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
         assert time.monotonic() - start < 15
-        message = daemon.log.splitlines()[-1]
-        assert message.startswith("edgepose: picamera:0: no such camera; libcamera finds 0 of them")
+        complaint = daemon.log.splitlines()[-1]
+        assert complaint.startswith("edgepose: picamera:0: there is no camera")
         assert "Traceback" not in daemon.log
 
 
-def test_picamera_camera_added_later(debian: Debian, desk: Desk) -> None:
-    """In the same process, although libcamera caches its list of cameras.
+def test_a_source_finds_a_camera_that_came_later(debian: Debian, desk: Desk) -> None:
+    """In the same process: libcamera would go on with what it saw first.
 
-    The virtual camera is enumerated again only if there was one before: the second is added.
+    The virtual camera looks again only where there was one before, so it is the second that comes.
     """
     script = """
 from edgepose.errors import SourceNotFoundError
@@ -213,30 +211,28 @@ with PicameraSource(1) as source:
         process = debian.python(desk.folder, "-c", script, log=log)
         assert process.stdout is not None
         for _ in range(2):
-            assert "libcamera finds 1 of them" in process.stdout.readline()
+            assert "no such camera, there are 1" in process.stdout.readline()
         desk.plug(cameras=2)
         stdout, _ = process.communicate("\n", timeout=30)
     assert stdout == "(640, 480)\n", (desk.folder / "source.log").read_text()
 
 
-def test_daemon_start_with_busy_camera(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
-    """The daemon exits with 1 and the reason, and works once the camera is free."""
+def test_a_busy_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
     holder = Holder(debian, desk)
-    assert holder.acquired()
+    assert holder.holds()
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
-        message = daemon.log.splitlines()[-1]
-        assert message.startswith("edgepose: picamera:0: another program uses the camera")
+        complaint = daemon.log.splitlines()[-1]
+        assert complaint.startswith("edgepose: picamera:0: another program uses the camera")
         assert "Traceback" not in daemon.log
-    holder.release()
+    holder.let_go()
     with Daemon(debian, desk, broker) as daemon, broker.listener() as listener:
         Watch(listener).wait_for_poses()
 
 
-def test_daemon_switch_off_and_camera_busy(
+def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """Switched off, the camera is closed; if busy when switched on, the daemon keeps trying."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         start = time.monotonic()
@@ -245,16 +241,16 @@ def test_daemon_switch_off_and_camera_busy(
         timings.noticed("switched off; on again", start)
         watch.wait_for(f"{CAMERA}/presence", b"OFF")
         holder = Holder(debian, desk)
-        assert holder.acquired(), "the camera is open although it is switched off"
+        assert holder.holds(), "the camera is open although it is switched off"
         broker.say(f"{CAMERA}/enabled/set", b"ON")
         wait_for(lambda: "another program uses the camera" in daemon.log, "busy in the log")
         assert watch.last(f"{CAMERA}/status") == b"offline"
-        # The daemon keeps trying, and nothing accumulates.
+        # The daemon goes on trying, and nothing piles up.
         time.sleep(2)
-        before = daemon.resources()
+        before = daemon.holdings()
         time.sleep(8)
-        assert daemon.resources() == before
-        holder.release()
+        assert daemon.holdings() == before
+        holder.let_go()
         start = time.monotonic()
         watch.wait_for_poses(1, patience_s=60)
         timings.recovered("another program uses the camera", start)
@@ -268,17 +264,16 @@ def test_daemon_switch_off_and_camera_busy(
         timings.recovered("switched off; on again", start)
 
 
-@pytest.mark.parametrize("fault", ["silent", "broken"])
-def test_daemon_sigterm_during_fault(
-    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings, fault: str
+@pytest.mark.parametrize("order", ["silent", "broken"])
+def test_sigterm_while_the_camera_is_away(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings, order: str
 ) -> None:
-    """The daemon ends with 0 within seconds."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
-        desk.command(fault)
+        desk.order(order)
         time.sleep(0.5)
         code, seconds = daemon.end()
-        timings.noticed(f"SIGTERM while {fault}", time.monotonic() - seconds)
+        timings.noticed(f"SIGTERM while {order}", time.monotonic() - seconds)
         assert code == 0, daemon.log
         assert seconds < 6
         watch.wait_for(f"{NODE}/availability", b"offline")

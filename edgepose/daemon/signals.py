@@ -1,0 +1,40 @@
+"""Signals as flags that the main loop reads."""
+
+import signal
+from types import FrameType
+from typing import Any, Self
+
+
+class Signals:
+    """SIGTERM and SIGINT ask to stop, SIGHUP to reload, while the `with` block runs."""
+
+    def __init__(self) -> None:
+        self.stop_requested = False
+        self.reload_requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Install the handlers."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Restore the handlers that were there before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def request_reload(self) -> None:
+        """Request a reload, as SIGHUP does."""
+        self.reload_requested = True
+
+    def take_reload(self) -> bool:
+        """Return whether a reload was requested since the last call."""
+        requested, self.reload_requested = self.reload_requested, False
+        return requested
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.request_reload()
+        else:
+            self.stop_requested = True

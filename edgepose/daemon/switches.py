@@ -1,0 +1,95 @@
+"""Which cameras are switched off, remembered over restarts."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edgepose.util.background import BackgroundWriter
+
+log = logging.getLogger(__name__)
+
+WRITE_TIMEOUT_S: Final = 2.0
+
+
+class _Switches(msgspec.Struct, frozen=True):
+    off: list[str]
+
+
+class Switches:
+    """The privacy switches: kept in memory first, and in a file for the next start.
+
+    A switch holds as long as the process even if the file cannot be written. The file is written
+    in the background, since a disk may block.
+    """
+
+    def __init__(self, path: Path, cameras: frozenset[str]) -> None:
+        self.off = self._saved = _read(path, cameras)
+        self._path = path
+        self._failure = ""
+        self._writer: BackgroundWriter[object] = BackgroundWriter(
+            "switches", lambda _: self._save(), max_pending=1, on_idle=self._save
+        )
+
+    def set(self, camera: str, *, enabled: bool) -> None:
+        """Remember that a camera is switched on or off."""
+        self.off = self.off - {camera} if enabled else self.off | {camera}
+        # Dropped if one waits already, which will save this change too.
+        self._writer.submit(self)
+
+    def close(self) -> None:
+        """Wait for the file, 2 s at most."""
+        if not self._writer.close(WRITE_TIMEOUT_S):
+            log.warning("%s: the disk does not answer; the switches are not saved", self._path)
+
+    def _save(self) -> None:
+        """Write the file if it is out of date; a failure is logged once and tried again."""
+        off = self.off
+        if off == self._saved:
+            return
+        temporary = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump({"off": sorted(off)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            failure = error.strerror or str(error)
+            if failure != self._failure:
+                log.warning(
+                    "%s: cannot save which cameras are switched off (%s); trying again, but if "
+                    "edgepose restarts before that succeeds, it opens them",
+                    self._path,
+                    failure,
+                )
+            self._failure = failure
+            return
+        self._saved = off
+        self._failure = ""
+
+
+def _read(path: Path, cameras: frozenset[str]) -> frozenset[str]:
+    """Return which of the cameras are off.
+
+    A file that exists but cannot be read leaves them all off: some camera was switched off once,
+    and which one is not known any more.
+    """
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=_Switches)
+        return cameras.intersection(content.off)
+    except FileNotFoundError:
+        return frozenset()
+    # Unlimited nesting is a RecursionError, which is no ValueError.
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning(
+            "%s: expected the cameras that are switched off, but it cannot be read (%s); all "
+            "cameras stay off until they are switched on over MQTT, or the file is deleted",
+            path,
+            error,
+        )
+        return cameras

@@ -1,0 +1,77 @@
+"""Writing in a background thread, behind a bounded queue."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+IDLE_S: Final = 1.0
+
+T = TypeVar("T")
+
+
+class BackgroundWriter(Generic[T]):
+    """Calls `write` for each item, in order, in a background thread.
+
+    A blocked disk or pipe delays no caller of `submit`: at most `max_pending` items wait, further
+    ones are dropped and counted in `dropped`. `on_idle` is called after a second without an item.
+    What `write` raises ends the thread and is kept in `failure`; later items are dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[T], None],
+        *,
+        max_pending: int,
+        on_idle: Callable[[], None] | None = None,
+    ) -> None:
+        self.dropped = 0
+        self.failure: Exception | None = None
+        self._write = write
+        self._on_idle = on_idle
+        self._max_pending = max_pending
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def submit(self, item: T) -> bool:
+        """Queue an item; return False if it was dropped."""
+        with self._changed:
+            if self._closing or self.failure or len(self._items) >= self._max_pending:
+                self.dropped += 1
+                return False
+            self._items.append(item)
+            if self._thread.ident is None:
+                self._thread.start()
+            self._changed.notify()
+            return True
+
+    def close(self, timeout_s: float) -> bool:
+        """Accept no more items and wait for the queued ones; return False if some are left."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                self._write(item)
+        except Exception as error:  # noqa: BLE001 - the next `submit` reports it
+            self.failure = error
+
+    def _next(self) -> T | None:
+        """Return the next item, or None at the end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._items or self._closing, IDLE_S)
+                if self._items:
+                    return self._items.popleft()
+                if self._closing:
+                    return None
+            if self._on_idle is not None:
+                self._on_idle()

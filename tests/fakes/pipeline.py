@@ -1,0 +1,124 @@
+"""A pipeline of fakes: an interpreter that counts, a pose model with fixed scores, a collector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
+from edgepose.errors import AcceleratorLostError
+from edgepose.inference.failover import SingleModel
+from edgepose.messages import PoseMessage
+from edgepose.pipeline import FrameResult, Pipeline
+from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
+from edgepose.smoothing.no_smoother import NoSmoother
+from edgepose.tracking.no_tracker import NoTracker
+from tests.helpers import SECOND_NS, frame_of, poses_of
+
+CROP = CropRegion(0, 0, 32, 32)
+
+
+class FakeInterpreter:
+    """Counts its invokes and whether it was closed."""
+
+    input = TensorSpec("in", (1, 8, 8, 3), np.dtype(np.uint8))
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def __init__(self) -> None:
+        self.invoked = 0
+        self.closed = False
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        self.invoked += 1
+        return [tensor]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakePoseModel:
+    """Finds one pose, with one score in the whole frame and another in a crop."""
+
+    input_spec = InputSpec.of((8, 8), np.uint8)
+
+    def __init__(self, in_frame: float, in_crop: float, *, crops: bool = True) -> None:
+        self.scores = {False: in_frame, True: in_crop}
+        self.crops = crops
+        self.cropped: list[bool] = []
+
+    def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
+        cropped = to_frame.scale_xy[0] < 8
+        self.cropped.append(cropped)
+        points = np.linspace(10, 40, 34).reshape(17, 2)
+        return poses_of(points, score=self.scores[cropped])
+
+    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
+        return CropRegion(0, 0, 64, 64)
+
+    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
+        return CROP if self.crops and poses.scores[0] >= 0.2 else None
+
+
+class MessageCollector:
+    """A sink that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[PoseMessage] = []
+
+    def publish(self, message: PoseMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None: ...
+
+
+class FakeModels:
+    """A model provider whose models the test takes away one by one."""
+
+    def __init__(self, *models: LoadedModel) -> None:
+        self.models = list(models)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.models)
+
+    @property
+    def current(self) -> LoadedModel:
+        if not self.models:
+            raise AcceleratorLostError("no model")
+        return self.models[0]
+
+    def report_lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
+        if self.models and self.models[0] is model:
+            del self.models[0]
+        if not self.models:
+            raise error
+
+
+def loaded_model(interpreter: Interpreter, model: PoseModel) -> LoadedModel:
+    """Return a model of fakes with a pose threshold of 0.5."""
+    return LoadedModel("fake", Path("fake"), "fake", "cpu", interpreter, model, 0.5, 0.3)
+
+
+class PipelineRig:
+    """A pipeline of fakes with its parts at hand."""
+
+    def __init__(self, model: FakePoseModel, *, every_frame: bool = False) -> None:
+        self.model = model
+        self.sink = MessageCollector()
+        self.interpreter = FakeInterpreter()
+        self.pipeline = Pipeline(
+            SingleModel(loaded_model(self.interpreter, model)),
+            NoTracker(),
+            NoSmoother(),
+            [self.sink],
+            node="node",
+            camera="cam",
+            every_frame=every_frame,
+        )
+        self._count = 0
+
+    def process(self, *, confirm_in_crop: bool = False) -> FrameResult:
+        """Take the next frame, a second after the last one, through the pipeline."""
+        self._count += 1
+        frame = frame_of(timestamp_ns=self._count * SECOND_NS, sequence=self._count)
+        return self.pipeline.process(frame, confirm_in_crop=confirm_in_crop)

@@ -1,0 +1,96 @@
+"""Sources that do what a test tells them."""
+
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+
+from edgepose.datatypes import Frame, Image
+from edgepose.errors import SourceBusyError, SourceError
+from tests.helpers import SECOND_NS, frame_of
+
+PATIENCE_S = 10.0
+
+
+class ScriptedSource:
+    """Plays a script: an int is a frame at that second, an error is raised, the rest is the end.
+
+    A SourceBusyError at the beginning is raised while opening.
+    """
+
+    live = False
+    description = "scripted"
+
+    def __init__(self, script: Sequence[int | SourceError]) -> None:
+        self._script = script
+
+    def __enter__(self) -> Self:
+        if self._script and isinstance(self._script[0], SourceBusyError):
+            raise self._script[0]
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def frames(self) -> Iterator[Frame]:
+        for item in self._script:
+            if isinstance(item, SourceError):
+                raise item
+            yield frame_of(timestamp_ns=item * SECOND_NS, sequence=item)
+
+
+class SteppedSource:
+    """Delivers one frame for each `allow`, then ends or fails; `requested` counts the reads."""
+
+    description = "stepped"
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        live: bool,
+        failure: BaseException | None = None,
+        open_failure: BaseException | None = None,
+    ) -> None:
+        self.live = live
+        self.count = count
+        self.failure = failure
+        self.open_failure = open_failure
+        self.allowed = threading.Semaphore(0)
+        self.requested = threading.Semaphore(0)
+        self.opened_in: str | None = None
+        self.closed = threading.Event()
+        self.images: list[weakref.ref[Image]] = []
+
+    def __enter__(self) -> Self:
+        self.opened_in = threading.current_thread().name
+        if self.open_failure is not None:
+            raise self.open_failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+
+    def allow(self, count: int = 1) -> None:
+        self.allowed.release(count)
+
+    def wait_until_requested(self, count: int = 1) -> None:
+        """Wait until the reader asked for another frame, `count` times."""
+        for _ in range(count):
+            assert self.requested.acquire(timeout=PATIENCE_S)
+
+    def frames(self) -> Iterator[Frame]:
+        for sequence in range(self.count):
+            self.requested.release()
+            self.allowed.acquire()
+            image = np.full((4, 4, 3), sequence, np.uint8)
+            self.images.append(weakref.ref(image))
+            frame = Frame(image, 100 + sequence, sequence)
+            del image
+            yield frame
+            del frame
+        self.requested.release()
+        self.allowed.acquire()
+        if self.failure is not None:
+            raise self.failure

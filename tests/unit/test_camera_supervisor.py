@@ -1,0 +1,319 @@
+"""A camera's life, with a scripted source and a clock that the test sets."""
+
+import json
+
+import pytest
+
+from edgepose.build import stall_timeout_ns
+from edgepose.config import Camera as CameraConfig
+from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor, SourceParts
+from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
+from edgepose.daemon.inference_thread import Result
+from edgepose.errors import (
+    AcceleratorLostError,
+    EdgeposeError,
+    SourceBusyError,
+    SourceError,
+    SourceStalledError,
+)
+from edgepose.events.occupancy import OccupancyDetector
+from edgepose.events.track_events import TrackEventDetector
+from edgepose.mqtt.topics import Topics
+from edgepose.protocols import FrameSource
+from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
+from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
+from tests.helpers import SECOND_NS
+
+UNPLUGGED = SourceError("camera: unplugged")
+
+
+class Rig:
+    """A supervisor, its sources, and what it published."""
+
+    def __init__(self, *sources: list[int | SourceError] | FrameSource) -> None:
+        self.now_ns = 100 * SECOND_NS
+        self.states: dict[str, bytes] = {}
+        self.state_history: list[tuple[str, bytes]] = []
+        self.events: list[dict[str, object]] = []
+        self.failures: list[SourceError] = []
+        self.opened = 0
+        self.topics = Topics(node="node")
+        self._sources = list(sources)
+        self.mailbox = FrameMailbox()
+        rig = PipelineRig(FakePoseModel(0.6, 0.9, crops=False))
+        self.pipeline = rig.pipeline
+        self.messages = rig.sink.messages
+        self.camera = CameraSupervisor(
+            CameraParts(
+                "main",
+                SourceParts(self._open, 5 * SECOND_NS),
+                rig.pipeline,
+                OccupancyDetector(on_delay_ms=0),
+                TrackEventDetector(on_delay_ms=0),
+            ),
+            self.mailbox,
+            self,
+            enabled=True,
+            clock=lambda: self.now_ns,
+        )
+
+    def _open(self) -> FrameSource:
+        self.opened += 1
+        source = self._sources[min(self.opened, len(self._sources)) - 1]
+        return ScriptedSource(source) if isinstance(source, list) else source
+
+    def set_state(self, topic: str, payload: bytes) -> None:
+        name = topic.rpartition("/")[2]
+        self.states[name] = payload
+        self.state_history.append((name, payload))
+
+    def send_event(self, camera: str, payload: bytes) -> None:
+        self.events.append(json.loads(payload))
+
+    def camera_failed(self, camera: str, error: SourceError) -> None:
+        self.failures.append(error)
+
+    def next(self) -> Result:
+        """Wait for the next item, run the model on it, and handle the result."""
+        item = self.mailbox.take(PATIENCE_S)
+        assert item is not None
+        outcome: object = item.error
+        if item.frame is not None:
+            try:
+                outcome = self.pipeline.detect(item.frame, item.capture.crop)
+            except EdgeposeError as error:
+                outcome = error
+        result = Result(item.capture, outcome)  # type: ignore[arg-type]  # as the thread makes it
+        self.camera.handle(result)
+        return result
+
+    def wait_s(self, seconds: float) -> None:
+        self.now_ns += round(seconds * SECOND_NS)
+        self.camera.tick(self.now_ns)
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda _low, _high: 1.0)
+
+
+def test_supervisor_frames_then_the_end() -> None:
+    rig = Rig([1])
+    rig.camera.publish_states()
+    rig.camera.start()
+    rig.next()
+    assert rig.states["status"] == b"online"
+    assert (rig.states["presence"], rig.states["count"]) == (b"ON", b"1")
+    rig.next()
+    assert rig.camera.finished
+    assert rig.states["status"] == b"offline"
+    assert (rig.states["presence"], rig.states["count"]) == (b"OFF", b"0")
+    assert [len(message.poses) for message in rig.messages] == [1, 0]
+
+
+def test_supervisor_order_of_states_when_a_camera_comes_and_goes() -> None:
+    """As in the contract: presence and count before `online`, `offline` before they fall."""
+    rig = Rig([1, UNPLUGGED])
+    rig.camera.publish_states()
+    rig.state_history.clear()
+    rig.camera.start()
+    rig.next()
+    rig.next()
+    assert rig.state_history == [
+        ("count", b"1"),
+        ("presence", b"ON"),
+        ("status", b"online"),
+        ("status", b"offline"),
+        ("count", b"0"),
+        ("presence", b"OFF"),
+    ]
+
+
+def test_supervisor_source_that_never_opened() -> None:
+    busy = SourceBusyError("camera: used by another process")
+    rig = Rig([busy])
+    rig.camera.start()
+    rig.next()
+    assert rig.camera.failure is busy
+    assert not rig.camera.has_delivered
+    assert rig.failures == [busy]
+
+
+def test_supervisor_reopens_a_lost_camera_with_growing_pauses() -> None:
+    rig = Rig([1, UNPLUGGED], [UNPLUGGED], [UNPLUGGED], [1])
+    rig.camera.start()
+    rig.next()
+    rig.next()
+    assert rig.states["status"] == b"offline"
+    for wait_s, opened in ((1, 2), (2, 3), (3, 4)):
+        rig.camera.tick(rig.now_ns + wait_s * SECOND_NS - 1)
+        assert rig.opened == opened - 1
+        rig.wait_s(wait_s)
+        assert rig.opened == opened
+        rig.next()
+    assert rig.states["status"] == b"online"
+    assert rig.camera.failure is None
+    assert rig.failures == [UNPLUGGED], "the same failure is reported once, not at every attempt"
+    assert rig.camera.stats(rig.now_ns)["reopened"] == 3
+
+
+def test_supervisor_source_that_reports_a_stall() -> None:
+    rig = Rig([1, SourceStalledError("camera: silent")])
+    rig.camera.start()
+    rig.next()
+    rig.next()
+    assert rig.states["status"] == b"stalled"
+
+
+def test_supervisor_opens_a_hung_camera_again_but_not_for_ever() -> None:
+    """Its thread is left behind; a driver that always hangs does not use up the threads."""
+    sources = [SteppedSource(1, live=True) for _ in range(MAX_HUNG + 1)]
+    rig = Rig(*sources)
+    rig.camera.start()
+    for opened in range(1, MAX_HUNG + 1):
+        sources[opened - 1].wait_until_requested()
+        assert rig.opened == opened
+        rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+        assert rig.states["status"] == b"stalled"
+        rig.wait_s(3)
+    for _ in range(5):
+        rig.wait_s(3)
+    assert rig.opened == MAX_HUNG
+    assert len(rig.failures) == 1
+    for source in sources[:MAX_HUNG]:
+        source.allow(9)
+        assert source.closed.wait(PATIENCE_S)
+    while rig.opened == MAX_HUNG:
+        rig.wait_s(0.1)
+    sources[-1].allow()
+    rig.next()
+    assert rig.states["status"] == b"online"
+
+
+def test_supervisor_hung_opening_does_not_raise() -> None:
+    """A camera that hangs while opening ended the whole daemon, beside healthy cameras too."""
+    source = SteppedSource(1, live=True)
+    rig = Rig(source)
+    rig.camera.start()
+    source.wait_until_requested()
+    rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+    assert isinstance(rig.camera.failure, SourceStalledError)
+    source.allow(9)
+
+
+def test_supervisor_off_closes_and_on_opens() -> None:
+    rig = Rig([1, 2, 3])
+    rig.camera.start()
+    result = rig.next()
+    rig.camera.set_enabled(enabled=False)
+    assert rig.states["enabled"] == b"OFF"
+    assert rig.states["presence"] == b"OFF"
+    count = len(rig.messages)
+    # What the model ran on while the camera was switched off is not published any more.
+    rig.camera.handle(result)
+    rig.wait_s(100)
+    assert len(rig.messages) == count
+    assert rig.opened == 1
+    rig.camera.set_enabled(enabled=True)
+    while rig.opened == 1:
+        rig.wait_s(0.1)
+    rig.next()
+    assert rig.opened == 2
+    assert rig.states["status"] == b"online"
+
+
+def test_supervisor_does_not_open_a_device_that_is_still_open() -> None:
+    """A driver that takes its time to close would find its device busy."""
+    slow, fresh = SteppedSource(1, live=True), SteppedSource(1, live=True)
+    rig = Rig(slow, fresh)
+    rig.camera.start()
+    slow.wait_until_requested()
+    rig.camera.set_enabled(enabled=False)
+    rig.camera.set_enabled(enabled=True)
+    rig.wait_s(1)
+    assert rig.opened == 1
+    slow.allow(9)
+    assert slow.closed.wait(PATIENCE_S)
+    while rig.opened == 1:
+        rig.wait_s(0.1)
+    fresh.allow(9)
+
+
+def test_supervisor_without_a_model_clears_presence_and_keeps_the_camera() -> None:
+    source = SteppedSource(9, live=True)
+    rig = Rig(source)
+    models = rig.pipeline.models
+    rig.camera.start()
+    source.allow()
+    rig.next()
+    rig.pipeline.models = FakeModels()
+    source.allow()
+    assert isinstance(rig.next().outcome, AcceleratorLostError)
+    assert (rig.states["presence"], rig.states["status"]) == (b"OFF", b"online")
+    assert rig.camera.stats(rig.now_ns)["frames_without_model"] == 1
+    rig.pipeline.models = models
+    source.allow()
+    rig.next()
+    assert rig.states["presence"] == b"ON"
+    source.allow(9)
+
+
+def test_supervisor_camera_that_fails_without_a_model_is_reopened() -> None:
+    """It stayed `online` and was not tried again."""
+    rig = Rig([1, UNPLUGGED], [2])
+    rig.camera.start()
+    rig.next()
+    rig.pipeline.models = FakeModels()
+    rig.next()
+    assert rig.states["status"] == b"offline"
+    rig.wait_s(1)
+    assert rig.opened == 2
+
+
+def test_supervisor_replace_source_keeps_ids_and_opens_the_new_one() -> None:
+    rig = Rig([1, 2])
+    rig.camera.start()
+    rig.next()
+    replaced: list[int] = []
+
+    def open_other() -> FrameSource:
+        replaced.append(1)
+        return ScriptedSource([7])
+
+    rig.camera.replace_source(SourceParts(open_other, SECOND_NS))
+    while not replaced:
+        rig.wait_s(0.1)
+    rig.next()
+    assert rig.messages[-1].sequence == 7
+    assert rig.states["status"] == b"online"
+
+
+def test_supervisor_bug_in_a_result_is_raised() -> None:
+    rig = Rig([1])
+    rig.camera.start()
+    item = rig.mailbox.take(PATIENCE_S)
+    assert item is not None
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        rig.camera.handle(Result(item.capture, ZeroDivisionError("a bug")))
+
+
+def test_supervisor_publishes_enter_and_leave() -> None:
+    rig = Rig([101, UNPLUGGED])
+    rig.camera.start()
+    rig.next()
+    (entered,) = rig.events
+    assert (entered["type"], entered["node"], entered["camera"]) == ("enter", "node", "main")
+    # No one leaves while a frame that was captured may still show them.
+    rig.camera.tick(102 * SECOND_NS + SECOND_NS // 2)
+    assert len(rig.events) == 1
+    rig.next()
+    assert [event["type"] for event in rig.events] == ["enter", "leave"]
+    assert rig.events[1]["track_id"] == entered["track_id"]
+    assert str(entered["time"]) <= str(rig.events[1]["time"])
+
+
+def test_stall_timeout_of_a_slow_camera_is_longer() -> None:
+    assert stall_timeout_ns(CameraConfig(source="picamera:0")) == 5 * SECOND_NS
+    assert stall_timeout_ns(CameraConfig(source="picamera:0", fps=30.0)) == 5 * SECOND_NS
+    camera = CameraConfig(source="picamera:0?fps=0.1", fps=30.0)
+    assert stall_timeout_ns(camera) == 30 * SECOND_NS

@@ -1,0 +1,422 @@
+"""The daemon's main loop, with fake models, sources and broker."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgepose.clock import boottime_ns
+from edgepose.daemon.camera import CameraParts, SourceParts
+from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.signals import Signals
+from edgepose.daemon.switches import Switches
+from edgepose.daemon.systemd import Notifier
+from edgepose.errors import ConfigError, SourceBusyError, SourceError
+from edgepose.events.occupancy import OccupancyDetector
+from edgepose.events.track_events import TrackEventDetector
+from edgepose.inference.failover import SingleModel
+from edgepose.messages import PoseMessage
+from edgepose.mqtt.commands import Command
+from edgepose.mqtt.topics import Topics
+from edgepose.pipeline import Pipeline
+from edgepose.protocols import FrameSource, LoadedModel, Tensor
+from edgepose.smoothing.no_smoother import NoSmoother
+from edgepose.tracking.oks import OksTracker
+from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, loaded_model
+from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
+from tests.helpers import SECOND_NS
+from tests.mosquitto import wait_for
+
+
+class FakeMqtt:
+    """An MQTT sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.states: dict[str, bytes] = {}
+        self.history: list[tuple[str, bytes]] = []
+        self.messages: list[PoseMessage] = []
+        self.stats: list[dict[str, object]] = []
+        self.closed = False
+
+    def open(self, *, require_connection_within_s: float | None = None) -> None: ...
+
+    def set_state(self, topic: str, payload: bytes) -> None:
+        self.states[topic.removeprefix("edgepose/node/")] = payload
+        self.history.append((topic.removeprefix("edgepose/node/"), payload))
+
+    def send_event(self, camera: str, payload: bytes) -> None: ...
+
+    def send_stats(self, payload: bytes) -> None:
+        self.stats.append(json.loads(payload))
+
+    def counters(self) -> dict[str, int | bool]:
+        return {}
+
+    def publish(self, message: PoseMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Rig:
+    """A daemon of fakes, one camera for each list of sources."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *cameras: Callable[[], FrameSource],
+        interpreter: FakeInterpreter | None = None,
+        reload: Callable[[], Reload] = Reload,
+        service: bool = False,
+    ) -> None:
+        self.mqtt = FakeMqtt()
+        self.signals = Signals()
+        self.models = self.model("first", interpreter)
+        self.parts = [
+            CameraParts(
+                f"cam{number}",
+                SourceParts(open_source, 5 * SECOND_NS),
+                Pipeline(
+                    self.models,
+                    OksTracker(),
+                    NoSmoother(),
+                    [self.mqtt],
+                    node="node",
+                    camera=f"cam{number}",
+                ),
+                OccupancyDetector(on_delay_ms=0),
+                TrackEventDetector(on_delay_ms=0),
+            )
+            for number, open_source in enumerate(cameras)
+        ]
+        self.switches = Switches(
+            folder / "switches.json", frozenset(parts.name for parts in self.parts)
+        )
+        self.daemon = Daemon(
+            self.parts,
+            self.models,
+            [self.mqtt],
+            self.mqtt,  # type: ignore[arg-type]  # has what the daemon uses
+            Topics(node="node"),
+            stats_interval_ns=3600 * SECOND_NS,
+            switches=self.switches,
+            notifier=Notifier("/nowhere" if service else ""),
+            info=self.info,
+            reload=reload,
+        )
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    @staticmethod
+    def info(model: LoadedModel | None) -> bytes:
+        return b"{}" if model is None else json.dumps({"model": model.name}).encode()
+
+    @staticmethod
+    def model(name: str, interpreter: FakeInterpreter | None = None) -> SingleModel:
+        pose_model = FakePoseModel(0.6, 0.9, crops=False)
+        loaded = loaded_model(interpreter or FakeInterpreter(), pose_model)
+        return SingleModel(
+            LoadedModel(name, loaded.path, "fake", "cpu", loaded.interpreter, pose_model, 0.5, 0.3)
+        )
+
+    def _run(self) -> None:
+        try:
+            self.daemon.run(self.signals)
+        except BaseException as error:  # noqa: BLE001 - looked at by the test
+            self.error = error
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+    def stop(self) -> None:
+        self.signals.stop_requested = True
+        self.join()
+
+    def wait_for_state(self, topic: str, payload: bytes) -> None:
+        wait_for(lambda: self.mqtt.states.get(topic) == payload, f"{topic} {payload!r}")
+
+
+@contextmanager
+def running(rig: Rig) -> Iterator[Rig]:
+    rig.start()
+    try:
+        yield rig
+    finally:
+        rig.stop()
+
+
+def stepped(*sources: SteppedSource) -> Callable[[], FrameSource]:
+    """Return an opener that gives one source after the other."""
+    queue = list(sources)
+    return lambda: queue.pop(0) if len(queue) > 1 else queue[0]
+
+
+def test_daemon_ends_after_every_source_ended(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda: ScriptedSource([1, 2]), lambda: ScriptedSource([1]))
+    rig.start()
+    rig.join()
+    assert rig.error is None
+    assert rig.mqtt.closed
+    assert [message.camera for message in rig.mqtt.messages].count("cam0") == 3
+    assert rig.mqtt.states["cam0/status"] == b"offline"
+
+
+def test_daemon_without_any_camera_fails_at_a_terminal(tmp_path: Path) -> None:
+    busy = SourceBusyError("camera: used by another process")
+    rig = Rig(tmp_path, lambda: ScriptedSource([busy]), lambda: ScriptedSource([busy]))
+    rig.start()
+    rig.join()
+    assert rig.error is busy
+
+
+def test_daemon_waits_for_its_cameras_as_a_service(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources: list[FrameSource] = [
+        ScriptedSource([SourceBusyError("camera: used by another process")]),
+        SteppedSource(5, live=True),
+    ]
+    rig = Rig(tmp_path, lambda: sources.pop(0), service=True)
+    with running(rig):
+        wait_for(lambda: not sources, "the second attempt")
+        assert caplog.text.count("trying again until it is available") == 1
+
+
+def test_daemon_one_hung_camera_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that hung while opening ended the daemon, beside healthy cameras too."""
+    monkeypatch.setattr("edgepose.daemon.capture.OPEN_TIMEOUT_NS", 1)
+    hung, healthy = SteppedSource(1, live=True), SteppedSource(3, live=True)
+    rig = Rig(tmp_path, lambda: hung, lambda: healthy)
+    rig.parts[0].source.stall_timeout_ns = 1
+    with running(rig):
+        healthy.allow()
+        rig.wait_for_state("cam0/status", b"stalled")
+        rig.wait_for_state("cam1/status", b"online")
+        healthy.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame of the healthy one")
+    assert rig.error is None
+    hung.allow(9)
+    healthy.allow(9)
+
+
+def test_daemon_privacy_switch(tmp_path: Path) -> None:
+    first, second = SteppedSource(2, live=True), SteppedSource(2, live=True)
+    rig = Rig(tmp_path, stepped(first, second))
+    with running(rig):
+        first.allow()
+        rig.wait_for_state("cam0/status", b"online")
+        rig.daemon.command(Command("cam0", "enabled", b"OFF"))
+        rig.wait_for_state("cam0/enabled", b"OFF")
+        assert rig.switches.off == {"cam0"}
+        assert rig.mqtt.states["cam0/status"] == b"offline"
+        first.allow(9)
+        assert first.closed.wait(PATIENCE_S)
+        rig.daemon.command(Command("removed", "enabled", b"OFF"))
+        rig.daemon.command(Command("cam0", "enabled", b"ON"))
+        second.wait_until_requested()
+        rig.wait_for_state("cam0/enabled", b"ON")
+        assert rig.switches.off == frozenset()
+        second.allow(9)
+
+
+def test_daemon_newest_of_several_commands_counts(tmp_path: Path) -> None:
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source)
+    for payload in (b"ON", b"OFF", b"ON", b"OFF"):
+        rig.daemon.command(Command("cam0", "enabled", payload))
+    with running(rig):
+        rig.wait_for_state("cam0/enabled", b"OFF")
+        source.allow(9)
+    switched = [payload for topic, payload in rig.mqtt.history if topic == "cam0/enabled"]
+    assert switched[0] == b"ON"
+    assert set(switched[1:]) == {b"OFF"}
+
+
+def test_daemon_reload_without_changes_touches_nothing(tmp_path: Path) -> None:
+    """Every SIGHUP closed and opened all cameras, flipped presence and restarted the ids."""
+    source = SteppedSource(9, live=True)
+    opened: list[int] = []
+
+    def open_source() -> FrameSource:
+        opened.append(1)
+        return source
+
+    reloaded = threading.Event()
+
+    def reload() -> Reload:
+        reloaded.set()
+        return Reload()
+
+    rig = Rig(tmp_path, open_source, reload=reload)
+    with running(rig):
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        states = list(rig.mqtt.history)
+        rig.signals.request_reload()
+        assert reloaded.wait(PATIENCE_S)
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")
+        assert opened == [1]
+        assert rig.mqtt.history == states
+        assert [pose.id for message in rig.mqtt.messages for pose in message.poses] == [1, 1]
+        source.allow(9)
+
+
+def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) -> None:
+    source = SteppedSource(9, live=True)
+    second = Rig.model("second")
+    rig = Rig(tmp_path, stepped(source), reload=lambda: Reload(models=second))
+    with running(rig):
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        rig.signals.request_reload()
+        wait_for(lambda: b"second" in rig.mqtt.states["accelerator"], "the second model")
+        first = rig.models.current.interpreter
+        assert isinstance(first, FakeInterpreter)
+        assert first.closed
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")
+        assert [message.model for message in rig.mqtt.messages] == ["first", "second"]
+        assert json.loads(rig.mqtt.states["info"]) == {"model": "second"}
+        assert rig.mqtt.states["cam0/presence"] == b"ON"
+        source.allow(9)
+
+
+def test_daemon_reload_replaces_only_changed_sources(tmp_path: Path) -> None:
+    old, other, new = (SteppedSource(9, live=True) for _ in range(3))
+    changed = {"cam0": SourceParts(lambda: new, 5 * SECOND_NS)}
+    rig = Rig(tmp_path, lambda: old, stepped(other), reload=lambda: Reload(sources=changed))
+    with running(rig):
+        for source in (old, other):
+            source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "both cameras")
+        rig.signals.request_reload()
+        wait_for(lambda: not rig.signals.reload_requested, "the reload")
+        old.allow(9)
+        new.wait_until_requested()
+        new.allow()
+        rig.wait_for_state("cam0/status", b"online")
+        assert old.closed.is_set()
+        assert not other.closed.is_set()
+        for source in (new, other):
+            source.allow(9)
+
+
+def test_daemon_switched_off_camera_stays_closed_over_a_reload(tmp_path: Path) -> None:
+    """A reload opened it again if the state folder could not be written."""
+    in_the_way = tmp_path / "state"
+    opened: list[int] = []
+
+    def open_source() -> FrameSource:
+        opened.append(1)
+        return ScriptedSource([1])
+
+    changed = {"cam0": SourceParts(open_source, 5 * SECOND_NS)}
+    rig = Rig(in_the_way, open_source, reload=lambda: Reload(sources=changed))
+    in_the_way.write_text("a file where the folder should be")
+    rig.daemon.command(Command("cam0", "enabled", b"OFF"))
+    with running(rig):
+        rig.wait_for_state("cam0/enabled", b"OFF")
+        count = len(opened)
+        rig.signals.request_reload()
+        wait_for(lambda: not rig.signals.reload_requested, "the reload")
+        rig.daemon.command(Command("cam0", "enabled", b"OFF"))
+        wait_for(lambda: rig.switches.off == {"cam0"}, "the switch")
+    assert len(opened) == count
+
+
+def test_daemon_keeps_everything_if_a_reload_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reload() -> Reload:
+        raise ConfigError("config.yaml:3: smoothing.beta: expected a number")
+
+    source = SteppedSource(9, live=True)
+    rig = Rig(tmp_path, lambda: source, reload=reload)
+    with running(rig), caplog.at_level(logging.ERROR):
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        rig.signals.request_reload()
+        wait_for(lambda: "keeping the previous configuration" in caplog.text, "the log line")
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")
+        source.allow(9)
+    assert "config.yaml:3" in caplog.text
+
+
+def test_daemon_ends_with_a_bug(tmp_path: Path) -> None:
+    class Broken(FakeInterpreter):
+        def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+            raise ZeroDivisionError("a bug")
+
+    rig = Rig(tmp_path, lambda: ScriptedSource([1]), interpreter=Broken())
+    rig.start()
+    rig.join()
+    assert isinstance(rig.error, ZeroDivisionError)
+    assert rig.mqtt.closed
+
+
+def test_daemon_is_healthy_only_while_inference_and_network_make_progress(tmp_path: Path) -> None:
+    """The main loop alone would keep the watchdog quiet while a model hangs."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Hanging(FakeInterpreter):
+        def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+            entered.set()
+            assert go_on.wait(PATIENCE_S)
+            return super().invoke(tensor)
+
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source, interpreter=Hanging())
+    patience_ns = 60 * SECOND_NS
+
+    def healthy_after(silence_ns: int) -> bool:
+        return rig.daemon.is_healthy(boottime_ns() + patience_ns - silence_ns, patience_ns)
+
+    with running(rig):
+        wait_for(lambda: healthy_after(30 * SECOND_NS), "a turn")
+        source.allow()
+        assert entered.wait(PATIENCE_S)
+        wait_for(lambda: not healthy_after(SECOND_NS // 2), "the hang to be noticed")
+        go_on.set()
+        wait_for(lambda: healthy_after(SECOND_NS // 2), "progress")
+        rig.mqtt.alive = False
+        assert not healthy_after(30 * SECOND_NS)
+        source.allow(9)
+
+
+def test_daemon_stops_in_bounded_time_with_hung_cameras(tmp_path: Path) -> None:
+    sources = [SteppedSource(1, live=True) for _ in range(8)]
+    rig = Rig(tmp_path, *(stepped(source) for source in sources))
+    rig.start()
+    for source in sources:
+        source.wait_until_requested()
+    # `join` gives up after 10 s.
+    rig.stop()
+    assert rig.mqtt.closed
+    assert not any(source.closed.is_set() for source in sources)
+    for source in sources:
+        source.allow(9)
+
+
+def test_daemon_source_error_is_logged_with_its_camera(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = ScriptedSource([1, SourceError("camera: unplugged")])
+    healthy = SteppedSource(3, live=True)
+    rig = Rig(tmp_path, lambda: lost, lambda: healthy)
+    with running(rig):
+        wait_for(lambda: "camera cam0: camera: unplugged" in caplog.text, "the log line")
+        healthy.allow(9)

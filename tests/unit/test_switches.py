@@ -1,0 +1,68 @@
+"""The memory of the privacy switches."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from edgepose.daemon.switches import Switches
+from tests.mosquitto import wait_for
+
+CAMERAS = frozenset({"main", "yard", "gate"})
+
+
+def test_switches_off_stays_off(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "switches.json"
+    switches = Switches(path, CAMERAS)
+    assert switches.off == frozenset()
+    switches.set("main", enabled=False)
+    switches.set("yard", enabled=False)
+    assert switches.off == {"main", "yard"}
+    switches.close()
+    again = Switches(path, CAMERAS)
+    assert again.off == {"main", "yard"}
+    again.set("main", enabled=True)
+    again.set("yard", enabled=True)
+    again.close()
+    assert Switches(path, CAMERAS).off == frozenset()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_switches_forget_a_camera_that_is_not_configured(tmp_path: Path) -> None:
+    path = tmp_path / "switches.json"
+    path.write_text('{"off": ["main", "removed"]}')
+    assert Switches(path, CAMERAS).off == {"main"}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"off": 3}', b"\xff\xfe", b'{"on": []}'])
+def test_switches_damaged_file_leaves_all_cameras_off(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "switches.json"
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert Switches(path, CAMERAS).off == CAMERAS
+    assert str(path) in caplog.text
+
+
+def test_switches_hold_in_memory_and_are_saved_when_the_disk_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "state"
+    folder.write_text("a file where the folder should be")
+    path = folder / "switches.json"
+    # Read while the folder is fine, as at a start.
+    switches = Switches(tmp_path / "fine" / "switches.json", CAMERAS)
+    blocked = Switches(path, CAMERAS)
+    assert blocked.off == CAMERAS, "a file in the folder's place cannot be read either"
+    switches.set("main", enabled=False)
+    blocked.set("main", enabled=True)
+    wait_for(lambda: "cannot save" in caplog.text, "the warning")
+    assert blocked.off == {"yard", "gate"}
+    folder.unlink()
+    wait_for(path.exists, "the file")
+    assert sorted(json.loads(path.read_text())["off"]) == ["gate", "yard"]
+    assert caplog.text.count("cannot save") == 1
+    switches.close()
+    blocked.close()
