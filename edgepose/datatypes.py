@@ -51,7 +51,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a model file says of one input or output tensor.
+    """One input or output tensor of a model file.
 
     `scale` 0 means not quantized; otherwise real = scale * (stored - zero_point).
     """
@@ -65,7 +65,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What preprocessing must fill: tensor = pixel * `pixel_scale` + `pixel_offset`, as `dtype`.
+    """The input tensor: pixel * `pixel_scale` + `pixel_offset`, as `dtype`.
 
     `size_wh` is in tensor px. The tensor's shape is (1, height, width, 3).
     """
@@ -83,13 +83,13 @@ class InputSpec:
         pixel_scale: float = 1.0,
         pixel_offset: float = 0.0,
     ) -> Self:
-        """Build one from anything NumPy takes as a dtype."""
+        """Build one from anything that NumPy accepts as a dtype."""
         return cls(size_wh, np.dtype(dtype), pixel_scale, pixel_offset)
 
 
 @dataclass(frozen=True, slots=True)
 class CropRegion:
-    """The part of a frame that a model looks at, in frame px; it may exceed the frame."""
+    """The part of a frame that becomes the model's input, in frame px; may exceed the frame."""
 
     x_min: float
     y_min: float
@@ -111,7 +111,7 @@ class TensorToFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
-    """The n poses of one frame; nobody there is n = 0.
+    """The n poses of one frame; n = 0 without any.
 
     `keypoints` float32 (n, 17, 2), x and y in frame px; `keypoint_scores` float32 (n, 17), 0..1;
     `scores` float32 (n,), 0..1; `boxes_xyxy` float32 (n, 4), frame px.
@@ -136,7 +136,7 @@ class Poses:
 
     @classmethod
     def empty(cls) -> Self:
-        """Return the poses of a frame with nobody in it."""
+        """Return zero poses."""
         return cls(
             np.empty((0, KEYPOINT_COUNT, 2), np.float32),
             np.empty((0, KEYPOINT_COUNT), np.float32),
@@ -155,7 +155,7 @@ class Poses:
         return self.select(np.array([score >= threshold for score in scores], np.bool_))
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Poses":
-        """Return the poses that a mask or an index array (n,) names, in its order."""
+        """Return the poses selected by a mask or an index array (n,), in its order."""
         return Poses(
             self.keypoints[which],
             self.keypoint_scores[which],

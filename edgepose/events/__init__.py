@@ -1,1 +1,1 @@
-"""What changed, read from tracked poses."""
+"""Events detected in tracked poses."""

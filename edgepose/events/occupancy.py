@@ -1,4 +1,4 @@
-"""Whether somebody is there, and how many, without flicker."""
+"""Presence and head count, without flicker."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OccupancyChange:
-    """What is new: the `count` from now on, and `present` or None where that stays as it was."""
+    """The new `count`, and the new `present`, None if that did not change."""
 
     timestamp_ns: int
     present: bool | None
@@ -14,17 +14,17 @@ class OccupancyChange:
 
 
 class OccupancyDetector:
-    """A debounced head count; present is a count above zero, always.
+    """A debounced head count; present means a count above zero.
 
-    The count rises once more people were seen for `on_delay_ms`, counted from the first frame that
-    saw them; the time before a frame that missed them then counts against it by half. So a ghost in
-    one frame raises nothing, at any frame rate, and a missed detection only slows the rise. It
-    falls once no frame saw as many for `off_delay_ms`, to the most that one did see, so people do
-    not vanish with a missed detection.
-    Between two counts of people who are there, at least `count_interval_ms` pass.
+    The count rises once more poses were seen for `on_delay_ms`, counted from the first frame with
+    them; the time before a frame without them then counts against it by half. So a false positive
+    in one frame raises nothing at any frame rate, and a missed detection only delays the rise. The
+    count falls once no frame had as many poses for `off_delay_ms`, to the most that any frame had,
+    so people do not vanish with a missed detection.
+    Between two changes of a count above zero, at least `count_interval_ms` pass.
 
-    Time comes from the caller and may stand still but not run back: an earlier timestamp counts as
-    the latest one. Each call takes the same short time whatever the delays.
+    Timestamps are passed in and may repeat; one that goes back counts as the latest one. Each call
+    takes the same short time whatever the delays.
     """
 
     def __init__(
@@ -42,11 +42,12 @@ class OccupancyDetector:
         self._changed_at_ns: int | None = None
         self._now_ns = 0
         self._frame_at_ns = 0
-        self._seen = 0
-        self._more_for_ns = 0
-        self._fewest_of_more = 0
-        # Falling counts, each higher than all frames after it, with the time of the first frame
-        # that saw fewer; the last one is what the newest frame saw.
+        self._frame_count = 0
+        # How long, in effect, frames had more poses than the count, and the fewest of them.
+        self._higher_count_ns = 0
+        self._min_higher_count = 0
+        # Decreasing pose counts, each higher than in all frames after it, with the time of the
+        # first frame that had fewer; the last one is that of the newest frame.
         self._peaks: deque[tuple[int, int | None]] = deque()
 
     def set_delays(self, *, on_delay_ms: float, off_delay_ms: float) -> None:
@@ -60,55 +61,55 @@ class OccupancyDetector:
 
     @property
     def present(self) -> bool:
-        """Whether somebody is there."""
+        """Whether the count is above zero."""
         return self._count > 0
 
     @property
     def count(self) -> int:
-        """How many are there."""
+        """The debounced count."""
         return self._count
 
     def update(self, count: int, timestamp_ns: int) -> OccupancyChange | None:
-        """Take in how many poses the next frame has."""
+        """Add the next frame, with the number of its poses; return the change, if any."""
         if count < 0:
             raise ValueError(f"a frame has 0 or more poses, got {count}")
         now_ns = self._advance(timestamp_ns)
-        self._weigh(count, now_ns)
-        self._remember(count, now_ns)
-        if count > self._count and self._more_for_ns >= self._on_delay_ns:
-            return self._become(self._fewest_of_more, now_ns)
-        return self._fall(now_ns)
+        self._accumulate(count, now_ns)
+        self._push_peak(count, now_ns)
+        if count > self._count and self._higher_count_ns >= self._on_delay_ns:
+            return self._set_count(self._min_higher_count, now_ns)
+        return self._apply_decrease(now_ns)
 
     def tick(self, timestamp_ns: int) -> OccupancyChange | None:
-        """Let time pass without a frame: the count may fall, but only a frame can raise it."""
-        return self._fall(self._advance(timestamp_ns))
+        """Advance the time without a frame: the count may fall, but only a frame can raise it."""
+        return self._apply_decrease(self._advance(timestamp_ns))
 
     def lost(self, timestamp_ns: int) -> OccupancyChange | None:
-        """Forget everybody at once: the camera is closed or gone, and nothing is known any more."""
+        """Set the count to zero at once: the camera is closed or failed."""
         now_ns = self._advance(timestamp_ns)
         self._peaks.clear()
-        self._seen = self._more_for_ns = 0
-        return self._become(0, now_ns) if self._count else None
+        self._frame_count = self._higher_count_ns = 0
+        return self._set_count(0, now_ns) if self._count else None
 
     def _advance(self, timestamp_ns: int) -> int:
         self._now_ns = max(self._now_ns, timestamp_ns)
         return self._now_ns
 
-    def _weigh(self, count: int, now_ns: int) -> None:
-        """Gather what speaks for more people than are said to be there."""
-        since_ns = now_ns - self._frame_at_ns
-        saw_more = self._seen > self._count
+    def _accumulate(self, count: int, now_ns: int) -> None:
+        """Update the time and the minimum of a higher count."""
+        elapsed_ns = now_ns - self._frame_at_ns
+        was_higher = self._frame_count > self._count
         self._frame_at_ns = now_ns
-        self._seen = count
+        self._frame_count = count
         if count <= self._count:
-            self._more_for_ns = max(0, self._more_for_ns - since_ns // 2)
-        elif saw_more or self._more_for_ns:
-            self._more_for_ns = min(self._on_delay_ns, self._more_for_ns + since_ns)
-            self._fewest_of_more = min(self._fewest_of_more, count)
+            self._higher_count_ns = max(0, self._higher_count_ns - elapsed_ns // 2)
+        elif was_higher or self._higher_count_ns:
+            self._higher_count_ns = min(self._on_delay_ns, self._higher_count_ns + elapsed_ns)
+            self._min_higher_count = min(self._min_higher_count, count)
         else:
-            self._fewest_of_more = count
+            self._min_higher_count = count
 
-    def _remember(self, count: int, now_ns: int) -> None:
+    def _push_peak(self, count: int, now_ns: int) -> None:
         peaks = self._peaks
         while peaks and peaks[-1][0] <= count:
             peaks.pop()
@@ -116,16 +117,17 @@ class OccupancyDetector:
             peaks[-1] = (peaks[-1][0], now_ns)
         peaks.append((count, None))
 
-    def _fall(self, now_ns: int) -> OccupancyChange | None:
+    def _apply_decrease(self, now_ns: int) -> OccupancyChange | None:
         peaks = self._peaks
         while peaks:
             highest, over_at_ns = peaks[0]
             if over_at_ns is None or now_ns - over_at_ns < self._off_delay_ns:
-                return self._become(highest, now_ns) if highest < self._count else None
+                return self._set_count(highest, now_ns) if highest < self._count else None
             peaks.popleft()
         return None
 
-    def _become(self, count: int, now_ns: int) -> OccupancyChange | None:
+    def _set_count(self, count: int, now_ns: int) -> OccupancyChange | None:
+        """Change the count; None if that must wait until `count_interval_ms` has passed."""
         before = self._count
         if (
             before
@@ -136,7 +138,7 @@ class OccupancyDetector:
             return None
         self._count = count
         self._changed_at_ns = now_ns
-        self._more_for_ns = 0
-        # What the newest frame saw beyond the new count is where the next rise begins.
-        self._fewest_of_more = self._seen
+        self._higher_count_ns = 0
+        # The next rise starts with the poses that the newest frame has beyond the new count.
+        self._min_higher_count = self._frame_count
         return OccupancyChange(now_ns, bool(count) if bool(count) != bool(before) else None, count)

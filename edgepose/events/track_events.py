@@ -1,4 +1,4 @@
-"""Who came and who went: one event as a track begins to count, and one as it ends."""
+"""Enter and leave events of tracks, debounced."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class TrackEvent:
-    """A track that came, or went: `time_ns` is when it was first seen, or last."""
+    """A track entered or left: `time_ns` is when it was first seen, or last."""
 
     kind: Literal["enter", "leave"]
     track_id: int
@@ -23,12 +23,11 @@ class _Track:
 
 
 class TrackEventDetector:
-    """Debounced coming and going of tracks.
+    """Detects tracks that enter and leave.
 
-    A track enters once it was seen for `on_delay_ms`; frames that miss it before then count
-    against it by half, as in `OccupancyDetector`. It leaves when it was not seen for
-    `off_delay_ms`; what never entered never leaves. Time comes from the caller, in CLOCK_BOOTTIME
-    ns, and does not run back.
+    A track enters once it was seen for `on_delay_ms`; frames without it before then count against
+    it by half, as in `OccupancyDetector`. It leaves when it was not seen for `off_delay_ms`, if it
+    had entered. Timestamps are CLOCK_BOOTTIME ns and do not go back.
     """
 
     def __init__(self, *, on_delay_ms: float = 300, off_delay_ms: float = 1000) -> None:
@@ -42,11 +41,11 @@ class TrackEventDetector:
         self._off_delay_ns = round(off_delay_ms * 1e6)
 
     def update(self, track_ids: Iterable[int], timestamp_ns: int) -> list[TrackEvent]:
-        """Take in which tracks the next frame shows."""
+        """Add the next frame, with the ids of its tracks; return the events, leaves first."""
         before_ns, self._now_ns = self._now_ns, max(self._now_ns, timestamp_ns)
         now_ns, step_ns = self._now_ns, self._now_ns - before_ns
         seen = set(track_ids)
-        entrances = []
+        entered = []
         for track_id in sorted(seen):
             track = self._tracks.get(track_id)
             if track is None:
@@ -56,32 +55,31 @@ class TrackEventDetector:
             track.last_ns = now_ns
             if not track.entered and track.seen_ns >= self._on_delay_ns:
                 track.entered = True
-                entrances.append(TrackEvent("enter", track_id, track.first_ns))
+                entered.append(TrackEvent("enter", track_id, track.first_ns))
         for track_id, track in list(self._tracks.items()):
             if track_id not in seen and not track.entered:
                 track.seen_ns -= step_ns // 2
                 if track.seen_ns <= 0:
                     del self._tracks[track_id]
-        return self.tick(now_ns) + entrances
+        return self.tick(now_ns) + entered
 
     def tick(self, timestamp_ns: int) -> list[TrackEvent]:
-        """Let time pass without a frame."""
+        """Advance the time without a frame; return the events."""
         self._now_ns = max(self._now_ns, timestamp_ns)
-        gone = [
+        return self._leave(
             track_id
             for track_id, track in self._tracks.items()
             if self._now_ns - track.last_ns >= self._off_delay_ns and track.last_ns < self._now_ns
-        ]
-        return self._leave(gone)
+        )
 
     def lost(self) -> list[TrackEvent]:
-        """Let everybody leave: nothing is seen any more."""
-        return self._leave(list(self._tracks))
+        """End all tracks at once: the camera is closed or failed."""
+        return self._leave(self._tracks)
 
-    def _leave(self, track_ids: list[int]) -> list[TrackEvent]:
-        gone = [(track_id, self._tracks.pop(track_id)) for track_id in track_ids]
+    def _leave(self, track_ids: Iterable[int]) -> list[TrackEvent]:
+        ended = [(track_id, self._tracks.pop(track_id)) for track_id in list(track_ids)]
         return [
             TrackEvent("leave", track_id, track.last_ns)
-            for track_id, track in gone
+            for track_id, track in ended
             if track.entered
         ]

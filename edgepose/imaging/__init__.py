@@ -1,1 +1,1 @@
-"""Pixels: cutting, scaling, drawing."""
+"""Image processing: cropping, scaling, drawing."""

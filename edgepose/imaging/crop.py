@@ -1,4 +1,4 @@
-"""Where a single-pose model should look next.
+"""The crop region of a single-pose model in the next frame.
 
 The region and its constants are those of MoveNet's published use (tfjs-models `pose-detection`,
 `movenet/crop_utils`): a square around the hips, wide enough for the torso and for every keypoint
@@ -12,7 +12,7 @@ from edgepose.datatypes import CropRegion
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 
 MIN_CROP_SCORE: Final = 0.2
-"""A keypoint counts for the crop region from this score on."""
+"""A keypoint counts for the crop region if its score reaches this."""
 TORSO_EXPANSION: Final = 1.9
 BODY_EXPANSION: Final = 1.2
 
@@ -30,10 +30,10 @@ def square_region(frame_size_wh: tuple[int, int]) -> CropRegion:
 def body_region(
     keypoints: Sequence[Sequence[float]], scores: Sequence[float], frame_size_wh: tuple[int, int]
 ) -> CropRegion | None:
-    """Return the square crop region around a pose, or None where the whole frame serves better.
+    """Return the square crop region around a pose, or None if the whole frame is better.
 
-    `keypoints` are 17 (x, y) in frame px and `scores` their scores. None is returned where no torso
-    is visible (a hip and a shoulder) and where the square would be larger than the frame.
+    `keypoints` are 17 (x, y) in frame px and `scores` their scores. None is returned if no torso is
+    visible (a hip and a shoulder) and if the square would be larger than the frame.
     """
     if not (
         max(scores[LEFT_HIP], scores[RIGHT_HIP]) > MIN_CROP_SCORE
@@ -43,7 +43,7 @@ def body_region(
     width, height = frame_size_wh
     centre_x = (keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]) / 2
     centre_y = (keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]) / 2
-    # Plain floats: on 17 keypoints each NumPy call would cost more than this whole loop's step.
+    # Plain floats: for 17 keypoints one NumPy call costs more than this whole loop.
     torso = body = 0.0
     for index in _TORSO:
         x, y = keypoints[index]

@@ -1,4 +1,4 @@
-"""Skeletons drawn on pictures, for people to look at; nothing of it leaves the device."""
+"""Skeletons drawn on images, for people to look at."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ import numpy as np
 from edgepose.datatypes import Image, Poses
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
 
-# Left, right and middle in RGB: a swapped side must be seen at a glance.
+# Left, right and middle in RGB, so that exchanged sides are obvious.
 _LEFT: Final = (0, 200, 255)
 _RIGHT: Final = (255, 140, 0)
 _MIDDLE: Final = (120, 230, 120)
@@ -19,14 +19,14 @@ def draw_poses(image: Image, poses: Poses, keypoint_threshold: float) -> Image:
 
     Left limbs are blue, right ones orange; keypoints below the threshold are left out.
     """
-    picture = image.copy()
+    drawn = image.copy()
     width = max(1, round(max(image.shape[:2]) / 250))
     for keypoints, scores in zip(poses.keypoints, poses.keypoint_scores, strict=True):
         points = np.rint(keypoints).astype(int).tolist()
         for start, end in EDGES:
             if min(scores[start], scores[end]) >= keypoint_threshold:
                 cv2.line(
-                    picture,
+                    drawn,
                     tuple(points[start]),
                     tuple(points[end]),
                     _colour(start, end),
@@ -35,8 +35,8 @@ def draw_poses(image: Image, poses: Poses, keypoint_threshold: float) -> Image:
                 )
         for index, (point, score) in enumerate(zip(points, scores, strict=True)):
             if score >= keypoint_threshold:
-                cv2.circle(picture, tuple(point), 2 * width, _colour(index, index), -1, cv2.LINE_AA)
-    return picture
+                cv2.circle(drawn, tuple(point), 2 * width, _colour(index, index), -1, cv2.LINE_AA)
+    return drawn
 
 
 def _colour(start: int, end: int) -> tuple[int, int, int]:

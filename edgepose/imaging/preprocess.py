@@ -1,4 +1,4 @@
-"""From a frame and a crop region to the tensor a model takes."""
+"""Frame and crop region to input tensor."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,8 @@ def _halved(image: Image) -> Image:
     """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
-        # At any other ratio than 2, OpenCV weighs pixels by their share, in ten times the time.
+        # At any other ratio than 2, OpenCV weights pixels by their share, which takes ten times as
+        # long.
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE).astype(
             np.uint8, copy=False
         )
@@ -26,13 +27,13 @@ def _halved(image: Image) -> Image:
 def preprocess(
     image: Image, region: CropRegion, spec: InputSpec
 ) -> tuple[NDArray[np.generic], TensorToFrame]:
-    """Scale a region of the frame to the model's input; what lies outside the frame is black.
+    """Scale a region of the frame to the model's input; the area outside the frame is black.
 
     Returns the tensor, `spec.dtype` (1, height, width, 3), and the exact map back to frame px. The
-    cut is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of the
-    time of an affine warp with a border); the map is that of the pixels really cut. A region of
-    twice the input's size or more is halved first, in whole pairs of pixels: with 2 x 2 neighbours,
-    bilinear scaling would skip pixels there.
+    crop is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of the
+    time of an affine warp with a border); the map is that of the pixels that were cropped. A region
+    of at least twice the input's size is halved first, in whole pairs of pixels: with 2 x 2
+    neighbours, bilinear scaling would skip pixels there.
     """
     tensor_width, tensor_height = spec.size_wh
     height, width = image.shape[:2]
@@ -44,14 +45,14 @@ def preprocess(
     y_from, y_to, row, row_end, scale_y = _fit(
         region.y_min / px, region.y_max / px, -(-height // px), tensor_height
     )
-    cut = image[y_from * px : y_to * px, x_from * px : x_to * px]
+    crop = image[y_from * px : y_to * px, x_from * px : x_to * px]
     if halve:
-        cut = _halved(cut)
+        crop = _halved(crop)
     size = (column_end - column, row_end - row)
     make = np.empty if size == spec.size_wh else np.zeros
     pixels = make((1, tensor_height, tensor_width, 3), np.uint8)
     cv2.resize(
-        cut, size, dst=pixels[0, row:row_end, column:column_end], interpolation=cv2.INTER_LINEAR
+        crop, size, dst=pixels[0, row:row_end, column:column_end], interpolation=cv2.INTER_LINEAR
     )
     to_frame = TensorToFrame(
         (scale_x * px, scale_y * px),

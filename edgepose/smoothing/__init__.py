@@ -1,1 +1,1 @@
-"""What takes the jitter out of keypoints."""
+"""Smoothing of tracked keypoints."""

@@ -1,14 +1,14 @@
-"""No smoothing at all."""
+"""No smoothing."""
 
 from edgepose.datatypes import TrackedPoses
 
 
 class NoSmoother:
-    """Returns what it is given."""
+    """Returns poses unchanged."""
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:  # noqa: ARG002
         """Return the poses unchanged."""
         return tracked
 
     def reset(self) -> None:
-        """Nothing is remembered, so nothing is forgotten."""
+        """Do nothing: there is no state."""

@@ -1,4 +1,4 @@
-"""The one-euro filter: steady when a keypoint rests, prompt when it moves.
+"""The one-euro filter: strong smoothing for a keypoint at rest, little lag for one that moves.
 
 Source: Casiez, Roussel, Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
 Interactive Systems", CHI 2012. Speed is measured in body sizes a second instead of px a second, so
@@ -16,14 +16,16 @@ from edgepose.skeleton import KEYPOINT_COUNT
 
 _NUMBERS: Final = 2 * KEYPOINT_COUNT
 MAX_GAP_NS: Final = 500_000_000
-"""A track that was away this long starts afresh: what it did before says nothing of now."""
+"""A track with a longer gap than this starts anew: its past says nothing about the present."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneEuroParameters:
-    """`min_cutoff_hz` rules jitter at rest (lower is steadier), `beta` lag in motion (higher is
-    prompter; Hz per body size a second), `derivative_cutoff_hz` how fast the speed may change.
-    """  # noqa: D205
+    """Parameters of the filter.
+
+    `min_cutoff_hz`: jitter at rest, lower is steadier; `beta`: lag in motion, higher is less (Hz
+    per body size a second); `derivative_cutoff_hz`: how fast the estimated speed changes.
+    """
 
     min_cutoff_hz: float
     beta: float
@@ -44,7 +46,7 @@ PRESETS: Final = {
 
 @dataclass(slots=True)
 class _State:
-    """One track's past: x and y of each keypoint in turn, in px and in body sizes a second."""
+    """State of one track: x and y of each keypoint in turn, in px and in body sizes a second."""
 
     positions: list[float]
     speeds: list[float]
@@ -52,27 +54,26 @@ class _State:
 
 
 class OneEuro:
-    """Smooths every keypoint of every track on the frames' own timestamps.
+    """Smooths every keypoint of every track by the timestamps of the frames.
 
     In plain floats: for the 34 numbers of a pose, a dozen NumPy calls take as long, and three times
-    as long between two runs of a model, which leave nothing of them in the processor's caches.
+    as long between two runs of a model, which evict them from the processor's caches.
     """
 
-    def __init__(self, parameters: OneEuroParameters, *, max_gap_ns: int = MAX_GAP_NS) -> None:
+    def __init__(self, parameters: OneEuroParameters) -> None:
         self._parameters = parameters
-        self._max_gap_ns = max_gap_ns
         self._states: dict[int, _State] = {}
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
         """Return the poses with smoothed keypoints, and boxes moved with them.
 
-        A new track, one that was away for `max_gap_ns`, and one whose clock did not advance come
-        back as they are.
+        A new track, one after a gap of more than MAX_GAP_NS, and one whose timestamp did not
+        advance are returned unchanged.
         """
         states = self._states
         if not len(tracked):
             if states:
-                self._forget_old(timestamp_ns)
+                self._drop_old(timestamp_ns)
             return tracked
         poses = tracked.poses
         smoothed: list[list[float]] = []
@@ -84,7 +85,7 @@ class OneEuro:
             strict=True,
         ):
             state = states.get(track_id)
-            if state is None or not 0 < timestamp_ns - state.timestamp_ns <= self._max_gap_ns:
+            if state is None or not 0 < timestamp_ns - state.timestamp_ns <= MAX_GAP_NS:
                 if state is None or timestamp_ns != state.timestamp_ns:
                     states[track_id] = _State(keypoints, [0.0] * _NUMBERS, timestamp_ns)
                 smoothed.append(keypoints)
@@ -98,7 +99,7 @@ class OneEuro:
             shift_y = (sum(now[1::2]) - sum(keypoints[1::2])) / KEYPOINT_COUNT
             boxes.append([box[0] + shift_x, box[1] + shift_y, box[2] + shift_x, box[3] + shift_y])
         if len(states) > len(tracked):
-            self._forget_old(timestamp_ns)
+            self._drop_old(timestamp_ns)
         return TrackedPoses(
             Poses(
                 np.array(smoothed, np.float32).reshape(-1, KEYPOINT_COUNT, 2),
@@ -110,7 +111,7 @@ class OneEuro:
         )
 
     def reset(self) -> None:
-        """Forget all tracks."""
+        """Drop the state of all tracks."""
         self._states.clear()
 
     def _advance(
@@ -133,11 +134,11 @@ class OneEuro:
             speeds.append(speed)
         state.positions, state.speeds, state.timestamp_ns = positions, speeds, timestamp_ns
 
-    def _forget_old(self, timestamp_ns: int) -> None:
+    def _drop_old(self, timestamp_ns: int) -> None:
         for track_id in [
             track_id
             for track_id, state in self._states.items()
-            if timestamp_ns - state.timestamp_ns > self._max_gap_ns
+            if timestamp_ns - state.timestamp_ns > MAX_GAP_NS
         ]:
             del self._states[track_id]
 
