@@ -1,7 +1,4 @@
-"""A picamera2 that behaves as 0.3.38 was seen to: it adjusts, pads, times out and leaks.
-
-Its picture is the one it is given, in whatever format was settled for.
-"""
+"""A fake picamera2 with the observed behaviour of 0.3.38: it adjusts, pads, times out and leaks."""
 
 import os
 import sys
@@ -36,9 +33,9 @@ class ColourSpace:
 
 @dataclass
 class World:
-    """What the fake cameras see and suffer, and what became of them."""
+    """The image and the faults of the fake cameras, and what was done with them."""
 
-    picture: Bytes = field(default_factory=lambda: np.zeros((48, 64, 3), np.uint8))
+    image: Bytes = field(default_factory=lambda: np.zeros((48, 64, 3), np.uint8))
     cameras: int = 1
     adjusted_format: str | None = None
     adjusted_size: tuple[int, int] | None = None
@@ -65,7 +62,7 @@ class World:
 
 
 def packed(rgb: Bytes, fmt: str, stride: int) -> Bytes:
-    """Return a picture as a camera lays it into its buffer, in rows of `stride` bytes."""
+    """Return a camera buffer with an RGB image, in rows of `stride` bytes."""
     height, width = rgb.shape[:2]
     rows: list[Bytes]
     if fmt in ("YUV420", "NV12"):
@@ -87,7 +84,7 @@ def packed(rgb: Bytes, fmt: str, stride: int) -> Bytes:
 
 
 def _padded(rows: Bytes, stride: int) -> Bytes:
-    # What is in the padding must not matter: it is far from black.
+    # Padding far from black, so that a test sees it in the image.
     out = np.full((rows.shape[0], stride), 0xEE, np.uint8)
     out[:, : rows.shape[1]] = rows
     return out.reshape(-1)
@@ -104,10 +101,10 @@ class FakeRequest:
         assert not self._released
         settled = self._camera.settled[name]
         width, height = settled["size"]
-        picture = cv2.resize(
-            self._camera.world.picture, (width, height), interpolation=cv2.INTER_NEAREST
+        image = cv2.resize(
+            self._camera.world.image, (width, height), interpolation=cv2.INTER_NEAREST
         ).astype(np.uint8, copy=False)
-        return packed(picture, settled["format"], settled["stride"])
+        return packed(image, settled["format"], settled["stride"])
 
     def get_metadata(self) -> dict[str, Any]:
         return {} if self._timestamp_ns is None else {"SensorTimestamp": self._timestamp_ns}
@@ -119,7 +116,7 @@ class FakeRequest:
 
 
 class FakeJob:
-    """A capture that was asked for; of those that time out some end late, and some never."""
+    """A requested capture; of those that time out some end late, some never."""
 
     def __init__(self, camera: "FakeCamera") -> None:
         self.camera = camera
@@ -143,7 +140,7 @@ class FakeJob:
         if world.capture_error is not None:
             raise world.capture_error
         if world.late_results:
-            # It left the list of jobs in time, and its result comes after the time-out.
+            # Removed from the list of jobs in time, but its result arrives after the timeout.
             world.late_results -= 1
             self.late = FakeRequest(self.camera, time.monotonic_ns())
             self.camera.jobs.remove(self)
@@ -161,7 +158,7 @@ class FakeJob:
 
 
 class FakePreview:
-    """An event loop that runs when somebody waits, in that one's thread."""
+    """An event loop that runs in the thread that waits for a frame."""
 
     def handle_request(self, camera: "FakeCamera") -> None:
         if camera.world.loop_error is not None:
@@ -169,7 +166,7 @@ class FakePreview:
 
 
 class FakeManager:
-    """Looks for cameras when it is reset."""
+    """Enumerates cameras when it is reset."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -233,7 +230,7 @@ class FakeCamera:
         self.started = True
 
     def capture_request(self, wait: bool) -> FakeJob:
-        assert wait is False, "a capture whose job is not known cannot be picked up late"
+        assert wait is False, "without its job a late result cannot be picked up"
         self.jobs.append(FakeJob(self))
         return self.jobs[-1]
 
@@ -268,7 +265,7 @@ def busy() -> RuntimeError:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Put the fake in the place of picamera2 and libcamera; return the world it lives in."""
+    """Replace picamera2 and libcamera with the fake; return its state."""
     world = World()
     picamera2 = ModuleType("picamera2")
     camera = type("Picamera2", (FakeCamera,), {"world": world, "_cm": FakeManager(world)})

@@ -1,4 +1,4 @@
-"""What every frame source promises, asked of each of them."""
+"""The contract of every frame source."""
 
 from collections.abc import Callable
 from itertools import islice, pairwise
@@ -30,12 +30,12 @@ COUNT = 5
 Make = Callable[[], FrameSource]
 
 
-def _pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     paths = [save(tmp_path / f"{k}.png", quarters()) for k in range(COUNT)]
     return ImageSource(paths)
 
 
-def _pictures_in_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+def _images_looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return ImageSource([save(tmp_path / "p.png", quarters())], loop=True)
 
 
@@ -43,21 +43,20 @@ def _video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return VideoFileSource(write_video(tmp_path / "v.avi", [quarters()] * COUNT))
 
 
-def _video_in_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+def _video_looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return VideoFileSource(write_video(tmp_path / "v.avi", [quarters()] * 2), loop=True)
 
 
-def _video_in_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+def _video_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     path = write_video(tmp_path / "v.avi", [quarters()] * COUNT, fps=100)
     return VideoFileSource(path, realtime=True)
 
 
 def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    """The real thing has tests of its own; here a file plays the stream."""
+    """Here a file replaces the stream; `tests/integration/test_rtsp.py` uses a server."""
     path = write_video(tmp_path / "v.avi", [quarters()] * COUNT)
-    really = open_capture
     monkeypatch.setattr(
-        rtsp, "open_capture", lambda url, backend, parameters: really(str(path), backend)
+        rtsp, "open_capture", lambda url, backend, parameters: open_capture(str(path), backend)
     )
     uri = parse_source_uri("rtsp://admin:S3cr3t@cam/live?pwd=S3cr3t")
     return RtspSource(uri.target, description=str(uri))
@@ -65,18 +64,18 @@ def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
 
 def _usb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     camera = Camera(monkeypatch, tmp_path)
-    picture = cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
-    camera.pictures = [picture] * 100
+    image = cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
+    camera.images = [image] * 100
     return UsbCameraSource(str(camera.node), size_wh=(64, 48))
 
 
 def _picamera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    fake_picamera2.install(monkeypatch).picture = quarters()
+    fake_picamera2.install(monkeypatch).image = quarters()
     return PicameraSource(0, size_wh=(64, 48))
 
 
 def _picamera_lores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    fake_picamera2.install(monkeypatch).picture = quarters()
+    fake_picamera2.install(monkeypatch).image = quarters()
     return PicameraSource(0, size_wh=(64, 48), stream="lores")
 
 
@@ -84,31 +83,31 @@ def _synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return SyntheticSource(size_wh=(64, 48), frame_count=COUNT, realtime=False)
 
 
-def _synthetic_in_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+def _synthetic_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return SyntheticSource(size_wh=(64, 48), fps=100)
 
 
-def _turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    # Turned twice by half, the colours are where they were.
+def _oriented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+    # Two rotations by 180 degrees and two mirrorings cancel out.
     inner = OrientedSource(_video(tmp_path, monkeypatch), rotation=180, mirror=True)
     return OrientedSource(inner, rotation=180, mirror=True)
 
 
 SOURCES = [
-    _pictures,
-    _pictures_in_a_loop,
+    _images,
+    _images_looped,
     _video,
-    _video_in_a_loop,
-    _video_in_real_time,
+    _video_looped,
+    _video_realtime,
     _rtsp,
     _usb,
     _picamera,
     _picamera_lores,
     _synthetic,
-    _synthetic_in_real_time,
-    _turned,
+    _synthetic_realtime,
+    _oriented,
 ]
-LIVE = {_video_in_real_time, _rtsp, _usb, _picamera, _picamera_lores, _synthetic_in_real_time}
+LIVE = {_video_realtime, _rtsp, _usb, _picamera, _picamera_lores, _synthetic_realtime}
 
 
 @pytest.fixture(params=SOURCES, ids=lambda make: make.__name__.strip("_"))
@@ -127,7 +126,8 @@ def _some(source: FrameSource, count: int = COUNT) -> list[Frame]:
     return frames
 
 
-def test_images_are_read_only_contiguous_rgb(source: FrameSource) -> None:
+def test_frame_source_image_format(source: FrameSource) -> None:
+    """Images are read-only, contiguous uint8 RGB."""
     with source:
         frames = _some(source)
     for frame in frames:
@@ -140,15 +140,16 @@ def test_images_are_read_only_contiguous_rgb(source: FrameSource) -> None:
             assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
 
 
-def test_sequences_count_up_and_timestamps_rise(source: FrameSource) -> None:
+def test_frame_source_sequence_and_timestamps(source: FrameSource) -> None:
+    """Sequence numbers count from 0, timestamps increase strictly."""
     with source:
         frames = _some(source)
     assert [frame.sequence for frame in frames] == list(range(COUNT))
     assert all(b.timestamp_ns > a.timestamp_ns for a, b in pairwise(frames))
 
 
-def test_a_frame_stays_what_it_was(source: FrameSource) -> None:
-    """No buffer is used again under the feet of whoever keeps a frame."""
+def test_frame_source_does_not_reuse_buffers(source: FrameSource) -> None:
+    """A frame that is kept does not change while later frames are read."""
     with source:
         frames = source.frames()
         first = next(frames)
@@ -158,14 +159,16 @@ def test_a_frame_stays_what_it_was(source: FrameSource) -> None:
     assert not any(np.shares_memory(first.image, frame.image) for frame in following)
 
 
-def test_closing_is_fine_twice_and_without_reading(source: FrameSource) -> None:
+def test_frame_source_close_twice(source: FrameSource) -> None:
+    """It can be closed twice, and without reading a frame."""
     with source:
         pass
     source.__exit__(None, None, None)
     source.__exit__(None, None, None)
 
 
-def test_it_can_be_opened_again_and_begins_anew(source: FrameSource) -> None:
+def test_frame_source_open_again(source: FrameSource) -> None:
+    """After opening again, the sequence starts at 0."""
     with source:
         before = _some(source, 2)
     with source:
@@ -174,13 +177,15 @@ def test_it_can_be_opened_again_and_begins_anew(source: FrameSource) -> None:
     assert after[0].timestamp_ns >= before[0].timestamp_ns
 
 
-def test_the_description_is_for_everybodys_eyes(source: FrameSource) -> None:
+def test_frame_source_description(source: FrameSource) -> None:
+    """The description is one line without secrets."""
     assert source.description
     assert "\n" not in source.description
     assert "S3cr3t" not in source.description
 
 
-def test_it_runs_in_a_capture_thread(source: FrameSource) -> None:
+def test_frame_source_in_capture_thread(source: FrameSource) -> None:
+    """A capture thread reads its first frame and closes it."""
     mailbox = FrameMailbox()
     capture = Capture("contract", source, PipelineRig(FakePoseModel(0, 0)).pipeline, mailbox)
     capture.start()

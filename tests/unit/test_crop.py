@@ -1,4 +1,4 @@
-"""Where the next look goes."""
+"""body_region and square_region."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,8 @@ def standing(centre_x: float = 320.0, hips_y: float = 260.0) -> list[list[float]
     return points
 
 
-def test_a_standing_body_is_framed_whole() -> None:
+def test_body_region_standing_body() -> None:
+    """The region is a square around the hips with the whole body in it."""
     region = body_region(standing(), [0.8] * 17, SIZE)
     assert region is not None
     assert region.x_max - region.x_min == pytest.approx(region.y_max - region.y_min)
@@ -33,7 +34,8 @@ def test_a_standing_body_is_framed_whole() -> None:
     assert (region.x_min + region.x_max) / 2 == pytest.approx(320)
 
 
-def test_a_raised_arm_widens_the_region() -> None:
+def test_body_region_raised_arm() -> None:
+    """A visible raised arm enlarges the region."""
     points = standing()
     points[KEYPOINT_NAMES.index("left_wrist")] = [330.0, 100.0]
     region = body_region(points, [0.8] * 17, SIZE)
@@ -41,26 +43,30 @@ def test_a_raised_arm_widens_the_region() -> None:
     assert region.y_max - region.y_min == pytest.approx(2 * 1.2 * 160)
 
 
-def test_a_limb_that_is_only_guessed_widens_nothing() -> None:
+def test_body_region_low_score_keypoint() -> None:
+    """A keypoint with a low score does not enlarge the region."""
     points, scores = standing(), [0.8] * 17
     points[9], scores[9] = [639.0, 0.0], 0.1
     assert body_region(points, scores, SIZE) == body_region(standing(), [0.8] * 17, SIZE)
 
 
 @pytest.mark.parametrize("hidden", [("hip",), ("shoulder",)])
-def test_without_a_torso_the_whole_frame_is_looked_at(hidden: tuple[str, ...]) -> None:
+def test_body_region_without_torso(hidden: tuple[str, ...]) -> None:
+    """Without a visible hip or shoulder there is no region."""
     scores = [0.1 if name.endswith(hidden) else 0.9 for name in KEYPOINT_NAMES]
     assert body_region(standing(), scores, SIZE) is None
 
 
-def test_one_hip_and_one_shoulder_are_torso_enough() -> None:
+def test_body_region_one_hip_and_shoulder() -> None:
+    """One hip and one shoulder are sufficient."""
     scores = [0.9] * 17
     for name in ("left_hip", "right_shoulder"):
         scores[KEYPOINT_NAMES.index(name)] = 0.0
     assert body_region(standing(), scores, SIZE) is not None
 
 
-def test_a_body_that_fills_the_frame_gets_the_whole_frame() -> None:
+def test_body_region_body_fills_frame() -> None:
+    """A body as large as the frame gives no region."""
     points = [[x * 3 - 460, y * 3 - 500] for x, y in standing()]
     assert body_region(points, [0.9] * 17, SIZE) is None
 
@@ -69,9 +75,8 @@ def test_a_body_that_fills_the_frame_gets_the_whole_frame() -> None:
     st.lists(st.tuples(st.floats(-50, 700), st.floats(-50, 530)), min_size=17, max_size=17),
     st.lists(st.floats(0, 1), min_size=17, max_size=17),
 )
-def test_a_region_is_a_square_no_larger_than_the_frame(
-    points: list[tuple[float, float]], scores: list[float]
-) -> None:
+def test_body_region_random_poses(points: list[tuple[float, float]], scores: list[float]) -> None:
+    """A region is a square, at least 2 px and at most the frame's longer side."""
     region = body_region(points, scores, SIZE)
     if region is not None:
         width, height = region.x_max - region.x_min, region.y_max - region.y_min
@@ -79,6 +84,7 @@ def test_a_region_is_a_square_no_larger_than_the_frame(
         assert 2 <= width <= 640.001
 
 
-def test_the_whole_frame_is_centred_in_its_square() -> None:
+def test_square_region_wide_frame() -> None:
+    """The frame is centred in the smallest square around it."""
     region = square_region((640, 480))
     assert (region.x_min, region.y_min, region.x_max, region.y_max) == (0, -80, 640, 560)

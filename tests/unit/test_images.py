@@ -1,4 +1,4 @@
-"""Pictures: every kind in, one clear sentence for what is none."""
+"""read_image, list_images and ImageSource."""
 
 import contextlib
 import os
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
 import pytest
 
+import edgepose
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources import images
 from edgepose.sources.images import ImageSource, list_images, read_image
@@ -29,14 +32,16 @@ from tests.media import (
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".webp", ".JPG"])
-def test_every_kind_is_read_as_rgb(tmp_path: Path, suffix: str) -> None:
+def test_read_image_every_format(tmp_path: Path, suffix: str) -> None:
+    """Every supported format is read as contiguous uint8 RGB."""
     image = read_image(save(tmp_path / f"p{suffix}", quarters()))
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert_colours(image, [RED, GREEN, BLUE, GREY])
 
 
-def test_grey_alpha_palette_and_16_bit_become_8_bit_colour(tmp_path: Path) -> None:
+def test_read_image_grey_alpha_and_16_bit(tmp_path: Path) -> None:
+    """They are read as 8-bit RGB; 16-bit values are scaled, not clipped."""
     grey, alpha, deep = (tmp_path / f"{name}.png" for name in ("grey", "alpha", "deep"))
     cv2.imwrite(str(grey), np.full((48, 64), 77, np.uint8))
     deep_grey = tmp_path / "deep_grey.png"
@@ -70,9 +75,10 @@ def _with_exif_orientation(jpeg: bytes, orientation: int, thumbnail: bytes = b""
         (8, [GREEN, GREY, RED, BLUE]),
     ],
 )
-def test_a_photograph_stands_upright_as_its_exif_data_says(
+def test_read_image_exif_orientation(
     tmp_path: Path, orientation: int, expected: list[tuple[int, int, int]]
 ) -> None:
+    """The EXIF orientation is applied."""
     path = save(tmp_path / "p.jpg", quarters())
     path.write_bytes(_with_exif_orientation(path.read_bytes(), orientation))
     image = read_image(path)
@@ -80,10 +86,20 @@ def test_a_photograph_stands_upright_as_its_exif_data_says(
     assert_colours(image, expected)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_read_image_exif_orientation_of_other_formats(tmp_path: Path, suffix: str) -> None:
+    """The EXIF orientation is applied in PNG and WebP files too."""
+    path = tmp_path / f"p{suffix}"
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = 6
+    PIL.Image.fromarray(quarters()).save(path, exif=exif, lossless=True)
+    assert_colours(read_image(path), [BLUE, RED, GREY, GREEN])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9, 0.995])
-def test_a_truncated_picture_is_an_error(tmp_path: Path, suffix: str, part: float) -> None:
-    """OpenCV fills up what is missing of a JPEG with grey and says nothing."""
+def test_read_image_truncated_file(tmp_path: Path, suffix: str, part: float) -> None:
+    """A truncated file raises SourceError, instead of an image filled up with grey."""
     rng = np.random.default_rng(3)
     path = save(tmp_path / f"p{suffix}", rng.integers(0, 255, (64, 80, 3), np.uint8))
     data = path.read_bytes()
@@ -93,7 +109,8 @@ def test_a_truncated_picture_is_an_error(tmp_path: Path, suffix: str, part: floa
     assert str(path) in str(caught.value)
 
 
-def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture(tmp_path: Path) -> None:
+def test_read_image_truncated_after_thumbnail(tmp_path: Path) -> None:
+    """The end marker of an EXIF thumbnail does not count as that of the image."""
     path = save(tmp_path / "p.jpg", quarters(640, 480))
     thumbnail = save(tmp_path / "t.jpg", quarters()).read_bytes()
     data = _with_exif_orientation(path.read_bytes(), 1, thumbnail)
@@ -104,14 +121,16 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture(tmp_path: Path) ->
         read_image(path)
 
 
-def test_bytes_after_the_end_are_ignored(tmp_path: Path) -> None:
+def test_read_image_trailing_bytes(tmp_path: Path) -> None:
+    """Bytes after the end of the image are ignored."""
     for suffix in (".jpg", ".png", ".bmp", ".webp"):
         path = save(tmp_path / f"p{suffix}", quarters())
         path.write_bytes(path.read_bytes() + b"trailing")
         assert_colours(read_image(path), [RED, GREEN, BLUE, GREY])
 
 
-def test_a_progressive_jpeg_is_read(tmp_path: Path) -> None:
+def test_read_image_progressive_jpeg(tmp_path: Path) -> None:
+    """A progressive JPEG with restart markers is read."""
     path = tmp_path / "p.jpg"
     bgr = cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])
@@ -132,9 +151,10 @@ def _png_claiming(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "webp"])
-def test_a_picture_that_claims_gigabytes_is_refused_before_decoding(
+def test_read_image_huge_declared_size(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An image that declares too many pixels is rejected before it is decoded."""
     path = save(tmp_path / f"p.{kind}", quarters())
     data = bytearray(path.read_bytes())
     match kind:
@@ -155,9 +175,10 @@ def test_a_picture_that_claims_gigabytes_is_refused_before_decoding(
 
 
 @pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
-def test_the_size_is_found_in_every_sort_of_webp(
+def test_read_image_webp_variants(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Lossy, lossless and extended WebP files are read, and their size is checked."""
     path = tmp_path / "p.webp"
     quality = 101 if kind == "VP8L" else 80
     cv2.imwrite(str(path), quarters(90, 50), [cv2.IMWRITE_WEBP_QUALITY, quality])
@@ -187,17 +208,17 @@ def test_the_size_is_found_in_every_sort_of_webp(
         (b"RIFF\0\0\0\0WEBPNONE", "another kind or damaged"),
     ],
 )
-def test_what_is_no_picture_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+def test_read_image_invalid_content(tmp_path: Path, content: bytes, says: str) -> None:
+    """Anything that is not an image raises SourceError with the reason."""
     path = tmp_path / "p.jpg"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=says):
         read_image(path)
 
 
-def test_damage_in_the_middle_never_is_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_image_random_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A damaged size is mostly a huge one, and decoding that only takes long.
+    """Randomly damaged files give an image or SourceError, no other exception."""
     monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
     rng = np.random.default_rng(5)
     for suffix in (".jpg", ".png", ".bmp", ".webp"):
@@ -215,7 +236,7 @@ def test_damage_in_the_middle_never_is_a_traceback(
             assert image.ndim == 3
 
 
-def test_read_image_png_with_huge_chunk_length(tmp_path: Path) -> None:
+def test_read_image_png_huge_chunk_length(tmp_path: Path) -> None:
     """No memory is allocated for what a damaged chunk header declares."""
     path = save(tmp_path / "p.png", quarters())
     data = bytearray(path.read_bytes())
@@ -227,9 +248,8 @@ def test_read_image_png_with_huge_chunk_length(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb < 100_000
 
 
-def test_a_png_whose_check_sum_is_wrong_is_damaged(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_read_image_png_wrong_checksum(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It raises SourceError and prints nothing."""
     path = save(tmp_path / "p.png", quarters())
     data = bytearray(path.read_bytes())
     data[50] ^= 0xFF
@@ -239,7 +259,8 @@ def test_a_png_whose_check_sum_is_wrong_is_damaged(
     assert capfd.readouterr() == ("", "")
 
 
-def test_missing_and_strange_files(tmp_path: Path) -> None:
+def test_read_image_missing_file_and_pipe(tmp_path: Path) -> None:
+    """A missing file, a pipe and a folder raise SourceError; the pipe is not opened."""
     with pytest.raises(SourceNotFoundError, match="no such file"):
         read_image(tmp_path / "none.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -249,9 +270,8 @@ def test_missing_and_strange_files(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-def test_a_file_larger_than_any_picture_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_image_file_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of more than MAX_BYTES is not read."""
     path = tmp_path / "p.jpg"
     with path.open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)
@@ -259,7 +279,8 @@ def test_a_file_larger_than_any_picture_is_not_read(
         read_image(path)
 
 
-def test_a_folder_is_listed_as_people_count(tmp_path: Path) -> None:
+def test_list_images_natural_order(tmp_path: Path) -> None:
+    """Numbers in names are sorted by value; other files and hidden ones are left out."""
     for name in (
         "10.jpg",
         "2.jpg",
@@ -281,9 +302,10 @@ def test_a_folder_is_listed_as_people_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", [["2.jpg", "02.jpg"], ["02.jpg", "2.jpg"]])
-def test_names_of_one_number_do_not_depend_on_how_the_folder_lists_them(
+def test_list_images_equal_numbers(
     tmp_path: Path, listed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The order does not depend on that of the folder's entries."""
     paths = [tmp_path / name for name in listed]
     for path in paths:
         path.touch()
@@ -291,7 +313,8 @@ def test_names_of_one_number_do_not_depend_on_how_the_folder_lists_them(
     assert [path.name for path in list_images(tmp_path)] == ["02.jpg", "2.jpg"]
 
 
-def test_a_folder_without_pictures_or_none_at_all(tmp_path: Path) -> None:
+def test_list_images_empty_or_missing_folder(tmp_path: Path) -> None:
+    """A folder without images, a missing folder and a file raise SourceError."""
     (tmp_path / "notes.txt").touch()
     with pytest.raises(SourceNotFoundError, match="the folder has none"):
         list_images(tmp_path)
@@ -305,7 +328,8 @@ def _folder(tmp_path: Path, count: int) -> list[Path]:
     return [save(tmp_path / f"{k}.png", image) for k, image in enumerate(numbered(count))]
 
 
-def test_pictures_are_played_in_order_with_their_paths(tmp_path: Path) -> None:
+def test_image_source_plays_in_order(tmp_path: Path) -> None:
+    """Frames carry their paths, `1 / fps` apart."""
     paths = _folder(tmp_path, 12)
     with ImageSource(list_images(tmp_path), fps=10) as source:
         frames = list(source.frames())
@@ -314,16 +338,18 @@ def test_pictures_are_played_in_order_with_their_paths(tmp_path: Path) -> None:
     assert {b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)} == {100_000_000}
 
 
-def test_a_loop_goes_on_counting(tmp_path: Path) -> None:
+def test_image_source_loop(tmp_path: Path) -> None:
+    """The sequence numbers continue in the next pass."""
     with ImageSource(_folder(tmp_path, 3), loop=True) as source:
         frames = list(islice(source.frames(), 7))
     assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 0, 1, 2, 0]
     assert [frame.sequence for frame in frames] == list(range(7))
 
 
-def test_one_bad_picture_of_many_is_named_and_left_out(
+def test_image_source_one_unreadable_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is logged once and skipped."""
     paths = _folder(tmp_path, 3)
     paths[1].write_bytes(b"nonsense")
     with ImageSource(paths, loop=True) as source:
@@ -333,7 +359,8 @@ def test_one_bad_picture_of_many_is_named_and_left_out(
     assert caplog.text.count(str(paths[1])) == 1
 
 
-def test_only_bad_pictures_are_an_error_even_in_a_loop(tmp_path: Path) -> None:
+def test_image_source_no_readable_image(tmp_path: Path) -> None:
+    """It raises SourceError, also in a loop."""
     paths = _folder(tmp_path, 2)
     for path in paths:
         path.write_bytes(b"nonsense")
@@ -344,7 +371,8 @@ def test_only_bad_pictures_are_an_error_even_in_a_loop(tmp_path: Path) -> None:
         list(source.frames())
 
 
-def test_the_only_picture_being_bad_is_an_error(tmp_path: Path) -> None:
+def test_image_source_single_missing_image(tmp_path: Path) -> None:
+    """It raises SourceNotFoundError."""
     with (
         ImageSource([tmp_path / "none.jpg"], loop=True) as source,
         pytest.raises(SourceNotFoundError),
@@ -352,7 +380,8 @@ def test_the_only_picture_being_bad_is_an_error(tmp_path: Path) -> None:
         list(source.frames())
 
 
-def test_real_time_paces_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_source_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are paced by the clock."""
     now_ns, slept = [1_000_000_000], []
 
     def sleep(seconds: float) -> None:
@@ -367,8 +396,9 @@ def test_real_time_paces_by_the_clock(tmp_path: Path, monkeypatch: pytest.Monkey
     assert frames[2].timestamp_ns == 1_500_000_000
 
 
-def test_the_astronaut_is_the_right_way_round(shared_data: Path) -> None:
-    image = read_image(shared_data / "stills" / "astronaut.png")
+def test_read_image_photograph_colours() -> None:
+    """The channels of a photograph are in RGB order."""
+    image = read_image(Path(edgepose.__file__).parent / "assets" / "astronaut.jpg")
     assert image.shape == (512, 512, 3)
     red, _, blue = image[330:400, 200:260].reshape(-1, 3).mean(axis=0)
     assert red > blue + 40, "the suit is orange"

@@ -1,4 +1,4 @@
-"""Turns and mirrors, by the colours of the four quarters of a picture."""
+"""OrientedSource, by the colours of the four quarters of an image."""
 
 from collections.abc import Iterator
 from typing import Self
@@ -13,7 +13,7 @@ from tests.media import BLUE, GREEN, GREY, RED, corners, quarters
 Colours = list[tuple[int, int, int]]
 
 
-class _Still:
+class _SingleFrameSource:
     live = True
     description = "still"
 
@@ -34,7 +34,7 @@ class _Still:
 
 def _oriented(rotation: int, mirror: bool, *, mirrored: bool = False) -> Frame:
     frame = Frame(quarters(64, 48), 7, 3, mirrored=mirrored, path="a.png")
-    with OrientedSource(_Still(frame), rotation=rotation, mirror=mirror) as source:
+    with OrientedSource(_SingleFrameSource(frame), rotation=rotation, mirror=mirror) as source:
         (result,) = source.frames()
     assert (result.timestamp_ns, result.sequence, result.path) == (7, 3, "a.png")
     return result
@@ -53,9 +53,10 @@ def _oriented(rotation: int, mirror: bool, *, mirrored: bool = False) -> Frame:
         (270, True, [GREY, GREEN, BLUE, RED]),
     ],
 )
-def test_a_picture_is_turned_clockwise_and_then_mirrored(
+def test_oriented_source_rotates_then_mirrors(
     rotation: int, mirror: bool, expected: Colours
 ) -> None:
+    """The rotation is clockwise and comes before the mirroring."""
     frame = _oriented(rotation, mirror)
     assert corners(frame.image) == expected
     assert frame.size_wh == ((48, 64) if rotation in (90, 270) else (64, 48))
@@ -64,30 +65,36 @@ def test_a_picture_is_turned_clockwise_and_then_mirrored(
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_every_step_equals_numpys(rotation: int) -> None:
+def test_oriented_source_equals_numpy(rotation: int) -> None:
+    """Random images give the result of numpy.rot90 and a flip."""
     rng = np.random.default_rng(rotation)
     image = rng.integers(0, 256, (5, 7, 3), np.uint8)
     for mirror in (False, True):
-        source = OrientedSource(_Still(Frame(image, 0, 0)), rotation=rotation, mirror=mirror)
+        source = OrientedSource(
+            _SingleFrameSource(Frame(image, 0, 0)), rotation=rotation, mirror=mirror
+        )
         (frame,) = source.frames()
         expected = np.rot90(image, -rotation // 90)
         np.testing.assert_array_equal(frame.image, expected[:, ::-1] if mirror else expected)
 
 
-def test_mirroring_a_mirror_image_gives_a_true_one() -> None:
+def test_oriented_source_mirrored_input() -> None:
+    """Mirroring a mirrored frame clears its mark; rotating keeps it."""
     assert not _oriented(0, True, mirrored=True).mirrored
     assert _oriented(90, False, mirrored=True).mirrored
 
 
-def test_it_opens_and_closes_what_it_wraps() -> None:
-    still = _Still(Frame(quarters(), 0, 0))
-    source = OrientedSource(still, rotation=90, mirror=False)
+def test_oriented_source_opens_and_closes_inner() -> None:
+    """It opens and closes the inner source."""
+    inner = _SingleFrameSource(Frame(quarters(), 0, 0))
+    source = OrientedSource(inner, rotation=90, mirror=False)
     assert (source.live, source.description) == (True, "still")
     with source:
-        assert still.entered == 1
-    assert still.entered == 0
+        assert inner.entered == 1
+    assert inner.entered == 0
 
 
-def test_only_quarter_turns_exist() -> None:
+def test_oriented_source_invalid_rotation() -> None:
+    """A rotation other than a quarter turn raises ValueError."""
     with pytest.raises(ValueError, match="got 45"):
-        OrientedSource(_Still(Frame(quarters(), 0, 0)), rotation=45, mirror=False)
+        OrientedSource(_SingleFrameSource(Frame(quarters(), 0, 0)), rotation=45, mirror=False)

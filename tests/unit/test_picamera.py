@@ -1,4 +1,4 @@
-"""The Pi camera source against a picamera2 that misbehaves as the real one does."""
+"""PicameraSource with a fake picamera2 that misbehaves like the real one."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = fake_picamera2.install(monkeypatch)
-    world.picture = quarters()
+    world.image = quarters()
     return world
 
 
@@ -36,9 +36,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.mark.parametrize(
     "settled", [None, "BGR888", "RGB888", "XBGR8888", "XRGB8888", "YUV420", "NV12"]
 )
-def test_colours_are_right_in_every_format_it_settles_for(
+def test_picamera_every_buffer_format(
     world: World, settled: str | None, stream: Literal["main", "lores"], padding: int
 ) -> None:
+    """Images are RGB in every format that the camera may choose, padded or not."""
     world.adjusted_format, world.stride_padding = settled, padding
     with PicameraSource(0, size_wh=(64, 48), stream=stream) as source:
         frame = next(source.frames())
@@ -47,13 +48,12 @@ def test_colours_are_right_in_every_format_it_settles_for(
     assert not frame.image.flags.writeable
     yuv = "YUV" in (settled or "") or settled == "NV12" or (stream == "lores" and not settled)
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=4 if yuv else 0)
-    # Nothing of the padding shows at the right edge.
+    # The padding is not part of the image.
     assert np.abs(frame.image[5, -1].astype(int) - GREEN).max() <= (4 if yuv else 0)
 
 
-def test_a_silently_adjusted_size_is_read_back(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_picamera_adjusted_size(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The size chosen by the camera is used, and logged."""
     world.adjusted_size = (128, 96)
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frame = next(source.frames())
@@ -62,7 +62,7 @@ def test_a_silently_adjusted_size_is_read_back(
     assert "asked for 64x48, the camera delivers 128x96" in caplog.text
 
 
-# Luma and chroma as the standards give them for each colour.
+# The weights of red, green and blue in luma.
 _ENCODINGS = {
     "Rec601": (0.299, 0.587, 0.114),
     "Rec709": (0.2126, 0.7152, 0.0722),
@@ -73,13 +73,14 @@ _ENCODINGS = {
 @pytest.mark.parametrize("layout", ["YUV420", "NV12"])
 @pytest.mark.parametrize("span", ["Limited", "Full"])
 @pytest.mark.parametrize("encoding", list(_ENCODINGS))
-def test_colours_are_right_in_every_colour_space_it_settles_for(
+def test_picamera_every_colour_space(
     world: World, monkeypatch: pytest.MonkeyPatch, encoding: str, span: str, layout: str
 ) -> None:
+    """YUV is converted by the matrix and range of the chosen colour space."""
     world.adjusted_format, world.stride_padding = layout, 32
     world.adjusted_space = ColourSpace(Named(encoding), Named(span))
-    world.picture = quarters()
-    red, green, blue = (world.picture[..., channel] / 255 for channel in range(3))
+    world.image = quarters()
+    red, green, blue = (world.image[..., channel] / 255 for channel in range(3))
     weights = _ENCODINGS[encoding]
     luma = weights[0] * red + weights[1] * green + weights[2] * blue
     blueness = (blue - luma) / (2 - 2 * weights[2])
@@ -101,14 +102,16 @@ def test_colours_are_right_in_every_colour_space_it_settles_for(
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=3)
 
 
-def test_a_space_without_an_encoding_is_opencvs(world: World) -> None:
+def test_picamera_colour_space_without_encoding(world: World) -> None:
+    """It is converted as BT.601 in limited range."""
     world.adjusted_format = "NV12"
     world.adjusted_space = ColourSpace(Named("Null"), Named("Full"))
     with PicameraSource(0, size_wh=(64, 48)) as source:
         assert_colours(next(source.frames()).image, [RED, GREEN, BLUE, GREY], tolerance=4)
 
 
-def test_what_is_asked_of_the_camera(world: World) -> None:
+def test_picamera_requested_configuration(world: World) -> None:
+    """Size, format and frame duration are requested for the chosen stream."""
     with PicameraSource(0, size_wh=(64, 48), fps=20):
         assert world.configured["main"] == {"size": (64, 48), "format": "BGR888"}
         assert "lores" not in world.configured
@@ -120,14 +123,16 @@ def test_what_is_asked_of_the_camera(world: World) -> None:
         assert main_wh[1] >= 48
 
 
-def test_a_format_nobody_knows_is_named(world: World) -> None:
+def test_picamera_unsupported_format(world: World) -> None:
+    """It raises SourceError with the format's name and closes the camera."""
     world.adjusted_format = "MJPEG"
     with pytest.raises(SourceError, match="delivers MJPEG"):
         PicameraSource(0).open()
     assert all(camera.closed for camera in world.opened)
 
 
-def test_a_time_out_is_flushed_and_the_next_frame_comes(world: World) -> None:
+def test_picamera_timeout_then_frame(world: World) -> None:
+    """The pending job is cancelled and the next frame is read."""
     world.timeouts_then_fine = 2
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frame = next(source.frames())
@@ -135,8 +140,8 @@ def test_a_time_out_is_flushed_and_the_next_frame_comes(world: World) -> None:
     assert world.flushes == 2
 
 
-def test_a_frame_that_comes_as_the_time_runs_out_is_not_lost(world: World) -> None:
-    """Its buffer would be gone for good: after four of these the camera would be silent."""
+def test_picamera_frame_at_timeout(world: World) -> None:
+    """It is used: its buffer would be lost, and after four of these the camera would be silent."""
     world.late_results = 1
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frames = source.frames()
@@ -145,14 +150,15 @@ def test_a_frame_that_comes_as_the_time_runs_out_is_not_lost(world: World) -> No
     assert world.flushes == 1
 
 
-def test_a_slow_rate_is_no_stall(world: World) -> None:
-    """A frame every five seconds is not late after three."""
+def test_picamera_low_frame_rate(world: World) -> None:
+    """At a frame every five seconds the timeout is longer than that."""
     with PicameraSource(0, size_wh=(64, 48), fps=0.2) as source:
         next(source.frames())
     assert min(float(str(wait)) for wait in world.waits) > 5
 
 
-def test_a_stall_is_an_error_within_seconds_and_leaves_nothing_behind(world: World) -> None:
+def test_picamera_stalled(world: World) -> None:
+    """It raises SourceStalledError within 4 s and keeps no job and no buffer."""
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frames = source.frames()
         next(frames)
@@ -166,7 +172,8 @@ def test_a_stall_is_an_error_within_seconds_and_leaves_nothing_behind(world: Wor
     assert world.opened[-1].closed
 
 
-def test_it_is_opened_again_as_a_fresh_object(world: World) -> None:
+def test_picamera_open_again(world: World) -> None:
+    """Each open uses a new Picamera2 object."""
     source = PicameraSource(0, size_wh=(64, 48))
     for _ in range(2):
         with source:
@@ -175,9 +182,8 @@ def test_it_is_opened_again_as_a_fresh_object(world: World) -> None:
     assert world.opened[0] is not world.opened[1]
 
 
-def test_a_request_goes_back_even_if_its_picture_is_unusable(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_picamera_unusable_buffer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is released if its buffer cannot be converted."""
     monkeypatch.setattr(
         fake_picamera2.FakeRequest, "make_buffer", lambda self, name: np.zeros(10, np.uint8)
     )
@@ -186,7 +192,8 @@ def test_a_request_goes_back_even_if_its_picture_is_unusable(
     assert world.requests_out == 0
 
 
-def test_a_crash_of_the_camera_is_a_source_error(world: World) -> None:
+def test_picamera_capture_error(world: World) -> None:
+    """An exception of picamera2 becomes SourceError with its text."""
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frames = source.frames()
         next(frames)
@@ -195,8 +202,8 @@ def test_a_crash_of_the_camera_is_a_source_error(world: World) -> None:
             next(frames)
 
 
-def test_what_ended_picamera2s_event_loop_is_told_at_once(world: World) -> None:
-    """It ended silently, and three seconds later a cable was blamed."""
+def test_picamera_event_loop_error(world: World) -> None:
+    """The error that ended picamera2's event loop is raised at once, not a stall after 3 s."""
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frames = source.frames()
         next(frames)
@@ -209,9 +216,11 @@ def test_what_ended_picamera2s_event_loop_is_told_at_once(world: World) -> None:
     assert world.requests_out == 0
 
 
-def test_a_camera_that_does_not_close_is_logged(
+def test_picamera_close_error(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is logged once, and not raised."""
+
     def broken(self: object) -> None:
         raise RuntimeError("Failed to release camera")
 
@@ -224,7 +233,8 @@ def test_a_camera_that_does_not_close_is_logged(
 
 
 @pytest.mark.parametrize(("cameras", "index"), [(0, 0), (1, 1)])
-def test_no_camera_says_so(world: World, cameras: int, index: int) -> None:
+def test_picamera_missing_camera(world: World, cameras: int, index: int) -> None:
+    """It raises SourceNotFoundError with the number of cameras and a remedy."""
     world.cameras = cameras
     with pytest.raises(SourceNotFoundError) as caught:
         PicameraSource(index).open()
@@ -233,8 +243,8 @@ def test_no_camera_says_so(world: World, cameras: int, index: int) -> None:
     assert "rpicam-hello" in str(caught.value)
 
 
-def test_a_camera_that_came_since_libcamera_looked_is_found(world: World) -> None:
-    """A daemon that starts before the sensor's driver has come up must not miss it for ever."""
+def test_picamera_camera_added_later(world: World) -> None:
+    """libcamera's list is read again, so a sensor driver loaded late is found."""
     world.cameras, world.appear_at_reset = 0, 1
     with PicameraSource(0, size_wh=(64, 48)) as source:
         assert next(source.frames()).sequence == 0
@@ -245,13 +255,15 @@ def test_a_camera_that_came_since_libcamera_looked_is_found(world: World) -> Non
 @pytest.mark.parametrize(
     "error", [IndexError("list index out of range"), RuntimeError("No camera number 0 found")]
 )
-def test_a_camera_that_went_meanwhile_says_so_too(world: World, error: Exception) -> None:
+def test_picamera_camera_removed_before_open(world: World, error: Exception) -> None:
+    """It raises SourceNotFoundError."""
     world.open_error = error
     with pytest.raises(SourceNotFoundError, match="rpicam-hello"):
         PicameraSource(0).open()
 
 
-def test_busy_is_spelled_out_of_the_cause(world: World) -> None:
+def test_picamera_used_by_another_program(world: World) -> None:
+    """It raises SourceBusyError with the root cause."""
     with (
         PicameraSource(0),
         pytest.raises(SourceBusyError, match=r"another program uses .*fuser"),
@@ -260,8 +272,8 @@ def test_busy_is_spelled_out_of_the_cause(world: World) -> None:
 
 
 @pytest.mark.parametrize("reason", ["busy", "heap"])
-def test_a_camera_that_does_not_open_leaves_nothing_behind(world: World, reason: str) -> None:
-    """One pipe a try: a camera that was busy over night took the daemon's last descriptor."""
+def test_picamera_open_error_frees_descriptors(world: World, reason: str) -> None:
+    """No file descriptor is leaked: a camera busy overnight used up the daemon's last one."""
     if reason == "busy":
         world.open_error = fake_picamera2.busy()
     else:
@@ -274,7 +286,8 @@ def test_a_camera_that_does_not_open_leaves_nothing_behind(world: World, reason:
     assert all(camera.closed for camera in world.opened)
 
 
-def test_another_failure_to_open_is_not_called_busy(world: World) -> None:
+def test_picamera_other_open_error(world: World) -> None:
+    """It raises SourceError with the root cause, not SourceBusyError."""
     world.open_error = RuntimeError("Camera __init__ sequence did not complete.")
     world.open_error.__cause__ = RuntimeError("IPA module failed to load")
     with pytest.raises(SourceError, match="IPA module failed to load") as caught:
@@ -282,14 +295,16 @@ def test_another_failure_to_open_is_not_called_busy(world: World) -> None:
     assert not isinstance(caught.value, SourceBusyError)
 
 
-def test_a_forbidden_dma_heap_names_the_group(world: World) -> None:
+def test_picamera_no_permission(world: World) -> None:
+    """A permission error names the group and closes the camera."""
     world.configure_error = PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma")
     with pytest.raises(SourceError, match=r"group video.*dma_heap"):
         PicameraSource(0).open()
     assert world.opened[-1].closed
 
 
-def test_without_picamera2_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picamera_module_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picamera2 that cannot be imported raises SourceError."""
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(SourceError) as caught:
         PicameraSource(0).open()
@@ -297,7 +312,7 @@ def test_without_picamera2_the_sentence_says_how_to_get_it(monkeypatch: pytest.M
 
 
 class _Broken(ModuleType):
-    """Stands in `sys.meta_path` for a picamera2 that fails while it is imported."""
+    """An entry of `sys.meta_path` that makes the import of picamera2 fail."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__("broken")
@@ -320,9 +335,10 @@ class _Broken(ModuleType):
         (ImportError("libcamera.so.0.5: cannot open shared object file"), "--reinstall"),
     ],
 )
-def test_a_picamera2_that_does_not_load_says_why(
+def test_picamera_import_errors(
     monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
+    """Each import error has its own remedy."""
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Broken(error), *sys.meta_path])
     with pytest.raises(SourceError) as caught:
@@ -330,8 +346,8 @@ def test_a_picamera2_that_does_not_load_says_why(
     assert says in str(caught.value)
 
 
-def test_the_sensors_timestamp_is_the_frames(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that was never suspended the sensor's clock and ours are one."""
+def test_picamera_sensor_timestamp(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sensor's timestamp is the frame's; a repeated one is increased."""
     monkeypatch.setattr(time, "monotonic_ns", boottime_ns)
     start_ns = boottime_ns() - 40_000_000
     world.timestamps = [start_ns, start_ns + 33_000_000, start_ns + 33_000_000]
@@ -342,7 +358,8 @@ def test_the_sensors_timestamp_is_the_frames(world: World, monkeypatch: pytest.M
     assert stamps[2] > stamps[1], "a repeated moment still counts up"
 
 
-def test_time_spent_in_suspend_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capture_clock_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in suspend is added to CLOCK_MONOTONIC; unknown clocks are ignored."""
     now_ns, suspended_ns = 9_000_000_000_000, 3_600_000_000_000
     monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns)
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns - suspended_ns)

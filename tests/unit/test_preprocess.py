@@ -1,4 +1,4 @@
-"""Cutting, scaling, padding, and the way back."""
+"""Cropping, scaling, padding, and the map back to the frame."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,13 @@ def regions(draw: st.DrawFn) -> tuple[tuple[int, int], CropRegion]:
 
 
 @given(regions())
-def test_the_map_back_leads_to_the_region(drawn: tuple[tuple[int, int], CropRegion]) -> None:
+def test_preprocess_map_to_frame(drawn: tuple[tuple[int, int], CropRegion]) -> None:
+    """The edges of the region are mapped back to within a pixel of frame and tensor."""
     size_wh, region = drawn
     _, to_frame = preprocess(frame_of(size_wh).image, region, SPEC)
-    # A whole-pixel cut may miss the region's edge by a pixel of the frame or one of the tensor,
-    # and what it misses inside the overlap is stretched over the whole tensor. Where pixels are
-    # taken in pairs, one of the frame's may be left over besides.
+    # A whole-pixel crop may miss the region's edge by a pixel of the frame or one of the tensor,
+    # and the difference inside the overlap is stretched over the whole tensor. If pixels are
+    # halved in pairs, one more of the frame may be left over.
     px = 3.0 if region.x_max - region.x_min >= 2 * 192 else 1.0
     for low, high, scale, offset, extent in (
         (region.x_min, region.x_max, to_frame.scale_xy[0], to_frame.offset_xy[0], size_wh[0]),
@@ -41,7 +42,8 @@ def test_the_map_back_leads_to_the_region(drawn: tuple[tuple[int, int], CropRegi
             assert abs(tensor * scale + offset - edge) <= px + per_px
 
 
-def test_a_bright_dot_comes_back_to_where_it_was() -> None:
+def test_preprocess_round_trip_of_a_point() -> None:
+    """A bright dot found in the tensor is mapped back to its place in the frame."""
     image = np.zeros((480, 640, 3), np.uint8)
     image[298:303, 398:403] = 255
     frame = Frame(image, 0, 0)
@@ -57,7 +59,8 @@ def test_a_bright_dot_comes_back_to_where_it_was() -> None:
         assert (x, y) == pytest.approx((400.5, 300.5), abs=1.7)
 
 
-def test_what_lies_outside_the_frame_is_black() -> None:
+def test_preprocess_region_exceeds_frame() -> None:
+    """The area outside the frame is black."""
     frame = Frame(np.full((100, 200, 3), 255, np.uint8), 0, 0)
     tensor, _ = preprocess(frame.image, CropRegion(0, -50, 200, 150), SPEC)
     assert tensor.shape == (1, 192, 192, 3)
@@ -66,7 +69,8 @@ def test_what_lies_outside_the_frame_is_black() -> None:
     assert tensor[0, 144:].max() == 0
 
 
-def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
+def test_preprocess_region_outside_frame() -> None:
+    """A region beside the frame gives a tensor and a finite map."""
     tensor, to_frame = preprocess(
         frame_of((100, 80)).image, CropRegion(150.0, 150.0, 250.0, 250.0), SPEC
     )
@@ -74,7 +78,8 @@ def test_a_region_beside_the_frame_still_gives_a_tensor() -> None:
     assert np.isfinite(to_frame.scale_xy + to_frame.offset_xy).all()
 
 
-def test_fine_stripes_become_grey_instead_of_a_moire() -> None:
+def test_preprocess_large_region_does_not_alias() -> None:
+    """Stripes of one pixel become grey, not a moire pattern."""
     image = np.zeros((768, 768, 3), np.uint8)
     image[:, ::2] = 255
     tensor, _ = preprocess(image, CropRegion(0, 0, 768, 768), SPEC)
@@ -82,12 +87,13 @@ def test_fine_stripes_become_grey_instead_of_a_moire() -> None:
 
 
 @pytest.mark.parametrize("size_wh", [(641, 481), (1, 500), (500, 1), (3, 700)])
-def test_frames_with_pixels_left_over_by_halving(size_wh: tuple[int, int]) -> None:
+def test_preprocess_odd_frame_size(size_wh: tuple[int, int]) -> None:
+    """The last row and column of an odd size are used."""
     width, height = size_wh
     frame = Frame(np.full((height, width, 3), 200, np.uint8), 0, 0)
     tensor, _ = preprocess(frame.image, CropRegion(0, 0, 700, 700), SPEC)
-    seen = tensor[0, : max(1, height * 192 // 700), : max(1, width * 192 // 700)]
-    assert seen.min() == seen.max() == 200
+    inside = tensor[0, : max(1, height * 192 // 700), : max(1, width * 192 // 700)]
+    assert inside.min() == inside.max() == 200
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,8 @@ def test_frames_with_pixels_left_over_by_halving(size_wh: tuple[int, int]) -> No
         (InputSpec.of((64, 64), np.int8, 1.0, -128.0), -128, 127),
     ],
 )
-def test_pixels_become_what_the_model_takes(spec: InputSpec, low: float, high: float) -> None:
+def test_preprocess_tensor_dtype_and_scale(spec: InputSpec, low: float, high: float) -> None:
+    """Pixels are converted by scale, offset and dtype of the input."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255
     tensor, _ = preprocess(image, CropRegion(0, 0, 64, 64), spec)

@@ -1,4 +1,4 @@
-"""The synthetic source moves exactly as it says."""
+"""SyntheticSource and its ground truth."""
 
 import time
 from itertools import islice
@@ -11,7 +11,8 @@ from edgepose.sources import synthetic
 from edgepose.sources.synthetic import PERIOD_NS, SyntheticSource, read_photograph
 
 
-def test_the_photograph_is_the_published_one_in_rgb() -> None:
+def test_read_photograph_colours() -> None:
+    """The bundled photograph is 512x512 RGB."""
     photograph = read_photograph()
     assert photograph.shape == (512, 512, 3)
     # The flag's red stripes at the left, the orange suit, the white of the shuttle behind.
@@ -21,8 +22,8 @@ def test_the_photograph_is_the_published_one_in_rgb() -> None:
 
 @pytest.mark.parametrize("size_wh", [(640, 480), (1280, 720), (480, 640), (320, 240)])
 @pytest.mark.parametrize("k", [0, 17, 60, 151])
-def test_what_is_in_a_frame_is_where_the_map_says(k: int, size_wh: tuple[int, int]) -> None:
-    """Aligning photograph and frame by brightness alone finds the same map."""
+def test_synthetic_source_matches_affine_map(k: int, size_wh: tuple[int, int]) -> None:
+    """Image registration of photograph and frame finds the map of `affine_at`."""
     source = SyntheticSource(size_wh=size_wh, fps=30, realtime=False)
     with source:
         frame = next(islice(source.frames(), k, None))
@@ -48,14 +49,16 @@ def test_what_is_in_a_frame_is_where_the_map_says(k: int, size_wh: tuple[int, in
     assert np.abs(forward @ points - told_cv @ points).max() < 0.1
 
 
-def test_a_point_stays_on_its_spot_between_frames_of_any_rate() -> None:
+def test_synthetic_source_motion_independent_of_fps() -> None:
+    """The motion depends on the time only, and repeats."""
     slow = SyntheticSource(fps=7, realtime=False)
     fast = SyntheticSource(fps=49, realtime=False)
     np.testing.assert_array_equal(slow.affine_at(10**9), fast.affine_at(10**9))
     np.testing.assert_allclose(slow.affine_at(PERIOD_NS + 5), slow.affine_at(5))
 
 
-def test_the_person_is_turned_and_scaled_but_never_skewed() -> None:
+def test_synthetic_source_similarity_transform() -> None:
+    """The map is a rotation and a uniform scale."""
     source = SyntheticSource(realtime=False)
     for t in range(0, PERIOD_NS, PERIOD_NS // 24):
         linear = source.affine_at(t)[:, :2]
@@ -64,7 +67,8 @@ def test_the_person_is_turned_and_scaled_but_never_skewed() -> None:
         np.testing.assert_allclose(linear @ linear.T, scale**2 * np.eye(2), atol=1e-12)
 
 
-def test_the_motion_is_smooth_and_the_person_stays_in_the_frame() -> None:
+def test_synthetic_source_motion_bounds() -> None:
+    """The motion is smooth and the face stays in the frame."""
     source = SyntheticSource(realtime=False)
     corners = np.array([[0, 0, 1], [512, 0, 1], [0, 512, 1], [512, 512, 1]], float).T
     path = np.stack([source.affine_at(t) @ corners for t in range(0, PERIOD_NS, PERIOD_NS // 240)])
@@ -80,7 +84,8 @@ def test_the_motion_is_smooth_and_the_person_stays_in_the_frame() -> None:
 
 
 @pytest.mark.parametrize("fps", [30.0, 29.97, 7.0])
-def test_timestamps_are_exact_multiples_of_the_rate(fps: float) -> None:
+def test_synthetic_source_timestamps(fps: float) -> None:
+    """Timestamps are exact multiples of the frame interval."""
     with SyntheticSource(fps=fps, frame_count=100, realtime=False, size_wh=(64, 48)) as source:
         frames = list(source.frames())
     assert len(frames) == 100
@@ -104,9 +109,10 @@ class _Clock:
         self.now_ns += round(seconds * 1e9)
 
 
-def test_in_real_time_a_frame_is_not_there_before_its_moment(
+def test_synthetic_source_realtime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """No frame arrives before its timestamp."""
     clock = _Clock(monkeypatch)
     with SyntheticSource(fps=10, frame_count=20, size_wh=(32, 24)) as source:
         for frame in source.frames():
@@ -114,7 +120,8 @@ def test_in_real_time_a_frame_is_not_there_before_its_moment(
     assert sum(clock.slept) == pytest.approx(1.9)
 
 
-def test_after_a_suspend_it_goes_on_at_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_source_after_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames missed during a suspend are skipped."""
     clock = _Clock(monkeypatch)
     with SyntheticSource(fps=10, size_wh=(32, 24)) as source:
         frames = source.frames()

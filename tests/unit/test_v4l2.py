@@ -1,4 +1,4 @@
-"""USB cameras: what the kernel says, and what is made of it, without a camera."""
+"""UsbCameraSource with a fake kernel interface and a fake OpenCV capture."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ CAPTURE, METADATA = 0x04200001, 0x04A00000
 
 
 class Camera:
-    """A USB camera as the kernel and OpenCV show it: each None is a read without a picture."""
+    """A fake of the kernel's and OpenCV's view of a USB camera: None is a read without an image."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.node = tmp_path / "video0"
@@ -35,7 +35,7 @@ class Camera:
         self.errors: dict[int, int] = {}
         self.requests: list[tuple[int, int]] = []
         self.opens = True
-        self.pictures: list[NDArray[np.uint8] | None] = []
+        self.images: list[NDArray[np.uint8] | None] = []
         self.read_takes_ns = 0
         self.properties: dict[int, float] = {}
         self.refused: set[int] = set()
@@ -80,8 +80,8 @@ class Camera:
 
     def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
         self.now_ns += self.read_takes_ns
-        picture = self.pictures.pop(0) if self.pictures else None
-        return picture is not None, picture
+        image = self.images.pop(0) if self.images else None
+        return image is not None, image
 
     def release(self) -> None:
         self.released += 1
@@ -90,7 +90,7 @@ class Camera:
 @pytest.fixture
 def camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Camera:
     camera = Camera(monkeypatch, tmp_path)
-    camera.pictures = [cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR)] * 2  # type: ignore[list-item]
+    camera.images = [cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR)] * 2  # type: ignore[list-item]
     return camera
 
 
@@ -98,7 +98,8 @@ def _source(camera: Camera) -> UsbCameraSource:
     return UsbCameraSource(str(camera.node), size_wh=(64, 48), fps=30)
 
 
-def test_frames_are_rgb_and_the_camera_is_asked_for_jpeg_first(camera: Camera) -> None:
+def test_usb_camera_requests_jpeg(camera: Camera) -> None:
+    """JPEG is requested before the size, and frames are RGB."""
     with _source(camera) as source:
         frame = next(source.frames())
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=0)
@@ -110,14 +111,13 @@ def test_frames_are_rgb_and_the_camera_is_asked_for_jpeg_first(camera: Camera) -
     assert camera.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
     assert camera.properties[cv2.CAP_PROP_FPS] == 30
     assert camera.opened == [str(camera.node)]
-    # The buffers asked for in the probe are given back: else OpenCV would find the camera busy.
+    # The buffers requested by the check are freed: else OpenCV would find the camera busy.
     assert camera.requests == [(1, 1), (0, 1)]
     assert camera.released == 1
 
 
-def test_another_size_than_asked_is_logged(
-    camera: Camera, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_usb_camera_other_size(camera: Camera, caplog: pytest.LogCaptureFixture) -> None:
+    """A size other than the requested one is logged."""
     camera.properties = {cv2.CAP_PROP_FRAME_WIDTH: 320, cv2.CAP_PROP_FRAME_HEIGHT: 240}
     camera.refused = {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT}
     with _source(camera):
@@ -125,7 +125,8 @@ def test_another_size_than_asked_is_logged(
     assert "asked for 64x48, the camera delivers 320x240" in caplog.text
 
 
-def test_the_drivers_moment_is_the_frames(camera: Camera) -> None:
+def test_usb_camera_driver_timestamp(camera: Camera) -> None:
+    """The driver's timestamp is the frame's."""
     taken_ns = boottime_ns() - 20_000_000
     camera.properties[cv2.CAP_PROP_POS_MSEC] = taken_ns / 1e6
     with _source(camera) as source:
@@ -133,7 +134,8 @@ def test_the_drivers_moment_is_the_frames(camera: Camera) -> None:
     assert abs(frame.timestamp_ns - taken_ns) < 1_000_000
 
 
-def test_a_missing_camera_names_those_there_are(tmp_path: Path) -> None:
+def test_usb_camera_missing_device(tmp_path: Path) -> None:
+    """It raises SourceNotFoundError with the available devices."""
     with pytest.raises(SourceNotFoundError, match="is it plugged in"):
         UsbCameraSource(str(tmp_path / "video9")).open()
 
@@ -147,13 +149,15 @@ def test_a_missing_camera_names_those_there_are(tmp_path: Path) -> None:
         (errno.EIO, SourceError, "cannot open the camera"),
     ],
 )
-def test_why_a_node_cannot_be_opened(
+def test_usb_camera_open_errors(
     camera: Camera,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
     kind: type[SourceError],
     says: str,
 ) -> None:
+    """Each errno has its own exception and remedy."""
+
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
@@ -163,80 +167,90 @@ def test_why_a_node_cannot_be_opened(
     assert type(caught.value) is kind
 
 
-def test_a_camera_that_streams_elsewhere_is_busy(camera: Camera) -> None:
+def test_usb_camera_used_by_another_program(camera: Camera) -> None:
+    """It raises SourceBusyError."""
     camera.errors[0xC0145608] = errno.EBUSY
     with pytest.raises(SourceBusyError, match="fuser -v"):
         _source(camera).open()
 
 
-def test_a_driver_without_such_buffers_is_left_to_opencv(camera: Camera) -> None:
+def test_usb_camera_driver_without_mmap_buffers(camera: Camera) -> None:
+    """The check for other users is skipped."""
     camera.errors[0xC0145608] = errno.EINVAL
     with _source(camera) as source:
         assert next(source.frames()).sequence == 0
 
 
-def test_the_metadata_node_of_a_camera_is_told_apart(camera: Camera) -> None:
+def test_usb_camera_metadata_node(camera: Camera) -> None:
+    """The metadata node of a camera raises SourceError with the camera's name."""
     camera.node_capabilities = METADATA
     with pytest.raises(SourceError, match="HD Pro Webcam delivers no images"):
         _source(camera).open()
 
 
-def test_a_device_that_is_no_camera() -> None:
+def test_usb_camera_other_device() -> None:
+    """A device that is not a camera raises SourceError."""
     with pytest.raises(SourceError, match="expected a camera, this is another device"):
         UsbCameraSource("/dev/null").open()
 
 
-def test_a_camera_without_a_format_that_can_be_read(camera: Camera) -> None:
+def test_usb_camera_unsupported_format(camera: Camera) -> None:
+    """It raises SourceError and releases the camera."""
     camera.opens = False
     with pytest.raises(SourceError, match="no image format"):
         _source(camera).open()
     assert camera.released == 1
 
 
-def test_a_damaged_frame_now_and_then_is_passed_over(camera: Camera) -> None:
-    camera.pictures = [camera.pictures[0], None, None, camera.pictures[0]]
+def test_usb_camera_damaged_frame(camera: Camera) -> None:
+    """A read without an image is skipped."""
+    camera.images = [camera.images[0], None, None, camera.images[0]]
     with _source(camera) as source:
         frames = source.frames()
         assert [next(frames).sequence for _ in range(2)] == [0, 1]
 
 
-def test_damaged_frames_count_only_in_a_row(camera: Camera) -> None:
-    picture = camera.pictures[0]
+def test_usb_camera_damaged_frames_apart(camera: Camera) -> None:
+    """Failed reads are counted only in a row."""
+    image = camera.images[0]
     nearly_too_many: list[NDArray[np.uint8] | None] = [None] * (v4l2.MAX_FAILED_READS - 1)
-    camera.pictures = [picture, *nearly_too_many, picture, *nearly_too_many, picture]
+    camera.images = [image, *nearly_too_many, image, *nearly_too_many, image]
     with _source(camera) as source:
         frames = source.frames()
         assert [next(frames).sequence for _ in range(3)] == [0, 1, 2]
 
 
-def test_many_in_a_row_are_a_fault(camera: Camera) -> None:
-    camera.pictures = []
+def test_usb_camera_many_damaged_frames(camera: Camera) -> None:
+    """MAX_FAILED_READS in a row raise SourceError."""
+    camera.images = []
     with _source(camera) as source, pytest.raises(SourceError, match="another cable"):
         next(source.frames())
 
 
-def test_silence_is_a_stall(camera: Camera) -> None:
-    camera.pictures = []
+def test_usb_camera_stalled(camera: Camera) -> None:
+    """A read that times out raises SourceStalledError."""
+    camera.images = []
     camera.read_takes_ns = 3_000_000_000
     with _source(camera) as source, pytest.raises(SourceStalledError, match="no frame for 3 s"):
         next(source.frames())
 
 
-def test_unplugging_is_noticed_at_once(camera: Camera) -> None:
+def test_usb_camera_unplugged(camera: Camera) -> None:
+    """A device node that is gone raises SourceNotFoundError at the next read."""
     with _source(camera) as source:
         frames = source.frames()
         next(frames)
-        camera.pictures = []
+        camera.images = []
         camera.node.unlink()
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
             next(frames)
     assert camera.released == 1
 
 
-def test_a_camera_that_comes_back_under_another_number_is_found(
+def test_usb_camera_replugged_as_other_device(
     camera: Camera, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While it was still open as video0, the kernel made it video1, and it stayed lost."""
+    """It is found by its USB port, and the change is logged."""
     port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
     other = tmp_path / "by-path" / "usb-0:1.3:1.0-video-index0"
     port.parent.mkdir()
@@ -245,7 +259,7 @@ def test_a_camera_that_comes_back_under_another_number_is_found(
     with _source(camera) as source:
         frames = source.frames()
         next(frames)
-        camera.pictures = []
+        camera.images = []
         camera.node.unlink()
         port.unlink()
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
@@ -255,11 +269,11 @@ def test_a_camera_that_comes_back_under_another_number_is_found(
     moved = tmp_path / "video1"
     moved.touch()
     port.symlink_to(moved)
-    camera.pictures = [np.zeros((48, 64, 3), np.uint8)]
+    camera.images = [np.zeros((48, 64, 3), np.uint8)]
     with _source(camera) as source:
         next(source.frames())
         assert camera.opened[-1] == str(moved)
-        # It is watched where it is: another one took its old number.
+        # Its new node is checked, although its old number is used again.
         camera.node.touch()
         moved.unlink()
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
@@ -267,7 +281,8 @@ def test_a_camera_that_comes_back_under_another_number_is_found(
     assert caplog.text.count(f"the camera is {moved}") == 1
 
 
-def test_another_camera_at_another_port_is_not_taken_for_it(camera: Camera, tmp_path: Path) -> None:
+def test_usb_camera_other_camera_at_other_port(camera: Camera, tmp_path: Path) -> None:
+    """A camera at another port is not used in its place."""
     port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
     port.parent.mkdir()
     port.symlink_to(camera.node)
