@@ -1,4 +1,4 @@
-"""Pictures and videos that the tests of the sources make for themselves."""
+"""Images and videos made by the tests of the sources."""
 
 import subprocess
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ RED, GREEN, BLUE, GREY = (220, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128,
 
 
 def quarters(width: int = 64, height: int = 48) -> Image:
-    """Return an RGB picture: red, green; blue, grey, so that every turn and mirror shows."""
+    """Return an RGB image: red, green; blue, grey, so that any rotation or mirroring is visible."""
     image = np.empty((height, width, 3), np.uint8)
     image[: height // 2, : width // 2] = RED
     image[: height // 2, width // 2 :] = GREEN
@@ -23,7 +23,7 @@ def quarters(width: int = 64, height: int = 48) -> Image:
 
 
 def corners(image: Image) -> list[tuple[int, ...]]:
-    """Return the colours a quarter in from each corner: row by row."""
+    """Return the colours of the four quarters, row by row."""
     height, width = image.shape[:2]
     return [
         tuple(int(value) for value in image[y, x])
@@ -37,13 +37,13 @@ def assert_colours(image: Image, expected: list[tuple[int, int, int]], tolerance
 
 
 def save(path: Path, rgb: Image) -> Path:
-    """Write an RGB picture; the suffix says how."""
+    """Write an RGB image in the format of the suffix."""
     assert cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     return path
 
 
 def numbered(count: int, width: int = 64, height: int = 48) -> list[Image]:
-    """Return pictures whose grey tells their number (see `number_of`)."""
+    """Return images whose grey level is their number (see `number_of`)."""
     return [np.full((height, width, 3), 10 + 4 * number, np.uint8) for number in range(count)]
 
 
@@ -54,7 +54,7 @@ def number_of(image: Image) -> int:
 def write_video(
     path: Path, images: Iterable[Image], fps: float = 25.0, fourcc: str = "MJPG"
 ) -> Path:
-    """Write a video of RGB pictures, Motion JPEG unless told, with OpenCV alone."""
+    """Write a video of RGB images with OpenCV, by default as Motion JPEG."""
     writer: cv2.VideoWriter | None = None
     for image in images:
         if writer is None:

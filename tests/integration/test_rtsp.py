@@ -1,4 +1,4 @@
-"""RTSP against GStreamer's server, and against servers that are none."""
+"""RtspSource with GStreamer's server, and with servers of other kinds."""
 
 import shutil
 import signal
@@ -78,7 +78,8 @@ def _source(url: str) -> RtspSource:
     return RtspSource(uri.target, description=str(uri))
 
 
-def test_frames_arrive_in_colour_and_at_the_streams_rate(start: Start) -> None:
+def test_rtsp_source_frames(start: Start) -> None:
+    """Frames are RGB, in order, at the rate of the stream."""
     address, _ = start()
     with _source(f"rtsp://{address}/live") as source:
         frames = list(islice(source.frames(), 60))
@@ -90,7 +91,8 @@ def test_frames_arrive_in_colour_and_at_the_streams_rate(start: Start) -> None:
     assert frames[-1].timestamp_ns - frames[0].timestamp_ns > 500_000_000
 
 
-def test_it_can_be_opened_again(start: Start) -> None:
+def test_rtsp_source_open_again(start: Start) -> None:
+    """The source can be opened again after closing."""
     address, _ = start()
     source = _source(f"rtsp://{address}/live")
     for _ in range(2):
@@ -98,9 +100,10 @@ def test_it_can_be_opened_again(start: Start) -> None:
             assert next(source.frames()).sequence == 0
 
 
-def test_a_server_that_falls_silent_is_a_stall_and_its_death_an_end(
+def test_rtsp_source_server_silent_then_killed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A silent server raises SourceStalledError, a killed one SourceError."""
     monkeypatch.setattr(rtsp, "READ_TIMEOUT_MS", 1_000)
     address, server = start()
     with _source(f"rtsp://{address}/live") as source:
@@ -122,7 +125,8 @@ def test_a_server_that_falls_silent_is_a_stall_and_its_death_an_end(
                 pass
 
 
-def test_user_and_password(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rtsp_source_authentication(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    """User and password work, wrong and missing ones are reported, and none is printed."""
     address, _ = start("admin", "S3cr3t/@")
     with _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live") as source:
         assert next(source.frames()).sequence == 0
@@ -135,7 +139,8 @@ def test_user_and_password(start: Start, capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", ""), "FFmpeg would print the URL"
 
 
-def test_a_path_that_is_not_there(start: Start) -> None:
+def test_rtsp_source_unknown_path(start: Start) -> None:
+    """The error reports that the server has no such stream."""
     address, _ = start()
     with pytest.raises(SourceError, match="no stream of that name"):
         _source(f"rtsp://{address}/other").open()
@@ -151,28 +156,31 @@ def _address(server: socket.socket) -> str:
     return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_closed_port_says_so(listener: socket.socket) -> None:
+def test_rtsp_source_closed_port(listener: socket.socket) -> None:
+    """The error names the host and the port."""
     address = _address(listener)
     listener.close()
     with pytest.raises(SourceError, match=r"nothing at 127\.0\.0\.1 listens on port"):
         _source(f"rtsp://{address}/live").open()
 
 
-def test_a_host_that_does_not_exist() -> None:
+def test_rtsp_source_unknown_host() -> None:
+    """The error names the host."""
     with pytest.raises(SourceError, match=r"unknown host camera\.invalid"):
         _source("rtsp://camera.invalid/live").open()
 
 
 @pytest.mark.parametrize("host", ["cam..lan", "c" * 64 + ".invalid"])
-def test_a_host_that_cannot_be_a_name(host: str) -> None:
+def test_rtsp_source_invalid_host_name(host: str) -> None:
+    """An invalid host name is reported as unknown."""
     with pytest.raises(SourceError, match="unknown host"):
         _source(f"rtsp://{host}/live").open()
 
 
-def test_a_server_that_takes_the_connection_and_says_nothing(
+def test_rtsp_source_server_does_not_answer(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worst of peers: nothing may hang on it."""
+    """Opening ends within the timeouts, with the reason."""
     monkeypatch.setattr(rtsp, "OPEN_TIMEOUT_MS", 500)
     monkeypatch.setattr(rtsp, "PROBE_TIMEOUT_S", 0.5)
     before_ns = boottime_ns()
@@ -182,7 +190,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing(
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not an RTSP server"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not an RTSP server"),
@@ -192,7 +200,11 @@ def test_a_server_that_takes_the_connection_and_says_nothing(
         (b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 0\r\n\r\n", "no video"),
     ],
 )
-def test_what_the_peer_is_instead(listener: socket.socket, answer: bytes, says: str) -> None:
+def test_rtsp_source_unexpected_answers(
+    listener: socket.socket, answer: bytes, message: str
+) -> None:
+    """The error reports what the server answered."""
+
     def serve() -> None:
         while True:
             try:
@@ -205,23 +217,25 @@ def test_what_the_peer_is_instead(listener: socket.socket, answer: bytes, says: 
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(SourceError, match=message):
         _source(f"rtsp://{_address(listener)}/live").open()
     listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)
 
 
-def test_a_stream_that_cannot_be_decoded_fast_enough_is_told_once(
+def test_backlog_monitor_slow_decoding(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A stream that is decoded too slowly is logged once."""
     backlog = rtsp.BacklogMonitor("rtsp://cam/live")
     for k in range(300):
-        # 25 fps arrive, 20 are decoded.
+        # 25 fps arrive, 20 fps are decoded.
         backlog.check(1000.0 + 50 * k, 40.0 * k)
     assert caplog.text.count("smaller stream") == 1
 
 
-def test_a_stream_that_begins_its_time_anew_is_not_late(caplog: pytest.LogCaptureFixture) -> None:
+def test_backlog_monitor_position_restarts(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream whose position restarts at 0 is not reported."""
     backlog = rtsp.BacklogMonitor("rtsp://cam/live")
     for k in range(200):
         backlog.check(1000.0 + 40 * k, 40.0 * (k % 100))

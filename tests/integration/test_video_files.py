@@ -1,4 +1,4 @@
-"""Real video files, made by ffmpeg: every frame, its time, and what is wrong with bad ones."""
+"""VideoFileSource with files made by ffmpeg."""
 
 import os
 import re
@@ -37,8 +37,8 @@ needs_ffmpeg = pytest.mark.skipif(
 )
 
 
-def _pictures(tmp_path: Path, count: int) -> Path:
-    folder = tmp_path / "pictures"
+def _numbered_images(tmp_path: Path, count: int) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for k, image in enumerate(numbered(count)):
         save(folder / f"{k:03}.png", image)
@@ -55,11 +55,10 @@ def _pictures(tmp_path: Path, count: int) -> Path:
         ("a.webm", ["-c:v", "libvpx", "-b:v", "1M"]),
     ],
 )
-def test_every_frame_arrives_once_in_order_and_on_time(
-    tmp_path: Path, name: str, codec: list[str]
-) -> None:
+def test_video_file_every_frame_in_order(tmp_path: Path, name: str, codec: list[str]) -> None:
+    """Every frame arrives once, in order, with its media time."""
     path = tmp_path / name
-    ffmpeg("-framerate", "20", "-i", _pictures(tmp_path, 40), *codec, path)
+    ffmpeg("-framerate", "20", "-i", _numbered_images(tmp_path, 40), *codec, path)
     with VideoFileSource(path) as source:
         frames = list(source.frames())
     assert [number_of(frame.image) for frame in frames] == list(range(40))
@@ -70,13 +69,12 @@ def test_every_frame_arrives_once_in_order_and_on_time(
 
 
 @needs_ffmpeg
-def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
+def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
+    """Frames keep their media times."""
     path = tmp_path / "a.mkv"
-    pictures = _pictures(tmp_path, 12)
+    images = _numbered_images(tmp_path, 12)
     choose = "select='not(mod(n,3))+eq(n,1)'"
-    ffmpeg(
-        "-framerate", "10", "-i", pictures, "-vf", choose, "-vsync", "vfr", "-c:v", "mjpeg", path
-    )
+    ffmpeg("-framerate", "10", "-i", images, "-vf", choose, "-vsync", "vfr", "-c:v", "mjpeg", path)
     with VideoFileSource(path) as source:
         frames = list(source.frames())
     assert [number_of(frame.image) for frame in frames] == [0, 1, 3, 6, 9]
@@ -85,11 +83,12 @@ def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
-def test_a_variable_rate_keeps_its_times_in_every_round_of_a_loop(tmp_path: Path) -> None:
+def test_video_file_variable_frame_rate_looped(tmp_path: Path) -> None:
+    """Frames keep their media times in every pass of a loop."""
     path = tmp_path / "a.mkv"
     choose = "select='not(mod(n,3))+eq(n,1)'"
     ffmpeg(
-        "-framerate", "10", "-i", _pictures(tmp_path, 7), "-vf", choose, "-vsync", "vfr",
+        "-framerate", "10", "-i", _numbered_images(tmp_path, 7), "-vf", choose, "-vsync", "vfr",
         "-c:v", "mjpeg", path,
     )  # fmt: skip
     with VideoFileSource(path, loop=True) as source:
@@ -104,12 +103,13 @@ def test_a_variable_rate_keeps_its_times_in_every_round_of_a_loop(tmp_path: Path
 
 
 @needs_ffmpeg
-def test_a_leap_in_the_times_of_a_damaged_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_video_file_jump_in_timestamps(tmp_path: Path) -> None:
+    """A jump of hours in a damaged file counts as one frame interval."""
     path = tmp_path / "a.mkv"
     leap = "setpts='(N+if(gte(N,4),100000,0))/(10*TB)'"
     ffmpeg(
-        "-framerate", "10", "-i", _pictures(tmp_path, 8), "-vf", leap, "-vsync", "passthrough",
-        "-c:v", "mjpeg", path,
+        "-framerate", "10", "-i", _numbered_images(tmp_path, 8), "-vf", leap,
+        "-vsync", "passthrough", "-c:v", "mjpeg", path,
     )  # fmt: skip
     with VideoFileSource(path) as source:
         frames = list(source.frames())
@@ -120,7 +120,8 @@ def test_a_leap_in_the_times_of_a_damaged_file_is_not_waited_for(tmp_path: Path)
 
 
 @needs_ffmpeg
-def test_colours_are_rgb(tmp_path: Path) -> None:
+def test_video_file_colours(tmp_path: Path) -> None:
+    """Frames are RGB."""
     still, path = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "a.mp4"
     ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", path)
     with VideoFileSource(path) as source:
@@ -128,10 +129,10 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
             assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
 
 
-def turned_by(mp4: bytes, degrees: int) -> bytes:
-    """Return an MP4 with the matrix that says so in its track's header (ISO 14496-12, 8.3.2).
+def _rotated(mp4: bytes, degrees: int) -> bytes:
+    """Return an MP4 with a rotation matrix in its track header (ISO 14496-12, 8.3.2).
 
-    ffmpeg's own option for it has another name in every other version.
+    ffmpeg's own option for it has different names in different versions.
     """
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     whole = 1 << 16
@@ -144,13 +145,12 @@ def turned_by(mp4: bytes, degrees: int) -> bytes:
 
 @needs_ffmpeg
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_video_that_a_phone_turned_arrives_as_ffmpeg_shows_it(
-    tmp_path: Path, degrees: int
-) -> None:
+def test_video_file_rotation_metadata(tmp_path: Path, degrees: int) -> None:
+    """The rotation in the metadata is applied as ffmpeg applies it."""
     still, plain = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "plain.mp4"
     turned, shown = tmp_path / "turned.mp4", tmp_path / "shown.png"
     ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", plain)
-    turned.write_bytes(turned_by(plain.read_bytes(), degrees))
+    turned.write_bytes(_rotated(plain.read_bytes(), degrees))
     ffmpeg("-i", turned, "-frames:v", "1", shown)
     from edgepose.sources.images import read_image
 
@@ -163,9 +163,10 @@ def test_a_video_that_a_phone_turned_arrives_as_ffmpeg_shows_it(
 
 
 @pytest.mark.parametrize("name", ["50%d off #1 ü.avi", "cam:1.avi", "-i.avi", "http:x.avi"])
-def test_names_that_ffmpeg_would_read_otherwise(
+def test_video_file_special_names(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Names that FFmpeg would take for options, patterns or URLs are opened as files."""
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "plain.avi", numbered(3)).rename(tmp_path / name)
     with VideoFileSource(Path(name)) as source:
@@ -173,7 +174,8 @@ def test_names_that_ffmpeg_would_read_otherwise(
         assert source.description == name
 
 
-def test_a_loop_goes_on_in_time_and_number(tmp_path: Path) -> None:
+def test_video_file_loop(tmp_path: Path) -> None:
+    """Timestamps and sequence numbers continue in the next pass."""
     path = write_video(tmp_path / "a.avi", numbered(5), fps=25)
     with VideoFileSource(path, loop=True) as source:
         frames = list(islice(source.frames(), 17))
@@ -200,7 +202,7 @@ def test_video_file_removed_or_damaged_during_loop(
             next(frames)
 
 
-def test_video_file_replaced_by_another_video_during_loop(tmp_path: Path) -> None:
+def test_video_file_replaced_during_loop(tmp_path: Path) -> None:
     """The next pass plays the new file, whatever its codec."""
     path = write_video(tmp_path / "a.avi", numbered(3))
     with VideoFileSource(path, loop=True) as source:
@@ -211,7 +213,8 @@ def test_video_file_replaced_by_another_video_during_loop(tmp_path: Path) -> Non
         assert numbers == pytest.approx([10, 11, 12], abs=1)
 
 
-def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_file_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame arrives before its time; after a suspend, playback continues from now."""
     now_ns = [10**12]
 
     def sleep(seconds: float) -> None:
@@ -226,7 +229,7 @@ def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.M
         for frame in islice(frames, 10):
             assert now_ns[0] == frame.timestamp_ns
         assert now_ns[0] - 10**12 == pytest.approx(9 * 4e7, abs=2e6)
-        # The machine slept for an hour: what is played next is played now, not in the past.
+        # After an hour of suspend the next frame is due now, not in the past.
         now_ns[0] += 3_600_000_000_000
         late = next(frames)
         assert late.timestamp_ns == now_ns[0]
@@ -235,9 +238,10 @@ def test_in_real_time_no_frame_comes_early(tmp_path: Path, monkeypatch: pytest.M
 
 @needs_ffmpeg
 @pytest.mark.parametrize("container", ["a.mkv", "a.avi"])
-def test_a_file_that_was_cut_short_gives_what_it_has_and_says_so(
+def test_video_file_cut_short(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, container: str
 ) -> None:
+    """The frames that are there are read, and a warning is logged."""
     path = tmp_path / container
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4", "-c:v", "mjpeg", path)
     with VideoFileSource(path) as source:
@@ -253,7 +257,8 @@ def test_a_file_that_was_cut_short_gives_what_it_has_and_says_so(
 
 
 @needs_ffmpeg
-def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
+def test_video_file_mp4_without_index(tmp_path: Path) -> None:
+    """It raises SourceError."""
     path = tmp_path / "a.mp4"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=2", path)
     path.write_bytes(path.read_bytes()[:-2000])
@@ -262,27 +267,27 @@ def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_video_file_audio_only(tmp_path: Path) -> None:
+    """It raises SourceError."""
     path = tmp_path / "a.wav"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", path)
     with pytest.raises(SourceError, match="expected an image or a video"):
         VideoFileSource(path).open()
 
 
-def test_what_is_no_video_is_one_sentence(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_video_file_invalid_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each raises SourceError with the reason, and nothing is printed."""
     text, empty, pipe = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"
     text.write_text("not a video\n" * 100)
     empty.touch()
     os.mkfifo(pipe)
-    for path, says in (
+    for path, message in (
         (text, "expected an image or a video"),
         (empty, "empty"),
         (pipe, "not a file"),
         (tmp_path, "not a file"),
     ):
-        with pytest.raises(SourceError, match=says):
+        with pytest.raises(SourceError, match=message):
             VideoFileSource(path).open()
     with pytest.raises(SourceNotFoundError, match="no such file"):
         VideoFileSource(tmp_path / "none.mp4").open()
@@ -290,9 +295,10 @@ def test_what_is_no_video_is_one_sentence(
 
 
 @pytest.mark.parametrize("major", [4, 5])
-def test_opencv_is_told_to_be_quiet_in_4_and_in_5(
+def test_open_capture_log_level(
     tmp_path: Path, major: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """OpenCV's log level is set to errors in OpenCV 4 and 5."""
     levels: list[int] = []
     monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
     if major == 4:
@@ -306,7 +312,7 @@ def test_opencv_is_told_to_be_quiet_in_4_and_in_5(
     assert set(levels) == {2}, "errors only"
 
 
-def test_video_file_with_damaged_frames(tmp_path: Path) -> None:
+def test_video_file_damaged_frames(tmp_path: Path) -> None:
     """Frames that cannot be decoded are skipped; the others are read."""
     path = write_video(tmp_path / "a.avi", numbered(6))
     data = bytearray(path.read_bytes())
@@ -321,7 +327,8 @@ def test_video_file_with_damaged_frames(tmp_path: Path) -> None:
     assert len(images) == 4
 
 
-def test_a_capture_thread_loses_no_frame_of_a_file(tmp_path: Path) -> None:
+def test_video_file_in_capture_thread(tmp_path: Path) -> None:
+    """The capture thread loses no frame of a file."""
     path = write_video(tmp_path / "a.avi", numbered(50))
     mailbox = FrameMailbox()
     pipeline = PipelineRig(FakePoseModel(0, 0)).pipeline
@@ -332,16 +339,17 @@ def test_a_capture_thread_loses_no_frame_of_a_file(tmp_path: Path) -> None:
     assert numbers == list(range(50))
 
 
-def test_the_clips_beside_the_checkout_are_read_whole(shared_data: Path) -> None:
+def test_video_file_real_clips(shared_data: Path) -> None:
+    """Every frame of real clips is read, with the times that ffprobe reports."""
     if shutil.which("ffprobe") is None:
         pytest.skip("ffprobe is not installed")
     for path in sorted((shared_data / "video").glob("*.m[pk][4v]")):
-        told = subprocess.run(
+        output = subprocess.run(
             ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries",
              "packet=pts_time", "-of", "csv=p=0", str(path)],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
-        times = sorted(float(line.strip(",")) for line in told.split())
+        times = sorted(float(line.strip(",")) for line in output.split())
         with VideoFileSource(path) as source:
             stamps = [frame.timestamp_ns for frame in source.frames()]
         assert len(stamps) == len(times), path.name
