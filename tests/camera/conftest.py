@@ -1,4 +1,4 @@
-"""A camera to film with, a daemon that does, and how long it took to notice and to recover."""
+"""Fixtures of the camera tests: chroot, camera, broker, and a table of reaction times."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ TOOLS = ("debootstrap", "unshare", "chroot")
 
 @pytest.fixture(scope="session")
 def debian() -> Debian:
-    """Return the Debian with picamera2 in it."""
+    """Return the Debian chroot with picamera2."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     absent = [tool for tool in TOOLS if shutil.which(tool, path=path) is None]
     if os.geteuid() != 0 or absent:
@@ -27,14 +27,14 @@ def debian() -> Debian:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    """Return a camera that films the photograph in motion, 30 frames a second."""
+    """Return a camera that shows the photograph in motion, at 30 fps."""
     tmp_path.chmod(0o755)
     return Desk(tmp_path)
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Return a mosquitto that lets everybody in."""
+    """Return a mosquitto that accepts anonymous clients."""
     folder = tmp_path / "broker"
     folder.mkdir()
     with Mosquitto(folder) as mosquitto:
@@ -50,7 +50,7 @@ def listener(broker: Mosquitto) -> Iterator[Listener]:
 
 @pytest.fixture
 def timings(request: pytest.FixtureRequest) -> Timings:
-    """Return where a test notes how long it took until a fault was noticed, and mended."""
+    """Return the table of how long faults took to be noticed and to end."""
     stash = request.config.stash
     if TIMINGS not in stash:
         stash[TIMINGS] = Timings()
@@ -60,7 +60,7 @@ def timings(request: pytest.FixtureRequest) -> Timings:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what the tests measured."""
+    """Print the measured times."""
     if TIMINGS in config.stash:
         terminalreporter.section("seconds until noticed, and from its end until poses came again")
         for line in config.stash[TIMINGS].lines():

@@ -1,6 +1,6 @@
-"""A Debian of its own in a folder, with libcamera, picamera2 and edgepose as a user installs them.
+"""A Debian chroot with libcamera, picamera2 and edgepose as a user installs them.
 
-Made once and kept in the user's cache; only edgepose itself is installed anew each time.
+Built once and kept in the user's cache; only edgepose itself is installed again each time.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from tests.chroot import CACHE, CHECKOUT, DESK, MIRROR, Chroot, environment, kep
 INSIDE: Final = Path(__file__).parent / "inside"
 
 SUITE: Final = "trixie"
-# Debian's own Trixie has a libcamera without the virtual camera; Raspberry Pi OS has 0.7 too.
+# Trixie's own libcamera lacks the virtual camera; Raspberry Pi OS has 0.7 as well.
 BACKPORTED: Final = ("python3-libcamera", "libcamera-ipa")
 PACKAGES: Final = (
     *("python3-venv", "python3-pip", "python3-numpy", "python3-prctl", "libarchive13t64"),
-    # picamera2 is no package of Debian's; one of its dependencies is built from its source.
+    # Debian has no package of picamera2; one of its dependencies is built from source.
     *("python3-dev", "gcc", "libc6-dev"),
 )
 PICAMERA2: Final = "picamera2==0.3.38"
@@ -30,7 +30,7 @@ CONFIG: Final = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
 
 
 class Debian(Chroot):
-    """What is inside the folder, and how to run something there."""
+    """The chroot, and how to run programs in it."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, INSIDE)
@@ -38,11 +38,11 @@ class Debian(Chroot):
     def python(
         self, desk: Path, *words: str, log: IO[str], settings: Sequence[str] = ()
     ) -> subprocess.Popen[str]:
-        """Start edgepose's Python with a camera before it; `settings` are of its environment."""
-        # Set inside only: the programs of this machine on the way there must not load it.
+        """Start edgepose's Python with a virtual camera; `settings` are environment variables."""
+        # Set in the chroot only: the host's programs on the way there must not load it.
         camera = (
             f"LD_PRELOAD={STAND_IN}",
-            f"CAMERA_ORDERS={DESK}/orders",
+            f"CAMERA_COMMAND={DESK}/command",
             f"CAMERA_LOCK={DESK}/lock",
             "LIBCAMERA_LOG_LEVELS=*:ERROR",
         )
@@ -57,7 +57,7 @@ class Debian(Chroot):
 
 
 def prepared() -> Debian:
-    """Return the Debian with this checkout's edgepose in it, made first where it is not there."""
+    """Return the chroot with this checkout's edgepose, built first if there is none."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "picamera2.log").open("w") as log:
         debian = _system(log)
@@ -93,7 +93,7 @@ def _system(log: IO[str]) -> Debian:
 
 
 def _camera(debian: Debian, log: IO[str]) -> None:
-    """Build and put in place what makes libcamera's virtual camera one to test with."""
+    """Build and install what makes libcamera's virtual camera usable for tests."""
     compiler = ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
     debian.run(*compiler, "-o", STAND_IN, f"{DESK}/stand_in.c", log=log)
     for name in ("virtual_camera.py", "pykms.py"):

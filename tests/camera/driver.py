@@ -1,4 +1,4 @@
-"""The virtual camera as a test commands it, and `edgepose run` in front of it."""
+"""The virtual camera, controlled by a test, and `edgepose run` reading it."""
 
 import json
 import signal
@@ -20,9 +20,9 @@ from tests.mosquitto import Listener, Mosquitto, wait_for
 
 NODE: Final = "edgepose/testnode"
 CAMERA: Final = f"{NODE}/main"
-PICTURES: Final = 16
+IMAGES: Final = 16
 REPEATED: Final = 4
-"""libcamera's virtual camera shows each picture so often."""
+"""How many frames of libcamera's virtual camera show the same image."""
 
 Image = NDArray[np.uint8]
 
@@ -36,52 +36,52 @@ _CAMERA: Final = """\
     height: 240
     frame_rates: [30]
   frames:
-    path: "/desk/pictures/"
+    path: "/desk/images/"
   location: "CameraLocationFront"
   model: "virtual"
 """
 
 
 class Desk:
-    """A test's folder: the camera's configuration, its pictures and its orders."""
+    """A test's folder: the camera's configuration, its images and its commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         with SyntheticSource(
-            fps=30 / REPEATED, frame_count=PICTURES, realtime=False
+            fps=30 / REPEATED, frame_count=IMAGES, realtime=False
         ) as photograph_in_motion:
             self.show([frame.image for frame in photograph_in_motion.frames()])
-        self.order("run 30")
+        self.command("run 30")
         self.plug()
 
-    def show(self, pictures: list[Image]) -> None:
-        """Put RGB pictures before the camera, which reads them when libcamera starts."""
-        for path in (self.folder / "pictures").iterdir():
+    def show(self, images: list[Image]) -> None:
+        """Set the RGB images of the camera, which are read when libcamera starts."""
+        for path in (self.folder / "images").iterdir():
             path.unlink()
-        for number, picture in enumerate(pictures):
-            path = self.folder / "pictures" / f"{number:03}.jpg"
-            assert cv2.imwrite(str(path), _as_filmed(picture), [cv2.IMWRITE_JPEG_QUALITY, 100])
+        for number, image in enumerate(images):
+            path = self.folder / "images" / f"{number:03}.jpg"
+            assert cv2.imwrite(str(path), _as_filmed(image), [cv2.IMWRITE_JPEG_QUALITY, 100])
 
     def plug(self, cameras: int = 1) -> None:
-        """Say how many cameras there are, all with the same pictures, when libcamera looks."""
+        """Set how many cameras libcamera finds, all with the same images."""
         path = self.folder / "cameras.yaml"
         path.write_text("".join(_CAMERA.format(number=number) for number in range(cameras)))
         if not cameras:
             path.unlink()
 
-    def order(self, words: str) -> None:
-        """Tell the camera what to do from now on (see inside/stand_in.c)."""
-        fresh = self.folder / "orders.new"
+    def command(self, words: str) -> None:
+        """Set the camera's behaviour from now on (see inside/stand_in.c)."""
+        fresh = self.folder / "command.new"
         fresh.write_text(words)
-        fresh.rename(self.folder / "orders")
+        fresh.rename(self.folder / "command")
 
 
 def _as_filmed(rgb: Image) -> Image:
-    """Return the BGR picture whose JPEG holds the Y, Cb, Cr that a camera would deliver of `rgb`.
+    """Return the BGR image whose JPEG has the Y, Cb, Cr that a camera would deliver for `rgb`.
 
-    The virtual camera hands on what the JPEG holds, which is BT.601 in full range, and says that
-    it were BT.709 in limited range.
+    The virtual camera delivers the values of the JPEG, which are BT.601 in full range, and reports
+    them as BT.709 in limited range.
     """
     red, green, blue = (rgb[..., channel] / 255.0 for channel in range(3))
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -98,7 +98,7 @@ def _as_filmed(rgb: Image) -> Image:
 
 
 class Holder:
-    """Another program that holds the camera, until it is let go."""
+    """Another program that uses the camera until it is released."""
 
     def __init__(self, debian: Debian, desk: Desk) -> None:
         self._log = (desk.folder / "holder.log").open("a")
@@ -106,23 +106,23 @@ class Holder:
             desk.folder,
             "-c",
             "from picamera2 import Picamera2; camera = Picamera2(0); camera.start('video'); "
-            "camera.capture_array(); print('holds it', flush=True); input(); camera.close()",
+            "camera.capture_array(); print('acquired', flush=True); input(); camera.close()",
             log=self._log,
         )
 
-    def holds(self) -> bool:
-        """Wait until it holds the camera; False where it could not have it."""
+    def acquired(self) -> bool:
+        """Wait until it has the camera; False if it could not open it."""
         assert self._process.stdout is not None
-        return self._process.stdout.readline() == "holds it\n"
+        return self._process.stdout.readline() == "acquired\n"
 
-    def let_go(self) -> None:
-        """Let the camera go and end."""
+    def release(self) -> None:
+        """Release the camera and end."""
         self._process.communicate("\n", timeout=20)
         self._log.close()
 
 
 class Daemon:
-    """`edgepose run --source picamera:0` inside, as a process of its own."""
+    """`edgepose run --source picamera:0` as a process in the chroot."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """What it wrote to stderr until now."""
+        """The output on stderr until now."""
         return self._log.read_text()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, float]:
@@ -171,8 +171,8 @@ class Daemon:
         """Wait for the end and return the exit code."""
         return self.process.wait(30)
 
-    def holdings(self) -> dict[str, int]:
-        """Count what a leak would make more of."""
+    def resources(self) -> dict[str, int]:
+        """Return the number of threads, and of file descriptors by kind, to detect leaks."""
         process = Path(f"/proc/{self.process.pid}")
         kinds: dict[str, int] = {"threads": len(list((process / "task").iterdir()))}
         for descriptor in (process / "fd").iterdir():
@@ -186,7 +186,7 @@ class Daemon:
 
 
 class Watch:
-    """What a subscriber sees of the camera, and when."""
+    """The messages of the camera as a subscriber receives them."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -205,7 +205,7 @@ class Watch:
         return [messages.decode(payload) for payload in self._listener.payloads(f"{CAMERA}/poses")]
 
     def wait_for_poses(self, count: int = 5, patience_s: float = 20.0) -> None:
-        """Wait for so many messages more, the last of them with a pose."""
+        """Wait for so many further messages, the last of them with a pose."""
         before = len(self._listener.payloads(f"{CAMERA}/poses"))
 
         def came() -> bool:
@@ -228,20 +228,20 @@ class Watch:
 
 
 class Timings:
-    """How long it took, by fault."""
+    """How long faults took to be noticed and to end."""
 
     def __init__(self) -> None:
         self._noticed: dict[str, list[float]] = {}
         self._recovered: dict[str, list[float]] = {}
 
     def noticed(self, fault: str, since: float) -> float:
-        """Note that a fault was noticed just now; return after how many seconds."""
+        """Record that a fault was noticed now; return the seconds since its start."""
         seconds = time.monotonic() - since
         self._noticed.setdefault(fault, []).append(seconds)
         return seconds
 
     def recovered(self, fault: str, since: float) -> float:
-        """Note that poses came again just now; return after how many seconds."""
+        """Record that poses arrive again now; return the seconds since the end of the fault."""
         seconds = time.monotonic() - since
         self._recovered.setdefault(fault, []).append(seconds)
         return seconds

@@ -1,4 +1,4 @@
-"""Stands for the display library that picamera2 imports and a daemon never uses."""
+"""A fake of the display library that picamera2 imports and a daemon never uses."""
 
 
 class _Names:

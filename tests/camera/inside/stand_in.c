@@ -1,9 +1,9 @@
-/* Preloaded into whoever uses the virtual camera: memory for its pictures, a sensor's pace, a lock
- * between processes, and faults on order. For tests only.
+/* Preloaded into programs that use the virtual camera: memory for its images, the frame rate of a
+ * sensor, a lock between processes, and faults on command. For tests only.
  *
- * libcamera's virtual pipeline fills a buffer as soon as one is queued, on a thread of its own that
- * maps the buffer first. That mapping is where a frame is held back here. Orders are read from the
- * file named by CAMERA_ORDERS, for each frame anew:
+ * libcamera's virtual pipeline fills a buffer as soon as one is queued, in its own thread, which
+ * maps the buffer first. A frame is held back in that mapping. The command is read from the file
+ * named by CAMERA_COMMAND, again for each frame:
  *
  *   run FPS   frames at that rate
  *   silent    no frames; stopping the camera works, as when a sensor's cable is loose
@@ -37,15 +37,15 @@ static const char HEAP[] = "/dev/dma_heap/linux,cma";
 static atomic_int stopping;
 static int lock_fd = -1;
 
-struct orders {
+struct command {
     char word[16];
     double fps;
 };
 
-static struct orders orders(void)
+static struct command command(void)
 {
-    struct orders now = { "run", 30 };
-    const char *path = getenv("CAMERA_ORDERS");
+    struct command now = { "run", 30 };
+    const char *path = getenv("CAMERA_COMMAND");
     FILE *file = path ? fopen(path, "re") : NULL;
     if (file) {
         if (fscanf(file, "%15s %lf", now.word, &now.fps) < 1)
@@ -55,9 +55,9 @@ static struct orders orders(void)
     return now;
 }
 
-static int ordered(const char *word)
+static int commanded(const char *word)
 {
-    struct orders now = orders();
+    struct command now = command();
     return !strcmp(now.word, word);
 }
 
@@ -70,7 +70,7 @@ static int is_libcamera(struct dl_phdr_info *library, size_t size, void *handle)
     return 1;
 }
 
-/* Python loads libcamera out of sight of RTLD_NEXT. */
+/* Python loads libcamera so that RTLD_NEXT does not find it. */
 static void *libcameras(const char *name)
 {
     void *handle = NULL;
@@ -118,13 +118,13 @@ EXPORT int _ZN9libcamera6Camera5startEPKNS_11ControlListE(void *camera, const vo
 {
     int (*real)(void *, const void *) = libcameras("_ZN9libcamera6Camera5startEPKNS_11ControlListE");
     stopping = 0;
-    return ordered("broken") ? -EIO : real(camera, controls);
+    return commanded("broken") ? -EIO : real(camera, controls);
 }
 
 EXPORT int _ZN9libcamera6Camera12queueRequestEPNS_7RequestE(void *camera, void *request)
 {
     int (*real)(void *, void *) = libcameras("_ZN9libcamera6Camera12queueRequestEPNS_7RequestE");
-    if (!ordered("broken"))
+    if (!commanded("broken"))
         return real(camera, request);
     /* Python frees the request then, which the camera's thread may not have let go of yet. */
     nanosleep(&(struct timespec){ 0, 100 * 1000 * 1000 }, NULL);
@@ -143,20 +143,20 @@ static void hold_back(void)
     static struct timespec due;
     const struct timespec step = { 0, 10 * 1000 * 1000 };
     struct timespec now;
-    struct orders ordered_now;
+    struct command fault;
 
     for (;;) {
-        ordered_now = orders();
-        int wedged = !strcmp(ordered_now.word, "wedged");
-        int silent = wedged || !strcmp(ordered_now.word, "silent");
+        fault = command();
+        int wedged = !strcmp(fault.word, "wedged");
+        int silent = wedged || !strcmp(fault.word, "silent");
         if (!silent || (stopping && !wedged))
             break;
         nanosleep(&step, NULL);
     }
-    if (stopping || ordered_now.fps <= 0)
+    if (stopping || fault.fps <= 0)
         return;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    due.tv_nsec += (long)(1e9 / ordered_now.fps);
+    due.tv_nsec += (long)(1e9 / fault.fps);
     due.tv_sec += due.tv_nsec / 1000000000L;
     due.tv_nsec %= 1000000000L;
     if (due.tv_sec < now.tv_sec || (due.tv_sec == now.tv_sec && due.tv_nsec < now.tv_nsec))

@@ -1,7 +1,7 @@
-"""Makes picamera2 take libcamera's virtual camera for a sensor; for tests only.
+"""Makes picamera2 accept libcamera's virtual camera as a sensor; for tests only.
 
-Imported by a `.pth` file in every Python of the test's Debian, so that `edgepose run` itself stays
-as it is. picamera2 is changed in two places when it is imported, and in no other way.
+Imported by a `.pth` file in every Python of the chroot, so that `edgepose run` itself is unchanged.
+picamera2 is patched in two places when it is imported.
 """
 
 import importlib.abc
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _Patching(importlib.abc.MetaPathFinder):
-    """Changes picamera2 right after it was imported, and not before somebody wants it."""
+    """Patches picamera2 right after it was imported, without importing it."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -34,9 +34,9 @@ class _Patching(importlib.abc.MetaPathFinder):
 
 
 class _FrameBuffers:
-    """libcamera.FrameBuffer, but one piece of memory is told as luma and chroma.
+    """libcamera.FrameBuffer with one piece of memory split into luma and chroma planes.
 
-    The virtual camera fills both by name; a Pi's camera takes them as one.
+    The virtual camera fills the planes separately; a Pi's camera takes them as one.
     """
 
     def __init__(self, frame_buffer: Any) -> None:
@@ -53,7 +53,7 @@ class _FrameBuffers:
 
 
 class _Libcamera:
-    """libcamera, as picamera2's allocator is to see it."""
+    """libcamera as picamera2's allocator uses it."""
 
     def __init__(self, libcamera: ModuleType) -> None:
         self.FrameBuffer = _FrameBuffers(libcamera.FrameBuffer)
@@ -63,7 +63,7 @@ def _patch(picamera2: Any) -> None:
     from picamera2.allocators import dmaallocator
 
     dmaallocator.libcamera = _Libcamera(dmaallocator.libcamera)
-    # A sensor lists its raw modes; this one has none, and picamera2 wants to know the largest.
+    # The virtual camera has no raw modes, but picamera2 asks for the largest one.
     picamera2.Picamera2._get_raw_modes = lambda self: [{"format": "NV12", "size": (1280, 720)}]
 
 

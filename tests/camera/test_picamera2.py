@@ -1,7 +1,7 @@
-"""`edgepose run --source picamera:0` with the real picamera2 and libcamera, in sickness and health.
+"""`edgepose run --source picamera:0` with the real picamera2 and libcamera.
 
-Not real are the sensor, whose pictures come from libcamera's virtual camera, and its faults, which
-tests/camera/inside/stand_in.c makes where the camera's thread and its device are.
+Not real are the sensor, whose images come from libcamera's virtual camera, and its faults, which
+tests/camera/inside/stand_in.c injects into the camera's thread and device.
 """
 
 import json
@@ -27,13 +27,14 @@ RECOVERED_S = 5.0
 
 @pytest.fixture
 def watch(listener: Listener) -> Watch:
-    """Return a subscriber's view."""
+    """Return the camera's messages as a subscriber receives them."""
     return Watch(listener)
 
 
-def test_poses_of_what_the_camera_sees(
+def test_daemon_poses_of_camera(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
+    """The daemon publishes tracked poses with plausible times, and ends on SIGTERM."""
     start = time.monotonic()
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
@@ -53,7 +54,7 @@ def test_poses_of_what_the_camera_sees(
     captured = [datetime.fromisoformat(message.captured_at) for message in seen]
     published = [datetime.fromisoformat(message.published_at) for message in seen]
     ages = [(b - a).total_seconds() for a, b in zip(captured, published, strict=True)]
-    # Four frames from queue to frame, and the time of looking.
+    # Four frames from queue to frame, and the time of inference.
     assert min(ages) > 0
     assert sorted(ages)[len(ages) // 2] < 0.3
     steps = [(b - a).total_seconds() for a, b in pairwise(captured)]
@@ -62,7 +63,8 @@ def test_poses_of_what_the_camera_sees(
 
 
 @pytest.mark.parametrize("stream", ["main", "lores"])
-def test_colours_and_moments_through_the_source(debian: Debian, desk: Desk, stream: str) -> None:
+def test_picamera_colours_and_timestamps(debian: Debian, desk: Desk, stream: str) -> None:
+    """Frames of both streams have true colours and recent timestamps."""
     desk.show([quarters(640, 480)])
     script = f"""
 import json, cv2
@@ -81,7 +83,7 @@ print(json.dumps(ages))
         process = debian.python(desk.folder, "-c", script, log=log)
         stdout, _ = process.communicate(timeout=60)
         assert process.returncode == 0, (desk.folder / "source.log").read_text()
-    # As it left the source: nothing swaps red and blue on the way here.
+    # cv2.imwrite and imread cancel out: red and blue are as they left the source.
     image = cv2.imread(str(desk.folder / "frame.png"))
     assert image is not None
     assert image.shape == (480, 640, 3)
@@ -91,31 +93,31 @@ print(json.dumps(ages))
     assert max(ages_ms) < 1000
 
 
-def test_a_stall_is_noticed_and_ends(
+def test_daemon_repeated_stalls(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """And again, and again: it keeps coming back, and nothing of the earlier times stays behind."""
+    """A stall is reported and ends, repeatedly, without a leak."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         before: dict[str, int] = {}
         for round_ in range(6):
             start = time.monotonic()
-            desk.order("silent")
+            desk.command("silent")
             watch.wait_for(f"{CAMERA}/status", b"stalled")
             assert timings.noticed("no more frames", start) < NOTICED_S
             watch.wait_for(f"{CAMERA}/presence", b"OFF")
             watch.wait_for(f"{CAMERA}/count", b"0")
-            # States go first where both wait, so the empty message may come a moment after them.
-            wait_for(lambda: watch.poses()[-1].poses == [], "the message that nobody is seen")
+            # States are sent first, so the empty message may arrive a moment after them.
+            wait_for(lambda: watch.poses()[-1].poses == [], "the message without poses")
             start = time.monotonic()
-            desk.order("run 30")
+            desk.command("run 30")
             watch.wait_for_poses(1)
             assert timings.recovered("no more frames", start) < RECOVERED_S
             watch.wait_for(f"{CAMERA}/status", b"online")
             watch.wait_for(f"{CAMERA}/presence", b"ON")
             if round_ == 1:
-                before = daemon.holdings()
-        assert daemon.holdings() == before
+                before = daemon.resources()
+        assert daemon.resources() == before
         assert daemon.log.count("no frame for 3 s") == 6
         assert daemon.log.count("delivers frames again") == 6
         assert watch.next_stats()["fps"] > 15
@@ -123,77 +125,77 @@ def test_a_stall_is_noticed_and_ends(
         assert "Traceback" not in daemon.log
 
 
-def test_a_short_stall_is_sat_out(
-    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch
-) -> None:
-    """A capture that timed out leaves a job: four of them would have taken all the buffers."""
+def test_daemon_short_stalls(debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch) -> None:
+    """The camera is not reopened; jobs that timed out do not keep its four buffers."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
-        before = daemon.holdings()
+        before = daemon.resources()
         for _ in range(6):
-            desk.order("silent")
+            desk.command("silent")
             time.sleep(1.4)
-            desk.order("run 30")
+            desk.command("run 30")
             watch.wait_for_poses(20)
         assert watch.next_stats()["fps"] > 15
         assert watch.stats()["reopened"] == 0
-        assert daemon.holdings() == before
+        assert daemon.resources() == before
         assert watch.last(f"{CAMERA}/status") == b"online"
 
 
-def test_a_long_stall(
+def test_daemon_long_stall(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
+    """Poses return within seconds after half a minute without frames."""
     with Daemon(debian, desk, broker):
         watch.wait_for_poses()
-        desk.order("silent")
+        desk.command("silent")
         watch.wait_for(f"{CAMERA}/status", b"stalled")
         time.sleep(26)
         start = time.monotonic()
-        desk.order("run 30")
+        desk.command("run 30")
         watch.wait_for_poses(1)
-        # Between two tries there are 4.8 s at most.
+        # Two attempts are at most 4.8 s apart.
         assert timings.recovered("no frames for half a minute", start) < RECOVERED_S + 1
 
 
-def test_a_camera_that_breaks_down_and_is_mended(
+def test_daemon_camera_fails_and_recovers(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
-    """Its device takes no buffers, which ends picamera2's event loop, and does not start again."""
+    """The device accepts no buffers, which ends picamera2's event loop, and does not restart."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         before: dict[str, int] = {}
         for round_ in range(3):
             start = time.monotonic()
-            desk.order("broken")
+            desk.command("broken")
             watch.wait_for(f"{CAMERA}/status", b"stalled", b"offline")
             assert timings.noticed("camera fails", start) < NOTICED_S
             time.sleep(2.5)
             start = time.monotonic()
-            desk.order("run 30")
+            desk.command("run 30")
             watch.wait_for_poses(1)
             timings.recovered("camera fails", start)
             if round_ == 0:
-                before = daemon.holdings()
-        assert daemon.holdings() == before
+                before = daemon.resources()
+        assert daemon.resources() == before
         assert daemon.end()[0] == 0
 
 
-def test_no_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+def test_daemon_start_without_camera(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+    """The daemon exits with 1 and one line with the reason."""
     desk.plug(cameras=0)
     start = time.monotonic()
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
         assert time.monotonic() - start < 15
-        complaint = daemon.log.splitlines()[-1]
-        assert complaint.startswith("edgepose: picamera:0: there is no camera")
+        message = daemon.log.splitlines()[-1]
+        assert message.startswith("edgepose: picamera:0: there is no camera")
         assert "Traceback" not in daemon.log
 
 
-def test_a_source_finds_a_camera_that_came_later(debian: Debian, desk: Desk) -> None:
-    """In the same process: libcamera would go on with what it saw first.
+def test_picamera_camera_added_later(debian: Debian, desk: Desk) -> None:
+    """In the same process, although libcamera caches its list of cameras.
 
-    The virtual camera looks again only where there was one before, so it is the second that comes.
+    The virtual camera is enumerated again only if there was one before: the second is added.
     """
     script = """
 from edgepose.errors import SourceNotFoundError
@@ -217,22 +219,24 @@ with PicameraSource(1) as source:
     assert stdout == "(640, 480)\n", (desk.folder / "source.log").read_text()
 
 
-def test_a_busy_camera_at_the_start(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+def test_daemon_start_with_busy_camera(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
+    """The daemon exits with 1 and the reason, and works once the camera is free."""
     holder = Holder(debian, desk)
-    assert holder.holds()
+    assert holder.acquired()
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
-        complaint = daemon.log.splitlines()[-1]
-        assert complaint.startswith("edgepose: picamera:0: another program uses the camera")
+        message = daemon.log.splitlines()[-1]
+        assert message.startswith("edgepose: picamera:0: another program uses the camera")
         assert "Traceback" not in daemon.log
-    holder.let_go()
+    holder.release()
     with Daemon(debian, desk, broker) as daemon, broker.listener() as listener:
         Watch(listener).wait_for_poses()
 
 
-def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
+def test_daemon_switch_off_and_camera_busy(
     debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings
 ) -> None:
+    """Switched off, the camera is closed; if busy when switched on, the daemon keeps trying."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         start = time.monotonic()
@@ -241,16 +245,16 @@ def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
         timings.noticed("switched off; on again", start)
         watch.wait_for(f"{CAMERA}/presence", b"OFF")
         holder = Holder(debian, desk)
-        assert holder.holds(), "the camera is open although it is switched off"
+        assert holder.acquired(), "the camera is open although it is switched off"
         broker.say(f"{CAMERA}/enabled/set", b"ON")
         wait_for(lambda: "another program uses the camera" in daemon.log, "busy in the log")
         assert watch.last(f"{CAMERA}/status") == b"offline"
-        # The daemon goes on trying, and nothing piles up.
+        # The daemon keeps trying, and nothing accumulates.
         time.sleep(2)
-        before = daemon.holdings()
+        before = daemon.resources()
         time.sleep(8)
-        assert daemon.holdings() == before
-        holder.let_go()
+        assert daemon.resources() == before
+        holder.release()
         start = time.monotonic()
         watch.wait_for_poses(1, patience_s=60)
         timings.recovered("another program uses the camera", start)
@@ -264,16 +268,17 @@ def test_the_privacy_switch_and_a_camera_that_somebody_else_took_meanwhile(
         timings.recovered("switched off; on again", start)
 
 
-@pytest.mark.parametrize("order", ["silent", "broken"])
-def test_sigterm_while_the_camera_is_away(
-    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings, order: str
+@pytest.mark.parametrize("fault", ["silent", "broken"])
+def test_daemon_sigterm_during_fault(
+    debian: Debian, desk: Desk, broker: Mosquitto, watch: Watch, timings: Timings, fault: str
 ) -> None:
+    """The daemon ends with 0 within seconds."""
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
-        desk.order(order)
+        desk.command(fault)
         time.sleep(0.5)
         code, seconds = daemon.end()
-        timings.noticed(f"SIGTERM while {order}", time.monotonic() - seconds)
+        timings.noticed(f"SIGTERM while {fault}", time.monotonic() - seconds)
         assert code == 0, daemon.log
         assert seconds < 6
         watch.wait_for(f"{NODE}/availability", b"offline")
