@@ -20,8 +20,6 @@ from edgepose.util.resource import Resource
 log = logging.getLogger(__name__)
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-MAX_PIXELS: Final = 100_000_000
-"""A larger image is rejected: decoding it would take the memory of a whole Pi."""
 MAX_BYTES: Final = 256_000_000
 DEFAULT_FPS: Final = 1.0
 
@@ -66,23 +64,25 @@ def read_image(path: Path) -> Image:
         )
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images and damaged metadata; the checks here cover both.
+            # Pillow warns of damaged metadata, which does not matter here, and of images of more
+            # than 89 megapixels, whose decoding would take the memory of a whole Pi.
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height <= MAX_PIXELS:
-                    return _to_rgb(PIL.ImageOps.exif_transpose(image))
+                return _to_rgb(PIL.ImageOps.exif_transpose(image))
     except PIL.UnidentifiedImageError as error:
         raise SourceError(
             f"{path}: expected an image ({_KINDS}), the file is another kind or damaged"
         ) from error
-    except PIL.Image.DecompressionBombError as error:
-        raise _too_large(path, "more than 178 million pixels") from error
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise SourceError(
+            f"{path}: the image is too large, expected at most "
+            f"{(PIL.Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} megapixels"
+        ) from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise SourceError(
             f"{path}: the image is damaged or cut short ({error}); copy or download the file again"
         ) from error
-    raise _too_large(path, f"{width}x{height} pixels")
 
 
 class ImageSource(Resource):
@@ -157,13 +157,6 @@ def _to_rgb(image: PIL.Image.Image) -> Image:
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., np.newaxis], 3, axis=2)
     return np.array(image.convert("RGB"))
-
-
-def _too_large(path: Path, size: str) -> SourceError:
-    return SourceError(
-        f"{path}: the image is too large ({size}), expected at most "
-        f"{MAX_PIXELS // 1_000_000} megapixels"
-    )
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -135,11 +135,7 @@ class PicameraSource(CameraSource):
             manager.reset()
         count = len(picamera2_class.global_camera_info())
         if self._index >= count:
-            raise self._not_found(
-                f"no such camera, there are {count} (counted from 0)"
-                if count
-                else "there is no camera"
-            )
+            raise self._not_found(f"no such camera; libcamera finds {count} of them")
 
     def _configuration(self) -> Any:
         options: dict[str, Any] = {"main": {"size": self._size_wh, "format": "BGR888"}}

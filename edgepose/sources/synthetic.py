@@ -96,12 +96,11 @@ class SyntheticSource(Resource):
         self.start_ns = boottime_ns()
         sequence = 0
         while self._frame_count is None or sequence < self._frame_count:
-            if self.live:
-                late_ns = boottime_ns() - self.start_ns - self._elapsed_ns(sequence)
-                if late_ns > MAX_LATENESS_NS:
-                    sequence += int(late_ns * self._fps / 1e9)
-                    continue
-            elapsed_ns = self._elapsed_ns(sequence)
+            elapsed_ns = round(sequence * 1e9 / self._fps)
+            late_ns = boottime_ns() - self.start_ns - elapsed_ns
+            if self.live and late_ns > MAX_LATENESS_NS:
+                sequence += int(late_ns * self._fps / 1e9)
+                continue
             image = self._render(photograph, elapsed_ns)
             timestamp_ns = self.start_ns + elapsed_ns
             if self.live:
@@ -109,9 +108,6 @@ class SyntheticSource(Resource):
             yield Frame(image, timestamp_ns, sequence)
             del image
             sequence += 1
-
-    def _elapsed_ns(self, sequence: int) -> int:
-        return round(sequence * 1e9 / self._fps)
 
     def _render(self, photograph: Image, elapsed_ns: int) -> Image:
         affine = self.affine_at(elapsed_ns)

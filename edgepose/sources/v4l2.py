@@ -147,60 +147,56 @@ def _probe(device: str) -> str:
     """Return a camera's name; raises SourceError with the reason that OpenCV would hide."""
     try:
         node = os.open(device, _OPEN_FLAGS)
+        try:
+            return _check_node(device, node)
+        finally:
+            os.close(node)
+    except SourceError:
+        raise
     except OSError as error:
         raise _open_error(device, error) from error
-    try:
-        name, capabilities = _query(device, node)
-        if not capabilities & (_CAP_VIDEO_CAPTURE | _CAP_VIDEO_CAPTURE_MPLANE):
-            raise SourceError(
-                f"{device}: this node of {name} delivers no images (cameras have a second one for "
-                f"metadata); {_available()}"
-            )
-        if capabilities & _CAP_VIDEO_CAPTURE:
-            _check_not_in_use(device, node)
-    finally:
-        os.close(node)
-    return name
 
 
-def _query(device: str, node: int) -> tuple[str, int]:
-    """Return the name and the capabilities of an open device node."""
+def _check_node(device: str, node: int) -> str:
+    """Return the name of a camera that can be read; raises OSError or SourceError for others."""
     answer = bytearray(_CAPABILITIES.size)
-    try:
-        fcntl.ioctl(node, _VIDIOC_QUERYCAP, answer)
-    except OSError as error:
-        if error.errno in _GONE:
-            raise _open_error(device, error) from error
-        raise SourceError(f"{device}: expected a camera, this is another device") from error
+    fcntl.ioctl(node, _VIDIOC_QUERYCAP, answer)
     _, card, _, _, of_driver, of_node, *_ = _CAPABILITIES.unpack(answer)
     name = str(card.rstrip(b"\0"), "utf-8", "replace")
-    return name, of_node if of_driver & _CAP_DEVICE_CAPS else of_driver
-
-
-def _check_not_in_use(device: str, node: int) -> None:
-    """Request the camera's buffers and free them: several programs can open it, one can stream."""
-    for count in (1, 0):
-        request = _REQUEST_BUFFERS.pack(count, _BUF_TYPE_VIDEO_CAPTURE, _MEMORY_MMAP, 0, 0)
-        try:
-            fcntl.ioctl(node, _VIDIOC_REQBUFS, bytearray(request))
-        except OSError as error:
-            if error.errno == errno.EBUSY or error.errno in _GONE:
-                raise _open_error(device, error) from error
-            return
+    capabilities = of_node if of_driver & _CAP_DEVICE_CAPS else of_driver
+    if not capabilities & (_CAP_VIDEO_CAPTURE | _CAP_VIDEO_CAPTURE_MPLANE):
+        raise SourceError(
+            f"{device}: this node of {name} delivers no images (cameras have a second one for "
+            f"metadata); {_available()}"
+        )
+    if capabilities & _CAP_VIDEO_CAPTURE:
+        # Several programs can open a camera, but only one can have its buffers: request some to
+        # find out whether another program has them, and free them.
+        for count in (1, 0):
+            request = _REQUEST_BUFFERS.pack(count, _BUF_TYPE_VIDEO_CAPTURE, _MEMORY_MMAP, 0, 0)
+            try:
+                fcntl.ioctl(node, _VIDIOC_REQBUFS, bytearray(request))
+            except OSError as error:
+                if error.errno == errno.EBUSY or error.errno in _GONE:
+                    raise
+                break
+    return name
 
 
 def _open_error(device: str, error: OSError) -> SourceError:
     if error.errno in _GONE:
         return SourceNotFoundError(f"{device}: no such camera; is it plugged in? {_available()}")
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return SourceError(
-            f"{device}: no permission; add this user to the group video "
-            "(`sudo usermod -aG video $USER`) and log in again"
-        )
     if error.errno == errno.EBUSY:
         return SourceBusyError(
             f"{device}: another program uses the camera; `fuser -v {device}` names it"
         )
+    if isinstance(error, PermissionError):
+        return SourceError(
+            f"{device}: no permission; add this user to the group video "
+            "(`sudo usermod -aG video $USER`) and log in again"
+        )
+    if error.errno == errno.ENOTTY:
+        return SourceError(f"{device}: expected a camera, this is another device")
     return SourceError(f"{device}: cannot open the camera: {error.strerror}")
 
 

@@ -188,7 +188,7 @@ def test_daemon_start_without_camera(debian: Debian, desk: Desk, broker: Mosquit
         assert daemon.wait() == 1
         assert time.monotonic() - start < 15
         message = daemon.log.splitlines()[-1]
-        assert message.startswith("edgepose: picamera:0: there is no camera")
+        assert message.startswith("edgepose: picamera:0: no such camera; libcamera finds 0 of them")
         assert "Traceback" not in daemon.log
 
 
@@ -213,7 +213,7 @@ with PicameraSource(1) as source:
         process = debian.python(desk.folder, "-c", script, log=log)
         assert process.stdout is not None
         for _ in range(2):
-            assert "no such camera, there are 1" in process.stdout.readline()
+            assert "libcamera finds 1 of them" in process.stdout.readline()
         desk.plug(cameras=2)
         stdout, _ = process.communicate("\n", timeout=30)
     assert stdout == "(640, 480)\n", (desk.folder / "source.log").read_text()

@@ -144,6 +144,7 @@ def test_usb_camera_missing_device(tmp_path: Path) -> None:
     ("number", "kind", "says"),
     [
         (errno.EACCES, SourceError, "group video"),
+        (errno.EPERM, SourceError, "group video"),
         (errno.EBUSY, SourceBusyError, "another program uses the camera"),
         (errno.ENODEV, SourceNotFoundError, "no such camera"),
         (errno.EIO, SourceError, "cannot open the camera"),
