@@ -25,7 +25,7 @@ from edgepose.registry.registry import ModelFile, default_registry, device_of
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.orientation import OrientedSource
-from edgepose.tracking.oks import OksTracker
+from edgepose.tracking.oks_tracker import OksTracker
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -74,17 +74,6 @@ class InputSpec:
     dtype: np.dtype[np.generic]
     pixel_scale: float = 1.0
     pixel_offset: float = 0.0
-
-    @classmethod
-    def of(
-        cls,
-        size_wh: tuple[int, int],
-        dtype: DTypeLike,
-        pixel_scale: float = 1.0,
-        pixel_offset: float = 0.0,
-    ) -> Self:
-        """Build one from anything that NumPy accepts as a dtype."""
-        return cls(size_wh, np.dtype(dtype), pixel_scale, pixel_offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from edgepose.registry.registry import resolve
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.tracking.oks import OksTracker
+from edgepose.tracking.oks_tracker import OksTracker
 from tests.edgetpu import StandIn
 from tests.mosquitto import require
 

@@ -120,8 +120,9 @@ class OneEuro:
         parameters = self._parameters
         dt = (timestamp_ns - state.timestamp_ns) * 1e-9
         to_speed = 1.0 / (scale_px * dt)
-        speed_alpha = _alpha(parameters.derivative_cutoff_hz, dt)
         # alpha = 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), as w / (1 + w).
+        w = parameters.derivative_cutoff_hz * 2.0 * math.pi * dt
+        speed_alpha = w / (1.0 + w)
         resting = parameters.min_cutoff_hz * 2.0 * math.pi * dt
         moving = parameters.beta * 2.0 * math.pi * dt
         positions: list[float] = []
@@ -135,14 +136,8 @@ class OneEuro:
         state.positions, state.speeds, state.timestamp_ns = positions, speeds, timestamp_ns
 
     def _drop_old(self, timestamp_ns: int) -> None:
-        for track_id in [
-            track_id
+        self._states = {
+            track_id: state
             for track_id, state in self._states.items()
-            if timestamp_ns - state.timestamp_ns > MAX_GAP_NS
-        ]:
-            del self._states[track_id]
-
-
-def _alpha(cutoff_hz: float, dt: float) -> float:
-    w = 2.0 * math.pi * cutoff_hz * dt
-    return w / (1.0 + w)
+            if timestamp_ns - state.timestamp_ns <= MAX_GAP_NS
+        }

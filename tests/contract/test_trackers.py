@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.protocols import Tracker
-from edgepose.tracking.oks import OksTracker
+from edgepose.tracking.oks_tracker import OksTracker
 from tests.helpers import SECOND_NS, poses_of
 
 MS = 1_000_000
 TRACKERS: dict[str, Callable[..., Tracker]] = {
     "oks": OksTracker,
-    "oks_without_iou": lambda **options: OksTracker(min_iou=None, **options),
+    "oks_without_iou": lambda **options: OksTracker(min_iou=2.0, **options),
 }
 
 every_tracker = pytest.mark.parametrize("make", TRACKERS.values(), ids=TRACKERS)

@@ -39,7 +39,7 @@ class FakeInterpreter:
 class FakePoseModel:
     """Finds one pose, with one score in the whole frame and another in a crop."""
 
-    input_spec = InputSpec.of((8, 8), np.uint8)
+    input_spec = InputSpec((8, 8), np.dtype(np.uint8))
 
     def __init__(self, in_frame: float, in_crop: float, *, crops: bool = True) -> None:
         self.scores = {False: in_frame, True: in_crop}

@@ -17,7 +17,7 @@ from edgepose.pose_models.movenet_multipose import MovenetMultipose
 from edgepose.pose_models.posenet import Posenet
 from edgepose.protocols import Tensor
 from edgepose.registry.tflite_file import POSENET_DECODER_OP, without_custom_op
-from edgepose.tracking.oks import keypoint_similarity
+from edgepose.tracking.similarity import keypoint_similarity
 from tests.conftest import MODELS
 from tests.posenet_scenes import Doubles, Outputs, reference_poses
 

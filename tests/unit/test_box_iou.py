@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import Poses
-from edgepose.tracking.iou import box_iou
-from edgepose.tracking.oks import OksTracker
+from edgepose.tracking.oks_tracker import OksTracker
+from edgepose.tracking.similarity import box_iou
 from tests.contract.test_trackers import MS, ids
 
 Box = tuple[int, int, int, int]

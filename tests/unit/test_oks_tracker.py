@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgepose.datatypes import Poses
 from edgepose.skeleton import OKS_FALLOFFS
-from edgepose.tracking.oks import OksTracker, keypoint_similarity
+from edgepose.tracking.oks_tracker import OksTracker
+from edgepose.tracking.similarity import keypoint_similarity
 from tests.contract.test_trackers import BODY, MS, at, ids, random_poses
 from tests.helpers import poses_of
 
@@ -77,7 +78,7 @@ def test_keypoint_similarity_no_visible_keypoints() -> None:
 
 def test_oks_tracker_walker_at_low_frame_rate() -> None:
     """At 1.5 m/s and 5 fps a step is a sixth of the height: too far for keypoints alone."""
-    alone, with_boxes = OksTracker(min_iou=None), OksTracker()
+    alone, with_boxes = OksTracker(min_iou=2.0), OksTracker()
     found = []
     for frame in range(10):
         poses = poses_of(at(32.0 * frame))
@@ -113,6 +114,6 @@ def test_oks_tracker_boxes_match_only_the_rest() -> None:
 @pytest.mark.parametrize(("min_oks", "expected"), [(0.2, 1), (0.999, 2)])
 def test_oks_tracker_min_oks(min_oks: float, expected: int) -> None:
     """`min_oks` is the similarity from which poses match."""
-    tracker = OksTracker(min_oks=min_oks, min_iou=None)
+    tracker = OksTracker(min_oks=min_oks, min_iou=2.0)
     tracker.update(poses_of(BODY), 0)
     assert ids(tracker.update(poses_of(at(5)), 33 * MS)) == [expected]

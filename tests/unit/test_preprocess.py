@@ -9,7 +9,7 @@ from edgepose.datatypes import CropRegion, Frame, InputSpec
 from edgepose.imaging.preprocess import preprocess
 from tests.helpers import frame_of
 
-SPEC = InputSpec.of((192, 192), np.uint8)
+SPEC = InputSpec((192, 192), np.dtype(np.uint8))
 
 
 @st.composite
@@ -99,10 +99,10 @@ def test_preprocess_odd_frame_size(size_wh: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("spec", "low", "high"),
     [
-        (InputSpec.of((64, 64), np.int32), 0, 255),
-        (InputSpec.of((64, 64), np.float32), 0, 255),
-        (InputSpec.of((64, 64), np.float32, 1 / 127.5, -1.0), -1, 1),
-        (InputSpec.of((64, 64), np.int8, 1.0, -128.0), -128, 127),
+        (InputSpec((64, 64), np.dtype(np.int32)), 0, 255),
+        (InputSpec((64, 64), np.dtype(np.float32)), 0, 255),
+        (InputSpec((64, 64), np.dtype(np.float32), 1 / 127.5, -1.0), -1, 1),
+        (InputSpec((64, 64), np.dtype(np.int8), 1.0, -128.0), -128, 127),
     ],
 )
 def test_preprocess_tensor_dtype_and_scale(spec: InputSpec, low: float, high: float) -> None:

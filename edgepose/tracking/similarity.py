@@ -1,4 +1,4 @@
-"""Tracking by object keypoint similarity (OKS)."""
+"""Similarity of poses: by keypoints (OKS) and by boxes (IoU)."""
 
 from typing import Final
 
@@ -6,40 +6,13 @@ import numpy as np
 
 from edgepose.datatypes import Floats, Poses
 from edgepose.skeleton import OKS_FALLOFFS
-from edgepose.tracking.iou import box_iou
-from edgepose.tracking.track_store import MAX_AGE_NS, MAX_TRACKS, TrackStore
 
-MIN_OKS: Final = 0.2
-MIN_IOU: Final = 0.15
 MIN_KEYPOINT_SCORE: Final = 0.3
 """Keypoints are compared if their score reaches this in both poses."""
 MIN_SHARED_KEYPOINTS: Final = 4
 
 # The variance term 2 k^2, with k twice the keypoint's falloff.
 _VARIANCES: Final = 2.0 * np.square(2.0 * np.array(OKS_FALLOFFS, np.float32))
-
-
-class OksTracker(TrackStore):
-    """Matches poses to tracks by object keypoint similarity, and by boxes if that fails.
-
-    Keypoints distinguish people who stand in front of each other. At a few frames a second, though,
-    the keypoints of a walker move too far for OKS, and a body at the edge of the frame has too few
-    of them: `min_iou` is the box overlap that is a match then, None to compare keypoints only.
-    `max_age_ns` is how long a track is kept without a pose.
-    """
-
-    def __init__(
-        self,
-        *,
-        min_oks: float = MIN_OKS,
-        min_iou: float | None = MIN_IOU,
-        max_tracks: int = MAX_TRACKS,
-        max_age_ns: int = MAX_AGE_NS,
-    ) -> None:
-        stages = [(keypoint_similarity, min_oks)]
-        if min_iou is not None:
-            stages.append((box_iou, min_iou))
-        super().__init__(stages, max_tracks=max_tracks, max_age_ns=max_age_ns)
 
 
 def keypoint_similarity(poses: Poses, others: Poses) -> Floats:
@@ -66,3 +39,31 @@ def keypoint_similarity(poses: Poses, others: Poses) -> Floats:
     similarity: Floats = per_keypoint.sum(axis=2) / np.maximum(counts, 1)
     similarity[counts < MIN_SHARED_KEYPOINTS] = 0.0
     return similarity
+
+
+def box_iou(poses: Poses, others: Poses) -> Floats:
+    """Return the intersection over union, 0..1, of the boxes of n poses and m others, (n, m)."""
+    if len(poses) == 1 == len(others):
+        # In plain floats, ten times as fast as in arrays of one.
+        iou = _iou(poses.boxes_xyxy[0].tolist(), others.boxes_xyxy[0].tolist())
+        return np.array([[iou]], np.float32)
+    first, second = poses.boxes_xyxy[:, np.newaxis], others.boxes_xyxy[np.newaxis]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
+        first[..., :2], second[..., :2]
+    )
+    shared = np.maximum(sides, 0.0).prod(axis=2)
+    first_area = (first[..., 2:] - first[..., :2]).prod(axis=2)
+    union = first_area + (second[..., 2:] - second[..., :2]).prod(axis=2) - shared
+    ious: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0.0)
+    return ious
+
+
+def _iou(first: list[float], second: list[float]) -> float:
+    left, top, right, bottom = first
+    other_left, other_top, other_right, other_bottom = second
+    width = min(right, other_right) - max(left, other_left)
+    height = min(bottom, other_bottom) - max(top, other_top)
+    if width <= 0.0 or height <= 0.0:
+        return 0.0
+    other_area = (other_right - other_left) * (other_bottom - other_top)
+    return width * height / ((right - left) * (bottom - top) + other_area - width * height)

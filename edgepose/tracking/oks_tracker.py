@@ -1,44 +1,51 @@
-"""The life of tracks: created for a pose that matches none, kept while matched, dropped with age.
+"""Tracking by object keypoint similarity (OKS).
 
 The constants are those of tfjs-models' `pose-detection` trackers. Two things differ: poses are
 matched in the order of their similarity to a track instead of one pose after the other, so that
-their order in the frame does not matter; and what one measure of similarity leaves unmatched may be
-matched by a second one.
+their order in the frame does not matter; and poses that OKS leaves unmatched are matched by the
+overlap of their boxes.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import Floats, Poses, TrackedPoses
+from edgepose.datatypes import Poses, TrackedPoses
+from edgepose.tracking.similarity import box_iou, keypoint_similarity
 
+MIN_OKS: Final = 0.2
+MIN_IOU: Final = 0.15
 MAX_TRACKS: Final = 18
 MAX_AGE_NS: Final = 1_000_000_000
 
-Similarity = Callable[[Poses, Poses], Floats]
-"""Takes n poses and the last poses of t tracks; returns their similarity, (n, t)."""
 
+class OksTracker:
+    """Matches poses to tracks by object keypoint similarity, and by boxes if that fails.
 
-class TrackStore:
-    """All current tracks, and the matching of poses to them.
+    Keypoints distinguish people who stand in front of each other. At a few frames a second, though,
+    the keypoints of a walker move too far for OKS, and a body at the edge of the frame has too few
+    of them: `min_iou` is the box overlap that is a match then; above 1 keypoints alone decide.
 
-    `stages` are measures of similarity, each with its minimum for a match; later stages match what
-    earlier ones left unmatched. A track without a pose for more than `max_age_ns` is dropped; if
-    there are more than `max_tracks`, so are those without a pose for the longest time. Ids start at
-    1 and are never used again.
+    A pose without a match starts a track. A track without a pose for more than `max_age_ns` is
+    dropped; if there are more than `max_tracks`, so are those without a pose for the longest time.
+    Ids start at 1 and are never used again.
     """
 
     def __init__(
-        self, stages: Sequence[tuple[Similarity, float]], *, max_tracks: int, max_age_ns: int
+        self,
+        *,
+        min_oks: float = MIN_OKS,
+        min_iou: float = MIN_IOU,
+        max_tracks: int = MAX_TRACKS,
+        max_age_ns: int = MAX_AGE_NS,
     ) -> None:
         if max_tracks < 1 or max_age_ns < 0:
             raise ValueError(
                 f"expected at least one track and an age of 0 or more, got max_tracks "
                 f"{max_tracks}, max_age_ns {max_age_ns}"
             )
-        self._stages = tuple(stages)
+        self._stages = ((keypoint_similarity, min_oks), (box_iou, min_iou))
         self._max_tracks = max_tracks
         self.max_age_ns = max_age_ns
         self._next_id = 1
