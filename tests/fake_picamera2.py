@@ -25,7 +25,7 @@ class Named:
 
 @dataclass(frozen=True)
 class ColourSpace:
-    """A libcamera.ColorSpace, as far as it is read."""
+    """The attributes of libcamera.ColorSpace that are used."""
 
     ycbcrEncoding: Named  # noqa: N815 - libcamera's name
     range: Named
@@ -125,7 +125,7 @@ class FakeJob:
 
     def get_result(self, timeout: float) -> FakeRequest:
         world = self.camera.world
-        assert isinstance(timeout, float), "an untimed wait may never end"
+        assert isinstance(timeout, float), "a wait without a timeout may never end"
         if world.loop_error is not None and not self.camera.loop_ended:
             self.camera.loop_ended = True
             with pytest.raises(SystemExit):

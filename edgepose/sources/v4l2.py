@@ -36,9 +36,11 @@ _CAP_DEVICE_CAPS: Final = 0x80000000
 _BUF_TYPE_VIDEO_CAPTURE: Final = 1
 _MEMORY_MMAP: Final = 1
 
-# The port of each device's camera when this process last opened it. A source is built anew for
-# every attempt, so it cannot remember the port itself.
-_ports: Final[dict[str, Path]] = {}
+known_ports: Final[dict[str, Path]] = {}
+"""The USB port of each device's camera when this process last opened it.
+
+A source is built anew for every attempt, so it cannot remember the port itself.
+"""
 
 
 class UsbCameraSource(CameraSource):
@@ -126,7 +128,7 @@ class UsbCameraSource(CameraSource):
 
 def _current_node(device: str) -> str:
     """Return the device node at which a device's camera is now."""
-    port = _ports.get(device)
+    port = known_ports.get(device)
     if port is None or not port.exists():
         return device
     node = str(port.resolve())
@@ -139,7 +141,7 @@ def _remember_port(device: str, node: str) -> None:
     path = Path(node).resolve()
     for name in BY_PORT.glob("*"):
         if name.resolve() == path:
-            _ports[device] = name
+            known_ports[device] = name
             return
 
 

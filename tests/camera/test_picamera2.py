@@ -183,10 +183,8 @@ def test_daemon_camera_fails_and_recovers(
 def test_daemon_start_without_camera(debian: Debian, desk: Desk, broker: Mosquitto) -> None:
     """The daemon exits with 1 and one line with the reason."""
     desk.plug(cameras=0)
-    start = time.monotonic()
     with Daemon(debian, desk, broker) as daemon:
         assert daemon.wait() == 1
-        assert time.monotonic() - start < 15
         message = daemon.log.splitlines()[-1]
         assert message.startswith("edgepose: picamera:0: no such camera; libcamera finds 0 of them")
         assert "Traceback" not in daemon.log

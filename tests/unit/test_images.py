@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 import edgepose
@@ -169,7 +170,7 @@ def test_read_image_huge_declared_size(
             assert data[12:16] == b"VP8L"
             data[21:25] = struct.pack("<I", 16383 | 16383 << 14)
     path.write_bytes(data)
-    monkeypatch.setattr(images, "_to_rgb", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(PIL.ImageOps, "exif_transpose", lambda *_: pytest.fail("decoded"))
     with pytest.raises(SourceError, match="the image is too large"):
         read_image(path)
 
@@ -196,7 +197,7 @@ def test_read_image_webp_variants(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"hello, this is text\n" * 50, "another kind or damaged"),
@@ -208,11 +209,11 @@ def test_read_image_webp_variants(
         (b"RIFF\0\0\0\0WEBPNONE", "another kind or damaged"),
     ],
 )
-def test_read_image_invalid_content(tmp_path: Path, content: bytes, says: str) -> None:
+def test_read_image_invalid_content(tmp_path: Path, content: bytes, message: str) -> None:
     """Anything that is not an image raises SourceError with the reason."""
     path = tmp_path / "p.jpg"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(SourceError, match=message):
         read_image(path)
 
 

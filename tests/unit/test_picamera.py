@@ -324,7 +324,7 @@ class _Broken(ModuleType):
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (
             ModuleNotFoundError("No module named 'picamera2'", name="picamera2"),
@@ -336,14 +336,14 @@ class _Broken(ModuleType):
     ],
 )
 def test_picamera_import_errors(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     """Each import error has its own remedy."""
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Broken(error), *sys.meta_path])
     with pytest.raises(SourceError) as caught:
         PicameraSource(0).open()
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_picamera_sensor_timestamp(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +366,6 @@ def test_capture_clock_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
     of_monotonic = now_ns - suspended_ns - 20_000_000
     assert _base.CaptureClock().stamp(of_monotonic) == now_ns - 20_000_000
     assert _base.CaptureClock().stamp(now_ns - 20_000_000) == now_ns - 20_000_000
-    assert _base.CaptureClock().stamp(123) == now_ns, "a clock nobody knows"
-    assert _base.CaptureClock().stamp(now_ns + 10**9) == now_ns, "nor one that is ahead"
+    assert _base.CaptureClock().stamp(123) == now_ns, "an unknown clock"
+    assert _base.CaptureClock().stamp(now_ns + 10**9) == now_ns, "a clock that is ahead"
     assert _base.CaptureClock().stamp(None) == now_ns

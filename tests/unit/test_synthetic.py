@@ -27,26 +27,26 @@ def test_synthetic_source_matches_affine_map(k: int, size_wh: tuple[int, int]) -
     source = SyntheticSource(size_wh=size_wh, fps=30, realtime=False)
     with source:
         frame = next(islice(source.frames(), k, None))
-    told = source.affine_at(frame.timestamp_ns - source.start_ns)
+    expected = source.affine_at(frame.timestamp_ns - source.start_ns)
     # In OpenCV's coordinates, which begin at the centre of the first pixel.
-    told_cv = told.copy()
-    told_cv[:, 2] += told[:, :2] @ (0.5, 0.5) - 0.5
+    expected_cv = expected.copy()
+    expected_cv[:, 2] += expected[:, :2] @ (0.5, 0.5) - 0.5
     grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
     photograph = cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2GRAY)
     inner = np.zeros_like(photograph)
     inner[20:-20, 20:-20] = 255
-    inside = cv2.warpAffine(inner, told_cv, size_wh)
+    inside = cv2.warpAffine(inner, expected_cv, size_wh)
     _, forward = cv2.findTransformECC(
         photograph,
         grey,
-        (told_cv + np.array([[0.003, 0, 1.0], [0, -0.003, -1.0]])).astype(np.float32),
+        (expected_cv + np.array([[0.003, 0, 1.0], [0, -0.003, -1.0]])).astype(np.float32),
         cv2.MOTION_AFFINE,
         (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 200, 1e-7),
         inside,
         5,
     )
     points = np.array([[100, 100, 1], [256, 256, 1], [400, 120, 1], [150, 420, 1]], float).T
-    assert np.abs(forward @ points - told_cv @ points).max() < 0.1
+    assert np.abs(forward @ points - expected_cv @ points).max() < 0.1
 
 
 def test_synthetic_source_motion_independent_of_fps() -> None:

@@ -46,7 +46,7 @@ class Camera:
         monkeypatch.setattr(v4l2, "open_capture", self._open)
         monkeypatch.setattr(v4l2, "boottime_ns", lambda: self.now_ns)
         monkeypatch.setattr(v4l2, "BY_PORT", tmp_path / "by-path")
-        monkeypatch.setattr(v4l2, "_ports", {})
+        monkeypatch.setattr(v4l2, "known_ports", {})
 
     def _ioctl(self, node: int, request: int, argument: bytearray) -> int:
         if request in self.errors:
@@ -141,7 +141,7 @@ def test_usb_camera_missing_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "says"),
+    ("number", "kind", "message"),
     [
         (errno.EACCES, SourceError, "group video"),
         (errno.EPERM, SourceError, "group video"),
@@ -155,7 +155,7 @@ def test_usb_camera_open_errors(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
     kind: type[SourceError],
-    says: str,
+    message: str,
 ) -> None:
     """Each errno has its own exception and remedy."""
 
@@ -163,7 +163,7 @@ def test_usb_camera_open_errors(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(kind, match=says) as caught:
+    with pytest.raises(kind, match=message) as caught:
         _source(camera).open()
     assert type(caught.value) is kind
 
@@ -237,7 +237,7 @@ def test_usb_camera_stalled(camera: Camera) -> None:
 
 
 def test_usb_camera_unplugged(camera: Camera) -> None:
-    """A device node that is gone raises SourceNotFoundError at the next read."""
+    """A device node that no longer exists raises SourceNotFoundError at the next read."""
     with _source(camera) as source:
         frames = source.frames()
         next(frames)
