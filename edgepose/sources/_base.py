@@ -3,7 +3,7 @@
 import logging
 import stat
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -63,7 +63,7 @@ class Pacer:
             self.start_ns += late_ns
 
 
-class CameraSource(Resource):
+class CameraSource(Resource, ABC):
     """A live source of frames that arrive one at a time; subclasses open it and read a frame."""
 
     live = True
