@@ -71,13 +71,16 @@ class PicameraSource(CameraSource):
             self._loop = _EventLoop(picamera2.Preview.NULL.value())
             self._camera.start_preview(self._loop.preview)
             self._camera.start()
+        except SourceError:
+            self.close()
+            raise
         except Exception as error:
             self.close()
             raise self._explained(error) from error
 
     def close(self) -> None:
         """Stop and free the camera, so that it can be opened again."""
-        camera, self._camera = self._camera, None
+        camera, self._camera, self._format = self._camera, None, None
         if camera is None:
             return
         try:
@@ -112,7 +115,7 @@ class PicameraSource(CameraSource):
 
     def _next_request(self) -> Any:
         """Return the next completed request, which the caller must release; None on timeout."""
-        camera = require_open(self._camera, self.description)
+        camera = self._camera
         job = camera.capture_request(wait=False)
         try:
             return camera.wait(job, self._timeout_s)
@@ -168,8 +171,6 @@ class PicameraSource(CameraSource):
 
     def _explained(self, error: Exception) -> SourceError:
         """Return the SourceError, with a remedy, for anything that picamera2 raised."""
-        if isinstance(error, SourceError):
-            return error
         name = self.description
         causes = _causes(error)
         root = causes[-1]
