@@ -1,8 +1,8 @@
-# Two targets do everything on a fresh Debian or Raspberry Pi OS machine:
-#   make demo    poses arriving at an MQTT subscriber, with nothing configured
-#   make test    every check there is, the same here and in CI
-# Both install what they need (and say so): a virtual environment in .venv, and Debian packages
-# through sudo where the user is not root.
+# On a fresh Debian or Raspberry Pi OS machine, as an ordinary user with sudo:
+#   make demo        poses arriving at an MQTT subscriber, with nothing configured
+#   make test        every check of CI
+#   make test-fast   unit and contract tests, under a minute
+# They install what they need and print what: a virtual environment in .venv, and Debian packages.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,13 +14,34 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-convert test-systemd test-camera test-arm64 chaos lint bench setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint bench setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
 test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp lint
 	$(RUN) pytest
+
+test-fast: $(VENV)/.dev
+	$(RUN) pytest tests/unit tests/contract
+
+# Not part of `test`: the newest versions that the ranges of pyproject.toml allow, and the lowest.
+test-latest: .venv-latest/.done
+	.venv-latest/bin/python -m pytest tests/unit tests/contract
+
+test-oldest: .venv-oldest/.done
+	.venv-oldest/bin/python -m pytest tests/unit tests/contract
+
+.venv-latest/.done: pyproject.toml $(BIN)/python
+	$(PYTHON) -m venv $(SITE) .venv-latest
+	.venv-latest/bin/python -m pip install -q --upgrade -e '.[all,dev]'
+	@touch $@
+
+.venv-oldest/.done: pyproject.toml constraints/oldest.txt $(BIN)/python
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q -c constraints/oldest.txt -e '.[all]' \
+	  hypothesis jsonschema pytest pytest-timeout tflite-runtime
+	@touch $@
 
 # Not part of `test`: TensorFlow is half a gigabyte, and building a model takes a minute.
 test-convert: $(VENV)/.convert
@@ -66,7 +87,7 @@ bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
 setup: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@echo "== making a virtual environment in $(VENV)"
@@ -80,9 +101,9 @@ $(VENV)/.demo: pyproject.toml $(BIN)/python
 	$(RUN) pip install -q -e '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints/dev.txt $(BIN)/python
 	@echo "== installing edgepose with everything that developing needs into $(VENV)"
-	$(RUN) pip install -q -e '.[all,dev]'
+	$(RUN) pip install -q -c constraints/dev.txt -e '.[all,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.convert: $(VENV)/.dev
