@@ -30,7 +30,8 @@ test-latest: .venv-latest/.done
 	.venv-latest/bin/python -m pytest tests/unit tests/contract
 
 test-oldest: .venv-oldest/.done
-	.venv-oldest/bin/python -m pytest tests/unit tests/contract
+	.venv-oldest/bin/python -m pytest tests/unit tests/contract \
+	  --deselect tests/unit/test_benchmark_schema.py::test_it_is_current  # written by a newer msgspec
 
 .venv-latest/.done: pyproject.toml $(BIN)/python
 	$(PYTHON) -m venv $(SITE) .venv-latest

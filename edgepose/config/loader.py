@@ -73,9 +73,9 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
     found: list[ConfigIssue] = []
     config = build(Config, tree, (), found)
     # A value with an unknown tag is wrong already, whatever type it would have had.
-    told = {(mistake.key, mistake.place) for mistake in document.mistakes}
+    told = {(mistake.key, mistake.place) for mistake in document.issues}
     mistakes = [
-        *document.mistakes,
+        *document.issues,
         *(mistake for mistake in found if (mistake.key, document.line(mistake.key)) not in told),
     ]
     mistakes += _unusable_names(tree, mistakes)

@@ -33,9 +33,10 @@ _WORDS: Final[dict[str, Scalar]] = {
 }
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
-    r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    r"([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
-_TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
+_CORE_TAGS: Final = "tag:yaml.org,2002:"
+_TEXT_TAG: Final = _CORE_TAGS + "str"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Document:
 
     values: dict[str, object]
     lines: dict[Key, int] = field(default_factory=dict)
-    mistakes: list[ConfigIssue] = field(default_factory=list)
+    issues: list[ConfigIssue] = field(default_factory=list)
 
     def line(self, key: Key) -> int | None:
         """Return the line of a key, or of the nearest thing around it that has one."""
@@ -77,10 +78,9 @@ def parse(text: str, path: Path) -> Document:
             f"{path}: expected a configuration, got an empty file; `edgepose config sample` prints "
             "one to start from"
         )
-    reader = _Reader(path)
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            reader.take(event)
+        _check_structure(text, path)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.reader.ReaderError as error:
         character = error.character
         code = ord(character) if isinstance(character, str) else character
@@ -89,8 +89,41 @@ def parse(text: str, path: Path) -> Document:
             "it; is it the right file?"
         ) from None
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(_syntax_sentence(error, text, path)) from None
-    return reader.document()
+        raise ConfigError(_syntax_message(error, text, path)) from None
+    return _Reader(path).document(root)
+
+
+def _check_structure(text: str, path: Path) -> None:
+    """Raise ConfigError for deep nesting, an alias without anchor, or a second document."""
+    depth = documents = 0
+    anchors: set[str] = set()
+    for event in yaml.parse(text, Loader=_Loader):
+        assert event.start_mark is not None
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            if not isinstance(event, yaml.AliasEvent):
+                anchors.add(event.anchor)
+            elif event.anchor not in anchors:
+                shown = brief(event.anchor)
+                raise ConfigError(
+                    f"{path}:{line}: the alias *{shown} has no anchor &{shown} before it"
+                )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ConfigError(_nesting_message(path, line))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise ConfigError(
+                    f"{path}:{line}: expected one YAML document, got a second one after `---`"
+                )
+
+
+def _nesting_message(path: Path, line: int) -> str:
+    return f"{path}:{line}: expected at most {MAX_DEPTH} levels, got more; is it the right file?"
 
 
 def _text(path: Path) -> str:
@@ -122,12 +155,16 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _syntax_sentence(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
+def _syntax_message(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return f"{path}: not YAML: {error.problem}"
     lines = text.split("\n")
     line = lines[mark.line] if mark.line < len(lines) else ""
+    # PyYAML from 6.0.4 on has a limit of its own.
+    before = text[: mark.index]
+    if sum(map(before.count, "[{")) - sum(map(before.count, "]}")) > MAX_DEPTH:
+        return _nesting_message(path, mark.line + 1)
     problem = error.problem or "it cannot be read"
     at = mark.line
     if "\t" in line[: len(line) - len(line.lstrip())]:
@@ -145,8 +182,6 @@ def _syntax_sentence(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
     elif (error.context or "").startswith("while parsing a flow") and error.context_mark:
         at = error.context_mark.line
         why = "a [ or { is opened here and never closed, or a comma is missing in it"
-    elif "undefined alias" in problem:
-        why = "the alias (*name) has no anchor (&name) before it"
     elif error.context:
         why = f"{problem} ({error.context})"
     else:
@@ -154,155 +189,92 @@ def _syntax_sentence(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
     return f"{path}:{at + 1}: not YAML: {why}"
 
 
-@dataclass(slots=True)
-class _Open:
-    """A mapping or a list that is being read."""
-
-    value: dict[str, object] | list[object]
-    key: Key
-    anchor: str | None
-    pending: str | None = None
-    duplicate: bool = False
-
-
 class _Reader:
+    """Converts composed nodes to plain values, and notes the line of every key."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: dict[Key, int] = {}
-        self._mistakes: list[ConfigIssue] = []
-        self._anchors: dict[str, object] = {}
-        self._open: list[_Open] = []
-        self._root: object = None
-        self._documents = 0
+        self._issues: list[ConfigIssue] = []
+        self._values: dict[int, object] = {}
+        self._open: set[int] = set()
 
-    def take(self, event: yaml.Event) -> None:
-        assert event.start_mark is not None
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                raise ConfigError(
-                    f"{self._path}:{line}: expected one YAML document, got a second one after `---`"
-                )
-        elif isinstance(event, yaml.ScalarEvent):
-            self._scalar(event, line)
-        elif isinstance(event, yaml.AliasEvent):
-            self._alias(event, line)
-        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            self._start(event, line)
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            done = self._open.pop()
-            if done.anchor is not None:
-                self._anchors[done.anchor] = done.value
-
-    def document(self) -> Document:
-        if self._root is None:
-            return Document({}, self._lines, self._mistakes)
-        if not isinstance(self._root, dict):
-            what = "a list" if isinstance(self._root, list) else f"only {describe(self._root)}"
+    def document(self, root: yaml.Node | None) -> Document:
+        value = None if root is None else self._value(root, (), _line(root))
+        if value is None:
+            return Document({}, self._lines, self._issues)
+        if not isinstance(value, dict):
+            what = "a list" if isinstance(value, list) else f"only {describe(value)}"
             raise ConfigError(
                 f"{self._path}: expected keys with values, such as `accelerator: auto`, got {what}"
             )
-        return Document(self._root, self._lines, self._mistakes)
+        return Document(value, self._lines, self._issues)
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
-        if self._wants_key():
-            self._name(event.value, line)
-            return
-        value: Scalar = event.value
-        if event.tag is not None and event.tag not in _TEXT_TAGS:
-            self._tag(event.tag, line)
-        elif event.tag is None and event.implicit[0]:
-            value = plain(event.value)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = value
-        self._put(value, line)
-
-    def _alias(self, event: yaml.AliasEvent, line: int) -> None:
-        name = event.anchor or ""
-        shown = brief(name)
-        if name not in self._anchors:
+    def _value(self, node: yaml.Node, key: Key, line: int) -> object:
+        """Return the value of a node; an alias is the same node again, whose value is shared."""
+        if id(node) in self._open:
             raise ConfigError(
-                f"{self._path}:{line}: the alias *{shown} has no finished anchor &{shown} before it"
+                f"{self._path}:{line}: an alias has no finished anchor before it: it is part of "
+                "the value that it names"
             )
-        if self._wants_key():
-            raise ConfigError(f"{self._path}:{line}: expected a key, got the alias *{shown}")
-        self._put(self._anchors[name], line)
+        if id(node) not in self._values:
+            self._open.add(id(node))
+            self._values[id(node)] = self._convert(node, key, line)
+            self._open.remove(id(node))
+        return self._values[id(node)]
 
-    def _start(self, event: yaml.CollectionStartEvent, line: int) -> None:
-        if self._wants_key():
-            raise ConfigError(
-                f"{self._path}:{line}: expected a key, got a list or mapping; quote texts that "
-                "begin with [ or {"
-            )
-        if len(self._open) >= MAX_DEPTH:
-            raise ConfigError(
-                f"{self._path}:{line}: expected at most {MAX_DEPTH} levels, got more; is it the "
-                "right file?"
-            )
-        if event.tag is not None:
-            self._tag(event.tag, line)
-        value: dict[str, object] | list[object] = (
-            {} if isinstance(event, yaml.MappingStartEvent) else []
-        )
-        key = self._put(value, line)
-        self._open.append(_Open(value, key, event.anchor))
+    def _convert(self, node: yaml.Node, key: Key, line: int) -> object:
+        if not node.tag.startswith(_CORE_TAGS) or (
+            isinstance(node, yaml.ScalarNode) and node.style and node.tag != _TEXT_TAG
+        ):
+            shown = brief(node.tag.replace(_CORE_TAGS, "!!"))
+            text = f"tags such as {shown} are not supported; write the value itself"
+            self._issues.append(ConfigIssue(key, text, line))
+        elif isinstance(node, yaml.ScalarNode) and node.tag != _TEXT_TAG:
+            return plain(node.value)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key)
+        if isinstance(node, yaml.SequenceNode):
+            for index, entry in enumerate(node.value):
+                self._lines.setdefault((*key, index), _line(entry))
+            return [
+                self._value(entry, (*key, index), _line(entry))
+                for index, entry in enumerate(node.value)
+            ]
+        return node.value
 
-    def _tag(self, tag: str, line: int) -> None:
-        shown = brief(tag.replace("tag:yaml.org,2002:", "!!"))
-        text = f"tags such as {shown} are not understood here; write the value itself"
-        self._mistakes.append(ConfigIssue(self._here(), text, line))
+    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, object]:
+        values: dict[str, object] = {}
+        for name_node, value_node in node.value:
+            line = _line(name_node)
+            if not isinstance(name_node, yaml.ScalarNode):
+                raise ConfigError(
+                    f"{self._path}:{line}: expected a key, got a list or mapping; quote texts that "
+                    "begin with [ or {"
+                )
+            if id(name_node) in self._values:
+                raise ConfigError(f"{self._path}:{_line(value_node)}: expected a key, got an alias")
+            name = name_node.value
+            here = (*key, name)
+            if name in values:
+                first = self._lines[here]
+                text = f"the key is given twice (first in line {first}); keep one"
+                self._issues.append(ConfigIssue(here, text, line))
+                continue
+            self._lines.setdefault(here, line)
+            values[name] = self._value(value_node, here, line)
+        return values
 
-    def _wants_key(self) -> bool:
-        if not self._open:
-            return False
-        top = self._open[-1]
-        return isinstance(top.value, dict) and top.pending is None
 
-    def _here(self) -> Key:
-        if not self._open:
-            return ()
-        top = self._open[-1]
-        last = top.pending if isinstance(top.value, dict) else len(top.value)
-        return top.key if last is None else (*top.key, last)
-
-    def _name(self, name: str, line: int) -> None:
-        top = self._open[-1]
-        assert isinstance(top.value, dict)
-        top.pending = name
-        top.duplicate = name in top.value
-        key = (*top.key, name)
-        if top.duplicate:
-            first = self._lines[key]
-            self._mistakes.append(
-                ConfigIssue(key, f"the key is given twice (first in line {first}); keep one", line)
-            )
-        else:
-            self._lines.setdefault(key, line)
-
-    def _put(self, value: object, line: int) -> Key:
-        """Store a value where the file has it and return its key."""
-        key = self._here()
-        if not self._open:
-            self._root = value
-            return key
-        top = self._open[-1]
-        if isinstance(top.value, dict):
-            assert top.pending is not None
-            if not top.duplicate:
-                top.value[top.pending] = value
-            top.pending = None
-        else:
-            self._lines.setdefault(key, line)
-            top.value.append(value)
-        return key
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
 def plain(text: str) -> Scalar:
-    """Return what an unquoted word means.
+    """Return the value of an unquoted word.
 
-    Numbers are what both YAML 1.1 and 1.2 take for one and the same number: `010`, `1:30` and `1e3`
-    are texts.
+    Numbers are what YAML 1.1 and 1.2 both read as the same number: `010`, `1:30` and `1e3` are
+    texts.
     """
     if text in _WORDS:
         return _WORDS[text]

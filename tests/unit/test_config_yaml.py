@@ -95,13 +95,13 @@ def test_lines_of_keys_and_list_entries() -> None:
 def test_duplicates_and_tags_are_collected_not_fatal() -> None:
     document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\ne: !secret x\n", HERE)
     assert document.values == {"a": 1, "b": {"c": 1}, "e": "x"}
-    assert [(m.key, m.place) for m in document.mistakes] == [
+    assert [(m.key, m.place) for m in document.issues] == [
         (("b", "c"), 2),
         (("a",), 3),
         (("e",), 4),
     ]
-    assert "first in line 1" in document.mistakes[1].text
-    assert "!secret" in document.mistakes[2].text
+    assert "first in line 1" in document.issues[1].text
+    assert "!secret" in document.issues[2].text
 
 
 def test_only_comments_are_the_defaults() -> None:
@@ -143,7 +143,7 @@ def test_what_plain_words_mean(text: str, value: object) -> None:
 def test_quoted_words_stay_text() -> None:
     document = parse("a: '0'\nb: \"true\"\nc: !!str 5\n", HERE)
     assert document.values == {"a": "0", "b": "true", "c": "5"}
-    assert not document.mistakes
+    assert not document.issues
 
 
 VALUES = st.recursive(
