@@ -21,10 +21,10 @@ from edgepose.sources.rtsp import RtspSource
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.sources.v4l2 import UsbCameraSource
 from edgepose.sources.video_file import VideoFileSource
-from tests import fake_picamera2
+from tests.fakes import picamera2
 from tests.fakes.pipeline import FakePoseModel, PipelineRig
+from tests.fakes.usb_camera import FakeUsbCamera
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters, save, write_video
-from tests.unit.test_v4l2 import Camera
 
 COUNT = 5
 Make = Callable[[], FrameSource]
@@ -63,19 +63,19 @@ def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
 
 
 def _usb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    camera = Camera(monkeypatch, tmp_path)
+    camera = FakeUsbCamera(monkeypatch, tmp_path)
     image = cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
     camera.images = [image] * 100
     return UsbCameraSource(str(camera.node), size_wh=(64, 48))
 
 
 def _picamera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    fake_picamera2.install(monkeypatch).image = quarters()
+    picamera2.install(monkeypatch).image = quarters()
     return PicameraSource(0, size_wh=(64, 48))
 
 
 def _picamera_lores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    fake_picamera2.install(monkeypatch).image = quarters()
+    picamera2.install(monkeypatch).image = quarters()
     return PicameraSource(0, size_wh=(64, 48), stream="lores")
 
 

@@ -19,14 +19,14 @@ from edgepose.errors import (
 )
 from edgepose.sources import _base
 from edgepose.sources.picamera import PicameraSource
-from tests import fake_picamera2
-from tests.fake_picamera2 import ColourSpace, Named, World
+from tests.fakes import picamera2
+from tests.fakes.picamera2 import ColourSpace, Named, World
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = fake_picamera2.install(monkeypatch)
+    world = picamera2.install(monkeypatch)
     world.image = quarters()
     return world
 
@@ -96,7 +96,7 @@ def test_picamera_every_colour_space(
         for plane, stride in zip(planes, strides, strict=True)
     ]
     buffer = np.concatenate(rows).astype(np.uint8)
-    monkeypatch.setattr(fake_picamera2.FakeRequest, "make_buffer", lambda self, name: buffer)
+    monkeypatch.setattr(picamera2.FakeRequest, "make_buffer", lambda self, name: buffer)
     with PicameraSource(0, size_wh=(64, 48)) as source:
         frame = next(source.frames())
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=3)
@@ -185,7 +185,7 @@ def test_picamera_open_again(world: World) -> None:
 def test_picamera_unusable_buffer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is released if its buffer cannot be converted."""
     monkeypatch.setattr(
-        fake_picamera2.FakeRequest, "make_buffer", lambda self, name: np.zeros(10, np.uint8)
+        picamera2.FakeRequest, "make_buffer", lambda self, name: np.zeros(10, np.uint8)
     )
     with PicameraSource(0, size_wh=(64, 48)) as source, pytest.raises(SourceError):
         next(source.frames())
@@ -224,7 +224,7 @@ def test_picamera_close_error(
     def broken(self: object) -> None:
         raise RuntimeError("Failed to release camera")
 
-    monkeypatch.setattr(fake_picamera2.FakeCamera, "close", broken)
+    monkeypatch.setattr(picamera2.FakeCamera, "close", broken)
     source = PicameraSource(0)
     source.open()
     source.close()
@@ -275,7 +275,7 @@ def test_picamera_used_by_another_program(world: World) -> None:
 def test_picamera_open_error_frees_descriptors(world: World, reason: str) -> None:
     """No file descriptor is leaked: a camera busy overnight used up the daemon's last one."""
     if reason == "busy":
-        world.open_error = fake_picamera2.busy()
+        world.open_error = picamera2.busy()
     else:
         world.heap_error = PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma")
     before = len(list(Path("/proc/self/fd").iterdir()))

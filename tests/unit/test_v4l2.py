@@ -1,9 +1,7 @@
 """UsbCameraSource with a fake kernel interface and a fake OpenCV capture."""
 
 import errno
-import fcntl
 import os
-import struct
 from pathlib import Path
 
 import cv2
@@ -20,85 +18,22 @@ from edgepose.errors import (
 )
 from edgepose.sources import v4l2
 from edgepose.sources.v4l2 import UsbCameraSource
+from tests.fakes.usb_camera import METADATA, FakeUsbCamera
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
-
-CAPTURE, METADATA = 0x04200001, 0x04A00000
-
-
-class Camera:
-    """A fake of the kernel's and OpenCV's view of a USB camera: None is a read without an image."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        self.node = tmp_path / "video0"
-        self.node.touch()
-        self.node_capabilities = CAPTURE
-        self.errors: dict[int, int] = {}
-        self.requests: list[tuple[int, int]] = []
-        self.opens = True
-        self.images: list[NDArray[np.uint8] | None] = []
-        self.read_takes_ns = 0
-        self.properties: dict[int, float] = {}
-        self.refused: set[int] = set()
-        self.released = 0
-        self.opened: list[str] = []
-        self.now_ns = boottime_ns()
-        monkeypatch.setattr(fcntl, "ioctl", self._ioctl)
-        monkeypatch.setattr(v4l2, "open_capture", self._open)
-        monkeypatch.setattr(v4l2, "boottime_ns", lambda: self.now_ns)
-        monkeypatch.setattr(v4l2, "BY_PORT", tmp_path / "by-path")
-        monkeypatch.setattr(v4l2, "known_ports", {})
-
-    def _ioctl(self, node: int, request: int, argument: bytearray) -> int:
-        if request in self.errors:
-            raise OSError(self.errors[request], os.strerror(self.errors[request]))
-        if request == 0x80685600:
-            driver_capabilities = 0x80000000 | CAPTURE | METADATA
-            argument[:] = struct.pack(
-                "16s32s32s6I", b"uvcvideo", b"HD Pro Webcam", b"usb-1", 0x60100,
-                driver_capabilities, self.node_capabilities, 0, 0, 0,
-            )  # fmt: skip
-        else:
-            count, kind, *_ = struct.unpack("5I", argument)
-            self.requests.append((count, kind))
-        return 0
-
-    def _open(self, device: str, backend: int) -> "Camera":
-        assert backend == cv2.CAP_V4L2
-        self.opened.append(device)
-        return self
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return self.opens
-
-    def set(self, name: int, value: float) -> bool:
-        if name not in self.refused:
-            self.properties[name] = value
-        return name not in self.refused
-
-    def get(self, name: int) -> float:
-        return self.properties.get(name, 0.0)
-
-    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
-        self.now_ns += self.read_takes_ns
-        image = self.images.pop(0) if self.images else None
-        return image is not None, image
-
-    def release(self) -> None:
-        self.released += 1
 
 
 @pytest.fixture
-def camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Camera:
-    camera = Camera(monkeypatch, tmp_path)
+def camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeUsbCamera:
+    camera = FakeUsbCamera(monkeypatch, tmp_path)
     camera.images = [cv2.cvtColor(quarters(), cv2.COLOR_RGB2BGR)] * 2  # type: ignore[list-item]
     return camera
 
 
-def _source(camera: Camera) -> UsbCameraSource:
+def _source(camera: FakeUsbCamera) -> UsbCameraSource:
     return UsbCameraSource(str(camera.node), size_wh=(64, 48), fps=30)
 
 
-def test_usb_camera_requests_jpeg(camera: Camera) -> None:
+def test_usb_camera_requests_jpeg(camera: FakeUsbCamera) -> None:
     """JPEG is requested before the size, and frames are RGB."""
     with _source(camera) as source:
         frame = next(source.frames())
@@ -116,7 +51,7 @@ def test_usb_camera_requests_jpeg(camera: Camera) -> None:
     assert camera.released == 1
 
 
-def test_usb_camera_other_size(camera: Camera, caplog: pytest.LogCaptureFixture) -> None:
+def test_usb_camera_other_size(camera: FakeUsbCamera, caplog: pytest.LogCaptureFixture) -> None:
     """A size other than the requested one is logged."""
     camera.properties = {cv2.CAP_PROP_FRAME_WIDTH: 320, cv2.CAP_PROP_FRAME_HEIGHT: 240}
     camera.refused = {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT}
@@ -125,7 +60,7 @@ def test_usb_camera_other_size(camera: Camera, caplog: pytest.LogCaptureFixture)
     assert "asked for 64x48, the camera delivers 320x240" in caplog.text
 
 
-def test_usb_camera_driver_timestamp(camera: Camera) -> None:
+def test_usb_camera_driver_timestamp(camera: FakeUsbCamera) -> None:
     """The driver's timestamp is the frame's."""
     taken_ns = boottime_ns() - 20_000_000
     camera.properties[cv2.CAP_PROP_POS_MSEC] = taken_ns / 1e6
@@ -151,7 +86,7 @@ def test_usb_camera_missing_device(tmp_path: Path) -> None:
     ],
 )
 def test_usb_camera_open_errors(
-    camera: Camera,
+    camera: FakeUsbCamera,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
     kind: type[SourceError],
@@ -168,21 +103,21 @@ def test_usb_camera_open_errors(
     assert type(caught.value) is kind
 
 
-def test_usb_camera_used_by_another_program(camera: Camera) -> None:
+def test_usb_camera_used_by_another_program(camera: FakeUsbCamera) -> None:
     """It raises SourceBusyError."""
     camera.errors[0xC0145608] = errno.EBUSY
     with pytest.raises(SourceBusyError, match="fuser -v"):
         _source(camera).open()
 
 
-def test_usb_camera_driver_without_mmap_buffers(camera: Camera) -> None:
+def test_usb_camera_driver_without_mmap_buffers(camera: FakeUsbCamera) -> None:
     """The check for other users is skipped."""
     camera.errors[0xC0145608] = errno.EINVAL
     with _source(camera) as source:
         assert next(source.frames()).sequence == 0
 
 
-def test_usb_camera_metadata_node(camera: Camera) -> None:
+def test_usb_camera_metadata_node(camera: FakeUsbCamera) -> None:
     """The metadata node of a camera raises SourceError with the camera's name."""
     camera.node_capabilities = METADATA
     with pytest.raises(SourceError, match="HD Pro Webcam delivers no images"):
@@ -195,7 +130,7 @@ def test_usb_camera_other_device() -> None:
         UsbCameraSource("/dev/null").open()
 
 
-def test_usb_camera_unsupported_format(camera: Camera) -> None:
+def test_usb_camera_unsupported_format(camera: FakeUsbCamera) -> None:
     """It raises SourceError and releases the camera."""
     camera.opens = False
     with pytest.raises(SourceError, match="no image format"):
@@ -203,7 +138,7 @@ def test_usb_camera_unsupported_format(camera: Camera) -> None:
     assert camera.released == 1
 
 
-def test_usb_camera_damaged_frame(camera: Camera) -> None:
+def test_usb_camera_damaged_frame(camera: FakeUsbCamera) -> None:
     """A read without an image is skipped."""
     camera.images = [camera.images[0], None, None, camera.images[0]]
     with _source(camera) as source:
@@ -211,7 +146,7 @@ def test_usb_camera_damaged_frame(camera: Camera) -> None:
         assert [next(frames).sequence for _ in range(2)] == [0, 1]
 
 
-def test_usb_camera_damaged_frames_apart(camera: Camera) -> None:
+def test_usb_camera_damaged_frames_apart(camera: FakeUsbCamera) -> None:
     """Failed reads are counted only in a row."""
     image = camera.images[0]
     nearly_too_many: list[NDArray[np.uint8] | None] = [None] * (v4l2.MAX_FAILED_READS - 1)
@@ -221,14 +156,14 @@ def test_usb_camera_damaged_frames_apart(camera: Camera) -> None:
         assert [next(frames).sequence for _ in range(3)] == [0, 1, 2]
 
 
-def test_usb_camera_many_damaged_frames(camera: Camera) -> None:
+def test_usb_camera_many_damaged_frames(camera: FakeUsbCamera) -> None:
     """MAX_FAILED_READS in a row raise SourceError."""
     camera.images = []
     with _source(camera) as source, pytest.raises(SourceError, match="another cable"):
         next(source.frames())
 
 
-def test_usb_camera_stalled(camera: Camera) -> None:
+def test_usb_camera_stalled(camera: FakeUsbCamera) -> None:
     """A read that times out raises SourceStalledError."""
     camera.images = []
     camera.read_takes_ns = 3_000_000_000
@@ -236,7 +171,7 @@ def test_usb_camera_stalled(camera: Camera) -> None:
         next(source.frames())
 
 
-def test_usb_camera_unplugged(camera: Camera) -> None:
+def test_usb_camera_unplugged(camera: FakeUsbCamera) -> None:
     """A device node that no longer exists raises SourceNotFoundError at the next read."""
     with _source(camera) as source:
         frames = source.frames()
@@ -249,7 +184,7 @@ def test_usb_camera_unplugged(camera: Camera) -> None:
 
 
 def test_usb_camera_replugged_as_other_device(
-    camera: Camera, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    camera: FakeUsbCamera, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is found by its USB port, and the change is logged."""
     port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
@@ -282,7 +217,7 @@ def test_usb_camera_replugged_as_other_device(
     assert caplog.text.count(f"the camera is {moved}") == 1
 
 
-def test_usb_camera_other_camera_at_other_port(camera: Camera, tmp_path: Path) -> None:
+def test_usb_camera_other_camera_at_other_port(camera: FakeUsbCamera, tmp_path: Path) -> None:
     """A camera at another port is not used in its place."""
     port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
     port.parent.mkdir()
