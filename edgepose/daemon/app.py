@@ -31,8 +31,6 @@ from edgepose.daemon.systemd import Notifier
 from edgepose.errors import ConfigError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
-from edgepose.mqtt import topics
-from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel, Sink
@@ -118,11 +116,8 @@ class App:
             protocol=config.mqtt.protocol,
             keepalive_s=config.mqtt.keepalive_s,
             state_directory=config.state_path,
-            on_command=self._on_switch,
+            on_command=lambda command: self.daemon.command(command),
         )
-
-    def _on_switch(self, camera: str, enabled: bool) -> None:
-        self.daemon.command(Command(camera, "enabled", topics.ON if enabled else topics.OFF))
 
     def _camera(self, name: str, source: SourceParts) -> CameraParts:
         config = self.config

@@ -1,12 +1,12 @@
-"""How long to wait before the next try."""
+"""How long to wait before the next attempt."""
 
 from collections.abc import Callable
 
 
 class Backoff:
-    """Waits that double from `minimum_s` to `maximum_s`, each shortened by chance to 50-100 %.
+    """Waits that double from `minimum_s` to `maximum_s`, each shortened at random to 50-100 %.
 
-    The chance keeps a house full of nodes from knocking at a restarted broker all at once.
+    The randomness keeps many nodes from connecting to a restarted broker at the same time.
     `random` returns 0..1.
     """
 
@@ -21,7 +21,7 @@ class Backoff:
         self._random = random
 
     def next_s(self) -> float:
-        """Return the next wait in seconds and make the one after it longer."""
+        """Return the next wait in seconds and lengthen the one after it."""
         wait_s = self._next_s * (0.5 + 0.5 * self._random())
         self._next_s = min(self.maximum_s, self._next_s * 2)
         return wait_s

@@ -1,17 +1,13 @@
-"""One connection to a broker, from its beginning to its end.
+"""One connection to a broker, from its beginning to its end, by paho-mqtt.
 
-paho-mqtt does the protocol; it is driven through its interface for outside event loops, because
-its own loop hides why a connection failed, ends for good at an exception in a callback, keeps
-messages without bound and waits the same time in every node. Only one thread at a time touches
-paho, and every connection gets a client of its own, so nothing waits inside it.
+Every connection has a client of its own, so nothing waits inside paho, and its loop runs in our
+network thread: `loop_start` hides why a connection failed, ends for good at an exception in a
+callback, and waits the same time in every node.
 """
 
 import logging
-import os
-import select
 import socket
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +17,11 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.reasoncodes import ReasonCode as PahoReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgepose.mqtt.outbox import Outgoing
 from edgepose.mqtt.url import BrokerAddress, Secret
-
-_log = logging.getLogger("edgepose.mqtt")
 
 Protocol = Literal["5", "3.1.1"]
 
@@ -35,25 +29,25 @@ _PROTOCOLS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersi
 _FIRST_ERROR_CODE: Final = 0x80
 # paho and mosquitto both hold 20 unacknowledged messages; more would wait inside paho.
 _MAX_UNACKNOWLEDGED: Final = 20
-# Orders have three bytes. Whoever may write to their topics could otherwise send 256 MB, which
-# paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
+_MAX_UNWRITTEN: Final = 4
+"""Transient messages that paho may hold while the socket takes no more."""
+# Commands have a few bytes. A client that may write to their topics could otherwise send 256 MB,
+# which paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
 _MAX_PACKET_BYTES: Final = 128 * 1024
-# Packet type 3; quality of service 0, neither retained nor sent before.
-_PUBLISH: Final = b"\x30"
 
 
 @dataclass(frozen=True, slots=True)
 class LastWill:
-    """What the broker tells the others: `here` while we are connected, `gone` when we are not."""
+    """A retained topic with its payloads while we are connected, and after that."""
 
     topic: str
-    here: bytes
-    gone: bytes
+    online_payload: bytes
+    offline_payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """Where to connect to, as whom and how."""
+    """Where to connect to, as which client and how."""
 
     address: BrokerAddress
     client_id: str
@@ -65,87 +59,68 @@ class ConnectOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A reason code of MQTT 5, to which paho also translates what MQTT 3.1.1 says, and its name."""
+class ReasonCode:
+    """A reason code of MQTT 5 and its name; paho translates those of MQTT 3.1.1 to it."""
 
     code: int
     name: str
 
     @property
     def is_error(self) -> bool:
-        """Whether it means no."""
+        """Whether it is a refusal."""
         return self.code >= _FIRST_ERROR_CODE
 
 
 class UnreadableError(Exception):
-    """Bytes from the broker that paho could not make sense of."""
+    """Bytes from the broker that paho could not parse."""
 
 
 class MqttConnection:
-    """A connection with what is known of it.
+    """A connection and what is known of it.
 
-    `answer` is what the broker said to CONNECT, `ending` its DISCONNECT or paho's own reason, and
-    `socket_error` what the socket said, each None before it is known. `topics` are subscribed to;
-    `receive(topic, payload, retained)` gets what arrives there. One thread serves it; others may
-    `publish` while they hold `lock`, which that one lets go of while it waits, and end its wait by
-    the file descriptor `wake_fd` (an eventfd).
+    `connack` is the broker's answer to CONNECT, `ending` its DISCONNECT or paho's own reason, and
+    `socket_error` the error of the socket, each None before it is known. `topics` are subscribed
+    to; `receive(topic, payload, retained)` gets what arrives there. `serve` is called by one
+    thread; `publish`, `has_window` and `takes_transient` by any, one at a time.
     """
 
     def __init__(
         self,
-        login: ConnectOptions,
+        options: ConnectOptions,
         protocol: Protocol,
         *,
         topics: Sequence[str],
         receive: Callable[[str, bytes, bool], None],
-        wake_fd: int,
     ) -> None:
-        self.answer: Answer | None = None
-        self.ending: Answer | None = None
+        self.connack: ReasonCode | None = None
+        self.ending: ReasonCode | None = None
         self.ended_by_broker = False
         self.socket_error: OSError | None = None
-        self.refused_topics: list[tuple[str, Answer]] = []
-        self.lock = threading.RLock()
-        self._login = login
+        self.refused_topics: list[tuple[str, ReasonCode]] = []
+        self._options = options
         self._protocol = protocol
         self._topics = tuple(topics)
         self._receive = receive
-        self._wake_fd = wake_fd
-        self._poller = select.poll()
-        self._poller.register(wake_fd, select.POLLIN)
         self._window = _MAX_UNACKNOWLEDGED
         self._unacknowledged: dict[int, Outgoing] = {}
-        self._acknowledged: deque[tuple[int, Answer]] = deque()
-        self._unsent = b""
-        self._heads: dict[str, bytes] = {}
+        self._unwritten: set[int] = set()
+        self._published: deque[tuple[int, ReasonCode]] = deque()
         self._client = self._make_client()
 
-    # -- what the network thread calls -------------------------------------------------------
-
     def connect(self) -> None:
-        """Open the connection and say CONNECT; raises OSError or ValueError where that fails."""
+        """Open the connection and send CONNECT; raises OSError or ValueError."""
         self._client.connect(
-            self._login.address.host,
-            self._login.address.port,
-            self._login.keepalive_s,
+            self._options.address.host,
+            self._options.address.port,
+            self._options.keepalive_s,
             clean_start=(True if self._protocol == "5" else paho.MQTT_CLEAN_START_FIRST_ONLY),
             properties=_connect_properties() if self._protocol == "5" else None,
         )
 
     @property
     def open(self) -> bool:
-        """Whether there still is a socket."""
+        """Whether there is a socket."""
         return self._client.socket() is not None
-
-    @property
-    def up(self) -> bool:
-        """Whether the broker let us in."""
-        return self.answer is not None and not self.answer.is_error
-
-    @property
-    def writable(self) -> bool:
-        """Whether the socket has taken everything so far."""
-        return self.open and not self._wants_write()
 
     @property
     def has_window(self) -> bool:
@@ -153,138 +128,84 @@ class MqttConnection:
         return len(self._unacknowledged) < self._window
 
     @property
+    def takes_transient(self) -> bool:
+        """Whether the socket has taken nearly everything so far."""
+        return len(self._unwritten) < _MAX_UNWRITTEN
+
+    @property
     def idle(self) -> bool:
-        """Whether everything is written, and acknowledged where it has to be."""
-        return not self._unacknowledged and not self._wants_write()
+        """Whether everything is written, and acknowledged if it has to be."""
+        return not (self._unacknowledged or self._unwritten or self._client.want_write())
 
-    def step(self, patience_s: float) -> None:
-        """Wait so long for something to do, and do it; raises UnreadableError."""
-        with self.lock:
-            sock: Any = self._client.socket()
-            if sock is None:
-                return
-            fd = sock.fileno()
-            writing = self._wants_write()
-            self._poller.register(fd, select.POLLIN | (select.POLLOUT if writing else 0))
-            # Bytes that TLS has already decrypted are invisible to poll.
-            pending = getattr(sock, "pending", None)
-            readable = bool(pending is not None and pending())
-        # paho looks after its keepalive only when asked to.
-        patience_s = 0 if readable else min(patience_s, self._login.keepalive_s / 4)
-        for event_fd, event in self._poller.poll(patience_s * 1000):
-            if event_fd == self._wake_fd:
-                os.eventfd_read(self._wake_fd)
-            elif event_fd == fd and event & ~select.POLLOUT:
-                readable = True
-        with self.lock:
-            if readable:
-                try:
-                    self._client.loop_read()
-                except Exception as error:
-                    # paho takes malformed packets apart unchecked.
-                    raise UnreadableError(type(error).__name__) from error
-            self._write()
-            self._client.loop_misc()
-
-    def publish(self, message: Outgoing) -> bool:
-        """Send a message, as far as the socket takes it now; return whether it took all."""
-        with self.lock:
-            sock: Any = self._client.socket()
-            tls = self._login.tls_context is not None
-            if not (message.qos or message.retain or tls or sock is None or self._wants_write()):
-                self._send_past_paho(sock, message)
-                return not self._unsent
-            info = self._client.publish(
-                message.topic, message.payload, qos=message.qos, retain=message.retain
-            )
-            if message.qos:
-                self._unacknowledged[info.mid] = message
-            self._write()
-            return not self._wants_write()
-
-    def _send_past_paho(self, sock: Any, message: Outgoing) -> None:
-        """Send a message that nobody will ask after, past paho.
-
-        paho keeps an account of every message, which for these takes longer than sending them.
-        """
-        topic, payload = message.topic, message.payload
-        head = self._heads.get(topic)
-        if head is None:
-            head = self._heads[topic] = _publish_head(topic, self._protocol == "5")
-        packet = b"".join((_PUBLISH, _variable_length(len(head) + len(payload)), head, payload))
+    def serve(self, timeout_s: float) -> None:
+        """Read and write what is due, waiting for that at most so long; raises UnreadableError."""
         try:
-            sent = sock.send(packet)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # paho finds out when it reads, and tells why.
-            return
-        if sent < len(packet):
-            self._unsent = packet[sent:]
+            # paho checks its keepalive only when it is called.
+            self._client.loop(min(timeout_s, self._options.keepalive_s / 4))
+        except Exception as error:
+            # paho parses malformed packets unchecked.
+            raise UnreadableError(type(error).__name__) from error
 
-    def acknowledged(self) -> Iterator[tuple[Outgoing, Answer]]:
-        """Yield the messages that the broker answered since the last call."""
-        while self._acknowledged:
-            number, answer = self._acknowledged.popleft()
+    def publish(self, message: Outgoing) -> None:
+        """Queue a message and wake `serve`, which sends it."""
+        info = self._client.publish(
+            message.topic, message.payload, qos=message.qos, retain=message.retain
+        )
+        if message.qos:
+            self._unacknowledged[info.mid] = message
+        elif info.rc is paho.MQTT_ERR_SUCCESS:
+            self._unwritten.add(info.mid)
+
+    def acknowledged(self) -> Iterator[tuple[Outgoing, ReasonCode]]:
+        """Yield the messages that the broker acknowledged since the last call."""
+        while self._published:
+            number, reason = self._published.popleft()
+            self._unwritten.discard(number)
             message = self._unacknowledged.pop(number, None)
             if message is not None:
-                yield message, answer
+                yield message, reason
 
     def forget_unacknowledged(self) -> None:
-        """Wait for no answers to what was sent so far."""
+        """Wait for no more acknowledgements."""
         self._unacknowledged.clear()
 
     def disconnect(self) -> None:
-        """Say goodbye, so that the broker keeps the will to itself."""
-        with self.lock:
-            self._client.disconnect()
-            self._write()
+        """Send DISCONNECT, so that the broker discards the last will."""
+        self._client.disconnect()
+        self._client.loop(0.1)
 
     def close(self) -> None:
-        """Close the socket, without a goodbye where none was said; twice is fine."""
-        with self.lock:
-            sock = self._client.socket()
-            if sock is not None:
-                sock.close()
+        """Close the socket, without DISCONNECT if none was sent; closing twice is fine."""
+        client = self._client
+        sock = client.socket()
+        if sock is not None:
+            sock.close()
+        # Its callbacks refer to us: without them it is freed, with the sockets that wake its loop,
+        # as soon as this connection is.
+        client.disable_logger()
+        client.on_connect = client.on_disconnect = client.on_publish = None
+        client.on_subscribe = client.on_message = client.on_socket_open = None
 
-    def _wants_write(self) -> bool:
-        return bool(self._unsent) or self._client.want_write()
-
-    def _write(self) -> None:
-        """Go on sending, what is half sent first."""
-        if self._unsent:
-            sock: Any = self._client.socket()
-            try:
-                self._unsent = self._unsent[sock.send(self._unsent) :] if sock else b""
-            except BlockingIOError:
-                return
-            except OSError:
-                self._unsent = b""
-            if self._unsent:
-                return
-        if self._client.want_write():
-            self._client.loop_write()
-
-    # -- paho's callbacks, on the same thread, from within `step` -------------------------------
+    # -- paho's callbacks, from within `serve` -------------------------------------------------
 
     def _make_client(self) -> paho.Client:
-        login = self._login
+        options = self._options
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=login.client_id,
+            client_id=options.client_id,
             protocol=_PROTOCOLS[self._protocol],
             clean_session=None if self._protocol == "5" else True,
-            # paho would otherwise try MQTT 3.1 behind our back.
+            # paho would otherwise try MQTT 3.1 by its own decision.
             reconnect_on_failure=False,
         )
-        client.connect_timeout = login.connect_s
-        if login.address.username is not None:
-            password = None if login.password is None else login.password.reveal()
-            client.username_pw_set(login.address.username, password)
-        if login.tls_context is not None:
-            client.tls_set_context(login.tls_context)
-        if login.will is not None:
-            client.will_set(login.will.topic, login.will.gone, qos=1, retain=True)
+        client.connect_timeout = options.connect_s
+        if options.address.username is not None:
+            password = None if options.password is None else options.password.reveal()
+            client.username_pw_set(options.address.username, password)
+        if options.tls_context is not None:
+            client.tls_set_context(options.tls_context)
+        if options.will is not None:
+            client.will_set(options.will.topic, options.will.offline_payload, qos=1, retain=True)
         client.enable_logger(self._error_catcher())
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -292,7 +213,7 @@ class MqttConnection:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_socket_open = self._on_socket_open
-        # With this callback set, paho leaves writing to `step`.
+        # With this callback set, `publish` never writes in the thread that calls it.
         client.on_socket_register_write = _do_nothing
         return client
 
@@ -301,17 +222,17 @@ class MqttConnection:
         client: paho.Client,
         _userdata: object,
         _flags: object,
-        code: ReasonCode,
+        code: PahoReasonCode,
         properties: Properties | None,
     ) -> None:
-        self.answer = _answer(code)
-        if not self.up:
+        self.connack = _reason(code)
+        if self.connack.is_error:
             return
         self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         if not self._topics:
             return
         if self._protocol == "5":
-            # Only orders given now count: an old one that the broker kept must not open a camera.
+            # A retained command is old: it must not open a camera.
             options = SubscribeOptions(qos=1, retainHandling=2)
             client.subscribe([(topic, options) for topic in self._topics])
         else:
@@ -322,10 +243,10 @@ class MqttConnection:
         _client: paho.Client,
         _userdata: object,
         flags: paho.DisconnectFlags,
-        code: ReasonCode,
+        code: PahoReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self.ending = _answer(code)
+        self.ending = _reason(code)
         # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
         self.ended_by_broker = flags.is_disconnect_packet_from_server and self.ending.code != 0
 
@@ -334,21 +255,22 @@ class MqttConnection:
         _client: paho.Client,
         _userdata: object,
         number: int,
-        code: ReasonCode,
+        code: PahoReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._acknowledged.append((number, _answer(code)))
+        # paho holds locks here that `publish` needs: no lock of ours may be taken.
+        self._published.append((number, _reason(code)))
 
     def _on_subscribe(
         self,
         _client: paho.Client,
         _userdata: object,
         _number: int,
-        codes: list[ReasonCode],
+        codes: list[PahoReasonCode],
         _properties: Properties | None,
     ) -> None:
-        answers = zip(self._topics, map(_answer, codes), strict=False)
-        self.refused_topics += [(topic, answer) for topic, answer in answers if answer.is_error]
+        reasons = zip(self._topics, map(_reason, codes), strict=False)
+        self.refused_topics += [(topic, reason) for topic, reason in reasons if reason.is_error]
 
     def _on_message(
         self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
@@ -363,50 +285,34 @@ class MqttConnection:
         # Nagle's algorithm holds a small message back until the one before it is acknowledged,
         # which the other side delays by up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Unacknowledged data then ends a dead link after one keepalive instead of two.
+        # Unacknowledged data then ends a dead connection after one keepalive instead of two.
         sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(2, self._login.keepalive_s) * 1000
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(2, self._options.keepalive_s) * 1000
         )
 
     def _error_catcher(self) -> logging.Logger:
-        # Not from getLogger: it keeps every logger for ever, and there is one for each connection.
+        # Not from getLogger, which keeps every logger: there is one for each connection.
         logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001
         logger.addHandler(_ErrorCatcher(self))
         return logger
 
 
 class _ErrorCatcher(logging.Handler):
-    """Keeps the reason why a socket failed, which paho only tells its log."""
+    """Keeps the reason why a socket failed, which paho only logs."""
 
-    def __init__(self, session: MqttConnection) -> None:
+    def __init__(self, connection: MqttConnection) -> None:
         super().__init__(logging.ERROR)
-        self._session = session
+        self._connection = connection
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception that a record was made of."""
+        """Keep the exception in a record's arguments."""
         for argument in record.args if isinstance(record.args, tuple) else ():
             if isinstance(argument, OSError):
-                self._session.socket_error = argument
+                self._connection.socket_error = argument
 
 
-def _answer(code: ReasonCode) -> Answer:
-    return Answer(code.value, str(code).lower())
-
-
-def _publish_head(topic: str, has_properties: bool) -> bytes:
-    """Return what stands between a PUBLISH's length and its payload (MQTT 5.0, section 3.3.2)."""
-    name = topic.encode()
-    return len(name).to_bytes(2, "big") + name + (b"\0" if has_properties else b"")
-
-
-def _variable_length(length: int) -> bytes:
-    """Return a length, 7 bits a byte, the lowest first (MQTT 5.0, section 1.5.5)."""
-    digits = bytearray()
-    while length > 0x7F:
-        digits.append(length & 0x7F | 0x80)
-        length >>= 7
-    digits.append(length)
-    return bytes(digits)
+def _reason(code: PahoReasonCode) -> ReasonCode:
+    return ReasonCode(code.value, str(code).lower())
 
 
 def _connect_properties() -> Properties:

@@ -1,4 +1,4 @@
-"""Why a broker is not there: each way of failing, told apart and put in a sentence."""
+"""Why a connection to a broker failed: each kind of failure with its message."""
 
 import errno
 import socket
@@ -11,14 +11,14 @@ from edgepose.mqtt.url import BrokerAddress
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One way of failing: `kind` is the same for all failures that read alike."""
+    """One kind of failure, with the message for the user."""
 
     kind: str
-    sentence: str
+    message: str
 
 
 def connect_failure(error: OSError | ValueError, address: BrokerAddress) -> Failure:
-    """Explain why no connection came about, before a single MQTT packet went over it."""
+    """Explain why a connection could not be opened, before any MQTT packet."""
     broker = f"the MQTT broker {address.netloc}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_failure(error, broker)
@@ -60,7 +60,7 @@ def _certificate_failure(error: ssl.SSLCertVerificationError, broker: str) -> Fa
     reason = error.verify_message or _text(error)
     lower = reason.lower()
     if "mismatch" in lower or "not valid for" in lower:
-        remedy = "connect by a name that the certificate bears"
+        remedy = "connect by a name that is in the certificate"
     elif "not yet valid" in lower or "expired" in lower:
         remedy = "check the time of day on this machine and the certificate's dates"
     else:
@@ -72,13 +72,13 @@ def _certificate_failure(error: ssl.SSLCertVerificationError, broker: str) -> Fa
 
 
 VERSION: Final = "version"
-"""The kind of a broker that does not know the MQTT version it was asked for."""
+"""The kind of a broker that does not know the requested MQTT version."""
 
 TAKEN_OVER: Final = "taken over"
 """The kind of a connection that another client with the same id ended."""
 
 NO_ANSWER: Final = ("no MQTT", "silent")
-"""The kinds of a peer that took the connection and said nothing to the point."""
+"""The kinds of a peer that accepted the connection and answered nothing valid."""
 
 # MQTT 5 reason codes; paho translates the return codes of MQTT 3.1.1 to these.
 _UNSUPPORTED_VERSION = 0x84
@@ -86,18 +86,18 @@ _SESSION_TAKEN_OVER = 0x8E
 _BAD_CREDENTIALS = (0x86, 0x87)
 _CONNACK_REMEDIES = {
     0x85: "choose another client id",
-    0x88: "look into the broker's log",
-    0x89: "the broker has more to do than it can",
-    0x8A: "this client or address is banned there; ask who runs the broker",
+    0x88: "see the broker's log",
+    0x89: "the broker is overloaded",
+    0x8A: "this client or address is banned there; ask the administrator of the broker",
     0x97: "the broker's quota is used up",
     0x9A: "allow retained messages in the broker; availability and states need them",
     0x9B: "allow QoS 1 in the broker; states and events need it",
-    0x9F: "the broker limits how often one may connect",
+    0x9F: "the broker limits the rate of connections",
 }
 
 
 def refused_by_broker(code: int, name: str, address: BrokerAddress, *, password: bool) -> Failure:
-    """Explain an answer to CONNECT other than yes; `code` is MQTT 5's, `name` its name."""
+    """Explain a CONNACK that refuses the connection, by its MQTT 5 reason code and its name."""
     broker = f"the MQTT broker {address.netloc}"
     if code in _BAD_CREDENTIALS:
         if address.username is None:
@@ -108,15 +108,13 @@ def refused_by_broker(code: int, name: str, address: BrokerAddress, *, password:
             remedy = f"check the username {address.username!r}, its password and its rights there"
         return Failure("credentials", f"{broker} refuses the login ({name}): {remedy}")
     if code == _UNSUPPORTED_VERSION:
-        return Failure(
-            VERSION, f"{broker} speaks neither MQTT 5 nor 3.1.1 as asked for ({name}): update it"
-        )
-    remedy = _CONNACK_REMEDIES.get(code, "look into the broker's log")
+        return Failure(VERSION, f"{broker} supports neither MQTT 5 nor 3.1.1 ({name}): update it")
+    remedy = _CONNACK_REMEDIES.get(code, "see the broker's log")
     return Failure(f"connack {code}", f"{broker} refuses the connection ({name}): {remedy}")
 
 
 def ended_before_answer(address: BrokerAddress, error: OSError | None) -> Failure:
-    """Explain a connection that the peer ended before it said anything in MQTT."""
+    """Explain a connection that the peer ended before it sent any MQTT packet."""
     because = f" ({_tls_reason(error)})" if error is not None else ""
     if address.tls:
         remedy = "it may ask for a client certificate, or not be an MQTT broker"
@@ -133,26 +131,26 @@ def ended_before_answer(address: BrokerAddress, error: OSError | None) -> Failur
 
 
 def unreadable(address: BrokerAddress, detail: str) -> Failure:
-    """Explain bytes that are not MQTT, after the answer to CONNECT was."""
+    """Explain bytes that are not MQTT, after a valid CONNACK."""
     return Failure(
         "unreadable",
         f"the MQTT broker {address.netloc} sent a packet that cannot be read "
-        f"({detail}): look for something between it and this machine that changes "
+        f"({detail}): check for a proxy between it and this machine that changes "
         "the data",
     )
 
 
 def silent(address: BrokerAddress, timeout_s: float) -> Failure:
-    """Explain a connection on which no answer to CONNECT comes."""
+    """Explain a connection on which no CONNACK arrives."""
     return Failure(
         "silent",
-        f"the MQTT broker {address.netloc} accepts connections but says nothing within "
+        f"the MQTT broker {address.netloc} accepts connections but sends nothing within "
         f"{timeout_s:g} s: it hangs, or another program than an MQTT broker listens there",
     )
 
 
 def ended_by_broker(code: int, name: str, address: BrokerAddress, client_id: str) -> Failure:
-    """Explain the DISCONNECT of a broker, by its MQTT 5 reason code and that code's name."""
+    """Explain the DISCONNECT of a broker, by its MQTT 5 reason code and its name."""
     if code == _SESSION_TAKEN_OVER:
         return _taken_over(address, client_id)
     return Failure(
@@ -161,55 +159,55 @@ def ended_by_broker(code: int, name: str, address: BrokerAddress, client_id: str
 
 
 def lost(address: BrokerAddress) -> Failure:
-    """Explain the end of a connection for which nobody gave a reason."""
+    """Explain the end of a connection without any reason."""
     return Failure("lost", f"the connection to the MQTT broker {address.netloc} broke off")
 
 
-def mistake(address: BrokerAddress, error: Exception) -> Failure:
-    """Explain what should not have happened."""
+def internal_error(address: BrokerAddress, error: Exception) -> Failure:
+    """Explain an unexpected exception."""
     return Failure(
-        f"mistake {type(error).__name__}",
-        f"the connection to the MQTT broker {address.netloc} ended by a mistake in edgepose "
-        f"({type(error).__name__}: {error}): please report it, with the log of --debug",
+        f"internal error {type(error).__name__}",
+        f"the connection to the MQTT broker {address.netloc} ended by an internal error in "
+        f"edgepose ({type(error).__name__}: {error}): please report it, with the log of --debug",
     )
 
 
 def denied(address: BrokerAddress, topic: str) -> Failure:
-    """Explain a connection that the broker ended after a message it does not allow."""
+    """Explain a connection that the broker ended after a message that it does not allow."""
     return Failure(
         "denied",
         f"the MQTT broker {address.netloc} ended the connection after a message on {topic}, which "
-        "it does not allow: give this client the right to write there",
+        "it does not allow: give this client write access to it",
     )
 
 
 def half_open(address: BrokerAddress, keepalive_s: int) -> Failure:
-    """Explain a connection on which the broker has gone silent."""
+    """Explain a connection on which the broker has stopped answering."""
     return Failure(
         "half-open",
-        f"the MQTT broker {address.netloc} went silent (no sign of life for over {keepalive_s} s): "
-        "it hangs, or the network in between is gone",
+        f"the MQTT broker {address.netloc} stopped answering (nothing received for over "
+        f"{keepalive_s} s): it hangs, or the network in between is down",
     )
 
 
 def _taken_over(address: BrokerAddress, client_id: str) -> Failure:
-    """Explain being thrown out for another client of the same id."""
+    """Explain being disconnected by another client with the same id."""
     return Failure(
         TAKEN_OVER,
-        f"another client logged in to the MQTT broker {address.netloc} as {client_id!r} and threw "
-        "this one out: two nodes have the same id, or edgepose runs twice; give each its own node "
-        "id",
+        f"another client logged in to the MQTT broker {address.netloc} as {client_id!r}, which "
+        "disconnected this one: two nodes have the same id, or edgepose runs twice; give each its "
+        "own node id",
     )
 
 
-def thrown_out_again_and_again(address: BrokerAddress, client_id: str) -> Failure:
+def repeated_disconnects(address: BrokerAddress, client_id: str) -> Failure:
     """Explain connections that an MQTT 3.1.1 broker, which gives no reason, ends soon and often."""
     return Failure(
         TAKEN_OVER,
         f"the MQTT broker {address.netloc} ends one connection after the other: most likely a "
         f"second client uses the id {client_id!r}, because two nodes have the same id or edgepose "
-        "runs twice; give each its own node id; if not, look into the broker's log for a lack of "
-        "rights",
+        "runs twice; give each its own node id; if not, see the broker's log for missing "
+        "access rights",
     )
 
 

@@ -1,270 +1,215 @@
-"""Events that wait for the broker, in memory and over a restart in a small file."""
+"""Events that wait for the broker: in memory, and in a SQLite file that outlives the process."""
 
-import contextlib
-import errno
 import logging
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import msgspec
+from edgepose.util.background import BackgroundWriter
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("edgepose.mqtt")
 
-_MAX_FILE_BYTES = 8 * 1024 * 1024
-_MAX_TOPIC_BYTES = 65535
+CLOSE_TIMEOUT_S: Final = 2.0
+_MAX_TOPIC_BYTES: Final = 65535
+_CREATE: Final = (
+    "CREATE TABLE IF NOT EXISTS events "
+    "(id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)"
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A message that must not get lost; two of the same text are still two."""
+    """An event that the broker has not acknowledged; ids grow in the order of events."""
 
+    id: int
     topic: str
     payload: bytes
 
 
-class _Line(msgspec.Struct, frozen=True):
-    topic: str
-    payload: str
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """What a save has to do: `in_file` where the lines are there, and only not yet on the disk."""
-
-    messages: tuple[StoredEvent, ...]
-    in_file: bool
-
-
 class EventStore:
-    """A bounded first-in first-out queue of messages that survives a restart.
+    """At most `max_events` events in their order; beyond that the oldest is dropped and counted.
 
-    A message that is appended with `jot` is a line in the file, NDJSON, from then on, which a
-    killed process leaves behind; the operating system brings it to the disk in its own time, or
-    `save` does. Any other message is only in memory until `save`, which then replaces the file as a
-    whole, so it is always either the old one or the new one. Nothing is saved where nothing
-    changed: a queue that is emptied in time never touches the disk.
-
-    Without a `path` the queue lives in memory only. Beyond `max_messages` the oldest is dropped and
-    counted. Not thread-safe.
+    `path` None keeps them in memory only. All methods but `close` return at once: a background
+    thread writes what differs between memory and file, so events that are acknowledged before
+    `request_save` never touch the disk. Committed events survive a killed process, and a power cut
+    once SQLite has synced its write-ahead log, a second after the last change. What cannot be
+    written is logged once and tried again; a damaged file is renamed and a new one begun. The
+    caller serializes the calls.
     """
 
-    def __init__(self, path: Path | None, *, max_messages: int) -> None:
+    def __init__(self, path: Path | None, *, max_events: int) -> None:
+        self.dropped = 0
         self._path = path
-        self._max_messages = max_messages
-        self._messages: deque[StoredEvent] = deque()
-        self._touched = False
-        self._in_file = True
-        self._stale_lines = 0
-        self._torn = False
-        self._meanwhile: list[StoredEvent] | None = None
-        self._written = False
-        self._write_failed = False
-        self.dropped = 0
-        for message in () if path is None else _read(path):
-            self.append(message)
-        self.on_disk = bool(self._messages)
-        self._in_file = True
-        self._touched = False
-        # Most of these were dropped, and counted, by the last process.
-        self.dropped = 0
-        # What the last process left may end in half a line.
-        self._torn = True
+        self._max_events = max_events
+        self._failure = ""
+        self._connection: sqlite3.Connection | None = None
+        self._unsynced = False
+        loaded = [] if path is None else self._load(path)
+        # Replaced as a whole, so that the background thread reads one state of it.
+        self._events = {event.id: event for event in loaded[-max_events:]}
+        self._saved = {event.id for event in loaded}
+        self._next_id = loaded[-1].id + 1 if loaded else 1
+        self._writer: BackgroundWriter[object] = BackgroundWriter(
+            "event-store", lambda _: self._save(), max_pending=1, on_idle=self._on_idle
+        )
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._events)
 
     def __iter__(self) -> Iterator[StoredEvent]:
-        return iter(self._messages)
+        return iter(tuple(self._events.values()))
 
-    @property
-    def changed(self) -> bool:
-        """Whether `save` would have something to do."""
-        return self._path is not None and self._touched and (bool(self._messages) or self.on_disk)
-
-    def append(self, message: StoredEvent, *, jot: bool = False) -> StoredEvent | None:
-        """Take a message in; return the oldest one where it had to make room."""
+    def append(self, topic: str, payload: bytes) -> tuple[StoredEvent, StoredEvent | None]:
+        """Add an event; return it, and the event that was dropped to make room, if any."""
+        event = StoredEvent(self._next_id, topic, payload)
+        self._next_id += 1
+        events = self._events | {event.id: event}
         dropped = None
-        if len(self._messages) >= self._max_messages:
-            dropped = self._messages.popleft()
+        if len(events) > self._max_events:
+            dropped = events.pop(next(iter(events)))
             self.dropped += 1
-            # Its line stays where it is; too many of these are worth a new file.
-            self._stale_lines += 1
-            if self._stale_lines >= self._max_messages:
-                self._in_file = False
-        self._messages.append(message)
-        self._touched = True
-        if jot:
-            self._jot(message)
-        else:
-            self._in_file = False
-        return dropped
+        self._events = events
+        return event, dropped
 
-    def remove(self, message: StoredEvent) -> None:
-        """Let go of a message that arrived; one that was dropped meanwhile is no error."""
-        with contextlib.suppress(ValueError):
-            self._messages.remove(message)
-            self._touched = True
-            self._in_file = False
+    def remove(self, event: StoredEvent) -> None:
+        """Remove an event that was acknowledged, or was dropped before."""
+        self._events = {id_: other for id_, other in self._events.items() if id_ != event.id}
+        if event.id in self._saved:
+            self.request_save()
 
-    def save(self) -> None:
-        """Write what waits, or remove the file where nothing does; a failure is logged once."""
-        save = self.begin_save()
-        if save is not None:
-            self.write(save)
-            self.end_save()
+    def request_save(self) -> None:
+        """Have the file brought up to date."""
+        if self._path is not None:
+            # If one request waits already, it will save this change too.
+            self._writer.submit(self)
 
-    def begin_save(self) -> Save | None:
-        """Return what `write` has to bring to the disk; None where the file is as it should be."""
-        if not self.changed:
-            return None
-        self._touched = False
-        save = Save(tuple(self._messages), self._in_file and self.on_disk)
-        # With nothing waiting, what is in the file has arrived.
-        self._in_file = bool(self._messages)
-        self._meanwhile = []
-        return save
+    def close(self) -> None:
+        """Bring the file up to date, and wait for that 2 s at most."""
+        self.request_save()
+        if not self._writer.close(CLOSE_TIMEOUT_S):
+            _log.warning("%s: the disk does not answer; waiting events are not saved", self._path)
+        elif self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-    def write(self, save: Save) -> None:
-        """Bring these messages to the disk; needs no lock, unlike all other methods.
+    # -- the file ----------------------------------------------------------------------------
 
-        What is jotted meanwhile goes where it always goes; `end_save` brings both together.
-        """
-        path = self._path
-        if path is None or not save.messages:
-            return
+    def _load(self, path: Path) -> list[StoredEvent]:
+        if not path.exists():
+            return []
         try:
-            if save.in_file:
-                _sync(path)
+            with closing(sqlite3.connect(path, timeout=1.0)) as connection:
+                connection.text_factory = lambda data: data.decode("utf-8", "replace")
+                rows = connection.execute("SELECT id, topic, payload FROM events ORDER BY id")
+                found = [StoredEvent(*row) for row in rows]
+        except (sqlite3.Error, OSError) as error:
+            if _is_damaged(error):
+                self._put_aside(path, error)
             else:
-                _write(_new(path), save.messages)
-                self._written = True
-        except OSError as error:
-            self._failed(path, error)
-
-    def end_save(self) -> None:
-        """Put the file that was written in its place, or remove it where nothing waits."""
-        meanwhile, self._meanwhile = self._meanwhile or [], None
-        written, self._written = self._written, False
-        path = self._path
-        if path is None:
-            return
-        try:
-            if written:
-                if meanwhile:
-                    with _new(path).open("ab") as file:
-                        file.write(_lines(meanwhile))
-                _new(path).replace(path)
-                self._torn = self._write_failed = False
-                self._stale_lines = 0
-                self.on_disk = True
-            elif not self._messages:
-                path.unlink(missing_ok=True)
-                self._torn = self._write_failed = False
-                self._stale_lines = 0
-                self.on_disk = False
-                self._in_file = True
-        except OSError as error:
-            self._failed(path, error)
-
-    def _jot(self, message: StoredEvent) -> None:
-        path = self._path
-        if path is None:
-            return
-        if self._meanwhile is not None:
-            self._meanwhile.append(message)
-        text = b"\n" * self._torn + _lines([message])
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
-                # A full disk takes a part; the half line that it leaves harms only itself.
-                self._torn = file.write(text) != len(text)
-            if self._torn:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self._torn = True
-            self._failed(path, error)
-            return
-        self.on_disk = True
-
-    def _failed(self, path: Path, error: OSError) -> None:
-        if not self._write_failed:
+                _log.warning("%s: waiting events cannot be read (%s)", path, error)
+            return []
+        events = [event for event in found if _is_valid(event)]
+        if len(events) < len(found):
             _log.warning(
-                "%s: events that wait for the broker cannot be saved (%s) and would be lost in "
-                "a restart: make room, or let edgepose write there",
+                "%s: %d of %d waiting events are invalid and left out",
                 path,
-                error.strerror,
+                len(found) - len(events),
+                len(found),
             )
-        self._write_failed = self._touched = True
-        self._in_file = False
+        return events
+
+    def _put_aside(self, path: Path, error: Exception) -> None:
+        """Rename a file that cannot be read, so that it neither stops us nor is overwritten."""
+        aside = path.with_name(path.name + ".damaged")
+        try:
+            path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        except OSError:
+            _log.warning("%s: waiting events cannot be read (%s)", path, error)
+            return
+        _log.warning(
+            "%s: waiting events cannot be read (%s); the file is now %s", path, error, aside.name
+        )
+
+    def _save(self) -> None:
+        """Write what differs between memory and file; runs in the background thread."""
+        events = self._events
+        added = [event for event in events.values() if event.id not in self._saved]
+        removed = [(id_,) for id_ in self._saved if id_ not in events]
+        if not added and not removed:
+            return
+        try:
+            connection = self._connection or self._open()
+            with connection:
+                connection.executemany("DELETE FROM events WHERE id = ?", removed)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO events VALUES (?, ?, ?)",
+                    [(event.id, event.topic, event.payload) for event in added],
+                )
+        except (sqlite3.Error, OSError) as error:
+            self._on_failure(error)
+            return
+        self._saved = set(events)
+        self._failure = ""
+        self._unsynced = True
+
+    def _open(self) -> sqlite3.Connection:
+        assert self._path is not None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # `close` runs on another thread, after this one ended.
+        connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        # The log is synced at each checkpoint, not at each event: an SD card wears with writes.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_CREATE)
+        self._connection = connection
+        return connection
+
+    def _on_idle(self) -> None:
+        self._save()
+        if self._unsynced and self._connection is not None:
+            self._unsynced = False
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                self._on_failure(error)
+
+    def _on_failure(self, error: Exception) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if _is_damaged(error):
+            assert self._path is not None
+            self._put_aside(self._path, error)
+            self._saved = set()
+        if str(error) != self._failure:
+            self._failure = str(error)
+            _log.warning(
+                "%s: waiting events cannot be saved (%s); trying again, but if edgepose ends "
+                "before that succeeds, they are lost",
+                self._path,
+                error,
+            )
 
 
-def _lines(messages: Iterable[StoredEvent]) -> bytes:
-    return b"".join(
-        msgspec.json.encode(_Line(m.topic, m.payload.decode("utf-8", "replace"))) + b"\n"
-        for m in messages
+def _is_damaged(error: Exception) -> bool:
+    """Whether the file is no database any more; an OperationalError is one of disk or rights."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError
     )
 
 
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _new(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
-
-
-def _write(path: Path, messages: Iterable[StoredEvent]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(_lines(messages))
-        file.flush()
-        # Without it a power cut can leave the new name on an empty file.
-        os.fsync(file.fileno())
-
-
-def _read(path: Path) -> list[StoredEvent]:
-    """Return the messages of a file, without the lines that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_FILE_BYTES)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        _log.warning(
-            "%s: events that waited for the broker cannot be read (%s) and are left out",
-            path,
-            error.strerror,
-        )
-        return []
-    lines = text.split(b"\n")
-    messages = [message for message in map(_message, lines) if message is not None]
-    bad = sum(map(bool, lines)) - len(messages)
-    if bad:
-        _log.warning(
-            "%s: %d of %d events that waited for the broker are damaged and left out",
-            path,
-            bad,
-            bad + len(messages),
-        )
-    return messages
-
-
-def _message(line: bytes) -> StoredEvent | None:
-    try:
-        entry = msgspec.json.decode(line, type=_Line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    # paho would refuse such topics later, when nobody knows any more where they came from. For a
-    # control character a broker ends the connection, and would do so at every try to send it.
-    if not entry.topic.isprintable() or not entry.topic or set(entry.topic) & set("+#"):
-        return None
-    if len(entry.topic.encode()) > _MAX_TOPIC_BYTES:
-        return None
-    return StoredEvent(entry.topic, entry.payload.encode())
+def _is_valid(event: StoredEvent) -> bool:
+    """Whether a broker would take it: mosquitto ends a connection over a control character."""
+    topic = event.topic
+    return (
+        isinstance(topic, str)
+        and isinstance(event.payload, bytes)
+        and 0 < len(topic.encode("utf-8", "replace")) <= _MAX_TOPIC_BYTES
+        and topic.isprintable()
+        and not any(character in topic for character in "+#")
+    )

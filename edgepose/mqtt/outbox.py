@@ -1,8 +1,7 @@
-"""What waits to be sent, within bounds; filled by any thread, emptied by the network thread."""
+"""What waits to be sent, within bounds; filled and emptied by any thread."""
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgepose.mqtt.event_store import EventStore, StoredEvent
@@ -10,7 +9,7 @@ from edgepose.mqtt.event_store import EventStore, StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message on its way; `event` is what has to be kept until it is acknowledged."""
+    """One message to send; `event` is kept until the broker acknowledges it."""
 
     topic: str
     payload: bytes
@@ -22,86 +21,71 @@ class Outgoing:
 class Outbox:
     """Three kinds of messages with three rules.
 
-    States are retained: the newest wins, and all are due again after `renew`. Events are QoS 1 and
-    stay in `spool` until they are settled. Live messages are QoS 0, taken in only while `live` and
-    dropped, the oldest first, beyond `max_live`. `changed` is the lock of everything in here, and
-    what waiting threads wait for; `wake` tells the network thread that something is due.
+    States are retained: the newest wins, and all are due again after `requeue_all`. Events are
+    QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0, accepted
+    only while online and dropped, the oldest first, beyond `max_transient`. `changed` is the lock
+    of everything in here, and what threads wait on for room.
     """
 
-    def __init__(self, spool: EventStore, *, max_live: int, wake: Callable[[], None]) -> None:
+    def __init__(self, store: EventStore, *, max_transient: int) -> None:
         self.changed = threading.Condition()
         self.published = 0
-        self.dropped_live = 0
-        self._spool = spool
-        self._max_live = max_live
-        self._wake = wake
+        self.dropped_transient = 0
+        self._store = store
+        self._max_transient = max_transient
         self._states: dict[str, tuple[bytes, int]] = {}
         self._due_states: dict[str, None] = {}
         self._due_events: deque[StoredEvent] = deque()
-        self._live: deque[tuple[str, bytes]] = deque()
-        self._takes_live = False
+        self._transient: deque[tuple[str, bytes]] = deque()
+        self._online = False
         self._closed = False
 
     def set_state(self, topic: str, payload: bytes, qos: int) -> None:
-        """Take in a state; nothing is due where it is no news."""
+        """Set a state; it is due only if it changed."""
         with self.changed:
             state = (payload, qos)
             if self._states.get(topic) != state:
                 self._states[topic] = state
                 self._due_states[topic] = None
-                self._wake()
 
     def add_event(self, topic: str, payload: bytes) -> None:
-        """Take in an event; beyond the spool's bound the oldest one goes.
-
-        While the broker is away, the event is in the spool's file when this returns.
-        """
+        """Add an event; beyond the store's bound the oldest one is dropped."""
         with self.changed:
-            event = StoredEvent(topic, payload)
-            dropped = self._spool.append(event, jot=not self._takes_live)
+            event, dropped = self._store.append(topic, payload)
             self._due_events.append(event)
             if dropped is not None and self._due_events[0] is dropped:
                 self._due_events.popleft()
-            self._wake()
+            if not self._online:
+                self._store.request_save()
 
-    def add_live(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
-        """Take in a live message; False where it was dropped.
+    def add_transient(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
+        """Add a transient message; return False if it was dropped.
 
-        With `wait_s`, wait so long for room; without it an older message makes room.
+        With `wait_s`, wait that long for room; without it an older message makes room.
         """
         with self.changed:
             if wait_s is not None:
-                self.changed.wait_for(self._has_room_or_never_will, wait_s)
-            full = len(self._live) >= self._max_live
-            if not self._takes_live or (full and wait_s is not None):
-                self.dropped_live += 1
+                self.changed.wait_for(self._has_room_or_is_closed, wait_s)
+            full = len(self._transient) >= self._max_transient
+            if not self._online or (full and wait_s is not None):
+                self.dropped_transient += 1
                 return False
             if full:
-                self._live.popleft()
-                self.dropped_live += 1
-            self._live.append((topic, payload))
-            self._wake()
+                self._transient.popleft()
+                self.dropped_transient += 1
+            self._transient.append((topic, payload))
         return True
 
-    def lets_pass(self) -> bool:
-        """Whether a live message may go out past what is in here, which then counts it as sent."""
-        with self.changed:
-            due = self._due_states or self._due_events or self._live
-            if due or not self._takes_live:
-                return False
-            self.published += 1
-            return True
+    def _has_room_or_is_closed(self) -> bool:
+        return self._closed or (self._online and len(self._transient) < self._max_transient)
 
-    def _has_room_or_never_will(self) -> bool:
-        return self._closed or (self._takes_live and len(self._live) < self._max_live)
-
-    def renew(self) -> None:
-        """Make every state and every unsettled event due: a new connection knows nothing."""
+    def requeue_all(self) -> None:
+        """Make every state and every unacknowledged event due: a new connection starts empty."""
         with self.changed:
             self._due_states = dict.fromkeys(self._states)
-            self._due_events = deque(self._spool)
+            self._due_events = deque(self._store)
 
-    def take_lasting(self) -> Outgoing | None:
+    def next_reliable(self) -> Outgoing | None:
         """Return the next state, or else the next event, that is due."""
         with self.changed:
             if self._due_states:
@@ -116,71 +100,73 @@ class Outbox:
                 return Outgoing(event.topic, event.payload, 1, retain=False, event=event)
         return None
 
-    def take_live(self) -> Outgoing | None:
-        """Return the oldest live message."""
+    def next_transient(self) -> Outgoing | None:
+        """Return the oldest transient message."""
         with self.changed:
-            if not self._live:
+            if not self._transient:
                 return None
-            topic, payload = self._live.popleft()
+            topic, payload = self._transient.popleft()
             self.published += 1
-            # Whoever waits for room gets much of it at once: fewer switches of threads.
-            if len(self._live) == self._max_live // 2:
+            # Waiting threads get much room at once: fewer switches of threads.
+            if len(self._transient) <= self._max_transient // 2:
                 self.changed.notify_all()
         return Outgoing(topic, payload, 0, retain=False)
 
-    def open_live(self) -> None:
-        """Take live messages in from now on."""
+    def accept_transient(self) -> None:
+        """Accept transient messages from now on."""
         with self.changed:
-            self._takes_live = not self._closed
+            self._online = not self._closed
             self.changed.notify_all()
 
-    def drop_live(self) -> None:
-        """Take no live messages any more, and drop what waits: it is too old to be sent later."""
+    def drop_transient(self) -> None:
+        """Accept no transient messages, and drop those that wait: they would arrive too late."""
         with self.changed:
-            self._takes_live = False
-            self.dropped_live += len(self._live)
-            self._live.clear()
+            self._online = False
+            self.dropped_transient += len(self._transient)
+            self._transient.clear()
             self.changed.notify_all()
+        # From now on only the file keeps what was sent and not acknowledged.
+        self.save_events()
 
     def close(self) -> None:
-        """Take no live messages for good; what is here may still be taken out."""
+        """Accept no transient messages any more; what waits may still be taken out."""
         with self.changed:
             self._closed = True
-            self._takes_live = False
+            self._online = False
             self.changed.notify_all()
 
-    def settle(self, event: StoredEvent) -> None:
-        """Let go of an event that arrived."""
+    def close_store(self) -> None:
+        """Save the events that wait, 2 s at most."""
+        self._store.close()
+
+    def acknowledge(self, event: StoredEvent) -> None:
+        """Remove an event that arrived."""
         with self.changed:
-            self._spool.remove(event)
+            self._store.remove(event)
+
+    def save_events(self) -> None:
+        """Have the unacknowledged events saved, if there are any."""
+        with self.changed:
+            if len(self._store):
+                self._store.request_save()
 
     @property
     def empty(self) -> bool:
         """Whether nothing is due."""
         with self.changed:
-            return not (self._due_states or self._due_events or self._live)
+            return not (self._due_states or self._due_events or self._transient)
+
+    @property
+    def oldest_event_id(self) -> int | None:
+        """The oldest unacknowledged event; None if there is none."""
+        return next((event.id for event in self._store), None)
 
     @property
     def waiting_events(self) -> int:
-        """How many events have not been settled."""
-        return len(self._spool)
+        """How many events are unacknowledged."""
+        return len(self._store)
 
     @property
     def dropped_events(self) -> int:
         """How many events were dropped for newer ones."""
-        return self._spool.dropped
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether the file of events is not what it should be."""
-        return self._spool.changed
-
-    def save(self) -> None:
-        """Bring the file of events up to date; the lock is not held while the disk works."""
-        with self.changed:
-            save = self._spool.begin_save()
-        if save is None:
-            return
-        self._spool.write(save)
-        with self.changed:
-            self._spool.end_save()
+        return self._store.dropped

@@ -1,4 +1,4 @@
-"""TLS towards the broker."""
+"""TLS for the connection to the broker."""
 
 import ssl
 
@@ -7,7 +7,7 @@ from edgepose.mqtt.url import TlsFiles
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Load the files; raises ConfigError with the one that cannot be used."""
+    """Load the files; raises ConfigError with the invalid one."""
     try:
         context = ssl.create_default_context(
             cafile=None if files.ca_file is None else str(files.ca_file)
@@ -19,7 +19,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         ) from None
     # Python 3.13 began to refuse certificates without an authority key identifier, which those of
     # home brokers, made after mosquitto's own instructions, do not have. Chain, dates and name are
-    # checked as ever.
+    # checked as before.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if files.insecure:
         context.check_hostname = False
@@ -40,7 +40,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def _no_passphrase() -> str:
-    """Answer OpenSSL's question for a passphrase, which it would else put to the terminal."""
+    """Return no passphrase; OpenSSL would otherwise ask for one on the terminal."""
     return ""
 
 

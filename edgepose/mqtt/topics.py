@@ -1,8 +1,7 @@
-"""Every MQTT topic of a node, with its quality of service and whether the broker keeps it."""
+"""Every MQTT topic of a node."""
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from edgepose.errors import ConfigError
@@ -17,37 +16,10 @@ _ID = re.compile(r"[a-zA-Z0-9_-]+\Z")
 _MAX_TOPIC_BYTES = 65535
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How a message is handed over: MQTT quality of service, and whether it is retained."""
-
-    qos: int
-    retain: bool
-
-
-class Kind(Enum):
-    """What a topic carries; the value is how it is delivered."""
-
-    AVAILABILITY = ("availability", Delivery(1, True))
-    INFO = ("info", Delivery(1, True))
-    STATS = ("stats", Delivery(0, True))
-    ACCELERATOR = ("accelerator", Delivery(1, True))
-    POSES = ("poses", Delivery(0, False))
-    PRESENCE = ("presence", Delivery(1, True))
-    COUNT = ("count", Delivery(1, True))
-    EVENT = ("event", Delivery(1, False))
-    STATUS = ("status", Delivery(1, True))
-    ENABLED = ("enabled", Delivery(1, True))
-
-    def __init__(self, level: str, delivery: Delivery) -> None:
-        self.level = level
-        self.delivery = delivery
-
-
 def check_id(value: str, what: str) -> str:
-    """Return an id that can stand in a topic as it is; raise ConfigError for any other.
+    """Return an id that is valid in a topic; raises ConfigError for any other.
 
-    `what` names it in the error, as in "the node id".
+    `what` is its name in the error, such as "the node id".
     """
     if not _ID.match(value):
         raise ConfigError(
@@ -58,7 +30,7 @@ def check_id(value: str, what: str) -> str:
 
 
 def check_base(value: str) -> str:
-    """Return a base topic; raise ConfigError for one that no broker would take."""
+    """Return a base topic; raises ConfigError for one that no broker would accept."""
     if (
         not all(value.split("/"))
         or value.startswith("$")
@@ -74,7 +46,7 @@ def check_base(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics of one node, `<base>/<node>/...`; raises ConfigError for an unfit base or id."""
+    """The topics of one node, `<base>/<node>/...`; raises ConfigError for an invalid base or id."""
 
     node: str
     base: str = "edgepose"
@@ -85,60 +57,60 @@ class Topics:
 
     @property
     def root(self) -> str:
-        """What all topics of the node begin with, without the slash after it."""
+        """The prefix of all topics of the node, without a slash at its end."""
         return f"{self.base}/{self.node}"
 
     @property
     def availability(self) -> str:
         """`online` or `offline`; also the last will."""
-        return self._of_node(Kind.AVAILABILITY)
+        return self._of_node("availability")
 
     @property
     def info(self) -> str:
-        """What the node is: version, cameras, models, skeleton (JSON)."""
-        return self._of_node(Kind.INFO)
+        """Version, cameras, models and skeleton of the node (JSON)."""
+        return self._of_node("info")
 
     @property
     def stats(self) -> str:
-        """How the node does: rates, latencies, drops (JSON)."""
-        return self._of_node(Kind.STATS)
+        """Rates, latencies and drops of the node (JSON)."""
+        return self._of_node("stats")
 
     @property
     def accelerator(self) -> str:
-        """What runs the models now (JSON)."""
-        return self._of_node(Kind.ACCELERATOR)
+        """The accelerator that runs the model now (JSON)."""
+        return self._of_node("accelerator")
 
     def poses(self, camera: str) -> str:
         """Return the topic of a camera's pose messages."""
-        return self._of_camera(camera, Kind.POSES)
+        return self._of_camera(camera, "poses")
 
     def presence(self, camera: str) -> str:
-        """Return the topic that says whether somebody is there, `ON` or `OFF`."""
-        return self._of_camera(camera, Kind.PRESENCE)
+        """Return the topic of a camera's presence, `ON` or `OFF`."""
+        return self._of_camera(camera, "presence")
 
     def count(self, camera: str) -> str:
-        """Return the topic of how many are there."""
-        return self._of_camera(camera, Kind.COUNT)
+        """Return the topic of the number of persons."""
+        return self._of_camera(camera, "count")
 
     def event(self, camera: str) -> str:
-        """Return the topic of what happened (JSON)."""
-        return self._of_camera(camera, Kind.EVENT)
+        """Return the topic of a camera's events (JSON)."""
+        return self._of_camera(camera, "event")
 
     def status(self, camera: str) -> str:
         """Return the topic of a camera's state, `online`, `stalled` or `offline`."""
-        return self._of_camera(camera, Kind.STATUS)
+        return self._of_camera(camera, "status")
 
     def enabled(self, camera: str) -> str:
         """Return the topic of the privacy switch's state, `ON` or `OFF`."""
-        return self._of_camera(camera, Kind.ENABLED)
+        return self._of_camera(camera, "enabled")
 
-    def enabled_set(self, camera: str) -> str:
-        """Return the topic that moves the privacy switch; edgepose only listens to it."""
-        return f"{self.enabled(camera)}/set"
+    def command(self, camera: str, name: str) -> str:
+        """Return the topic of a camera's command, to which edgepose subscribes."""
+        return f"{self._of_camera(camera, name)}/set"
 
-    def _of_node(self, kind: Kind) -> str:
-        return f"{self.base}/{self.node}/{kind.level}"
+    def _of_node(self, name: str) -> str:
+        return f"{self.base}/{self.node}/{name}"
 
-    def _of_camera(self, camera: str, kind: Kind) -> str:
+    def _of_camera(self, camera: str, name: str) -> str:
         check_id(camera, "the camera id")
-        return f"{self.base}/{self.node}/{camera}/{kind.level}"
+        return f"{self.base}/{self.node}/{camera}/{name}"

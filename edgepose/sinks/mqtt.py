@@ -1,4 +1,4 @@
-"""Pose messages, states and events onto MQTT."""
+"""Pose messages, states and events on MQTT."""
 
 import random
 import time
@@ -10,30 +10,29 @@ from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.client import MqttClient, MqttTimeouts
+from edgepose.mqtt.commands import CAMERA_COMMANDS, Command
 from edgepose.mqtt.connection import LastWill, Protocol
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.topics import OFF, OFFLINE, ON, ONLINE, Kind, Topics
+from edgepose.mqtt.topics import OFFLINE, ONLINE, Topics
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
 from edgepose.util.resource import Resource
 
-SPOOL_FILE: Final = "waiting-events.ndjson"
+EVENTS_FILE: Final = "events.sqlite"
 _MAX_EVENTS: Final = 1000
 _PUBLISHER_PATIENCE_S: Final = 10.0
-_SWITCH: Final = {ON: True, OFF: False}
 
 
 class MqttSink:
-    """One node on the broker: its poses, states and events, and the orders it takes.
+    """One node on the broker: its poses, states and events, and the commands it receives.
 
-    No method waits for the network (but for `close`, briefly, and `open` where asked to). While
-    the broker is away, pose messages are dropped and counted, of each state the newest is kept,
-    and up to 1000 events wait in order, in `state_directory` even over a restart.
+    No method waits for the network (except `close`, briefly, and `open` if required). While the
+    broker is unreachable, pose messages are dropped and counted, of each state the newest is kept,
+    and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
-    `info` is the payload of the info topic. `on_command(camera, enabled)` is called on the network
-    thread for a valid order to a camera's privacy switch. `protocol` "5" steps down to "3.1.1"
-    where the broker knows no 5; MQTT 5 is the default because only its reason codes tell a lack of
-    rights, or a second client with the same id, from a broken connection. `monotonic` is in
-    seconds, `chance` in 0..1.
+    `info` is the payload of the info topic. `on_command` is called on the network thread for each
+    valid command. `protocol` "5" falls back to "3.1.1" if the broker does not know 5; MQTT 5 is the
+    default because only its reason codes tell missing access rights, or a second client with the
+    same id, from a broken connection. `monotonic` is in seconds, `chance` in 0..1.
     Raises ConfigError for TLS files that cannot be used.
     """
 
@@ -51,83 +50,82 @@ class MqttSink:
         protocol: Protocol = "5",
         keepalive_s: int = 10,
         state_directory: Path | None = None,
-        on_command: Callable[[str, bool], None] | None = None,
-        times: MqttTimeouts | None = None,
+        on_command: Callable[[Command], None] | None = None,
+        timeouts: MqttTimeouts | None = None,
         chance: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
-        self._on_command = on_command
+        path = None if state_directory is None else state_directory / EVENTS_FILE
+        subscriptions = {
+            topics.command(camera, name): _handler(camera, name, on_command)
+            for camera in cameras
+            for name in CAMERA_COMMANDS
+            if on_command is not None
+        }
         self._client = MqttClient(
             address=address,
             client_id=client_id,
-            spool=EventStore(
-                None if state_directory is None else state_directory / SPOOL_FILE,
-                max_messages=_MAX_EVENTS,
-            ),
+            store=EventStore(path, max_events=_MAX_EVENTS),
             username=username,
             password=password,
             tls=tls,
             protocol=protocol,
             keepalive_s=keepalive_s,
             will=LastWill(topics.availability, ONLINE, OFFLINE),
-            subscriptions=(
-                {topics.enabled_set(camera): self._switch(camera) for camera in cameras}
-                if on_command is not None
-                else None
-            ),
-            times=times,
+            subscriptions=subscriptions,
+            timeouts=timeouts,
             chance=chance,
             monotonic=monotonic,
         )
-        self._client.set_state(topics.info, info, Kind.INFO.delivery.qos)
+        self._client.set_state(topics.info, info, 1)
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there and knows all states."""
+        """Whether the broker is connected and has all states."""
         return self._client.online
 
     @property
     def alive(self) -> bool:
-        """Whether its network thread does its work, with or without a broker."""
+        """Whether the network thread runs, connected or not."""
         return self._client.alive
 
     @property
     def failure(self) -> str | None:
-        """Why the broker is not there, in a sentence; None while it is, or before the first try."""
+        """The reason why there is no connection; None while there is one or none was tried."""
         return self._client.failure
 
     def open(self, *, require_connection_within_s: float | None = None) -> None:
-        """Start connecting; return at once, or where asked when the connection stands.
+        """Start connecting; return at once, or once connected if required.
 
-        Raises BrokerError, only where asked, with the first reason why there is none.
+        Raises BrokerError with the first reason why it cannot connect, only if required.
         """
         self._client.open(require_connection_within_s=require_connection_within_s)
 
     def publish(self, message: PoseMessage) -> None:
-        """Hand over the poses of a frame; dropped and counted while the broker is away."""
+        """Publish the poses of a frame; dropped and counted while the broker is unreachable."""
         topic = self._pose_topics.get(message.camera)
         if topic is None:
             topic = self._pose_topics[message.camera] = self.topics.poses(message.camera)
-        self._client.send_live(topic, messages.encode(message))
+        self._client.send_transient(topic, messages.encode(message))
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        """Say what is so from now on (retained, QoS 1); nothing is sent where it is no news."""
+        """Publish a state (retained, QoS 1); nothing is sent if it did not change."""
         self._client.set_state(topic, payload, 1)
 
     def send_stats(self, payload: bytes) -> None:
         """Publish the statistics (retained, QoS 0)."""
-        self._client.set_state(self.topics.stats, payload, Kind.STATS.delivery.qos)
+        self._client.set_state(self.topics.stats, payload, 0)
 
     def send_event(self, camera: str, payload: bytes) -> None:
-        """Say what happened (QoS 1); `payload` carries the time, since it may arrive late."""
+        """Publish an event (QoS 1); `payload` carries its time, since it may arrive late."""
         self._client.send_event(self.topics.event(camera), payload)
 
     def counters(self) -> dict[str, int | bool]:
         """Return connected, published, dropped_poses, waiting_events, dropped_events, reconnects.
 
-        `waiting_events` are those the broker has not acknowledged.
+        `waiting_events` are those that the broker has not acknowledged.
         """
         return self._client.counters()
 
@@ -135,21 +133,22 @@ class MqttSink:
         """Send what waits, and `offline`, for a few seconds at most, and disconnect."""
         self._client.close()
 
-    def _switch(self, camera: str) -> Callable[[bytes], None]:
-        def order(payload: bytes) -> None:
-            enabled = _SWITCH.get(payload)
-            if enabled is None:
-                raise ValueError(f"expected ON or OFF, got {_excerpt(payload)}")
-            if self._on_command is not None:
-                self._on_command(camera, enabled)
 
-        return order
+def _handler(
+    camera: str, name: str, on_command: Callable[[Command], None] | None
+) -> Callable[[bytes], None]:
+    def handle(payload: bytes) -> None:
+        CAMERA_COMMANDS[name](payload)
+        if on_command is not None:
+            on_command(Command(camera, name, payload))
+
+    return handle
 
 
 class MqttPublisher(Resource):
-    """A client for live messages on any topics, without the states and the will of a node.
+    """A client for transient messages on any topics, without the states and the will of a node.
 
-    `with` connects, or raises BrokerError with the reason, and ends by sending what waits.
+    `with` connects, or raises BrokerError with the reason, and sends what waits at its end.
     """
 
     def __init__(
@@ -160,23 +159,23 @@ class MqttPublisher(Resource):
         password: Secret | None = None,
         tls: TlsFiles | None = None,
         protocol: Protocol = "5",
-        times: MqttTimeouts | None = None,
+        timeouts: MqttTimeouts | None = None,
     ) -> None:
-        self._times = times or MqttTimeouts()
+        self._timeouts = timeouts or MqttTimeouts()
         self._client = MqttClient(
             address=address,
             client_id=client_id,
-            spool=EventStore(None, max_messages=1),
+            store=EventStore(None, max_events=1),
             password=password,
             tls=tls,
             protocol=protocol,
-            times=self._times,
+            timeouts=self._timeouts,
         )
 
     def open(self) -> None:
-        """Connect; raises BrokerError with the reason where that fails."""
+        """Connect; raises BrokerError with the reason."""
         self._client.open(
-            require_connection_within_s=self._times.connect_s + self._times.answer_s + 1
+            require_connection_within_s=self._timeouts.connect_s + self._timeouts.answer_s + 1
         )
 
     def close(self) -> None:
@@ -184,12 +183,7 @@ class MqttPublisher(Resource):
         self._client.close()
 
     def send(self, topic: str, payload: bytes) -> None:
-        """Publish with QoS 0, after waiting for room; BrokerError where the broker stays away."""
-        if not self._client.send_live(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
-            reason = self._client.failure or "the MQTT broker takes no more messages"
+        """Publish with QoS 0, after waiting for room; raises BrokerError if there is none."""
+        if not self._client.send_transient(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
+            reason = self._client.failure or "the MQTT broker accepts no more messages"
             raise BrokerError(f"{reason}; gave up after {_PUBLISHER_PATIENCE_S:g} s")
-
-
-def _excerpt(payload: bytes) -> str:
-    text = ascii(payload[:40].decode("utf-8", "replace"))
-    return f"{text}... ({len(payload)} bytes)" if len(payload) > 40 else text

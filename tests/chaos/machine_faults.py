@@ -16,7 +16,8 @@ from typing import Final
 
 from edgepose import messages
 from edgepose.messages import EventMessage
-from edgepose.sinks.mqtt import SPOOL_FILE
+from edgepose.mqtt.event_store import EventStore
+from edgepose.sinks.mqtt import EVENTS_FILE
 from tests.chaos.broker_faults import LOST
 from tests.chaos.gate import Gate
 from tests.chaos.judge import Kind, Row
@@ -68,8 +69,8 @@ def _disk_full(folder: Path, row: Row) -> Row:
         return stage.judged(row)
 
 
-@fault("spool-corrupt", "Disk: the file of waiting events is damaged at the start")
-def _spool_corrupt(folder: Path, row: Row) -> Row:
+@fault("events-corrupt", "Disk: the file of waiting events has an invalid one at the start")
+def _events_corrupt(folder: Path, row: Row) -> Row:
     good = [
         messages.encode(
             EventMessage(
@@ -83,16 +84,13 @@ def _spool_corrupt(folder: Path, row: Row) -> Row:
         for second, kind in enumerate(KINDS, 1)
     ]
     topic = TOPICS.event("door")
-    entries = [json.dumps({"topic": topic, "payload": payload}).encode() for payload in good]
-    damage = [
-        *(b"\x00\xff" * 500, b'{"topic": "edgepose/chaos/door/ev', b"[" * 5000, b"null", b"{}"),
-        b'{"topic": "a/#", "payload": ""}',
-    ]
-    (folder / "state").mkdir()
-    lines = [damage[0], entries[0], *damage[1:], entries[1]]
-    (folder / "state" / SPOOL_FILE).write_bytes(b"\n".join(lines) + b"\n" + entries[0][:30])
+    store = EventStore(folder / "state" / EVENTS_FILE, max_events=10)
+    for payload in good:
+        store.append(topic, payload.encode())
+    store.append("edgepose/chaos/door/ev\x01ent", b"of a topic that no broker accepts")
+    store.close()
     with Stage(folder) as stage:
-        row.noticed_s = stage.life.wait_for_log("damaged") - stage.life.started_s
+        row.noticed_s = stage.life.wait_for_log("are invalid") - stage.life.started_s
         row.resumed_s = stage.next_pose(0.0) - stage.life.started_s
         came = stage.observer.payloads(topic)[: len(good)]
         lost = sum(payload.encode() not in came for payload in good)
@@ -104,7 +102,7 @@ def _spool_corrupt(folder: Path, row: Row) -> Row:
         row.events += len(good)
         if lost:
             row.events_lost += lost
-            row.failures.append(f"{lost} readable events of the damaged file lost")
+            row.failures.append(f"{lost} valid events of the file lost")
         return row
 
 

@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.mqtt.client import MqttTimeouts
+from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
-from edgepose.sinks.mqtt import SPOOL_FILE, MqttSink
+from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
 from tests.fuzz.effort import EFFORT, examples
 from tests.mosquitto import PATIENCE_S, Listener, Mosquitto, wait_for
 
 TOPICS = Topics(node="gym")
 CAMERAS = ("main", "door", "sync")
-SET = {TOPICS.enabled_set(camera): camera for camera in CAMERAS}
+SET = {TOPICS.command(camera, "enabled"): camera for camera in CAMERAS}
 TIMES = MqttTimeouts(backoff_min_s=0.005, backoff_max_s=0.01, answer_s=2.0)
 
 PAYLOADS = (
@@ -85,7 +86,7 @@ class Node:
 
     def settle(self) -> list[tuple[str, bool]]:
         """Return what was ordered up to now; the last order shows that all before were seen."""
-        self.stranger.client.publish(TOPICS.enabled_set("sync"), b"OFF", 1).wait_for_publish(
+        self.stranger.client.publish(TOPICS.command("sync", "enabled"), b"OFF", 1).wait_for_publish(
             PATIENCE_S
         )
         wait_for(lambda: ("sync", False) in self.orders, "the last order")
@@ -103,9 +104,9 @@ def sink_at(
         client_id="edgepose-gym",
         cameras=CAMERAS,
         info=b"{}",
-        on_command=lambda camera, enabled: orders.append((camera, enabled)),
+        on_command=lambda command: orders.append((command.camera or "", command.payload == b"ON")),
         state_directory=state_directory,
-        times=TIMES,
+        timeouts=TIMES,
         chance=lambda: 0.5,
     )
 
@@ -130,7 +131,7 @@ def expected(said: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
 @examples(120)
 @given(payloads=st.lists(PAYLOADS, max_size=12))
 def test_nothing_but_on_and_off_is_an_order(node: Node, payloads: list[bytes]) -> None:
-    topic = TOPICS.enabled_set("main")
+    topic = TOPICS.command("main", "enabled")
     for payload in payloads:
         node.say(topic, payload)
     assert node.settle() == expected([(topic, payload) for payload in payloads])
@@ -141,7 +142,11 @@ def test_nothing_but_on_and_off_is_an_order(node: Node, payloads: list[bytes]) -
 @examples(80)
 @given(messages=st.lists(st.tuples(ANY_TOPICS, PAYLOADS), max_size=12))
 def test_no_other_topic_gives_orders(node: Node, messages: list[tuple[str, bytes]]) -> None:
-    said = [(topic, payload) for topic, payload in messages if topic != TOPICS.enabled_set("sync")]
+    said = [
+        (topic, payload)
+        for topic, payload in messages
+        if topic != TOPICS.command("sync", "enabled")
+    ]
     for topic, payload in said:
         node.say(topic, payload)
     assert node.settle() == expected(said)
@@ -161,7 +166,7 @@ def test_a_flood_of_nonsense_is_a_few_lines(tmp_path: Path) -> None:
         sink.open(require_connection_within_s=PATIENCE_S)
         flooded = Node(sink, stranger, orders)
         for number in range(2000):
-            flooded.say(TOPICS.enabled_set("main"), b"\x1b[2J\nERROR %d" % number)
+            flooded.say(TOPICS.command("main", "enabled"), b"\x1b[2J\nERROR %d" % number)
         assert flooded.settle() == []
         sink.close()
     about = [line for line in log.lines if "expected ON or OFF" in line]
@@ -184,19 +189,19 @@ def test_an_order_of_a_megabyte_does_not_even_arrive(tmp_path: Path) -> None:
         sink = sink_at(broker.url, orders)
         sink.open(require_connection_within_s=PATIENCE_S)
         node = Node(sink, stranger, orders)
-        node.say(TOPICS.enabled_set("main"), b"x" * 1_000_000)
+        node.say(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
         assert node.settle() == []
         assert sink.connected
         sink.close()
     assert not [line for line in log.lines if "expected ON or OFF" in line]
 
 
-def test_a_spooled_event_that_the_broker_hates_is_no_end(tmp_path: Path) -> None:
+def test_stored_event_with_an_invalid_topic_does_not_end_the_connection(tmp_path: Path) -> None:
     """mosquitto ends the connection over a control character in a topic; it was sent for ever."""
-    (tmp_path / SPOOL_FILE).write_text(
-        '{"topic":"edgepose/gym/main/e\\u0001vent","payload":"bad"}\n'
-        '{"topic":"edgepose/gym/main/event","payload":"good"}\n'
-    )
+    store = EventStore(tmp_path / EVENTS_FILE, max_events=10)
+    store.append("edgepose/gym/main/e\x01vent", b"bad")
+    store.append("edgepose/gym/main/event", b"good")
+    store.close()
     with Mosquitto(tmp_path) as broker, broker.listener() as listener:
         sink = sink_at(broker.url, [], tmp_path)
         sink.open(require_connection_within_s=PATIENCE_S)
@@ -295,12 +300,10 @@ def test_no_answer_of_a_broker_ends_the_network_thread(
     # Two: the first one may still have got the answer before this.
     calls = broker.calls
     wait_for(lambda: broker.calls >= calls + 2, f"the sink to come back after {answer!r}")
-    thread = sink._client._thread
-    assert thread is not None
-    assert thread.is_alive()
+    assert sink.alive
     # One line for every way of failing that there is, and a few about orders.
     assert len(log.lines) <= 60 * EFFORT, log.lines
     assert all(line.isprintable() for line in log.lines)
     for line in log.lines:
-        assert "mistake in edgepose" not in line
+        assert "internal error" not in line
     assert all(camera in CAMERAS for camera, _ in orders)

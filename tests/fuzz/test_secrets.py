@@ -213,7 +213,7 @@ def test_a_failed_connect_logs_no_password(caplog: pytest.LogCaptureFixture) -> 
     text = "\n".join(
         (
             str(caught.value), repr(caught.value), caplog.text, repr(secret), str(secret),
-            f"{secret:>20}", repr(vars(publisher)), repr(publisher._client._login),
+            f"{secret:>20}", repr(vars(publisher)), repr(vars(vars(publisher)["_client"])),
         )
     )  # fmt: skip
     assert MARK not in text

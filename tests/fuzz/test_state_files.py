@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgepose import messages
 from edgepose.daemon.switches import Switches
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
-from edgepose.mqtt.event_store import EventStore, StoredEvent
+from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.replay import read_recording, replay
 from edgepose.registry.registry import ModelEntry, ModelList, Registry, add_to_list, read_list
 from tests.fuzz.effort import examples
@@ -47,45 +47,35 @@ def mixed(good: list[bytes], bad: list[bytes], order: list[int]) -> bytes:
 
 @examples(150)
 @given(content=st.binary(max_size=500) | BAD_LINES)
-def test_any_bytes_as_a_spool(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "spool"
+def test_event_store_any_bytes_as_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "events.sqlite"
+    for file in tmp_path.iterdir():
+        file.unlink()
     path.write_bytes(content)
-    for message in EventStore(path, max_messages=10):
-        assert message.topic
-        assert message.topic.isprintable()
-        assert not set(message.topic) & set("+#")
+    assert list(EventStore(path, max_events=10)) == []
 
 
-@examples(100)
-@given(
-    payloads=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=6),
-    bad=st.lists(BAD_LINES, max_size=4),
-    order=st.lists(st.integers(0, 20), min_size=4, max_size=4),
-)
-def test_good_events_are_kept_beside_bad_ones(
-    tmp_path: Path, payloads: list[str], bad: list[bytes], order: list[int]
-) -> None:
-    path = tmp_path / "spool"
-    path.unlink(missing_ok=True)
-    spool = EventStore(path, max_messages=10)
-    for payload in payloads:
-        spool.append(StoredEvent("edgepose/gym/main/event", payload.encode()))
-    spool.save()
-    good = path.read_bytes().splitlines() if payloads else []
-    path.write_bytes(mixed(good, bad, order))
-    again = [waiting.payload.decode() for waiting in EventStore(path, max_messages=1000)]
-    # A bad line that is an event after all adds to them; nothing is lost or changes places.
-    rest = iter(again)
-    assert all(payload in rest for payload in payloads)
-    assert len(again) <= len(payloads) + len(bad)
-
-
-@pytest.mark.parametrize("topic", ["a\x01b", "\x00", "a\x7f", "a\ud7ff\ufdd0", "\x1b[31m", "", "+"])
-def test_a_topic_that_no_broker_takes_is_not_kept_for_ever(tmp_path: Path, topic: str) -> None:
-    """mosquitto ended the connection over such an event, at every try, and the node stayed away."""
-    path = tmp_path / "spool"
-    path.write_text(json.dumps({"topic": topic, "payload": ""}) + '\n{"topic":"a","payload":"x"}\n')
-    assert [message.topic for message in EventStore(path, max_messages=10)] == ["a"]
+@examples(60)
+@given(place=st.integers(0, 8191), damage=st.binary(min_size=1, max_size=200))
+def test_event_store_damaged_database(tmp_path: Path, place: int, damage: bytes) -> None:
+    """Whatever is damaged, what is read can be sent, and new events are stored."""
+    path = tmp_path / "events.sqlite"
+    for file in tmp_path.iterdir():
+        file.unlink()
+    store = EventStore(path, max_events=10)
+    for number in range(5):
+        store.append("edgepose/gym/main/event", b"%d" % number)
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[place : place + len(damage)] = damage
+    path.write_bytes(content)
+    damaged = EventStore(path, max_events=10)
+    for event in damaged:
+        assert event.topic.isprintable()
+        assert not set(event.topic) & set("+#")
+    damaged.append("edgepose/gym/main/event", b"new")
+    assert [event.payload for event in damaged][-1] == b"new"
+    damaged.close()
 
 
 # -- the privacy switch
@@ -309,7 +299,7 @@ def test_nothing_here_speaks_at_length(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     path = tmp_path / "spool"
     path.write_bytes(b"rubbish\n" * 1000)
-    EventStore(path, max_messages=10)
+    EventStore(path, max_events=10)
     assert len(caplog.records) == 1
     caplog.clear()
     path.write_bytes(message() + b"\n" + b"rubbish\n" * 1000)

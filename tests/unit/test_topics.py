@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.errors import ConfigError, EdgeposeError
-from edgepose.mqtt.topics import Delivery, Kind, Topics, check_base, check_id
+from edgepose.mqtt.topics import Topics, check_base, check_id
 
 IDS = st.text("abcXYZ019_-", min_size=1, max_size=12)
 
@@ -23,23 +23,7 @@ def test_every_topic_of_the_contract() -> None:
     assert topics.event("main") == "edgepose/gym/main/event"
     assert topics.status("main") == "edgepose/gym/main/status"
     assert topics.enabled("main") == "edgepose/gym/main/enabled"
-    assert topics.enabled_set("main") == "edgepose/gym/main/enabled/set"
-
-
-def test_delivery_is_as_the_contract_says() -> None:
-    live, kept = Delivery(0, retain=False), Delivery(1, retain=True)
-    assert {kind.level: kind.delivery for kind in Kind} == {
-        "availability": kept,
-        "info": kept,
-        "stats": Delivery(0, retain=True),
-        "accelerator": kept,
-        "poses": live,
-        "presence": kept,
-        "count": kept,
-        "event": Delivery(1, retain=False),
-        "status": kept,
-        "enabled": kept,
-    }
+    assert topics.command("main", "enabled") == "edgepose/gym/main/enabled/set"
 
 
 @given(IDS, IDS)
