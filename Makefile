@@ -14,7 +14,7 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint bench setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint docs bench setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
@@ -74,6 +74,10 @@ lint: $(VENV)/.dev
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(BIN)/lint-imports
+
+# The documents that are made from the code; a unit test fails while they are out of date.
+docs: $(VENV)/.dev
+	$(RUN) tools.generate_docs
 
 # Not part of `test`: it takes minutes. Everything that goes wrong around the daemon, for real, and
 # a table of what became of it; FAULTS="tpu-abort killed" tries only these, FAULTS=--hour all with an

@@ -1,0 +1,53 @@
+"""The documents for readers, and the code blocks in them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+DOCUMENTS: Final = tuple(
+    sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+)
+
+ELSEWHERE: Final = {
+    "make demo": "tests/integration/test_packaging.py",
+    "make install": "tests/systemd/test_service.py",
+    "make uninstall": "tests/systemd/test_service.py",
+    "make setup": "Makefile",
+    "make test-fast": "Makefile",
+    "make test": ".ci/run",
+    "make lint": "Makefile",
+    "make docs": "tests/unit/test_documents.py",
+    "pip install .": "tests/integration/test_packaging.py",
+    "pytest tests/fuzz": ".ci/run",
+    "edgepose benchmark": "tests/integration/test_benchmark_latency.py",
+}
+"""Commands that take too long for the test of the documents, and the file that runs them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced code block; `language` is empty for output and diagrams."""
+
+    document: Path
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> list[Block]:
+    """Return the code blocks of all documents in these languages; all if none is given."""
+    return [
+        Block(document, language, text)
+        for document in DOCUMENTS
+        for language, text in re.findall(
+            r"^```(\w*)\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL
+        )
+        if not languages or language in languages
+    ]
+
+
+def commands() -> list[str]:
+    """Return every command of the shell blocks, each once."""
+    lines = (line for block in blocks("sh") for line in block.text.splitlines())
+    return list(dict.fromkeys(line for line in lines if line))

@@ -1,0 +1,1 @@
+"""Scripts for developing edgepose; not part of the package."""
