@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgepose.config import Camera as CameraConfig
-from edgepose.config import Config
-from edgepose.config import Model as ModelConfig
-from edgepose.config import Smoothing as SmoothingConfig
+from edgepose.config import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
 from edgepose.events.occupancy import OccupancyDetector
@@ -144,7 +141,7 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
             f"{file.path}: its input is fixed at {width}x{height}, expected the "
             f"{chosen.input_size[0]}x{chosen.input_size[1]} of model.input_size; leave it out"
         )
-    thresholds = config.pose.on(device)
+    thresholds = config.pose.for_device(device)
     pose_threshold = thresholds.pose_threshold
     if pose_threshold is None:
         pose_threshold = POSE_THRESHOLDS[kind][device]

@@ -22,7 +22,6 @@ from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.runtime import load_runtime
-from edgepose.monitoring.host import free_port
 from edgepose.pipeline import Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter, LoadedModel, Smoother
@@ -31,6 +30,7 @@ from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
+from edgepose.util.net import free_port
 from tests.edgetpu import StandIn
 from tests.mosquitto import require
 

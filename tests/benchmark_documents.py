@@ -132,7 +132,7 @@ def pipeline_row(model: str = "movenet-lightning-int8", **others: Any) -> Pipeli
 def document(folder: Path, **others: Any) -> Document:
     """Return what a Pi 4 would have reported; `folder` takes its files."""
     root = raspberry_pi_4(folder)
-    state = host.machine_state(root, host.nobody)
+    state = host.machine_state(root, host.no_firmware)
     written = Document(
         edgepose="0.1.0",
         created_at="2026-01-31T12:00:00.000000Z",

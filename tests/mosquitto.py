@@ -14,7 +14,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edgepose.monitoring.host import free_port
+from edgepose.util.net import free_port
 from edgepose.util.resource import Resource
 
 USERNAME = "pose"

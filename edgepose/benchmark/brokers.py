@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.errors import BrokerError
-from edgepose.monitoring.host import free_port
 from edgepose.mqtt.url import BrokerAddress
+from edgepose.util.net import free_port
 
 _HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0

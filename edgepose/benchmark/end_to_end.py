@@ -47,8 +47,7 @@ from edgepose.build import (
     source_opener,
 )
 from edgepose.clock import boottime_ns
-from edgepose.config import Camera as CameraConfig
-from edgepose.config import Config
+from edgepose.config import CameraConfig, Config
 from edgepose.config.source_uri import Option, parse_source_uri
 from edgepose.daemon.camera import CameraParts, SourceParts
 from edgepose.daemon.daemon import Daemon, Reload

@@ -87,10 +87,10 @@ def _find_camera() -> str:
     for candidate in _candidates():
         # Late: only a machine that may have a camera pays for these imports.
         from edgepose.build import source_opener
-        from edgepose.config import Camera
+        from edgepose.config import CameraConfig
 
         try:
-            with source_opener(Camera(source=candidate))() as opened:
+            with source_opener(CameraConfig(source=candidate))() as opened:
                 next(opened.frames())
         except (SourceError, StopIteration) as error:
             _say(f"{candidate} is no use: {error}")

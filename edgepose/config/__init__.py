@@ -1,34 +1,13 @@
-"""The configuration: what may be in it, how it is read, and its manual."""
+"""The configuration: its schema, how it is read, and its reference."""
 
 from edgepose.config.loader import find_config_file, load_config
-from edgepose.config.schema import (
-    Camera,
-    Config,
-    Inference,
-    Log,
-    Model,
-    Mqtt,
-    Output,
-    Pose,
-    Presence,
-    Smoothing,
-    Tls,
-    Tracking,
-)
+from edgepose.config.schema import CameraConfig, Config, ModelConfig, SmoothingConfig
 
 __all__ = [
-    "Camera",
+    "CameraConfig",
     "Config",
-    "Inference",
-    "Log",
-    "Model",
-    "Mqtt",
-    "Output",
-    "Pose",
-    "Presence",
-    "Smoothing",
-    "Tls",
-    "Tracking",
+    "ModelConfig",
+    "SmoothingConfig",
     "find_config_file",
     "load_config",
 ]

@@ -40,7 +40,7 @@ _SWITCHES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class Coerce:
     """Beside a type: turns what people write into a value of the type, before it is checked.
 
     The function returns what it does not know unchanged, or raises ValueError with a sentence.
@@ -50,7 +50,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Validate:
     """Beside a type: raises ValueError with a sentence where a value of the type is no good."""
 
     function: Callable[[Any], object]
@@ -130,7 +130,7 @@ def _cameras(value: object) -> object:
     return (None,) if value is None else value
 
 
-def _names_differ(cameras: tuple["Camera", ...]) -> None:
+def _names_differ(cameras: tuple["CameraConfig", ...]) -> None:
     first: dict[str, int] = {}
     for index, camera in enumerate(cameras):
         other = first.setdefault(camera.name, index)
@@ -143,16 +143,17 @@ def _names_differ(cameras: tuple["Camera", ...]) -> None:
 
 # Nothing is guessed here: neither `true` nor `'5'` is a number.
 Text = Annotated[str, Meta(min_length=1)]
-Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID.pattern}$"}), Check(_id)]
-Switch = Annotated[bool, Read(_switch)]
-Number = Annotated[float, Read(_finite)]
+Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID.pattern}$"}), Validate(_id)]
+Switch = Annotated[bool, Coerce(_switch)]
+Number = Annotated[float, Coerce(_finite)]
 NotNegative = Annotated[Number, Meta(ge=0)]
 Positive = Annotated[Number, Meta(gt=0)]
 Score = Annotated[Number, Meta(ge=0, le=1)]
 Side = Annotated[int, Meta(ge=16, le=16384)]
 InputSide = Annotated[int, Meta(ge=32, le=4096)]
 UpToAnHour = Annotated[int, Meta(ge=0, le=3_600_000)]
-FilePath = Annotated[Path, Check(_path)]
+FilePath = Annotated[Path, Validate(_path)]
+ClientId = Annotated[str, Meta(min_length=1, max_length=128), Validate(_printable)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,7 +164,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ()
 
 
-class Camera(Section, frozen=True, kw_only=True):
+class CameraConfig(Section, frozen=True, kw_only=True):
     """One camera, or what stands in for it."""
 
     name: Id = "main"
@@ -186,78 +187,79 @@ class Camera(Section, frozen=True, kw_only=True):
         return list(shown.items())
 
     def __repr__(self) -> str:
-        return f"Camera({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+        values = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"CameraConfig({values})"
 
 
-class Model(Section, frozen=True, kw_only=True):
+class ModelConfig(Section, frozen=True, kw_only=True):
     """Which model looks at the frames."""
 
     name: Text = "movenet-lightning-int8"
     kind: Literal["auto", "movenet_single", "movenet_multipose", "posenet"] = "auto"
     crop: Switch = True
-    input_size: Annotated[tuple[InputSide, InputSide] | None, Read(_input_size)] = None
+    input_size: Annotated[tuple[InputSide, InputSide] | None, Coerce(_input_size)] = None
     max_poses: Annotated[int, Meta(ge=1, le=20)] = 6
     nms_radius_px: NotNegative = 20.0
 
 
-class Inference(Section, frozen=True, kw_only=True):
+class InferenceConfig(Section, frozen=True, kw_only=True):
     """What runs the model, and how."""
 
     runtime: Literal["auto", "litert", "tflite-runtime"] = "auto"
     threads: Annotated[
-        Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)], Read(_threads)
+        Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)], Coerce(_threads)
     ] = "auto"
-    device: Annotated[str, Check(_device)] | None = None
+    device: Annotated[str, Validate(_device)] | None = None
 
 
-class EdgeTpuPose(Section, frozen=True, kw_only=True):
+class EdgeTpuPoseConfig(Section, frozen=True, kw_only=True):
     """The same for the Edge TPU, whose scores are not those of the CPU."""
 
     keypoint_threshold: Score | None = None
     pose_threshold: Score | None = None
 
 
-class Pose(Section, frozen=True, kw_only=True):
+class PoseConfig(Section, frozen=True, kw_only=True):
     """Which poses and keypoints are good enough."""
 
     keypoint_threshold: Score = 0.3
     pose_threshold: Score | None = None
-    edgetpu: EdgeTpuPose = EdgeTpuPose()
+    edgetpu: EdgeTpuPoseConfig = EdgeTpuPoseConfig()
 
-    def on(self, device: str) -> "Pose":
+    def for_device(self, device: str) -> "PoseConfig":
         """Return what counts on `cpu` or `edgetpu`."""
         if device != "edgetpu":
             return self
         keypoint, pose = self.edgetpu.keypoint_threshold, self.edgetpu.pose_threshold
-        return Pose(
+        return PoseConfig(
             keypoint_threshold=self.keypoint_threshold if keypoint is None else keypoint,
             pose_threshold=self.pose_threshold if pose is None else pose,
         )
 
 
-class Tracking(Section, frozen=True, kw_only=True):
+class TrackingConfig(Section, frozen=True, kw_only=True):
     """How long an identity outlives its last pose."""
 
     max_age_ms: UpToAnHour = 1000
 
 
-class Smoothing(Section, frozen=True, kw_only=True):
+class SmoothingConfig(Section, frozen=True, kw_only=True):
     """How keypoints are freed from jitter."""
 
-    preset: Annotated[Literal["off", "responsive", "steady"], Read(_preset)] = "steady"
+    preset: Annotated[Literal["off", "responsive", "steady"], Coerce(_preset)] = "steady"
     min_cutoff_hz: Positive | None = None
     beta: NotNegative | None = None
     derivative_cutoff_hz: Positive | None = None
 
 
-class Presence(Section, frozen=True, kw_only=True):
+class PresenceConfig(Section, frozen=True, kw_only=True):
     """How long somebody must be seen, or not, before presence changes."""
 
     on_delay_ms: UpToAnHour = 300
     off_delay_ms: UpToAnHour = 1000
 
 
-class Tls(Section, frozen=True, kw_only=True):
+class TlsConfig(Section, frozen=True, kw_only=True):
     """What TLS needs beyond the system's certificate authorities."""
 
     ca_file: FilePath | None = None
@@ -271,19 +273,21 @@ class Tls(Section, frozen=True, kw_only=True):
             yield "key_file is set without cert_file; a key proves nothing alone"
 
 
-class Mqtt(Section, frozen=True, kw_only=True):
+class MqttConfig(Section, frozen=True, kw_only=True):
     """The broker and how to get in."""
 
     enabled: Switch = True
-    url: Annotated[str, Check(parse_broker_url)] = "mqtt://127.0.0.1:1883"
-    base_topic: Annotated[str, Check(check_base)] = "edgepose"
-    client_id: Annotated[str, Meta(min_length=1, max_length=128), Check(_printable)] | None = None
-    username: Annotated[Text, Check(_printable)] | None = None
+    url: Annotated[str, Validate(parse_broker_url)] = "mqtt://127.0.0.1:1883"
+    base_topic: Annotated[str, Validate(check_base)] = "edgepose"
+    client_id: Annotated[str, Meta(min_length=1, max_length=128), Validate(_printable)] | None = (
+        None
+    )
+    username: Annotated[Text, Validate(_printable)] | None = None
     password: Secret | None = None
     password_file: FilePath | None = None
-    protocol: Annotated[Literal["5", "3.1.1"], Read(_protocol)] = "5"
+    protocol: Annotated[Literal["5", "3.1.1"], Coerce(_protocol)] = "5"
     keepalive_s: Annotated[int, Meta(ge=2, le=65535)] = 10
-    tls: Tls = Tls()
+    tls: TlsConfig = TlsConfig()
 
     def conflicts(self) -> Iterator[str]:
         """Say where user, passwords, address and TLS contradict each other."""
@@ -294,7 +298,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
             yield f"url names the user {in_url!r} and username {self.username!r}; keep one"
         if self.has_password and self.user is None:
             yield "a password is set without username; MQTT needs both"
-        if not self.address.tls and self.tls != Tls():
+        if not self.address.tls and self.tls != TlsConfig():
             yield (
                 f"tls is set, but url begins with mqtt://; write mqtts://{self.address.netloc} "
                 "(TLS is usually on port 8883)"
@@ -342,7 +346,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
         return None
 
 
-class Output(Section, frozen=True, kw_only=True):
+class OutputConfig(Section, frozen=True, kw_only=True):
     """Where pose messages go besides MQTT."""
 
     ndjson: Switch = False
@@ -350,7 +354,7 @@ class Output(Section, frozen=True, kw_only=True):
     record_max_mb: Positive = 100.0
 
 
-class Log(Section, frozen=True, kw_only=True):
+class LogConfig(Section, frozen=True, kw_only=True):
     """What is logged."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -361,22 +365,22 @@ class Config(Section, frozen=True, kw_only=True):
 
     node: Id | None = None
     cameras: Annotated[
-        tuple[Camera, ...],
+        tuple[CameraConfig, ...],
         Meta(min_length=1, max_length=MAX_CAMERAS),
-        Read(_cameras),
-        Check(_names_differ),
-    ] = (Camera(),)
-    model: Model = Model()
+        Coerce(_cameras),
+        Validate(_names_differ),
+    ] = (CameraConfig(),)
+    model: ModelConfig = ModelConfig()
     accelerator: Literal["auto", "cpu", "edgetpu"] = "auto"
-    inference: Inference = Inference()
-    pose: Pose = Pose()
-    tracking: Tracking = Tracking()
-    smoothing: Smoothing = Smoothing()
-    presence: Presence = Presence()
-    mqtt: Mqtt = Mqtt()
-    output: Output = Output()
+    inference: InferenceConfig = InferenceConfig()
+    pose: PoseConfig = PoseConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
+    presence: PresenceConfig = PresenceConfig()
+    mqtt: MqttConfig = MqttConfig()
+    output: OutputConfig = OutputConfig()
     stats_interval_s: Annotated[Number, Meta(ge=1, le=86_400)] = 30.0
-    log: Log = Log()
+    log: LogConfig = LogConfig()
     state_directory: FilePath | None = None
 
     @property

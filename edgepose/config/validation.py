@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from edgepose.config.schema import Check, Config, Read, Section
+from edgepose.config.schema import Coerce, Config, Section, Validate
 from edgepose.config.yaml_reader import ConfigIssue, Key, describe
 from edgepose.mqtt.url import Secret
 from edgepose.util.suggest import closest, did_you_mean
@@ -147,7 +147,7 @@ def _value(annotation: Any, value: object, key: Key, mistakes: list[ConfigIssue]
     found = list(parts(annotation))
     try:
         for part in found:
-            if isinstance(part, Read):
+            if isinstance(part, Coerce):
                 value = part.function(value)
         if inner is None:
             value = msgspec.convert(value, annotation, dec_hook=_from_text)
@@ -156,7 +156,7 @@ def _value(annotation: Any, value: object, key: Key, mistakes: list[ConfigIssue]
         if value is None or len(mistakes) > before:
             return value
         for part in found:
-            if isinstance(part, Check):
+            if isinstance(part, Validate):
                 part.function(value)
     except msgspec.ValidationError:
         mistakes.append(ConfigIssue(key, _sentence(found, value, _got(key, value))))

@@ -20,8 +20,7 @@ from edgepose.build import (
     source_opener,
     stall_timeout_ns,
 )
-from edgepose.config import Camera as CameraConfig
-from edgepose.config import Config
+from edgepose.config import CameraConfig, Config
 from edgepose.config.changes import config_changes
 from edgepose.daemon.camera import CameraParts, SourceParts
 from edgepose.daemon.daemon import Daemon, Reload

@@ -7,7 +7,6 @@ stand in for it. What a machine does not tell is None or empty, never a guess.
 import os
 import platform
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,8 +122,8 @@ def vcgencmd(*words: str) -> str | None:
     return done.stdout.strip()
 
 
-def nobody(*_words: str) -> str | None:
-    """Answer nothing, in place of `vcgencmd`."""
+def no_firmware(*_words: str) -> str | None:
+    """Return None: a replacement for `vcgencmd` on machines without that firmware."""
     return None
 
 
@@ -186,7 +185,7 @@ def temperatures_c(root: Path = ROOT) -> dict[str, float]:
 
 
 def throttling(
-    root: Path = ROOT, ask_firmware: Callable[..., str | None] = nobody
+    root: Path = ROOT, ask_firmware: Callable[..., str | None] = no_firmware
 ) -> tuple[str, ...] | None:
     """Return the firmware's throttling flags that are set; None where nobody tells them.
 
@@ -229,14 +228,6 @@ def cpu_times(root: Path = ROOT) -> CpuTimes | None:
         return None
     ticks_a_second = os.sysconf("SC_CLK_TCK")
     return CpuTimes((user + nice + system + irq + softirq) / ticks_a_second, steal / ticks_a_second)
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface on which nothing listens now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _name(root: Path) -> str:

@@ -10,7 +10,7 @@ import threading
 from typing import Any, Final
 
 from edgepose.errors import BrokerError
-from edgepose.monitoring.host import free_port
+from edgepose.util.net import free_port
 from edgepose.util.resource import Resource
 
 _HOST: Final = "127.0.0.1"

@@ -129,7 +129,7 @@ def test_the_machines_state_is_in_the_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root = raspberry_pi_4(tmp_path, throttled="50005")
-    state = host.machine_state(root, host.nobody)
+    state = host.machine_state(root, host.no_firmware)
     machine = host.machine(root)
     monkeypatch.setattr(host, "machine", lambda: machine)
     monkeypatch.setattr(host, "machine_state", lambda: state)

@@ -22,10 +22,10 @@ from edgepose.config import Config, load_config
 from edgepose.datatypes import Frame
 from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageError
 from edgepose.messages import PoseMessage
-from edgepose.monitoring.host import free_port
 from edgepose.mqtt.url import Secret, parse_broker_url
 from edgepose.protocols import Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
+from edgepose.util.net import free_port
 from tests.helpers import missing
 from tests.media import numbered, write_video
 from tests.mosquitto import PASSWORD, USERNAME, Mosquitto

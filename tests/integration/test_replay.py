@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgepose.monitoring.host import free_port
 from edgepose.mqtt.url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
+from edgepose.util.net import free_port
 from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
 from tests.unit.test_recorder import message_of
 from tests.unit.test_replay import line_of

@@ -16,7 +16,7 @@ THROTTLED = "under voltage occurred, throttled occurred"
 
 
 def state_of(root: Path) -> MachineState:
-    return host.machine_state(root, host.nobody)
+    return host.machine_state(root, host.no_firmware)
 
 
 def quiet_pi(tmp_path: Path) -> MachineState:

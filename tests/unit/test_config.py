@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepose.config import Config, Mqtt, find_config_file, load_config
+from edgepose.config import Config, find_config_file, load_config
 from edgepose.config.loader import _PATHS, SYSTEM_FILE
 from edgepose.config.reference import json_schema, manual_path, manual_text, paragraphs
-from edgepose.config.schema import sanitize_id
+from edgepose.config.schema import MqttConfig, sanitize_id
 from edgepose.config.validation import dotted, parts, value_keys
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError
@@ -483,7 +483,7 @@ def test_the_host_name_is_made_to_fit(
 
 
 def test_configured_names_win() -> None:
-    config = Config(node="n", mqtt=Mqtt(client_id="c"))
+    config = Config(node="n", mqtt=MqttConfig(client_id="c"))
     assert (config.node_name, config.client_id) == ("n", "c")
 
 
@@ -528,9 +528,9 @@ def test_the_schema_describes_every_key_with_the_manuals_words() -> None:
     assert schema["additionalProperties"] is False
     texts = paragraphs()
     assert schema["properties"]["accelerator"]["description"] == texts["accelerator",]
-    camera = schema["$defs"]["Camera"]["properties"]
+    camera = schema["$defs"]["CameraConfig"]["properties"]
     assert camera["source"]["description"] == texts["cameras", 0, "source"]
-    assert schema["$defs"]["Tls"]["properties"]["insecure"]["description"]
+    assert schema["$defs"]["TlsConfig"]["properties"]["insecure"]["description"]
     for group in (schema, *schema["$defs"].values()):
         for name, prop in group["properties"].items():
             assert prop.get("description"), name

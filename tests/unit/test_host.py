@@ -17,7 +17,7 @@ def test_a_pi_4(tmp_path: Path) -> None:
     )
     assert machine.memory_mb == pytest.approx(1929.4, abs=0.1)
     assert (machine.os, machine.kernel) == ("Debian GNU/Linux 12 (bookworm)", "6.6.51+rpt-rpi-v8")
-    state = host.machine_state(root, host.nobody)
+    state = host.machine_state(root, host.no_firmware)
     (group,) = state.frequencies
     assert (group.cpus, group.governor) == ("0 1 2 3", "ondemand")
     assert (group.mhz, group.limit_mhz, group.hardware_mhz) == (600.0, 1800.0, 1800.0)
@@ -69,7 +69,7 @@ def test_a_firmware_that_does_not_answer(tmp_path: Path, answer: str | None) -> 
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    state = host.machine_state(tmp_path, host.nobody)
+    state = host.machine_state(tmp_path, host.no_firmware)
     assert state == host.MachineState(
         frequencies=(),
         firmware_clock_mhz=None,
@@ -100,7 +100,7 @@ def test_damaged_files_are_as_good_as_none(tmp_path: Path) -> None:
         },
     )
     assert host.cpu_times(root) is None
-    state = host.machine_state(root, host.nobody)
+    state = host.machine_state(root, host.no_firmware)
     assert (state.load_average, state.memory_available_mb) == (None, None)
     assert state.temperatures_c == {}
     assert state.throttling is None
