@@ -9,7 +9,13 @@ import msgspec
 import pytest
 
 from edgepose.config.changes import config_changes
-from edgepose.config.schema import Camera, Config, Presence, Smoothing, Tracking
+from edgepose.config.schema import (
+    CameraConfig,
+    Config,
+    PresenceConfig,
+    SmoothingConfig,
+    TrackingConfig,
+)
 from edgepose.messages import AcceleratorMessage, EventMessage, PoseMessage
 from edgepose.mqtt.topics import Topics
 from tests.documents import DOCUMENTS, ELSEWHERE, ROOT, blocks, commands
@@ -101,11 +107,11 @@ def test_topics_of_the_documents_are_all_topics() -> None:
 def test_reload_table_is_what_a_reload_does() -> None:
     """One change of each row of the table in docs/configuration.md."""
     default = Config()
-    live = {"tracking": Tracking(max_age_ms=1), "presence": Presence(on_delay_ms=1)}
-    for name, section in {**live, "smoothing": Smoothing(preset="off")}.items():
+    live = {"tracking": TrackingConfig(max_age_ms=1), "presence": PresenceConfig(on_delay_ms=1)}
+    for name, section in {**live, "smoothing": SmoothingConfig(preset="off")}.items():
         changes = config_changes(default, msgspec.structs.replace(default, **{name: section}))
         assert (changes.pipelines, changes.models, changes.restart) == (True, False, ())
-    camera = msgspec.structs.replace(default, cameras=(Camera(rotation=180),))
+    camera = msgspec.structs.replace(default, cameras=(CameraConfig(rotation=180),))
     assert config_changes(default, camera).cameras == {"main"}
     assert config_changes(default, msgspec.structs.replace(default, accelerator="cpu")).models
     assert config_changes(default, msgspec.structs.replace(default, node="other")).restart
