@@ -4,21 +4,25 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from edgepose.config import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import Option, SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
+from edgepose.inference import replay
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import PrimaryModel
+from edgepose.inference.probe import probe_model
+from edgepose.inference.replay import load_recording
+from edgepose.inference.runtime import RuntimeName
 from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import FrameSource, Interpreter, LoadedModel, PoseModel, Smoother, Tracker
-from edgepose.registry.registry import ModelFile, default_registry, device_of
+from edgepose.registry.registry import ModelFile, check_hash, default_registry, device_of
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.orientation import OrientedSource
@@ -61,6 +65,9 @@ class EdgeTpuOpener:
 
     def __call__(self) -> PrimaryModel:
         """Open the device, which takes seconds; raises ModelError or AcceleratorError."""
+        # Its process is a child already.
+        if self.file.entry is not None:
+            check_hash(self.file.path, self.file.entry)
         interpreter = self.accelerator.load(self.file.path)
         try:
             model = _loaded(self.config, self.file, self.accelerator.device, interpreter)
@@ -80,7 +87,7 @@ def model_files(name: str) -> ModelFiles:
     for_cpu = device_of(named) == "cpu"
     other, missing = None, ""
     try:
-        other = registry.sibling(named, "edgetpu" if for_cpu else "cpu")
+        other = registry.variant_for(named, "edgetpu" if for_cpu else "cpu")
     except ModelError as error:
         missing = str(error)
     return ModelFiles(named, other, missing) if for_cpu else ModelFiles(other, named, missing)
@@ -91,6 +98,8 @@ def build_model(config: Config) -> LoadedModel:
 
     With `accelerator: auto` that is the CPU, unless the file is for the Edge TPU only.
     """
+    if config.accelerator == "replay":
+        return build_replay_model(config)
     files = model_files(config.model.name)
     opener = edgetpu_opener(config, files)
     if opener is not None and (config.accelerator == "edgetpu" or files.cpu is None):
@@ -105,9 +114,35 @@ def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
     inference = config.inference
     threads = None if inference.threads == "auto" else inference.threads
     accelerator = CpuAccelerator(runtime=inference.runtime, threads=threads)
+    check_model(file, inference.runtime, config.model.input_size)
     # A file for the Edge TPU is refused here, with the reason.
     interpreter = accelerator.load(file.path, config.model.input_size)
     return _loaded(config, file, accelerator.device, interpreter)
+
+
+def build_replay_model(config: Config) -> LoadedModel:
+    """Load recorded outputs in place of a model; raises ModelError if they cannot be used."""
+    recording = config.inference.recording
+    assert recording is not None
+    return _loaded(
+        config, ModelFile(config.model.name, recording), replay.DEVICE, load_recording(recording)
+    )
+
+
+def check_model(
+    file: ModelFile,
+    runtime: RuntimeName | Literal["auto"] = "auto",
+    input_size_wh: tuple[int, int] | None = None,
+) -> None:
+    """Check a file before a runtime loads it, which a damaged one may crash.
+
+    A model known by name must have its hash; any other one is run once in a child process. Raises
+    ModelHashError or ModelFileError.
+    """
+    if file.entry is not None:
+        check_hash(file.path, file.entry)
+    elif device_of(file) == "cpu":
+        probe_model(file.path, runtime, input_size_wh)
 
 
 def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
@@ -144,7 +179,8 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
     thresholds = config.pose.for_device(device)
     pose_threshold = thresholds.pose_threshold
     if pose_threshold is None:
-        pose_threshold = POSE_THRESHOLDS[kind][device]
+        # Recorded outputs have the scores of a CPU, unless configured.
+        pose_threshold = POSE_THRESHOLDS[kind].get(device, POSE_THRESHOLDS[kind]["cpu"])
     return LoadedModel(
         name=file.name,
         path=file.path,

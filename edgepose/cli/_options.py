@@ -17,7 +17,9 @@ config_option = click.option(
 )
 model_option = click.option("--model", metavar="NAME", help="Model name, or a path to a .tflite.")
 accelerator_option = click.option(
-    "--accelerator", type=click.Choice(["auto", "cpu", "edgetpu"]), help="What runs the model."
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "edgetpu", "replay"]),
+    help="What runs the model.",
 )
 
 

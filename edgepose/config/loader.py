@@ -120,6 +120,7 @@ def _model_in(value: str, folder: Path) -> str:
 _PATHS: Final[dict[str, Callable[[str, Path], str]]] = {
     "cameras.0.source": _source_in,
     "model.name": _model_in,
+    "inference.recording": _path_in,
     "mqtt.password_file": _path_in,
     "mqtt.tls.ca_file": _path_in,
     "mqtt.tls.cert_file": _path_in,

@@ -210,6 +210,7 @@ class InferenceConfig(Section, frozen=True, kw_only=True):
         Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)], Coerce(_threads)
     ] = "auto"
     device: Annotated[str, Validate(_device)] | None = None
+    recording: FilePath | None = None
 
 
 class EdgeTpuPoseConfig(Section, frozen=True, kw_only=True):
@@ -371,7 +372,7 @@ class Config(Section, frozen=True, kw_only=True):
         Validate(_names_differ),
     ] = (CameraConfig(),)
     model: ModelConfig = ModelConfig()
-    accelerator: Literal["auto", "cpu", "edgetpu"] = "auto"
+    accelerator: Literal["auto", "cpu", "edgetpu", "replay"] = "auto"
     inference: InferenceConfig = InferenceConfig()
     pose: PoseConfig = PoseConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -382,6 +383,14 @@ class Config(Section, frozen=True, kw_only=True):
     stats_interval_s: Annotated[Number, Meta(ge=1, le=86_400)] = 30.0
     log: LogConfig = LogConfig()
     state_directory: FilePath | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        """Report that recorded outputs are missing."""
+        if self.accelerator == "replay" and self.inference.recording is None:
+            yield (
+                "accelerator is replay, which needs inference.recording, a file made by "
+                "tools/record_outputs.py"
+            )
 
     @property
     def node_name(self) -> str:

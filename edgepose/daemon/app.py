@@ -12,6 +12,7 @@ from edgepose.build import (
     apply_tracking,
     build_cpu_model,
     build_occupancy,
+    build_replay_model,
     build_smoother,
     build_track_events,
     build_tracker,
@@ -179,6 +180,8 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
     run meanwhile and `accelerator` is auto, it is opened in the background. Raises ModelError or
     AcceleratorError.
     """
+    if config.accelerator == "replay":
+        return SingleModel(build_replay_model(config))
     files = model_files(config.model.name)
     opener = edgetpu_opener(config, files)
     if opener is None:

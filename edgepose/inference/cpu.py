@@ -1,4 +1,4 @@
-"""Models on the CPU, through LiteRT or tflite-runtime (XNNPACK inside both)."""
+"""Models on the CPU, by LiteRT or tflite-runtime (with XNNPACK inside)."""
 
 import os
 from pathlib import Path
@@ -11,15 +11,15 @@ from edgepose.inference.interpreter import (
     read_model,
     resize,
 )
-from edgepose.inference.runtime import RuntimeName, chatter_to_log, load_runtime
+from edgepose.inference.runtime import RuntimeName, load_runtime, redirect_native_stderr
 
 MAX_AUTO_THREADS: Final = 4
 
 
 def default_threads() -> int:
-    """Return as many threads as this process may use cores, four at most.
+    """Return the number of cores that this process may use, at most four.
 
-    More than four gain nothing on models this small, and a Pi has four.
+    More threads gain nothing on models this small, and a Pi has four cores.
     """
     return max(1, min(MAX_AUTO_THREADS, len(os.sched_getaffinity(0))))
 
@@ -27,8 +27,8 @@ def default_threads() -> int:
 class CpuAccelerator:
     """Loads models for the CPU.
 
-    `threads` None means `default_threads()`; `xnnpack` False takes the runtime's reference kernels,
-    which only a benchmark wants.
+    `threads` None means `default_threads()`; `xnnpack` False uses the runtime's reference
+    kernels, for benchmarks.
     """
 
     device: str = "cpu"
@@ -45,16 +45,17 @@ class CpuAccelerator:
         self._xnnpack = xnnpack
 
     def load(self, path: Path, input_size_wh: tuple[int, int] | None = None) -> RuntimeInterpreter:
-        """Load a model file, resized to `input_size_wh` where that is given.
+        """Load a model file, resized to `input_size_wh` if given.
 
-        Raises ModelFileError where the runtime cannot read the file or lacks an operator, and
-        ModelShapeError where it cannot take that size.
+        A damaged file may crash the runtime: see `build.check_model`. Raises ModelFileError if the
+        runtime cannot read the file or lacks an operator, and ModelShapeError if the model cannot
+        take that size.
         """
         resolver = self._module.OpResolverType
         options: dict[str, Any] = {"num_threads": self.threads}
         if not self._xnnpack:
             options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        with chatter_to_log():
+        with redirect_native_stderr():
             return self._load(path, input_size_wh, options)
 
     def _load(
@@ -62,8 +63,8 @@ class CpuAccelerator:
     ) -> RuntimeInterpreter:
         data = read_model(path)
         try:
-            # The bytes, not the path: the runtime maps a path, and a file replaced under a running
-            # daemon (a package upgrade) would then end it with SIGBUS.
+            # The bytes, not the path: the runtime maps a path, and a file replaced while the daemon
+            # runs (a package upgrade) would then end it with SIGBUS.
             interpreter = self._module.Interpreter(model_content=data, **options)
         except ValueError as error:
             raise ModelFileError(
@@ -85,5 +86,5 @@ class CpuAccelerator:
 def _allocation_error(path: Path, runtime: str, error: Exception) -> ModelFileError:
     return ModelFileError(
         f"{path}: {runtime} cannot prepare this model ({first_line(error)}); it may need a newer "
-        "runtime or be no pose model"
+        "runtime or not be a pose model"
     )

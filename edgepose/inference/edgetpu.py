@@ -1,13 +1,12 @@
-"""Models on a Coral Edge TPU, each in a process of its own that may die.
+"""Models on a Coral Edge TPU, each in a worker process.
 
-libedgetpu ends its whole process on a USB fault, and opening a device holds Python's lock, so
-neither happens here: a worker process does both, and this side hears of its death at once.
+libedgetpu aborts its whole process on a USB fault, and opening a device holds the GIL, so a worker
+process does both, and this side notices its death at once.
 """
 
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from edgepose.inference.interpreter import read_model
 from edgepose.inference.runtime import RuntimeName, installed_runtimes, load_runtime
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
 from edgepose.protocols import Tensor
+from edgepose.util.process import exit_description
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,17 @@ _START: Final = (
     "import sys; sys.path.append(sys.argv.pop(1)); "
     "from edgepose.inference.edgetpu_worker import main; main()"
 )
-_CHATTER_BYTES: Final = 65536
+_STDERR_BYTES: Final = 65536
 _DRIVER_TEXT_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeTpuTimeouts:
-    """How patient edgepose is with an Edge TPU, in seconds.
+    """Timeouts of an Edge TPU, in seconds.
 
-    Opening one takes 2.75 s on a Pi 4. The first inference, which a device that hangs never ends,
-    brings the model there in some tenths of a second; no other needs a tenth, but other work may
-    hold up the worker.
+    Opening one takes 2.75 s on a Pi 4. The first inference, which never ends on a device that
+    hangs, transfers the model in some tenths of a second; no other one needs a tenth, but other
+    work may delay the worker.
     """
 
     load_s: float = 30.0
@@ -58,9 +58,9 @@ class EdgeTpuTimeouts:
 class EdgeTpuAccelerator:
     """Loads compiled models onto an Edge TPU.
 
-    `device` is such as `usb:0` or `pci:0`, None the first one found. With `runtime` auto every
-    installed one is tried, since a libedgetpu works with the runtimes of some versions only; and
-    pycoral opens the device where it is installed. `root` holds `sys` and `dev`.
+    `device` is `usb:0`, `pci:0` and the like, None the first one found. With `runtime` auto every
+    installed one is tried, since a libedgetpu works with some versions of the runtimes only; and
+    pycoral opens the device if it is installed. `root` holds `sys` and `dev`.
     """
 
     device: str = "edgetpu"
@@ -70,19 +70,19 @@ class EdgeTpuAccelerator:
         *,
         runtime: RuntimeName | Literal["auto"] = "auto",
         device: str | None = None,
-        times: EdgeTpuTimeouts | None = None,
+        timeouts: EdgeTpuTimeouts | None = None,
         root: Path = Path("/"),
     ) -> None:
         self._runtimes = _runtimes(runtime)
         self._device = device
-        self._times = times or EdgeTpuTimeouts()
+        self._timeouts = timeouts or EdgeTpuTimeouts()
         self._root = root
 
     def load(self, path: Path) -> "EdgeTpuInterpreter":
         """Open the device in a new process and load a compiled model there; takes seconds.
 
-        Raises ModelFileError where the file is not compiled for an Edge TPU, and AcceleratorError
-        that tells apart: no library, no device, no permission, busy, a library or a model made for
+        Raises ModelFileError if the file is not compiled for an Edge TPU, and AcceleratorError with
+        the reason: no library, no device, no permission, busy, a library or a model made for
         another version, a device that does not answer.
         """
         read_model(path, compiled=True)
@@ -94,78 +94,80 @@ class EdgeTpuAccelerator:
                 log.debug("%s", error)
                 failure = failure or error
                 continue
-            # The one that works is the one to begin with when the device comes back.
+            # Next time, begin with the one that works.
             self._runtimes = (runtime, *(r for r in self._runtimes if r != runtime))
             return interpreter
         assert failure is not None
         raise AcceleratorError(str(failure))
 
     def fingerprint(self) -> object:
-        """Return something that changes when an Edge TPU is plugged in, pulled or made usable."""
+        """Return a value that changes when an Edge TPU is plugged in, unplugged or accessible."""
         return tuple((device, device.accessible) for device in find_devices(self._root))
 
     def _load(self, path: Path, runtime: RuntimeName) -> "EdgeTpuInterpreter":
-        order = worker.Order(str(path.absolute()), runtime, self._device)
-        process = _Process(order)
-        stage = "starting"
-        patience_s = self._times.load_s
+        request = worker.LoadRequest(str(path.absolute()), runtime, self._device)
+        process = _Process(request)
+        step = "starting"
+        patience_s = self._timeouts.load_s
         deadline = time.monotonic() + patience_s
         try:
             while True:
-                report, file = process.report(deadline - time.monotonic())
+                report, file = process.next_report(deadline - time.monotonic())
                 match report:
-                    case worker.Stage():
-                        stage = report.what
-                        if stage == worker.FIRST_INFERENCE:
-                            patience_s = self._times.first_invoke_s
+                    case worker.Progress():
+                        step = report.step
+                        if step == worker.FIRST_INFERENCE:
+                            patience_s = self._timeouts.first_invoke_s
                             deadline = time.monotonic() + patience_s
                     case worker.Ready():
                         assert file is not None
-                        log.debug("%s: opened through %s on %s", path, report.through, runtime)
+                        log.debug("%s: opened by %s with %s", path, report.loader, runtime)
                         return EdgeTpuInterpreter(
-                            path, process, report, file, self._times, runtime=runtime
+                            path, process, report, file, self._timeouts, runtime=runtime
                         )
                     case worker.Failed():
-                        raise self._refused(path, runtime, report)
+                        raise self._load_error(path, runtime, report)
                     case None:
-                        raise _died(stage, runtime, process)
+                        raise _died(step, runtime, process)
         except TimeoutError:
             process.kill()
             raise AcceleratorError(
-                f"the Edge TPU gave no answer for {patience_s:g} s while {stage}; unplug it and "
+                f"the Edge TPU did not answer for {patience_s:g} s while {step}; unplug it and "
                 "plug it in again, on another port or a powered hub if that repeats"
             ) from None
         except BaseException:
             process.kill()
             raise
 
-    def _refused(self, path: Path, runtime: RuntimeName, failed: worker.Failed) -> AcceleratorError:
+    def _load_error(
+        self, path: Path, runtime: RuntimeName, failed: worker.Failed
+    ) -> AcceleratorError:
         text = failed.text
-        match failed.door:
-            case "library":
+        match failed.stage:
+            case worker.Stage.LIBRARY:
                 return AcceleratorError(
                     f"the Edge TPU's library cannot be loaded ({text}); install libedgetpu1-std "
                     "from Coral's package archive, or set accelerator: cpu"
                 )
-            case "delegate":
+            case worker.Stage.DELEGATE:
                 return RuntimeIncompatibleError(
-                    f"{worker.LIBRARY} is no Edge TPU library that {runtime} can use ({text}); "
-                    "install libedgetpu1-std anew"
+                    f"{worker.LIBRARY} is not an Edge TPU library that {runtime} can use ({text}); "
+                    "reinstall libedgetpu1-std"
                 )
-            case "device":
-                return AcceleratorError(self._why_no_device(text))
-            case "runtime":
+            case worker.Stage.DEVICE:
+                return AcceleratorError(self._no_device_message(text))
+            case worker.Stage.RUNTIME:
                 return RuntimeIncompatibleError(text)
-            case "invoke":
+            case worker.Stage.INVOKE:
                 return AcceleratorError(f"the Edge TPU failed its first inference: {text}")
             case _:
                 return RuntimeIncompatibleError(
-                    f"{path}: {worker.LIBRARY} with {runtime} cannot take this model ({text}); it "
+                    f"{path}: {worker.LIBRARY} with {runtime} cannot load this model ({text}); it "
                     "was compiled for another version: update libedgetpu, or compile it for the "
                     "one installed (edgetpu_compiler --min_runtime_version)"
                 )
 
-    def _why_no_device(self, text: str) -> str:
+    def _no_device_message(self, text: str) -> str:
         found = find_devices(self._root)
         bus, _, number = (self._device or "").partition(":")
         fitting = [device for device in found if not bus or device.bus == bus]
@@ -180,9 +182,9 @@ class EdgeTpuAccelerator:
         closed = [device for device in fitting if not device.accessible]
         if closed:
             return (
-                f"the Edge TPU is there, but {_user()} may not open {closed[0].node}; install the "
-                "udev rules (`make install`, or 60-edgepose.rules), join the group plugdev and "
-                "plug it in again"
+                f"the Edge TPU is there, but {_user()} has no permission to open {closed[0].node}; "
+                "install the udev rules (`make install`, or 60-edgepose.rules), join the group "
+                "plugdev and plug it in again"
             )
         return (
             f"the Edge TPU is there but busy: {_held_by(fitting)} uses it, and only one process "
@@ -191,9 +193,9 @@ class EdgeTpuAccelerator:
 
 
 class EdgeTpuInterpreter:
-    """A model on an Edge TPU, in its own process; see `protocols.Interpreter`.
+    """A model on an Edge TPU, in its worker process; see `protocols.Interpreter`.
 
-    Used by one thread; `check` and `close` may come from others.
+    `invoke` is called by one thread; `check` and `close` may be called by others.
     """
 
     def __init__(
@@ -202,7 +204,7 @@ class EdgeTpuInterpreter:
         process: "_Process",
         ready: worker.Ready,
         file: int,
-        times: EdgeTpuTimeouts,
+        timeouts: EdgeTpuTimeouts,
         *,
         runtime: RuntimeName,
     ) -> None:
@@ -212,23 +214,23 @@ class EdgeTpuInterpreter:
         self.process_id = process.process_id
         self._path = path
         self._process = process
-        self._times = times
+        self._timeouts = timeouts
         try:
             self._tensors = worker.SharedTensors(file, (self.input, *self.outputs), create=False)
         finally:
             os.close(file)
-        self._asking = threading.Lock()
+        self._invoking = threading.Lock()
         self._lost: str | None = None
 
     def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Run the model; raises AcceleratorLostError once the Edge TPU is gone, or closed."""
-        with self._asking:
+        """Run the model; raises AcceleratorLostError once the Edge TPU is lost, or closed."""
+        with self._invoking:
             if self._lost is None:
                 np.copyto(self._tensors.input, tensor, casting="no")
                 try:
-                    answer = self._process.ask(self._times.invoke_s)
+                    answer = self._process.request(self._timeouts.invoke_s)
                 except TimeoutError:
-                    self._lost = f"the Edge TPU gave no answer within {self._times.invoke_s:g} s"
+                    self._lost = f"the Edge TPU did not answer within {self._timeouts.invoke_s:g} s"
                 else:
                     if answer == worker.DONE:
                         return [output.copy() for output in self._tensors.outputs]
@@ -236,23 +238,23 @@ class EdgeTpuInterpreter:
             raise AcceleratorLostError(f"{self._path}: {self._lost}")
 
     def check(self) -> None:
-        """Raise AcceleratorLostError where the worker is gone or, idle, shows no life."""
-        if self._asking.locked():
-            # Then `invoke` itself waits for it.
+        """Raise AcceleratorLostError if the worker ended or, idle, stopped its heartbeat."""
+        if self._invoking.locked():
+            # `invoke` has its own timeout.
             return
         silent_ns = time.monotonic_ns() - self._tensors.last_beat_ns
         if self._process.ended:
             self._lost = self._lost or self._reason(b"")
-        elif silent_ns > self._times.silence_s * 1e9 and not self._asking.locked():
-            self._lost = f"the Edge TPU's process shows no life for {silent_ns / 1e9:.0f} s"
-        self._process.trim()
+        elif silent_ns > self._timeouts.silence_s * 1e9 and not self._invoking.locked():
+            self._lost = f"the Edge TPU's process has not responded for {silent_ns / 1e9:.0f} s"
+        self._process.truncate_stderr()
         if self._lost is not None:
             raise AcceleratorLostError(f"{self._path}: {self._lost}")
 
     def close(self) -> None:
-        """End the process; the device is free then."""
+        """End the process, which frees the device."""
         self._lost = self._lost or "invoked after close()"
-        self._process.kill(self._times.close_s)
+        self._process.kill(self._timeouts.close_s)
 
     def _reason(self, answer: bytes) -> str:
         if answer:
@@ -260,24 +262,26 @@ class EdgeTpuInterpreter:
             return (
                 f"the Edge TPU failed: {report.text}" if isinstance(report, worker.Failed) else ""
             )
-        return f"the Edge TPU's process {self._process.end()}"
+        return f"the Edge TPU's process {self._process.exit_description()}"
 
 
 class RuntimeIncompatibleError(AcceleratorError):
-    """The device may work through another runtime."""
+    """The device may work with another runtime."""
 
 
 class _Process:
-    """A worker process, its socket, and what its libraries print."""
+    """A worker process, its socket, and the stderr of its libraries."""
 
-    def __init__(self, order: worker.Order) -> None:
-        self._chatter = os.fdopen(os.memfd_create("edgepose-edgetpu-stderr"), "rb", buffering=0)
+    def __init__(self, request: worker.LoadRequest) -> None:
+        self._stderr = os.fdopen(os.memfd_create("edgepose-edgetpu-stderr"), "rb", buffering=0)
         self._reading = threading.Lock()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line = mine
+        # The worker ends when this process no longer holds the other end.
+        lifeline, self._lifeline = os.pipe()
         with theirs:
-            # A file opened for appending can be cut while another process writes to it.
-            chatter = os.open(f"/proc/self/fd/{self._chatter.fileno()}", os.O_WRONLY | os.O_APPEND)
+            # A file opened for appending can be truncated while another process writes to it.
+            stderr = os.open(f"/proc/self/fd/{self._stderr.fileno()}", os.O_WRONLY | os.O_APPEND)
             try:
                 self._popen = subprocess.Popen(  # noqa: S603 - this very program
                     [
@@ -287,27 +291,28 @@ class _Process:
                         _START,
                         str(_PACKAGE_FOLDER),
                         str(theirs.fileno()),
-                        str(os.getpid()),
-                        msgspec.json.encode(order).decode(),
+                        str(lifeline),
+                        msgspec.json.encode(request).decode(),
                     ],
                     stdin=subprocess.DEVNULL,
-                    stdout=chatter,
-                    stderr=chatter,
-                    pass_fds=(theirs.fileno(),),
+                    stdout=stderr,
+                    stderr=stderr,
+                    pass_fds=(theirs.fileno(), lifeline),
                     # Ctrl-C at a terminal goes to the parent alone, which then ends this one.
                     start_new_session=True,
                 )
             finally:
-                os.close(chatter)
+                os.close(stderr)
+                os.close(lifeline)
         self.process_id = self._popen.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process ended."""
         return self._popen.poll() is not None
 
-    def report(self, timeout_s: float) -> tuple[worker.Report | None, int | None]:
-        """Return its next report, and the file that came with it; None where it died.
+    def next_report(self, timeout_s: float) -> tuple[worker.Report | None, int | None]:
+        """Return its next report, and the file that came with it; None if it died.
 
         Raises TimeoutError.
         """
@@ -322,10 +327,10 @@ class _Process:
             return None, None
         return msgspec.json.decode(message, type=worker.Report), files[0] if files else None
 
-    def ask(self, timeout_s: float) -> bytes:
-        """Have it run the model on what lies in shared memory, and return its answer.
+    def request(self, timeout_s: float) -> bytes:
+        """Run the model on the tensor in shared memory, and return the answer.
 
-        An empty one means that it died. Raises TimeoutError.
+        An empty answer means that the process died. Raises TimeoutError.
         """
         self._line.settimeout(timeout_s)
         try:
@@ -336,64 +341,61 @@ class _Process:
         except OSError:
             return b""
 
-    def end(self) -> str:
-        """Say how it ended, in words, with the last line it printed."""
+    def exit_description(self) -> str:
+        """Return how the process ended, with the last line of its stderr."""
         try:
             code = self._popen.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             return "closed its connection"
-        how = f"ended with code {code}"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                how = f"was ended by {signal.Signals(-code).name}"
-        last = self._last_words()
+        how = exit_description(code)
+        last = self._last_stderr_line()
         return f"{how} ({last})" if last else how
 
-    def trim(self) -> None:
-        """Keep what its libraries print from filling the memory."""
+    def truncate_stderr(self) -> None:
+        """Bound the memory of what its libraries print."""
         with self._reading:
-            if (
-                not self._chatter.closed
-                and os.fstat(self._chatter.fileno()).st_size > _CHATTER_BYTES
-            ):
-                os.ftruncate(self._chatter.fileno(), 0)
+            if not self._stderr.closed and os.fstat(self._stderr.fileno()).st_size > _STDERR_BYTES:
+                os.ftruncate(self._stderr.fileno(), 0)
 
     def kill(self, timeout_s: float = 2.0) -> None:
-        """End it now; one that the kernel does not let go is left behind."""
+        """Kill the process; one that hangs in the kernel is left behind."""
         self._popen.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout_s)
         for line in self._printed().splitlines():
             log.debug("edge tpu: %s", line)
-        # Wakes a thread that waits for an answer, before the socket goes.
+        # Wakes a thread that waits for an answer, before the socket is closed.
         with contextlib.suppress(OSError):
             self._line.shutdown(socket.SHUT_RDWR)
         self._line.close()
         with self._reading:
-            self._chatter.close()
+            self._stderr.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
-    def _last_words(self) -> str:
+    def _last_stderr_line(self) -> str:
         lines = [line.strip() for line in self._printed().splitlines() if line.strip()]
         return lines[-1][-_DRIVER_TEXT_CHARACTERS:] if lines else ""
 
     def _printed(self) -> str:
         with self._reading:
-            if self._chatter.closed:
+            if self._stderr.closed:
                 return ""
-            return os.pread(self._chatter.fileno(), _CHATTER_BYTES, 0).decode(errors="replace")
+            return os.pread(self._stderr.fileno(), _STDERR_BYTES, 0).decode(errors="replace")
 
 
-def _died(stage: str, runtime: RuntimeName, process: _Process) -> AcceleratorError:
+def _died(step: str, runtime: RuntimeName, process: _Process) -> AcceleratorError:
     return RuntimeIncompatibleError(
-        f"the Edge TPU's process {process.end()} while {stage} with {runtime}; either the device "
-        f"failed, or {worker.LIBRARY} is made for another version of TensorFlow Lite: install one "
-        "that fits, or set inference.runtime to another runtime"
+        f"the Edge TPU's process {process.exit_description()} while {step} with {runtime}; "
+        f"either the device failed, or {worker.LIBRARY} is made for another version of TensorFlow "
+        "Lite: install one that fits, or set inference.runtime to another runtime"
     )
 
 
 def _runtimes(wanted: RuntimeName | Literal["auto"]) -> tuple[RuntimeName, ...]:
     if wanted != "auto":
-        # Says at once where it is not installed.
+        # Raises at once if it is not installed.
         return (load_runtime(wanted)[0],)
     installed = installed_runtimes()
     if not installed:
@@ -409,7 +411,7 @@ def _held_by(devices: Sequence[EdgeTpuDevice]) -> str:
 
 
 def _user() -> str:
-    # Late: a module that only this sentence needs.
+    # Late: a module that only this message needs.
     import pwd
 
     try:

@@ -1,12 +1,11 @@
-"""The process that holds the Edge TPU: libedgetpu ends it on a USB fault, and nothing else.
+"""The process that holds the Edge TPU: libedgetpu aborts it on a USB fault, and nothing else.
 
-It loads one model, tells the parent what its tensors are, and runs it whenever asked. Tensors lie
-in memory that both share; the socket carries one short message each way for an invoke. It ends with
-its parent, whatever it is doing.
+It loads one model, reports its tensors to the parent, and runs it on request. Tensors lie in shared
+memory; the socket carries one short message each way for an invoke. The kernel ends it with its
+parent, even while it hangs in the driver.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import importlib.util
@@ -18,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,16 +40,15 @@ INVOKE: Final = b"invoke"
 DONE: Final = b"done"
 MAX_MESSAGE_BYTES: Final = 65536
 
-FIRST_INFERENCE: Final = "its first inference"
+FIRST_INFERENCE: Final = "running its first inference"
 HEARTBEAT_S: Final = 0.5
-"""How often an idle worker shows that it lives."""
+"""How often an idle worker updates its heartbeat."""
 
 _ALIGNMENT: Final = 64
-_PR_SET_PDEATHSIG: Final = 1
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What the parent wants loaded: a model file, by which runtime, on which device."""
+class LoadRequest(msgspec.Struct, frozen=True):
+    """The model file to load, the runtime and the device."""
 
     path: str
     runtime: RuntimeName
@@ -57,7 +56,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
-    """A tensor's spec as JSON can hold it."""
+    """A tensor's spec as JSON."""
 
     name: str
     shape: tuple[int, ...]
@@ -76,38 +75,52 @@ class TensorInfo(msgspec.Struct, frozen=True):
         return TensorSpec(self.name, self.shape, np.dtype(self.dtype), self.scale, self.zero_point)
 
 
-class Stage(msgspec.Struct, frozen=True, tag=True):
-    """What the worker does next; where it dies, this says in what."""
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """What the worker does next: if it dies, the parent knows in which step."""
 
-    what: str
+    step: str
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has run once; the shared memory comes with this message.
 
-    `through` is what opened the device: pycoral, or the delegate by itself.
+    `loader` opened the device: pycoral, or the delegate library.
     """
 
     input: TensorInfo
     outputs: tuple[TensorInfo, ...]
-    through: str
+    loader: str
+
+
+class Stage(StrEnum):
+    """The step in which loading a model fails; each has its own remedy."""
+
+    LIBRARY = "library"
+    """libedgetpu cannot be loaded."""
+    DELEGATE = "delegate"
+    """The library is not an Edge TPU delegate."""
+    DEVICE = "device"
+    """No device, no permission, or it is busy."""
+    RUNTIME = "runtime"
+    """The runtime is not installed or does not load."""
+    MODEL = "model"
+    """The model does not fit the library or is no model."""
+    INVOKE = "invoke"
+    """An inference failed."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Why the worker gives up: at which door, and what was said there.
+    """The worker ends: the stage that failed, and the error text of library or runtime."""
 
-    `door` is library, delegate, device, runtime, model or invoke.
-    """
-
-    door: str
+    stage: Stage
     text: str
 
 
-Report = Stage | Ready | Failed
+Report = Progress | Ready | Failed
 
 
 class SharedTensors:
-    """The memory both processes see: a heartbeat, the input tensor, the output tensors."""
+    """The shared memory: a heartbeat, the input tensor, the output tensors."""
 
     def __init__(self, file: int, specs: Sequence[TensorSpec], *, create: bool) -> None:
         offsets = [_ALIGNMENT]
@@ -126,59 +139,69 @@ class SharedTensors:
         )
 
     def beat(self) -> None:
-        """Show that the worker lives."""
+        """Update the heartbeat."""
         self._heartbeat[0] = time.monotonic_ns()
 
     @property
     def last_beat_ns(self) -> int:
-        """When it did so last, on the monotonic clock, which all processes share."""
+        """The last update, on the monotonic clock, which all processes share."""
         return int(self._heartbeat[0])
 
 
 class WorkerError(Exception):
     """Carries the report that ends this process."""
 
-    def __init__(self, door: str, text: str) -> None:
+    def __init__(self, stage: Stage, text: str) -> None:
         super().__init__(text)
-        self.report = Failed(door, text)
+        self.report = Failed(stage, text)
 
 
 def main() -> None:
-    """Run the worker; arguments are its socket, its parent's process id and the order."""
+    """Run the worker; arguments are its socket, the lifeline pipe and the request."""
     line = socket.socket(fileno=int(sys.argv[1]))
-    _end_with_parent(int(sys.argv[2]))
-    # The parent's own orders to stop reach it as the end of the socket.
+    end_with_parent(int(sys.argv[2]))
+    # Signals are for the parent, whose end closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with line, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
-            _serve(line, msgspec.json.decode(sys.argv[3], type=Order))
+            _serve(line, msgspec.json.decode(sys.argv[3], type=LoadRequest))
         except WorkerError as error:
             line.send(msgspec.json.encode(error.report)[:MAX_MESSAGE_BYTES])
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel end this process with its parent: a hanging TPU would keep it for ever."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+def end_with_parent(lifeline: int) -> None:
+    """Have the kernel end this process when the other end of a pipe closes.
+
+    The parent alone holds that end. A thread would not do: the driver can hang while it holds the
+    GIL. Nor would PR_SET_PDEATHSIG, which is sent when the thread that forked ends.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    # The default action of SIGIO, which the kernel sends from now on, is to end the process.
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline)
+    if poll.poll(0):
         os._exit(1)
 
 
-def _serve(line: socket.socket, order: Order) -> None:
-    interpreter, through = _load(line, order)
+def _serve(line: socket.socket, request: LoadRequest) -> None:
+    interpreter, loader = _load(line, request)
     specs = (interpreter.input, *interpreter.outputs)
-    _say(line, Stage(FIRST_INFERENCE))
+    _send(line, Progress(FIRST_INFERENCE))
     _invoke(interpreter, np.zeros(interpreter.input.shape, interpreter.input.dtype))
     file = os.memfd_create("edgepose-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     tensors = SharedTensors(file, specs, create=True)
-    # A file that shrank would end whoever touches the lost part.
+    # Access beyond the end of a file that shrank would be a SIGBUS.
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     tensors.beat()
     ready = Ready(
         TensorInfo.of(interpreter.input),
         tuple(TensorInfo.of(spec) for spec in interpreter.outputs),
-        through,
+        loader,
     )
     socket.send_fds(line, [msgspec.json.encode(ready)], [file])
     os.close(file)
@@ -198,34 +221,34 @@ def _serve(line: socket.socket, order: Order) -> None:
         line.send(DONE)
 
 
-def _load(line: socket.socket, order: Order) -> tuple[RuntimeInterpreter, str]:
-    path = Path(order.path)
+def _load(line: socket.socket, request: LoadRequest) -> tuple[RuntimeInterpreter, str]:
+    path = Path(request.path)
     try:
         data = read_model(path, compiled=True)
-        _, module = load_runtime(order.runtime)
+        _, module = load_runtime(request.runtime)
     except EdgeposeError as error:
         raise WorkerError(
-            "runtime" if isinstance(error, AcceleratorError) else "model", str(error)
+            Stage.RUNTIME if isinstance(error, AcceleratorError) else Stage.MODEL, str(error)
         ) from error
-    _say(line, Stage("opening the device"))
-    if order.runtime == "tflite-runtime" and has_pycoral():
-        interpreter, through = _open_by_pycoral(data, order.device), PYCORAL
+    _send(line, Progress("opening the device"))
+    if request.runtime == "tflite-runtime" and has_pycoral():
+        interpreter, loader = _open_by_pycoral(data, request.device), PYCORAL
     else:
-        delegate = _open_device(module, order.device)
-        _say(line, Stage("loading the model"))
+        delegate = _open_device(module, request.device)
+        _send(line, Progress("loading the model"))
         interpreter = _prepare(
             lambda: module.Interpreter(model_content=data, experimental_delegates=[delegate])
         )
-        through = LIBRARY
+        loader = LIBRARY
     _prepare(interpreter.allocate_tensors)
     try:
-        return RuntimeInterpreter(interpreter, path), through
+        return RuntimeInterpreter(interpreter, path), loader
     except EdgeposeError as error:
-        raise WorkerError("model", str(error)) from error
+        raise WorkerError(Stage.MODEL, str(error)) from error
 
 
 def has_pycoral() -> bool:
-    """Whether Google's pycoral is installed; another package has its name on PyPI."""
+    """Whether Google's pycoral is installed; the package of that name on PyPI is another one."""
     try:
         return importlib.util.find_spec("pycoral.utils.edgetpu") is not None
     except ImportError:
@@ -236,11 +259,11 @@ def _open_device(module: Any, device: str | None) -> Any:
     try:
         return module.load_delegate(LIBRARY, {} if device is None else {"device": device})
     except OSError as error:
-        raise WorkerError("library", first_line(error)) from error
+        raise WorkerError(Stage.LIBRARY, first_line(error)) from error
     except AttributeError as error:
-        raise WorkerError("delegate", first_line(error)) from error
+        raise WorkerError(Stage.DELEGATE, first_line(error)) from error
     except (ValueError, RuntimeError) as error:
-        raise WorkerError("device", first_line(error)) from error
+        raise WorkerError(Stage.DEVICE, first_line(error)) from error
 
 
 def _open_by_pycoral(data: bytes, device: str | None) -> Any:
@@ -248,25 +271,25 @@ def _open_by_pycoral(data: bytes, device: str | None) -> Any:
     try:
         return edgetpu.make_interpreter(data, device=device)
     except OSError as error:
-        raise WorkerError("library", first_line(error)) from error
+        raise WorkerError(Stage.LIBRARY, first_line(error)) from error
     except (ValueError, RuntimeError) as error:
-        raise WorkerError("device", first_line(error)) from error
+        raise WorkerError(Stage.DEVICE, first_line(error)) from error
 
 
 def _prepare(step: Any) -> Any:
     try:
         return step()
     except (ValueError, RuntimeError) as error:
-        raise WorkerError("model", first_line(error)) from error
+        raise WorkerError(Stage.MODEL, first_line(error)) from error
 
 
 def _invoke(interpreter: RuntimeInterpreter, tensor: Any) -> Sequence[Any]:
     try:
         return interpreter.invoke(tensor)
     except AcceleratorError as error:
-        # The runtime's text grows with each further failure: this process is not used again.
-        raise WorkerError("invoke", str(error)) from error
+        # The runtime's error text grows with each failure: this process is not used again.
+        raise WorkerError(Stage.INVOKE, str(error)) from error
 
 
-def _say(line: socket.socket, report: Report) -> None:
+def _send(line: socket.socket, report: Report) -> None:
     line.send(msgspec.json.encode(report))

@@ -1,4 +1,4 @@
-"""A model inside this process, whatever runtime runs it, and what may be loaded as one."""
+"""A model in this process, with either runtime, and the check of its file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.protocols import Tensor
-from edgepose.registry import tflite_file as flatbuffer
+from edgepose.registry.tflite_file import POSENET_DECODER_OP, is_compiled, without_custom_op
 
 
 class RuntimeInterpreter:
@@ -21,7 +21,7 @@ class RuntimeInterpreter:
         if len(inputs) != 1:
             raise ModelFileError(
                 f"{path}: expected a model with one input tensor, got {len(inputs)}; "
-                "this is no pose model that edgepose knows"
+                "edgepose knows no such pose model"
             )
         self.input = tensor_spec(inputs[0])
         self.outputs = tuple(tensor_spec(output) for output in outputs)
@@ -31,7 +31,7 @@ class RuntimeInterpreter:
         self._output_indices = [output["index"] for output in outputs]
 
     def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Run the model; raises AcceleratorError where the runtime fails or it was closed."""
+        """Run the model; raises AcceleratorError if the runtime fails or it was closed."""
         interpreter = self._interpreter
         if interpreter is None:
             raise AcceleratorError(f"{self._path}: invoked after close()")
@@ -44,12 +44,12 @@ class RuntimeInterpreter:
 
     @property
     def delegated_parts(self) -> int:
-        """How many parts of the graph a delegate has taken over, such as XNNPACK.
+        """How many parts of the graph run on a delegate, such as XNNPACK.
 
-        Asked of the interpreter, since a runtime with XNNPACK does not always use it:
-        tflite-runtime 2.14 leaves it aside for whole models.
+        Read from the interpreter, since a runtime with XNNPACK does not always use it:
+        tflite-runtime 2.14 does not for some whole models.
         """
-        # No public call of either runtime tells this.
+        # No public call of either runtime returns this.
         operators = self._interpreter._get_ops_details()  # noqa: SLF001
         return sum(operator["op_name"] == "DELEGATE" for operator in operators)
 
@@ -71,31 +71,27 @@ def tensor_spec(details: dict[str, Any]) -> TensorSpec:
 
 
 def read_model(path: Path, *, compiled: bool = False) -> bytes:
-    """Read a model file, refuse one that would crash a runtime, and make it one that runs.
+    """Read a model file, without an operator that no stock runtime has.
 
     `compiled` files are for the Edge TPU, the others for the CPU. Raises ModelFileError for a file
-    that cannot be read, is no sound model or is of the other sort.
+    that cannot be read, is not a model or is for the other device.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot read the model: {error.strerror}") from error
-    # Runtimes follow a file's offsets unchecked: a truncated file ends the process, not the load.
-    operators = flatbuffer.check(data, name=str(path))
-    if compiled and flatbuffer.EDGETPU_OP not in operators:
+    if compiled and not is_compiled(data):
         raise ModelFileError(
             f"{path}: expected a model compiled for the Edge TPU, got one for the CPU; choose its "
             "-edgetpu file (`edgepose models list`), compile it with edgetpu_compiler, or set "
             "accelerator: cpu"
         )
-    if not compiled and flatbuffer.EDGETPU_OP in operators:
+    if not compiled and is_compiled(data):
         raise ModelFileError(
             f"{path}: compiled for an Edge TPU, and the CPU cannot run it; choose the same model "
             "without -edgetpu, or set accelerator: edgetpu"
         )
-    if flatbuffer.POSENET_DECODER_OP in operators:
-        return flatbuffer.without_custom_op(data, flatbuffer.POSENET_DECODER_OP, name=str(path))
-    return data
+    return without_custom_op(data, POSENET_DECODER_OP, name=str(path))
 
 
 def resize(interpreter: Any, size_wh: tuple[int, int], path: Path) -> None:
@@ -115,5 +111,5 @@ def resize(interpreter: Any, size_wh: tuple[int, int], path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of a runtime says first; the lines below tell of its C++ code."""
+    """Return the first line of a runtime's error; the others are about its C++ code."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,10 +1,11 @@
-"""The TFLite runtimes behind one door: LiteRT, and tflite-runtime where only that is installed."""
+"""The TFLite runtimes: LiteRT, and tflite-runtime if only that is installed."""
 
 import importlib
 import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -38,8 +39,8 @@ def installed_runtimes() -> tuple[RuntimeName, ...]:
 def load_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> tuple[RuntimeName, ModuleType]:
     """Import a runtime's interpreter module and return its name with it.
 
-    Raises AcceleratorError where it is not installed, or is but cannot be imported (tflite-runtime
-    2.14 beside numpy 2, say).
+    Raises AcceleratorError if it is not installed, or cannot be imported (such as tflite-runtime
+    2.14 beside numpy 2).
     """
     installed = installed_runtimes()
     if wanted == "auto":
@@ -65,28 +66,32 @@ def load_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> tuple[Runtim
 
 def runtime_version(name: RuntimeName) -> str:
     """Return the installed version of a runtime's package."""
-    # Late: only benchmarks and `info` messages ask for it.
+    # Late: only benchmarks need it.
     from importlib.metadata import version
 
     return version(_PACKAGES[name])
 
 
 @contextmanager
-def chatter_to_log() -> Iterator[None]:
+def redirect_native_stderr() -> Iterator[None]:
     """Send what the runtime's C++ code prints on stderr to the debug log instead.
 
-    It greets every model with a line that no user asked for, and has no switch for it.
+    It prints a line for every model, and has no option against it. Only while no other thread runs:
+    its log lines would be redirected too, so that in a daemon that reloads, the line is printed.
     """
+    if threading.active_count() > 1:
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
-    heard = os.memfd_create("edgepose-runtime-chatter")
-    os.dup2(heard, 2)
+    redirected = os.memfd_create("edgepose-runtime-stderr")
+    os.dup2(redirected, 2)
     try:
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        with os.fdopen(heard, "rb") as file:
+        with os.fdopen(redirected, "rb") as file:
             file.seek(0)
             for line in file.read().decode(errors="replace").splitlines():
                 log.debug("runtime: %s", line)

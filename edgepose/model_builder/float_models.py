@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from edgepose.model_builder import npm_package as registry_package
 from edgepose.model_builder import tfjs_graph
-from edgepose.model_builder import tflite_edit as flatbuffer
 from edgepose.model_builder.tfjs_graph import TfjsGraph
+from edgepose.model_builder.tflite_edit import shorten_names
+from edgepose.registry.tflite_file import read_model, write_model
 
 # The side that an open input has before a program resizes it.
 DEFAULT_OPEN_SIDE = 256
@@ -51,10 +52,10 @@ def convert(graph: TfjsGraph, half_precision: bool) -> bytes:
         if half_precision:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        model = flatbuffer.read(converter.convert())
+        model = read_model(converter.convert())
     _set_default_side(model)
-    flatbuffer.shorten_names(model)
-    return flatbuffer.write(model)
+    shorten_names(model)
+    return write_model(model)
 
 
 def _set_default_side(model: Any) -> None:

@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepose.errors import ConversionError
-from edgepose.model_builder import tflite_edit as flatbuffer
+from edgepose.model_builder import tflite_edit
 from edgepose.model_builder.tflite_edit import Convolution
+from edgepose.registry.tflite_file import read_model, write_model
 
 Array = npt.NDArray[Any]
 
@@ -75,31 +76,31 @@ def quantize(
     `pictures` are model inputs without the batch axis. Raises ConversionError when the quantizer
     drops or adds a convolution.
     """
-    model = flatbuffer.read(float_model)
+    model = read_model(float_model)
     if settings.equalize is not None:
         peaks = observe(float_model, pictures[::2], with_products=False).channel_peaks
         groups = equalize(model, peaks, settings.equalize)
-        float_model = flatbuffer.write(model)
+        float_model = write_model(model)
         log(f"equalized {groups} groups of channels")
     statistics = observe(float_model, pictures, with_products=settings.compensate)
     ranges = activation_ranges(model, statistics, settings.range_rule)
-    quantized = flatbuffer.read(_quantize_graph(float_model, ranges, settings.keep_float))
+    quantized = read_model(_quantize_graph(float_model, ranges, settings.keep_float))
     if settings.compensate:
         errors = _replace_weights(model, quantized, statistics)
         log(
             f"rounded {len(errors)} layers with compensation, "
             f"squared error {np.mean(errors):.2f} of plain rounding's"
         )
-    flatbuffer.shorten_names(quantized)
-    return flatbuffer.write(quantized)
+    tflite_edit.shorten_names(quantized)
+    return write_model(quantized)
 
 
 def observe(data: bytes, pictures: Iterable[Array], with_products: bool) -> Statistics:
     """Return what flows through a float file: ranges, samples, and moments of layer inputs."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    model = flatbuffer.read(data)
-    layers = flatbuffer.convolutions(model)
+    model = read_model(data)
+    layers = tflite_edit.convolutions(model)
     inputs = {layer.input for layer in layers}
     watched = sorted(inputs | {layer.output for layer in layers} | _produced_floats(model))
     # Without the default delegate: with it, tensors inside a delegated part are never filled.
@@ -209,19 +210,19 @@ def equalize(model: Any, peaks: Mapping[int, Array], balance: float) -> int:
         # A power of two leaves every float weight's digits as they are.
         scale = np.exp2(np.round(np.log2(scale))).astype(np.float32)
         for layer in producers:
-            weights = flatbuffer.constant(model, layer.weights)
-            bias = flatbuffer.constant(model, layer.bias)
+            weights = tflite_edit.constant(model, layer.weights)
+            bias = tflite_edit.constant(model, layer.bias)
             per_channel = scale if layer.depthwise else scale[:, None, None, None]
-            flatbuffer.set_constant(model, layer.weights, weights / per_channel)
-            flatbuffer.set_constant(model, layer.bias, bias / scale)
+            tflite_edit.set_constant(model, layer.weights, weights / per_channel)
+            tflite_edit.set_constant(model, layer.bias, bias / scale)
         for layer in consumers:
-            weights = flatbuffer.constant(model, layer.weights)
-            flatbuffer.set_constant(model, layer.weights, weights * scale)
+            weights = tflite_edit.constant(model, layer.weights)
+            tflite_edit.set_constant(model, layer.weights, weights * scale)
     return len(groups)
 
 
 def _column_peaks(model: Any, layer: Convolution) -> Array:
-    peaks: Array = np.abs(flatbuffer.constant(model, layer.weights)).max(axis=(0, 1, 2))
+    peaks: Array = np.abs(tflite_edit.constant(model, layer.weights)).max(axis=(0, 1, 2))
     return peaks
 
 
@@ -237,7 +238,7 @@ def linear_groups(
 
     codes = schema.BuiltinOperator
     graph = model.subgraphs[0]
-    layers = {layer.operator: layer for layer in flatbuffer.convolutions(model)}
+    layers = {layer.operator: layer for layer in tflite_edit.convolutions(model)}
     parent: dict[int, int] = {}
 
     def root(tensor: int) -> int:
@@ -249,7 +250,7 @@ def linear_groups(
     producers: dict[int, Convolution] = {}
     consumers: dict[int, list[Convolution]] = {}
     for index, operator in enumerate(graph.operators):
-        code = flatbuffer.operator_code(model, operator)
+        code = tflite_edit.operator_code(model, operator)
         tensors = [int(t) for t in (*operator.inputs, *operator.outputs)]
         if index in layers:
             layer = layers[index]
@@ -353,7 +354,7 @@ def _quantize_graph(
 
 
 def _replace_weights(model: Any, quantized: Any, statistics: Statistics) -> list[float]:
-    before, after = flatbuffer.convolutions(model), flatbuffer.convolutions(quantized)
+    before, after = tflite_edit.convolutions(model), tflite_edit.convolutions(quantized)
     if len(before) != len(after):
         raise ConversionError(
             f"quantizing changed the number of convolutions from {len(before)} to {len(after)}"
@@ -363,8 +364,8 @@ def _replace_weights(model: Any, quantized: Any, statistics: Statistics) -> list
     for layer, target in zip(before, after, strict=True):
         if tensors[target.weights].type != 9:
             continue
-        weights = flatbuffer.constant(model, layer.weights)
-        bias = flatbuffer.constant(model, layer.bias)
+        weights = tflite_edit.constant(model, layer.weights)
+        bias = tflite_edit.constant(model, layer.bias)
         count = statistics.counts[layer.operator]
         mean = statistics.sums[layer.operator] / count
         second = statistics.products[layer.operator] / count
@@ -387,11 +388,11 @@ def _replace_weights(model: Any, quantized: Any, statistics: Statistics) -> list
             stored = codes.reshape(weights.shape)
         input_scale = float(tensors[target.input].quantization.scale[0])
         bias_scales = input_scale * scales
-        flatbuffer.set_constant(quantized, target.weights, stored.astype(np.int8))
-        flatbuffer.set_scales(quantized, target.weights, scales)
+        tflite_edit.set_constant(quantized, target.weights, stored.astype(np.int8))
+        tflite_edit.set_scales(quantized, target.weights, scales)
         coded = np.clip(np.round((bias + shift) / bias_scales), -(2**31) + 1, 2**31 - 1)
-        flatbuffer.set_constant(quantized, target.bias, coded.astype(np.int32))
-        flatbuffer.set_scales(quantized, target.bias, bias_scales)
+        tflite_edit.set_constant(quantized, target.bias, coded.astype(np.int32))
+        tflite_edit.set_scales(quantized, target.bias, bias_scales)
         errors.append(ratio)
     return errors
 
@@ -466,11 +467,11 @@ def use_uint8_input(data: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    model = flatbuffer.read(data)
+    model = read_model(data)
     graph = model.subgraphs[0]
     entry = int(graph.inputs[0])
     readers = [operator for operator in graph.operators if entry in operator.inputs]
-    if len(readers) != 1 or flatbuffer.operator_code(model, readers[0]) != (
+    if len(readers) != 1 or tflite_edit.operator_code(model, readers[0]) != (
         schema.BuiltinOperator.QUANTIZE
     ):
         raise ConversionError("expected one QUANTIZE operator to read the model's input")
@@ -481,12 +482,12 @@ def use_uint8_input(data: bytes) -> bytes:
     quantization.zeroPoint = np.asarray(first.zeroPoint, np.int64) + 128
     graph.tensors[entry].type = schema.TensorType.UINT8
     graph.tensors[entry].quantization = quantization
-    return flatbuffer.write(model)
+    return write_model(model)
 
 
 def layer_names(data: bytes, pattern: str) -> list[str]:
     """Return the names of the convolutions that a pattern of `keep_float` means."""
-    model = flatbuffer.read(data)
+    model = read_model(data)
     tensors = model.subgraphs[0].tensors
-    names = [tensors[layer.output].name.decode() for layer in flatbuffer.convolutions(model)]
+    names = [tensors[layer.output].name.decode() for layer in tflite_edit.convolutions(model)]
     return [name for name in names if re.search(pattern, name)]

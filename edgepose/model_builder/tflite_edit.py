@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,27 +39,6 @@ def _schema() -> Any:
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated
-
-
-def read(data: bytes) -> Any:
-    """Return a file's content as a `ModelT` object, its constants all inside the flatbuffer.
-
-    Newer writers put constants behind the flatbuffer, which tflite-runtime 2.14 cannot read.
-    """
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
-    for buffer in model.buffers:
-        if buffer.offset > 1:
-            buffer.data = np.frombuffer(data, np.uint8, int(buffer.size), int(buffer.offset))
-        buffer.offset = buffer.size = 0
-    return model
-
-
-def write(model: Any) -> bytes:
-    """Return the bytes of a `ModelT` object."""
-    builder = importlib.import_module("flatbuffers").Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def operator_code(model: Any, operator: Any) -> int:

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
-from edgepose.registry import tflite_file as flatbuffer
+from edgepose.registry.tflite_file import is_compiled
 from edgepose.util.suggest import did_you_mean
 
 Kind = Literal["movenet_single", "movenet_multipose", "posenet"]
@@ -159,7 +159,7 @@ class Registry:
         check_file(path)
         return ModelFile(path.stem, path)
 
-    def sibling(self, file: ModelFile, device: Device) -> ModelFile:
+    def variant_for(self, file: ModelFile, device: Device) -> ModelFile:
         """Return the same model for the other accelerator, `device`.
 
         A model known by name has a known sibling, `X` and `X-edgetpu`; beside a file of the user's
@@ -282,8 +282,7 @@ def device_of(file: ModelFile) -> Device:
         data = file.path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{file.path}: cannot read the model: {error.strerror}") from error
-    operators = flatbuffer.operators(data, name=str(file.path))
-    return "edgetpu" if flatbuffer.EDGETPU_OP in operators else "cpu"
+    return "edgetpu" if is_compiled(data) else "cpu"
 
 
 def check_name(name: str) -> None:

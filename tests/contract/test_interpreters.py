@@ -11,6 +11,7 @@ import pytest
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.inference.cpu import CpuAccelerator, default_threads
 from edgepose.inference.interpreter import RuntimeInterpreter
+from edgepose.inference.probe import probe_model
 from edgepose.inference.runtime import installed_runtimes, load_runtime
 from edgepose.protocols import Interpreter
 from edgepose.sources.synthetic import read_photograph
@@ -116,7 +117,7 @@ def test_a_closed_interpreter_says_so(cpu: CpuAccelerator) -> None:
 def test_a_file_that_is_no_model_is_refused(cpu: CpuAccelerator, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.tflite"
     wrong.write_bytes(b"this is no model at all" * 100)
-    with pytest.raises(ModelFileError, match=r"wrong\.tflite: expected a TFLite file"):
+    with pytest.raises(ModelFileError, match=r"wrong\.tflite: expected a TFLite model"):
         cpu.load(wrong)
     with pytest.raises(ModelFileError, match="cannot read"):
         cpu.load(tmp_path / "missing.tflite")
@@ -125,12 +126,13 @@ def test_a_file_that_is_no_model_is_refused(cpu: CpuAccelerator, tmp_path: Path)
 def test_a_truncated_model_is_refused_and_kills_nothing(
     cpu: CpuAccelerator, tmp_path: Path
 ) -> None:
+    """tflite-runtime 2.14 dies of such a file: it is tried in a child process."""
     data = LIGHTNING.read_bytes()
     for length in (0, 8, 100, len(data) // 2, len(data) - 100):
         cut = tmp_path / f"cut-{length}.tflite"
         cut.write_bytes(data[:length])
         with pytest.raises(ModelFileError, match=r"cut-\d+\.tflite"):
-            cpu.load(cut)
+            probe_model(cut, cpu.runtime)
 
 
 def test_a_compiled_model_without_a_tpu_says_so(cpu: CpuAccelerator, shared_data: Path) -> None:

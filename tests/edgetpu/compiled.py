@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgepose.model_builder import tflite_edit as flatbuffer
-from edgepose.registry.tflite_file import EDGETPU_OP
+from edgepose.model_builder.tflite_edit import convolutions
+from edgepose.registry.tflite_file import EDGETPU_OP, read_model, write_model
 
 
 def compile_model(data: bytes) -> bytes:
@@ -22,14 +22,14 @@ def compile_model(data: bytes) -> bytes:
     MoveNet that is the ARG_MAX behind the heads. Raises ValueError for a model without fixed
     shapes, which the real one refuses too, or without convolutions.
     """
-    model = flatbuffer.read(data)
+    model = read_model(data)
     graph = model.subgraphs[0]
     if any(-1 in (t.shapeSignature if t.shapeSignature is not None else ()) for t in graph.tensors):
         raise ValueError("a model for the Edge TPU has fixed shapes, this one has open ones")
-    convolutions = {convolution.operator for convolution in flatbuffer.convolutions(model)}
-    if not convolutions:
+    found = {convolution.operator for convolution in convolutions(model)}
+    if not found:
         raise ValueError("expected a model with convolutions, got none")
-    wanted = {int(i) for index in convolutions for i in graph.operators[index].outputs}
+    wanted = {int(i) for index in found for i in graph.operators[index].outputs}
     mapped = _leading_to(graph, wanted, ())
     made = {int(i) for index in mapped for i in graph.operators[index].outputs}
     tail = [op for index, op in enumerate(graph.operators) if index not in mapped]
@@ -48,7 +48,7 @@ def compile_model(data: bytes) -> bytes:
     model.operatorCodes.append(code)
     graph.operators = [operator, *tail]
     _sweep(model)
-    return flatbuffer.write(model)
+    return write_model(model)
 
 
 def heads_model(cpu: bytes, compiled: bytes) -> bytes:
@@ -57,7 +57,7 @@ def heads_model(cpu: bytes, compiled: bytes) -> bytes:
     Its inputs and outputs are the operator's, in that order. Tensors are the same if name, shape,
     type and quantization are. Raises ValueError where the two files are not the same network.
     """
-    model, other = flatbuffer.read(cpu), flatbuffer.read(compiled)
+    model, other = read_model(cpu), read_model(compiled)
     graph, other_graph = model.subgraphs[0], other.subgraphs[0]
     mapped = [
         operator
@@ -86,7 +86,7 @@ def heads_model(cpu: bytes, compiled: bytes) -> bytes:
     graph.operators = [op for index, op in enumerate(graph.operators) if index in kept]
     graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
     _sweep(model)
-    return flatbuffer.write(model)
+    return write_model(model)
 
 
 def _identity(tensor: Any) -> tuple[Any, ...]:

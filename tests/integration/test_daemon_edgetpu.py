@@ -178,7 +178,7 @@ def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
         (worker,) = children(daemon.process.pid)
         worker_stopped_at = time.monotonic()
         os.kill(worker, signal.SIGSTOP)
-        assert "no life" in wait_for_device(listener, "cpu")["reason"]
+        assert "not responded" in wait_for_device(listener, "cpu")["reason"]
         assert time.monotonic() - worker_stopped_at > 4
         wait_for_device(listener, "edgetpu")
         assert worker not in children(daemon.process.pid)

@@ -1,7 +1,10 @@
 """An Edge TPU in its own process: a stand-in device, both runtimes, every way to fail."""
 
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Literal
@@ -12,7 +15,11 @@ import pytest
 from edgepose.errors import AcceleratorError, AcceleratorLostError, ModelFileError
 from edgepose.inference import edgetpu
 from edgepose.inference.cpu import CpuAccelerator
-from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuTimeouts
+from edgepose.inference.edgetpu import (
+    EdgeTpuAccelerator,
+    EdgeTpuInterpreter,
+    EdgeTpuTimeouts,
+)
 from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice
 from edgepose.protocols import Interpreter
@@ -73,14 +80,14 @@ def test_a_tensor_of_another_type_is_refused(stand_in: StandIn) -> None:
     [
         ("abort", "SIGABRT .*usb_driver"),
         ("fail", "the Edge TPU failed"),
-        ("hang", "no answer within 0.5 s"),
+        ("hang", "did not answer within 0.5 s"),
         ("unplugged", "process"),
     ],
 )
 def test_a_death_in_the_middle_is_heard_and_final(
     stand_in: StandIn, word: Word, sentence: str
 ) -> None:
-    interpreter = EdgeTpuAccelerator(times=HASTE).load(stand_in.compiled_model())
+    interpreter = EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
     tensor = photograph(interpreter)
     interpreter.invoke(tensor)
     stand_in.set(word)
@@ -99,8 +106,8 @@ def test_a_death_in_the_middle_is_heard_and_final(
 def test_a_device_that_hangs_while_it_is_opened(stand_in: StandIn, word: Word) -> None:
     stand_in.set(word)
     started = time.monotonic()
-    with pytest.raises(AcceleratorError, match="no answer for 3 s while"):
-        EdgeTpuAccelerator(times=HASTE).load(stand_in.compiled_model())
+    with pytest.raises(AcceleratorError, match="did not answer for 3 s while"):
+        EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
     assert time.monotonic() - started < 20
     stand_in.set("ok")
     EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
@@ -123,7 +130,7 @@ def test_a_library_that_is_none(stand_in: StandIn) -> None:
     """Any shared library has no delegate in it."""
     stand_in.shared_object.unlink()
     stand_in.shared_object.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
-    with pytest.raises(AcceleratorError, match="is no Edge TPU library"):
+    with pytest.raises(AcceleratorError, match="is not an Edge TPU library"):
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
 
@@ -150,7 +157,10 @@ def test_why_a_device_that_is_there_cannot_be_opened(
     with stand_in.held(), pytest.raises(AcceleratorError, match=r"usb:3, but .* usb .*/007"):
         EdgeTpuAccelerator(device="usb:3", root=root).load(path)
     monkeypatch.setattr(EdgeTpuDevice, "accessible", property(lambda _self: False))
-    with stand_in.held(), pytest.raises(AcceleratorError, match=r"may not open .*/007.* udev"):
+    with (
+        stand_in.held(),
+        pytest.raises(AcceleratorError, match=r"no permission to open .*/007.* udev"),
+    ):
         accelerator.load(path)
 
 
@@ -196,7 +206,7 @@ def test_pycoral_opens_the_device_where_it_is_installed(
     said: list[str] = []
     monkeypatch.setattr(edgetpu.log, "debug", lambda text, *values: said.append(text % values))
     EdgeTpuAccelerator(device="usb:0").load(stand_in.compiled_model()).close()
-    assert any("opened through pycoral on tflite-runtime" in line for line in said)
+    assert any("opened by pycoral with tflite-runtime" in line for line in said)
     stand_in.set("absent")
     with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
         EdgeTpuAccelerator().load(stand_in.compiled_model())
@@ -204,10 +214,44 @@ def test_pycoral_opens_the_device_where_it_is_installed(
 
 def test_a_talkative_library_does_not_fill_the_memory(stand_in: StandIn) -> None:
     interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
-    chatter = interpreter._process._chatter
-    path = Path(f"/proc/self/fd/{chatter.fileno()}")
-    with path.open("ab") as flood:
+    stderr = Path(f"/proc/{interpreter.process_id}/fd/2")
+    with stderr.open("ab") as flood:
         flood.write(b"W noise\n" * 20_000)
     interpreter.check()
-    assert os.fstat(chatter.fileno()).st_size < 1000
+    assert stderr.stat().st_size < 1000
     interpreter.close()
+
+
+def test_edgetpu_worker_outlives_the_thread_that_started_it(stand_in: StandIn) -> None:
+    """PR_SET_PDEATHSIG is sent when the thread that forked ends, not the process."""
+    loaded: list[EdgeTpuInterpreter] = []
+    path = stand_in.compiled_model()
+    thread = threading.Thread(target=lambda: loaded.append(EdgeTpuAccelerator().load(path)))
+    thread.start()
+    thread.join()
+    (interpreter,) = loaded
+    interpreter.invoke(photograph(interpreter))
+    interpreter.check()
+    interpreter.close()
+
+
+@pytest.mark.parametrize("busy", ["time.sleep(60)", "signal.pause()", "sum(range(10**12))"])
+def test_end_with_parent_ends_a_busy_process(busy: str) -> None:
+    """Whatever the worker does when the other end of the pipe closes, the GIL held or not."""
+    lifeline, parent = os.pipe()
+    script = (
+        "import signal, sys, time\n"
+        "from edgepose.inference.edgetpu_worker import end_with_parent\n"
+        f"end_with_parent({lifeline})\n"
+        "print('ready', flush=True)\n"
+        f"{busy}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], pass_fds=(lifeline,), stdout=subprocess.PIPE
+    ) as process:
+        os.close(lifeline)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert process.poll() is None
+        os.close(parent)
+        assert process.wait(10) == -signal.SIGIO

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgepose.errors import ModelFileError
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
-from edgepose.registry import tflite_file as flatbuffer
+from edgepose.registry.tflite_file import operators
 from edgepose.sources.synthetic import read_photograph
 from edgepose.util.resource import Resource
 from tests.conftest import MODELS
@@ -195,9 +195,9 @@ def test_both_models_can_be_loaded_at_once(stand_in: StandIn, runtime: RuntimeNa
 
 def test_a_compiled_file_looks_like_one(stand_in: StandIn) -> None:
     model = stand_in.compiled_model()
-    before = flatbuffer.operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
-    after = flatbuffer.operators(model.read_bytes())
-    assert after[flatbuffer.EDGETPU_OP] == 1
+    before = operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
+    after = operators(model.read_bytes())
+    assert after["edgetpu-custom-op"] == 1
     assert not {"CONV_2D", "DEPTHWISE_CONV_2D"} & set(after)
     assert after["ARG_MAX"] == before["ARG_MAX"] == 2
     assert (

@@ -110,7 +110,10 @@ def test_all_mistakes_are_told_at_once_with_line_key_and_suggestion(tmp_path: Pa
         ),
         "8: model.crop: expected true or false, got 'maybe'",
         "9: threads: unknown key; did you mean 'inference.threads'?",
-        "10: accelerator: expected auto, cpu or edgetpu, got 'edgtpu'; did you mean 'edgetpu'?",
+        (
+            "10: accelerator: expected auto, cpu, edgetpu or replay, got 'edgtpu'; did you "
+            "mean 'edgetpu'?"
+        ),
         "11: inference.threads: expected auto or a whole number from 1 to 64; got 0",
         "13: pose.keypoint_threshold: expected at most 1, got 1.5",
         "14: pose.pose_threshold: expected a finite number, got nan",
@@ -366,7 +369,7 @@ def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
     assert found.pop(3).startswith("--source: picmera:0: no source is called picmera:")
     assert found == [
         "1: nod: unknown key; did you mean 'node'?",
-        "--accelerator: expected auto, cpu or edgetpu, got 'vulkan'",
+        "--accelerator: expected auto, cpu, edgetpu or replay, got 'vulkan'",
         (
             "--mqtt: the broker address 'mqtt://h:99999999' cannot be read (the port is not a "
             "number from 1 to 65535): expected mqtt://[user@]host[:port] or mqtts://[user@]host[:port]"

@@ -300,18 +300,18 @@ def test_the_sibling_of_a_file_lies_beside_it(
         (tmp_path / name).write_bytes(CONTENT)
     cpu = registry.resolve(tmp_path / "mine.tflite")
     compiled = registry.resolve(tmp_path / f"mine{ending}.tflite")
-    assert registry.sibling(cpu, "edgetpu") == compiled
-    assert registry.sibling(compiled, "cpu") == cpu
+    assert registry.variant_for(cpu, "edgetpu") == compiled
+    assert registry.variant_for(compiled, "cpu") == cpu
     compiled.path.unlink()
     with pytest.raises(ModelFileError, match=r"mine-edgetpu.tflite and mine_edgetpu.tflite"):
-        registry.sibling(cpu, "edgetpu")
+        registry.variant_for(cpu, "edgetpu")
 
 
 def test_the_sibling_of_a_known_model_is_known_too() -> None:
     registry = default_registry()
     cpu = registry.resolve("movenet-lightning-int8")
     with pytest.raises(ModelFileError, match="models pull movenet-lightning-int8-edgetpu"):
-        registry.sibling(cpu, "edgetpu")
+        registry.variant_for(cpu, "edgetpu")
     assert device_of(cpu) == "cpu"
     with pytest.raises(UnknownModelError):
-        registry.sibling(registry.resolve("movenet-thunder-fp16"), "edgetpu")
+        registry.variant_for(registry.resolve("movenet-thunder-fp16"), "edgetpu")

@@ -1,0 +1,140 @@
+"""A fake accelerator that plays recorded model outputs: a whole line without a model runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+
+from edgepose.datatypes import TensorSpec
+from edgepose.errors import AcceleratorError, ModelFileError
+from edgepose.protocols import Interpreter, Tensor
+
+DEVICE: Final = "replay"
+MAX_BYTES: Final = 256 << 20
+_VERSION: Final = 1
+
+
+class ReplayInterpreter:
+    """Returns recorded outputs, one recording after the other and then from the beginning.
+
+    `recordings` are the outputs of one invoke each; see `protocols.Interpreter`.
+    """
+
+    def __init__(
+        self,
+        input_spec: TensorSpec,
+        output_specs: Sequence[TensorSpec],
+        recordings: Sequence[Sequence[Tensor]],
+        *,
+        name: str = "the recording",
+    ) -> None:
+        self.input = input_spec
+        self.outputs = tuple(output_specs)
+        self._recordings = recordings
+        self._name = name
+        self._next = 0
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return copies of the next outputs; raises AcceleratorError for a wrong tensor."""
+        if not self._recordings:
+            raise AcceleratorError(f"{self._name}: invoked after close()")
+        if tensor.shape != self.input.shape or tensor.dtype != self.input.dtype:
+            raise AcceleratorError(
+                f"{self._name}: invoke failed: expected a tensor {self.input.dtype} "
+                f"{self.input.shape}, got {tensor.dtype} {tensor.shape}"
+            )
+        outputs = self._recordings[self._next]
+        self._next = (self._next + 1) % len(self._recordings)
+        return [output.copy() for output in outputs]
+
+    def close(self) -> None:
+        """Free the recording; closing twice is fine."""
+        self._recordings = ()
+
+
+class OutputRecorder:
+    """Wraps an interpreter and keeps the outputs of every invoke, for `save`."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.input = interpreter.input
+        self.outputs = interpreter.outputs
+        self._interpreter = interpreter
+        self._recordings: list[Sequence[Tensor]] = []
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Run the model and keep its outputs; raises as the interpreter does."""
+        outputs = self._interpreter.invoke(tensor)
+        self._recordings.append([output.copy() for output in outputs])
+        return outputs
+
+    def close(self) -> None:
+        """Close the interpreter; the recording stays."""
+        self._interpreter.close()
+
+    def save(self, path: Path) -> None:
+        """Write the recording as .npz; raises OSError, or ValueError if nothing was recorded."""
+        if not self._recordings:
+            raise ValueError("expected at least one invoke to record, got none")
+        arrays: dict[str, Any] = {
+            "version": np.array(_VERSION),
+            "input": _as_array(self.input),
+            "names": np.array([spec.name for spec in (self.input, *self.outputs)]),
+        }
+        for index, spec in enumerate(self.outputs):
+            arrays[f"spec_{index}"] = _as_array(spec)
+            arrays[f"output_{index}"] = np.stack([outputs[index] for outputs in self._recordings])
+        arrays["input_dtype"] = np.array(self.input.dtype.str)
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def load_recording(path: Path) -> ReplayInterpreter:
+    """Read a recording that `OutputRecorder.save` wrote.
+
+    Raises ModelFileError if it cannot be read or is not such a file.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelFileError(f"{path}: expected a recording of at most {MAX_BYTES >> 20} MiB")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if int(arrays["version"]) != _VERSION:
+                raise ModelFileError(
+                    f"{path}: expected a recording of version {_VERSION}, got {arrays['version']}"
+                )
+            names = [str(name) for name in arrays["names"]]
+            input_spec = _spec(names[0], arrays["input"], np.dtype(str(arrays["input_dtype"])))
+            outputs = [arrays[f"output_{index}"] for index in range(len(names) - 1)]
+            specs = [
+                _spec(name, arrays[f"spec_{index}"], output.dtype)
+                for index, (name, output) in enumerate(zip(names[1:], outputs, strict=True))
+            ]
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read the recording: {error.strerror}") from error
+    except (ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as error:
+        raise ModelFileError(
+            f"{path}: expected model outputs recorded by tools/record_outputs.py (.npz), got "
+            f"another file or a damaged one ({type(error).__name__})"
+        ) from error
+    count = min((len(output) for output in outputs), default=0)
+    if not count or any(
+        len(output) != count or output.shape[1:] != spec.shape
+        for output, spec in zip(outputs, specs, strict=True)
+    ):
+        raise ModelFileError(f"{path}: expected outputs of the recorded shapes; record it again")
+    recordings = [[output[number] for output in outputs] for number in range(count)]
+    return ReplayInterpreter(input_spec, specs, recordings, name=str(path))
+
+
+def _as_array(spec: TensorSpec) -> Tensor:
+    return np.array([spec.scale, spec.zero_point, *spec.shape], np.float64)
+
+
+def _spec(name: str, values: Tensor, dtype: np.dtype[np.generic]) -> TensorSpec:
+    scale, zero_point, *shape = values.tolist()
+    return TensorSpec(
+        name, tuple(int(extent) for extent in shape), dtype, float(scale), int(zero_point)
+    )
