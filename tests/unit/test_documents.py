@@ -22,6 +22,8 @@ from tests.documents import DOCUMENTS, ELSEWHERE, ROOT, blocks, commands
 from tools import generate_docs
 
 README_LINES = 170
+WORDS = r"\b(pictures?|somebody|nobody|whoever|tells|says|stands? in|stand-in|by itself)\b"
+"""Words for which CONTRIBUTING.md has the field's term."""
 
 
 @pytest.mark.parametrize("path", generate_docs.documents(), ids=lambda path: path.name)
@@ -54,6 +56,13 @@ def test_links_of_a_document_lead_somewhere(document: Path) -> None:
         assert linked.exists(), target
         if fragment:
             assert fragment in _anchors(linked.read_text()), target
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, Path("config.yaml")], ids=str)
+def test_document_uses_the_words_of_the_field(document: Path) -> None:
+    """A reader finds every term with a search engine; only the table of words may show the rest."""
+    text = (ROOT / document).read_text().partition("## Words")[0]
+    assert re.findall(WORDS, text, re.IGNORECASE) == []
 
 
 def test_every_document_is_linked_from_the_readme() -> None:
