@@ -185,12 +185,12 @@ def temperatures_c(root: Path = ROOT) -> dict[str, float]:
 
 
 def throttling(
-    root: Path = ROOT, ask_firmware: Callable[..., str | None] = no_firmware
+    root: Path = ROOT, ask_firmware: Callable[..., str | None] = vcgencmd
 ) -> tuple[str, ...] | None:
-    """Return the firmware's throttling flags that are set; None where nobody tells them.
+    """Return the throttling flags of the firmware that are set; None if they are unknown.
 
-    Older Raspberry Pi kernels have them in a file; a Pi 5's has not, and there only `vcgencmd` or
-    the supply's voltage alarm knows.
+    Older Raspberry Pi kernels have them in a file. A Pi 5 has not: `vcgencmd` is asked, and if it
+    fails (the service may not open /dev/vcio), the voltage alarm of the power supply.
     """
     files = sorted(root.glob("sys/devices/platform/soc*/soc*:firmware/get_throttled"))
     words = [text for file in files if (text := _text(file)) is not None]

@@ -53,7 +53,18 @@ def test_a_pi_5_is_asked_through_its_firmware(tmp_path: Path) -> None:
 def test_a_pi_5_without_vcgencmd_tells_its_voltage_only(
     tmp_path: Path, alarm: str | None, flags: tuple[str, ...] | None
 ) -> None:
-    assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm)) == flags
+    assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm), host.no_firmware) == flags
+
+
+def test_throttling_asks_the_firmware_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stats` of the daemon calls it without arguments; on a Pi 5 only vcgencmd has the flags."""
+    program = tmp_path / "vcgencmd"
+    program.write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x4\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.throttling(raspberry_pi_5(tmp_path / "root")) == ("throttled",)
 
 
 def test_the_file_is_believed_before_the_firmware_is_asked(tmp_path: Path) -> None:
