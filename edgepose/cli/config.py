@@ -25,7 +25,7 @@ def check(*, config_path: Path | None) -> None:
     """Report every mistake at once, with line, key and suggestion; exit 2 if there is one."""
     path = find_config_file(config_path)
     load_config(path)
-    click.echo(f"{_name(path)}: no mistakes", err=True)
+    click.echo(f"{_name(path)}: no errors", err=True)
 
 
 @command.command()

@@ -1,19 +1,17 @@
-"""From a file and flags to a Config, or to one error that lists every mistake."""
+"""From a file and flags to a Config, or to one ConfigError that lists all errors."""
 
+import copy
 import itertools
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgepose.config.schema import Config
-from edgepose.config.source_uri import parse_source_uri
-from edgepose.config.validation import build, dotted, section_at
+from edgepose.config.schema import Config, Resolve
+from edgepose.config.validation import build, dotted, parts, value_keys
 from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
-from edgepose.errors import ConfigError, EdgeposeError
+from edgepose.errors import ConfigError
 from edgepose.mqtt.url import parse_broker_url
-from edgepose.registry.registry import check_name
 from edgepose.util.redact import masked_url
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")
@@ -30,9 +28,6 @@ FLAGS: Final = {
     "pose.pose_threshold": "--pose-threshold",
 }
 
-_MODEL_SUFFIX = ".tflite"
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
-
 
 def find_config_file(given: Path | None = None) -> Path | None:
     """Return the configuration file to use; None means the built-in defaults.
@@ -46,10 +41,10 @@ def find_config_file(given: Path | None = None) -> Path | None:
     try:
         user_file = Path(home).expanduser() / "edgepose" / "config.yaml"
     except RuntimeError:
-        # A service user without a home directory has no configuration in it either.
+        # A service user without a home directory.
         user_file = SYSTEM_FILE
     for candidate in (user_file, SYSTEM_FILE):
-        if _is_there(candidate):
+        if _is_file(candidate):
             return candidate
     return None
 
@@ -59,36 +54,34 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
 
     `overrides` come from the command line and win over the file: dotted keys such as
     `cameras.0.source`; a value of None is a flag that was not given. Paths in the file are relative
-    to the file, those in overrides to the current directory. Raises ConfigError with every mistake
-    at once.
+    to the file, those in overrides to the current directory. Raises ConfigError with all errors.
     """
     document = Document({}) if path is None else read(path)
-    tree = _with_paths(document.values, Path() if path is None else path.absolute().parent)
+    tree: dict[str, object] = dict(document.values)
     flags: dict[Key, str] = {}
     for name, value in (overrides or {}).items():
         if value is not None:
             key = _key(name)
             flags[key] = FLAGS.get(name, name)
-            _override(tree, key, _absolute(key, value, Path.cwd()))
-    found: list[ConfigIssue] = []
-    config = build(Config, tree, (), found)
-    # A value with an unknown tag is wrong already, whatever type it would have had.
-    told = {(mistake.key, mistake.place) for mistake in document.issues}
-    mistakes = [
+            _override(tree, key, _resolved(key, value))
+    folder = Path.cwd() if path is None else path.absolute().parent
+    config, found = build(Config, tree, folder)
+    # A value with an unknown tag is invalid already, whatever type it would have had.
+    known = {(issue.key, issue.line) for issue in document.issues}
+    issues = [
         *document.issues,
-        *(mistake for mistake in found if (mistake.key, document.line(mistake.key)) not in told),
+        *(issue for issue in found if (issue.key, document.line(issue.key)) not in known),
     ]
-    mistakes += _unusable_names(tree, mistakes)
-    if mistakes or config is None:
-        raise ConfigError(_report(mistakes, path, document, flags))
+    if issues or config is None:
+        raise ConfigError(_report(issues, path, document, flags))
     return config
 
 
-def _is_there(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        # A file behind a folder that may not be entered belongs to someone else.
+        # The file is in a folder that this user may not enter.
         return False
 
 
@@ -96,93 +89,44 @@ def _key(name: str) -> Key:
     return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
 
-# --- paths
-
-
-def _path_in(value: str, folder: Path) -> str:
-    if not value:
-        return value
-    try:
-        return str(folder / Path(value).expanduser())
-    except RuntimeError:
-        return value
-
-
-def _source_in(value: str, folder: Path) -> str:
-    return value if _SCHEME.match(value) else _path_in(value, folder)
-
-
-def _model_in(value: str, folder: Path) -> str:
-    is_path = value.endswith(_MODEL_SUFFIX) or "/" in value
-    return _path_in(value, folder) if is_path else value
-
-
-_PATHS: Final[dict[str, Callable[[str, Path], str]]] = {
-    "cameras.0.source": _source_in,
-    "model.name": _model_in,
-    "inference.recording": _path_in,
-    "mqtt.password_file": _path_in,
-    "mqtt.tls.ca_file": _path_in,
-    "mqtt.tls.cert_file": _path_in,
-    "mqtt.tls.key_file": _path_in,
-    "output.record": _path_in,
-    "state_directory": _path_in,
-}
-
-
-def _absolute(key: Key, value: object, folder: Path) -> object:
-    resolve = _PATHS.get(dotted(0 if isinstance(part, int) else part for part in key))
-    if resolve is None or not isinstance(value, (str, Path)):
-        return value
-    return resolve(str(value), folder)
-
-
-def _with_paths(values: dict[str, object], folder: Path) -> dict[str, object]:
-    """Return a copy of a tree with its relative paths made absolute.
-
-    Only what the schema knows is copied deeply, so a tree of aliases does not grow here.
-    """
-
-    def copy(value: object, key: Key) -> object:
-        if section_at(key) is None:
-            return _absolute(key, value, folder)
-        if isinstance(value, dict):
-            return {name: copy(inner, (*key, name)) for name, inner in value.items()}
-        if isinstance(value, list) and not (key and isinstance(key[-1], int)):
-            return [copy(inner, (*key, index)) for index, inner in enumerate(value)]
-        return value
-
-    return {name: copy(value, (name,)) for name, value in values.items()}
-
-
 # --- overrides
 
 
+def _resolved(key: Key, value: object) -> object:
+    """Return the value of a flag; a path in it is relative to the current directory."""
+    field = value_keys().get(key)
+    for part in () if field is None else parts(field.type):
+        if isinstance(part, Resolve):
+            return part.function(str(value), Path.cwd())
+    return value
+
+
 def _override(tree: dict[str, object], key: Key, value: object) -> None:
-    """Set one key, creating what is around it; where the file has nonsense there, leave that."""
+    """Set one key, creating the sections around it; invalid values around it stay, as errors.
+
+    What is changed is copied first: by an alias in YAML, another key may have the same section.
+    """
     node: Any = tree
     for part, following in itertools.pairwise(key):
-        missing: object = [{}] if isinstance(following, int) else {}
         if isinstance(part, int):
             if not isinstance(node, list) or part >= len(node):
                 return
-            if node[part] is None:
-                node[part] = missing
-        else:
-            if not isinstance(node, dict):
-                return
-            if node.get(part) is None:
-                node[part] = missing
+        elif not isinstance(node, dict):
+            return
+        inner = node[part] if isinstance(part, int) else node.get(part)
+        if inner is None:
+            inner = [{}] if isinstance(following, int) else {}
+        node[part] = copy.copy(inner)
         node = node[part]
     if not isinstance(node, dict):
         return
     node[key[-1]] = value
     if key == ("mqtt", "url") and isinstance(value, str):
-        _log_in_as_flag_says(node, value)
+        _use_login_of_flag(node, value)
 
 
-def _log_in_as_flag_says(mqtt: dict[str, object], url: str) -> None:
-    """Let `--mqtt mqtt://user@host` win over the file's user, whose password is not this one's."""
+def _use_login_of_flag(mqtt: dict[str, object], url: str) -> None:
+    """Replace the login of the file, password included, by the user of `--mqtt mqtt://user@host`."""
     try:
         username = parse_broker_url(url).username
     except ConfigError:
@@ -192,67 +136,44 @@ def _log_in_as_flag_says(mqtt: dict[str, object], url: str) -> None:
             mqtt.pop(name, None)
 
 
-# --- mistakes
-
-
-def _unusable_names(tree: Mapping[str, Any], mistakes: list[ConfigIssue]) -> list[ConfigIssue]:
-    """Check the names that other parts of edgepose understand, unless they are wrong already."""
-    wrong = {mistake.key for mistake in mistakes}
-    found: list[ConfigIssue] = []
-
-    def check(key: Key, value: object, checker: Callable[[str], object]) -> None:
-        if key in wrong or not isinstance(value, str) or not value:
-            return
-        try:
-            checker(value)
-        except EdgeposeError as error:
-            found.append(ConfigIssue(key, str(error)))
-
-    cameras = tree.get("cameras")
-    for index, camera in enumerate(cameras if isinstance(cameras, list) else ()):
-        if isinstance(camera, dict):
-            check(("cameras", index, "source"), camera.get("source"), parse_source_uri)
-    model = tree.get("model")
-    if isinstance(model, dict):
-        check(("model", "name"), model.get("name"), check_name)
-    return found
+# --- errors
 
 
 def _report(
-    mistakes: Iterable[ConfigIssue],
+    issues: Iterable[ConfigIssue],
     path: Path | None,
     document: Document,
     flags: Mapping[Key, str],
 ) -> str:
-    """List mistakes by line, those of flags last."""
+    """List errors by line, those of flags last."""
     rows: list[tuple[float, str]] = []
-    for mistake in mistakes:
-        flag = flags.get(mistake.key)
+    for issue in issues:
+        flag = flags.get(issue.key)
         if flag is None and path is None:
-            # Without a file, a section that does not fit together is the flag's doing.
-            inside = [key for key in flags if key[: len(mistake.key)] == mistake.key]
+            # Without a file, only a flag can have caused a conflict in a section.
+            inside = [key for key in flags if key[: len(issue.key)] == issue.key]
             flag = flags[inside[0]] if inside else None
-        line = mistake.place if isinstance(mistake.place, int) else document.line(mistake.key)
+        line = issue.line or document.line(issue.key)
         if flag is not None:
-            rows.append((float("inf"), f"{flag}: {mistake.text}"))
+            rows.append((float("inf"), f"{flag}: {issue.text}"))
             continue
         where = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
         # `password:secret`, without the space, makes a key of both.
-        what = f"{masked_url(dotted(mistake.key))}: " if mistake.key else ""
-        rows.append((line or 0, f"{where}{what}{mistake.text}"))
+        what = f"{masked_url(dotted(issue.key))}: " if issue.key else ""
+        rows.append((line or 0, f"{where}{what}{issue.text}"))
     rows.sort(key=lambda row: row[0])
-    texts = [_fit_for_terminals(text) for _, text in rows[: MAX_SHOWN + 1]]
+    texts = [_sanitize_text(text) for _, text in rows[: MAX_SHOWN + 1]]
     if len(texts) == 1:
         return texts[0]
     shown = texts[:MAX_SHOWN]
     if len(rows) > MAX_SHOWN:
         shown.append(f"and {len(rows) - MAX_SHOWN} more")
     name = "the command line" if path is None else str(path)
-    return "\n  ".join((f"{len(rows)} mistakes in {name}:", *shown))
+    return "\n  ".join((f"{len(rows)} errors in {name}:", *shown))
 
 
-def _fit_for_terminals(text: str) -> str:
-    """Return a text cut to a bearable length, with what a terminal would obey in escapes."""
+def _sanitize_text(text: str) -> str:
+    """Return a text of limited length with control characters escaped."""
     if len(text) > MAX_LENGTH:
         text = f"{text[: MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2 :]}"
     return (

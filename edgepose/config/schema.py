@@ -1,7 +1,7 @@
-"""What can be configured: every key with its type, default and limits.
+"""The configuration: every key with its type, default, limits, and the effect of a reload.
 
-What a key means is written once, in `config.yaml`; these classes say what may stand there, and
-`checking` holds a file against them. Python code that builds them itself is trusted.
+The meaning of a key is documented in `config.yaml`; `validation` checks a file against these
+classes. Python code that constructs them is trusted.
 """
 
 import math
@@ -10,13 +10,15 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from edgepose.mqtt.topics import check_base
+from edgepose.config.source_uri import parse_source_uri
+from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import (
     PASSWORD_VARIABLE,
     BrokerAddress,
@@ -25,43 +27,66 @@ from edgepose.mqtt.url import (
     parse_broker_url,
     read_password,
 )
+from edgepose.registry.registry import check_name
 from edgepose.util.redact import masked_url
 
 MQTT_PASSWORD_CREDENTIAL: Final = "mqtt-password"  # noqa: S105 - a credential's name
-
-_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_DEVICE = re.compile(r"(usb|pci)(:[0-9]{1,2})?")
 MAX_THREADS: Final = 64
 MAX_CAMERAS: Final = 16
-_SWITCHES: Final = {
+
+_DEVICE = re.compile(r"(usb|pci)(:[0-9]{1,2})?")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
+_BOOLEANS: Final = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
 }
 
 
+class ReloadEffect(Enum):
+    """What a reload does with a changed key."""
+
+    LIVE = "live"
+    """Applied to the running cameras; track ids and presence stay."""
+
+    CAMERA = "camera"
+    """The source of that camera is closed and opened again."""
+
+    MODEL = "model"
+    """The models are loaded again."""
+
+    RESTART = "restart"
+    """The reload is rejected; only a restart applies the change."""
+
+
+T = TypeVar("T")
+Live = Annotated[T, ReloadEffect.LIVE]
+ReopensCamera = Annotated[T, ReloadEffect.CAMERA]
+ReloadsModel = Annotated[T, ReloadEffect.MODEL]
+NeedsRestart = Annotated[T, ReloadEffect.RESTART]
+
+
 @dataclass(frozen=True, slots=True)
 class Coerce:
-    """Beside a type: turns what people write into a value of the type, before it is checked.
+    """Annotation of a type: converts what people write to the type, before validation.
 
-    The function returns what it does not know unchanged, or raises ValueError with a sentence.
+    The function returns unknown values unchanged, or raises ValueError with a message.
     """
 
     function: Callable[[object], object]
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """Annotation of a type: makes a relative path absolute, given the folder of the file."""
+
+    function: Callable[[str, Path], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Validate:
-    """Beside a type: raises ValueError with a sentence where a value of the type is no good."""
+    """Annotation of a type: raises ValueError or EdgeposeError with a message if invalid."""
 
     function: Callable[[Any], object]
-
-
-def _id(value: str) -> None:
-    if not _ID.fullmatch(value):
-        raise ValueError(
-            f"expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and -, got {value!r}; it becomes "
-            "part of the MQTT topics"
-        )
 
 
 def _path(value: Path) -> None:
@@ -71,7 +96,7 @@ def _path(value: Path) -> None:
 
 def _printable(value: str) -> None:
     if not value.isprintable():
-        raise ValueError("expected a text without control characters, which no MQTT broker takes")
+        raise ValueError("expected a text without control characters; MQTT brokers reject them")
 
 
 def _finite(value: object) -> object:
@@ -80,13 +105,13 @@ def _finite(value: object) -> object:
     return value
 
 
-def _switch(value: object) -> object:
-    # Older YAML has more words for a boolean than ours.
-    return _SWITCHES.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
+def _boolean(value: object) -> object:
+    # YAML 1.1 has more words for a boolean than YAML 1.2.
+    return _BOOLEANS.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
 
 
 def _preset(value: object) -> object:
-    # Most YAML tools write the word `off` as false; ours reads both.
+    # YAML 1.1 tools write the word `off` as false.
     return "off" if value is False else value
 
 
@@ -117,7 +142,7 @@ def _input_size(value: object) -> object:
 def _device(value: str) -> None:
     if not _DEVICE.fullmatch(value):
         raise ValueError(
-            f"expected an Edge TPU such as usb:0 or pci:0, got {value!r}; leave it out for the "
+            f"expected an Edge TPU such as usb:0 or pci:0, got {value!r}; remove the key for the "
             "first one found"
         )
 
@@ -130,29 +155,59 @@ def _cameras(value: object) -> object:
     return (None,) if value is None else value
 
 
-def _names_differ(cameras: tuple["CameraConfig", ...]) -> None:
+def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
     first: dict[str, int] = {}
     for index, camera in enumerate(cameras):
         other = first.setdefault(camera.name, index)
         if other != index:
             raise ValueError(
                 f"cameras {other} and {index} (counted from 0) are both named {camera.name!r}; "
-                "every camera needs a name of its own"
+                "give each camera a different name"
             )
 
 
-# Nothing is guessed here: neither `true` nor `'5'` is a number.
+def resolve_path(value: str, folder: Path) -> str:
+    """Return a path as an absolute one; an empty text stays empty."""
+    if not value:
+        return value
+    try:
+        return str(folder / Path(value).expanduser())
+    except RuntimeError:  # `~name` of an unknown user is a file name
+        return value
+
+
+def _source_path(value: str, folder: Path) -> str:
+    return value if _SCHEME.match(value) else resolve_path(value, folder)
+
+
+def _model_path(value: str, folder: Path) -> str:
+    is_path = value.endswith(".tflite") or "/" in value
+    return resolve_path(value, folder) if is_path else value
+
+
+# No type is guessed: neither `true` nor `'5'` is a number.
 Text = Annotated[str, Meta(min_length=1)]
-Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID.pattern}$"}), Validate(_id)]
-Switch = Annotated[bool, Coerce(_switch)]
+Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$"}), Validate(check_id)]
+Boolean = Annotated[bool, Coerce(_boolean)]
 Number = Annotated[float, Coerce(_finite)]
 NotNegative = Annotated[Number, Meta(ge=0)]
 Positive = Annotated[Number, Meta(gt=0)]
 Score = Annotated[Number, Meta(ge=0, le=1)]
-Side = Annotated[int, Meta(ge=16, le=16384)]
+FrameSide = Annotated[int, Meta(ge=16, le=16384)]
 InputSide = Annotated[int, Meta(ge=32, le=4096)]
-UpToAnHour = Annotated[int, Meta(ge=0, le=3_600_000)]
-FilePath = Annotated[Path, Validate(_path)]
+Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
+FilePath = Annotated[Path, Resolve(resolve_path), Validate(_path)]
+Source = Annotated[Text, Resolve(_source_path), Validate(parse_source_uri)]
+ModelName = Annotated[Text, Resolve(_model_path), Validate(check_name)]
+Runtime = Literal["auto", "litert", "tflite-runtime"]
+Threads = Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)]
+InputSize = Annotated[tuple[InputSide, InputSide] | None, Coerce(_input_size)]
+Device = Annotated[str, Validate(_device)]
+Preset = Annotated[Literal["off", "responsive", "steady"], Coerce(_preset)]
+Protocol = Annotated[Literal["5", "3.1.1"], Coerce(_protocol)]
+BrokerUrl = Annotated[str, Validate(parse_broker_url)]
+BaseTopic = Annotated[str, Validate(check_base)]
+Printable = Annotated[Text, Validate(_printable)]
 ClientId = Annotated[str, Meta(min_length=1, max_length=128), Validate(_printable)]
 
 
@@ -160,24 +215,24 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A group of keys."""
 
     def conflicts(self) -> Iterable[str]:
-        """Say, in a sentence each, which keys do not go together."""
+        """Return a message for each combination of keys that is invalid."""
         return ()
 
 
 class CameraConfig(Section, frozen=True, kw_only=True):
-    """One camera, or what stands in for it."""
+    """One camera, or another source of frames."""
 
-    name: Id = "main"
-    source: Text = "picamera:0"
-    rotation: Literal[0, 90, 180, 270] = 0
-    mirror: Switch = False
-    width: Side | None = None
-    height: Side | None = None
-    fps: Annotated[Number, Meta(gt=0, le=1000)] | None = None
-    stream: Literal["main", "lores"] = "main"
+    name: NeedsRestart[Id] = "main"
+    source: ReopensCamera[Source] = "picamera:0"
+    rotation: ReopensCamera[Literal[0, 90, 180, 270]] = 0
+    mirror: ReopensCamera[Boolean] = False
+    width: ReopensCamera[FrameSide | None] = None
+    height: ReopensCamera[FrameSide | None] = None
+    fps: ReopensCamera[Annotated[Number, Meta(gt=0, le=1000)] | None] = None
+    stream: ReopensCamera[Literal["main", "lores"]] = "main"
 
     def conflicts(self) -> Iterator[str]:
-        """Say that one side is set without the other."""
+        """Report a width without a height, or the reverse."""
         if (self.width is None) != (self.height is None):
             given, missing = ("width", "height") if self.height is None else ("height", "width")
             yield f"{given} is set without {missing}; set both or none"
@@ -192,43 +247,41 @@ class CameraConfig(Section, frozen=True, kw_only=True):
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
-    """Which model looks at the frames."""
+    """The model that finds the poses."""
 
-    name: Text = "movenet-lightning-int8"
-    kind: Literal["auto", "movenet_single", "movenet_multipose", "posenet"] = "auto"
-    crop: Switch = True
-    input_size: Annotated[tuple[InputSide, InputSide] | None, Coerce(_input_size)] = None
-    max_poses: Annotated[int, Meta(ge=1, le=20)] = 6
-    nms_radius_px: NotNegative = 20.0
+    name: ReloadsModel[ModelName] = "movenet-lightning-int8"
+    kind: ReloadsModel[Literal["auto", "movenet_single", "movenet_multipose", "posenet"]] = "auto"
+    crop: ReloadsModel[Boolean] = True
+    input_size: ReloadsModel[InputSize] = None
+    max_poses: ReloadsModel[Annotated[int, Meta(ge=1, le=20)]] = 6
+    nms_radius_px: ReloadsModel[NotNegative] = 20.0
 
 
 class InferenceConfig(Section, frozen=True, kw_only=True):
-    """What runs the model, and how."""
+    """How the model is run."""
 
-    runtime: Literal["auto", "litert", "tflite-runtime"] = "auto"
-    threads: Annotated[
-        Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)], Coerce(_threads)
-    ] = "auto"
-    device: Annotated[str, Validate(_device)] | None = None
-    recording: FilePath | None = None
+    runtime: ReloadsModel[Runtime] = "auto"
+    threads: ReloadsModel[Annotated[Threads, Coerce(_threads)]] = "auto"
+    device: ReloadsModel[Device | None] = None
+    recording: ReloadsModel[FilePath | None] = None
 
 
 class EdgeTpuPoseConfig(Section, frozen=True, kw_only=True):
-    """The same for the Edge TPU, whose scores are not those of the CPU."""
+    """Thresholds on the Edge TPU, whose scores differ from those of the CPU."""
 
-    keypoint_threshold: Score | None = None
-    pose_threshold: Score | None = None
+    keypoint_threshold: ReloadsModel[Score | None] = None
+    pose_threshold: ReloadsModel[Score | None] = None
 
 
 class PoseConfig(Section, frozen=True, kw_only=True):
-    """Which poses and keypoints are good enough."""
+    """Thresholds from which on keypoints and poses are reported."""
 
-    keypoint_threshold: Score = 0.3
-    pose_threshold: Score | None = None
+    keypoint_threshold: ReloadsModel[Score] = 0.3
+    pose_threshold: ReloadsModel[Score | None] = None
     edgetpu: EdgeTpuPoseConfig = EdgeTpuPoseConfig()
 
     def for_device(self, device: str) -> "PoseConfig":
-        """Return what counts on `cpu` or `edgetpu`."""
+        """Return the thresholds on `cpu` or `edgetpu`."""
         if device != "edgetpu":
             return self
         keypoint, pose = self.edgetpu.keypoint_threshold, self.edgetpu.pose_threshold
@@ -239,59 +292,57 @@ class PoseConfig(Section, frozen=True, kw_only=True):
 
 
 class TrackingConfig(Section, frozen=True, kw_only=True):
-    """How long an identity outlives its last pose."""
+    """How long a track is kept after its last pose."""
 
-    max_age_ms: UpToAnHour = 1000
+    max_age_ms: Live[Milliseconds] = 1000
 
 
 class SmoothingConfig(Section, frozen=True, kw_only=True):
-    """How keypoints are freed from jitter."""
+    """Filters that remove jitter from keypoints."""
 
-    preset: Annotated[Literal["off", "responsive", "steady"], Coerce(_preset)] = "steady"
-    min_cutoff_hz: Positive | None = None
-    beta: NotNegative | None = None
-    derivative_cutoff_hz: Positive | None = None
+    preset: Live[Preset] = "steady"
+    min_cutoff_hz: Live[Positive | None] = None
+    beta: Live[NotNegative | None] = None
+    derivative_cutoff_hz: Live[Positive | None] = None
 
 
 class PresenceConfig(Section, frozen=True, kw_only=True):
-    """How long somebody must be seen, or not, before presence changes."""
+    """Delays of the presence topic."""
 
-    on_delay_ms: UpToAnHour = 300
-    off_delay_ms: UpToAnHour = 1000
+    on_delay_ms: Live[Milliseconds] = 300
+    off_delay_ms: Live[Milliseconds] = 1000
 
 
 class TlsConfig(Section, frozen=True, kw_only=True):
-    """What TLS needs beyond the system's certificate authorities."""
+    """Certificates and keys beside the certificate authorities of the system."""
 
-    ca_file: FilePath | None = None
-    cert_file: FilePath | None = None
-    key_file: FilePath | None = None
-    insecure: Switch = False
+    ca_file: NeedsRestart[FilePath | None] = None
+    cert_file: NeedsRestart[FilePath | None] = None
+    key_file: NeedsRestart[FilePath | None] = None
+    insecure: NeedsRestart[Boolean] = False
 
     def conflicts(self) -> Iterator[str]:
-        """Say that the certificate of a key is missing."""
+        """Report a key without its certificate."""
         if self.key_file is not None and self.cert_file is None:
-            yield "key_file is set without cert_file; a key proves nothing alone"
+            yield "key_file is set without cert_file; set both"
 
 
 class MqttConfig(Section, frozen=True, kw_only=True):
-    """The broker and how to get in."""
+    """The broker and the login."""
 
-    enabled: Switch = True
-    url: Annotated[str, Validate(parse_broker_url)] = "mqtt://127.0.0.1:1883"
-    base_topic: Annotated[str, Validate(check_base)] = "edgepose"
-    client_id: Annotated[str, Meta(min_length=1, max_length=128), Validate(_printable)] | None = (
-        None
-    )
-    username: Annotated[Text, Validate(_printable)] | None = None
-    password: Secret | None = None
-    password_file: FilePath | None = None
-    protocol: Annotated[Literal["5", "3.1.1"], Coerce(_protocol)] = "5"
-    keepalive_s: Annotated[int, Meta(ge=2, le=65535)] = 10
+    enabled: NeedsRestart[Boolean] = True
+    url: NeedsRestart[BrokerUrl] = "mqtt://127.0.0.1:1883"
+    base_topic: NeedsRestart[BaseTopic] = "edgepose"
+    client_id: NeedsRestart[ClientId | None] = None
+    username: NeedsRestart[Printable | None] = None
+    password: NeedsRestart[Secret | None] = None
+    password_file: NeedsRestart[FilePath | None] = None
+    protocol: NeedsRestart[Protocol] = "5"
+    keepalive_s: NeedsRestart[Annotated[int, Meta(ge=2, le=65535)]] = 10
     tls: TlsConfig = TlsConfig()
 
     def conflicts(self) -> Iterator[str]:
-        """Say where user, passwords, address and TLS contradict each other."""
+        """Report contradictions between user, passwords, address and TLS."""
         if self.password is not None and self.password_file is not None:
             yield "password and password_file are both set; keep one"
         in_url = self.address.username
@@ -307,31 +358,31 @@ class MqttConfig(Section, frozen=True, kw_only=True):
 
     @property
     def address(self) -> BrokerAddress:
-        """Where the broker is, with the user that `url` names."""
+        """Address of the broker, with the user in `url`."""
         return parse_broker_url(self.url)
 
     @property
     def user(self) -> str | None:
-        """Who to log in as, wherever it is written."""
+        """User name for the login, from `username` or `url`."""
         return self.username if self.username is not None else self.address.username
 
     @property
     def has_password(self) -> bool:
-        """Whether the file names a password."""
+        """Whether the configuration has a password or its file."""
         return self.password is not None or self.password_file is not None
 
     @property
     def tls_files(self) -> TlsFiles | None:
-        """What TLS needs; None where the address is without TLS."""
+        """Files for TLS; None if the address is without TLS."""
         if not self.address.tls:
             return None
         return TlsFiles(self.tls.ca_file, self.tls.cert_file, self.tls.key_file, self.tls.insecure)
 
     def read_password(self, environment: Mapping[str, str] | None = None) -> Secret | None:
-        """Fetch the password from the first place that has one; None where no place does.
+        """Return the password from the first place that has one, else None.
 
         The places: `password`, `password_file`, the systemd credential `mqtt-password`, the
-        environment variable EDGEPOSE_MQTT_PASSWORD. Raises ConfigError where a named place cannot
+        environment variable EDGEPOSE_MQTT_PASSWORD. Raises ConfigError if one that is set cannot
         be read.
         """
         environment = os.environ if environment is None else environment
@@ -348,31 +399,31 @@ class MqttConfig(Section, frozen=True, kw_only=True):
 
 
 class OutputConfig(Section, frozen=True, kw_only=True):
-    """Where pose messages go besides MQTT."""
+    """Outputs of pose messages beside MQTT."""
 
-    ndjson: Switch = False
-    record: FilePath | None = None
-    record_max_mb: Positive = 100.0
+    ndjson: NeedsRestart[Boolean] = False
+    record: NeedsRestart[FilePath | None] = None
+    record_max_mb: NeedsRestart[Positive] = 100.0
 
 
 class LogConfig(Section, frozen=True, kw_only=True):
-    """What is logged."""
+    """Logging."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: NeedsRestart[Literal["debug", "info", "warning", "error"]] = "info"
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """A whole configuration, unchangeable."""
+    """A complete configuration, immutable."""
 
-    node: Id | None = None
+    node: NeedsRestart[Id | None] = None
     cameras: Annotated[
         tuple[CameraConfig, ...],
         Meta(min_length=1, max_length=MAX_CAMERAS),
         Coerce(_cameras),
-        Validate(_names_differ),
+        Validate(_unique_names),
     ] = (CameraConfig(),)
     model: ModelConfig = ModelConfig()
-    accelerator: Literal["auto", "cpu", "edgetpu", "replay"] = "auto"
+    accelerator: ReloadsModel[Literal["auto", "cpu", "edgetpu", "replay"]] = "auto"
     inference: InferenceConfig = InferenceConfig()
     pose: PoseConfig = PoseConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -380,9 +431,9 @@ class Config(Section, frozen=True, kw_only=True):
     presence: PresenceConfig = PresenceConfig()
     mqtt: MqttConfig = MqttConfig()
     output: OutputConfig = OutputConfig()
-    stats_interval_s: Annotated[Number, Meta(ge=1, le=86_400)] = 30.0
+    stats_interval_s: NeedsRestart[Annotated[Number, Meta(ge=1, le=86_400)]] = 30.0
     log: LogConfig = LogConfig()
-    state_directory: FilePath | None = None
+    state_directory: NeedsRestart[FilePath | None] = None
 
     def conflicts(self) -> Iterator[str]:
         """Report that recorded outputs are missing."""
@@ -394,7 +445,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def node_name(self) -> str:
-        """The node id: the configured one, else the host name made to fit."""
+        """The node id: the configured one, else the host name as an id."""
         return self.node if self.node is not None else sanitize_id(socket.gethostname())
 
     @property
@@ -405,7 +456,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def state_path(self) -> Path:
-        """The folder for what must outlive a restart; it need not exist yet."""
+        """Folder of everything that must survive a restart; it may not exist yet."""
         if self.state_directory is not None:
             return self.state_directory
         # systemd separates several state directories by colons.
@@ -416,14 +467,8 @@ class Config(Section, frozen=True, kw_only=True):
         return Path(home).expanduser() / "edgepose"
 
     def masked_values(self) -> dict[str, Any]:
-        """Return the configuration as plain values, without secrets."""
+        """Return the configuration as plain values, with secrets masked."""
         values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
         for camera in values["cameras"]:
             camera["source"] = masked_url(camera["source"])
         return values
-
-
-def sanitize_id(text: str) -> str:
-    """Return a host name, or any text, as an id: its first part, other characters as `-`."""
-    fitted = re.sub(r"[^a-zA-Z0-9_-]+", "-", text.split(".")[0]).strip("-")[:64]
-    return fitted or "edgepose"

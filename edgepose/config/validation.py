@@ -1,7 +1,7 @@
-"""From plain values to a section of the configuration, or to every mistake in them.
+"""From plain values to a section of the configuration, or to every error in them.
 
-msgspec stops at the first mistake and speaks to programmers. So each value is converted on its own,
-and what is wrong with it is said in the words of someone who edits YAML.
+msgspec stops at the first error, and its messages are for programmers. So each value is converted
+separately, with messages for people who edit YAML.
 """
 
 import functools
@@ -15,14 +15,15 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from edgepose.config.schema import Coerce, Config, Section, Validate
+from edgepose.config.schema import Coerce, Config, Resolve, Section, Validate
 from edgepose.config.yaml_reader import ConfigIssue, Key, describe
+from edgepose.errors import EdgeposeError
 from edgepose.mqtt.url import Secret
 from edgepose.util.suggest import closest, did_you_mean
 
 S = TypeVar("S", bound=Section)
 
-# Looking for what is alike takes a millisecond, and a wrong file may hold 100,000 unknown keys.
+# A search for similar names takes a millisecond, and a wrong file may have 100,000 unknown keys.
 _MAX_HINTS: Final = 100
 _MAX_HINT_LENGTH: Final = 64
 
@@ -42,37 +43,17 @@ _LIMITS: Final[tuple[tuple[str, str, Callable[[float, float], bool]], ...]] = (
 )
 
 
-def build(section: type[S], values: object, key: Key, mistakes: list[ConfigIssue]) -> S | None:
-    """Return a section made of plain values; None where it adds to the mistakes.
+def build(section: type[S], values: object, folder: Path) -> tuple[S | None, list[ConfigIssue]]:
+    """Return a section made of plain values, or None, and everything that is wrong with them.
 
-    A section whose keys are all commented out reads as None and is the defaults.
+    Relative paths are relative to `folder`. A section whose keys are all commented out reads as
+    None and is the defaults.
     """
-    fields = fields_of(section)
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        text = f"expected keys with values ({', '.join(fields)}), got {_got(key, values)}"
-        mistakes.append(ConfigIssue(key, text))
-        return None
-    before = len(mistakes)
-    known: dict[str, object] = {}
-    for name, value in values.items():
-        here = (*key, name)
-        if name in fields:
-            known[name] = _value(fields[name].type, value, here, mistakes)
-        else:
-            hints = len(mistakes) < _MAX_HINTS and len(name) <= _MAX_HINT_LENGTH
-            text = _unknown_key(name, fields) if hints else "unknown key"
-            mistakes.append(ConfigIssue(here, text))
-    if len(mistakes) > before:
-        return None
-    built = cast(Callable[..., S], section)(**known)
-    conflicts = [ConfigIssue(key, text) for text in built.conflicts()]
-    mistakes += conflicts
-    return None if conflicts else built
+    builder = _Builder(folder)
+    return builder.section(section, values, ()), builder.issues
 
 
-# --- what the classes say
+# --- the classes of the schema
 
 
 @functools.cache
@@ -82,7 +63,7 @@ def fields_of(section: type[Section]) -> Mapping[str, FieldInfo]:
 
 
 def section_of(annotation: object) -> type[Section] | None:
-    """Return the group of keys a field holds, once or in a list; None where it holds a value."""
+    """Return the section that a field holds, one or a list of them; None if it holds a value."""
     for part in parts(annotation):
         for inner in (part, *get_args(part)):
             if isinstance(inner, type) and issubclass(inner, Section):
@@ -91,7 +72,7 @@ def section_of(annotation: object) -> type[Section] | None:
 
 
 def section_at(key: Iterable[str | int]) -> type[Section] | None:
-    """Return the group of keys that lies at a key; None where there is none."""
+    """Return the section at a key; None if there is none."""
     section: type[Section] = Config
     for part in key:
         if isinstance(part, int):
@@ -105,7 +86,7 @@ def section_at(key: Iterable[str | int]) -> type[Section] | None:
 
 
 def value_keys(section: type[Section] = Config, prefix: Key = ()) -> dict[Key, FieldInfo]:
-    """Return every key that holds a value, with its field; a list's keys lie under index 0."""
+    """Return every key that holds a value, with its field; keys of a list have index 0."""
     keys: dict[Key, FieldInfo] = {}
     for name, field in fields_of(section).items():
         inner = section_of(field.type)
@@ -118,7 +99,7 @@ def value_keys(section: type[Section] = Config, prefix: Key = ()) -> dict[Key, F
 
 
 def parts(annotation: object) -> Iterator[Any]:
-    """Yield the types a value may have, None apart, and what stands beside them."""
+    """Yield the types a value may have, without None, and their annotations."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *beside = get_args(annotation)
@@ -139,44 +120,78 @@ def dotted(key: Iterable[str | int]) -> str:
 # --- values
 
 
-def _value(annotation: Any, value: object, key: Key, mistakes: list[ConfigIssue]) -> object:
-    inner = section_of(annotation)
-    if inner is annotation:
-        return build(inner, value, key, mistakes)
-    before = len(mistakes)
-    found = list(parts(annotation))
-    try:
-        for part in found:
-            if isinstance(part, Coerce):
-                value = part.function(value)
-        if inner is None:
-            value = msgspec.convert(value, annotation, dec_hook=_from_text)
-        else:
-            value = _sections(inner, value, key, mistakes)
-        if value is None or len(mistakes) > before:
-            return value
-        for part in found:
-            if isinstance(part, Validate):
-                part.function(value)
-    except msgspec.ValidationError:
-        mistakes.append(ConfigIssue(key, _sentence(found, value, _got(key, value))))
-    except ValueError as error:
-        text = str(error)
-        complete = ", got" in text or not text.startswith("expected")
-        mistakes.append(ConfigIssue(key, text if complete else f"{text}; got {_got(key, value)}"))
-    return value
+class _Builder:
+    """Converts and validates values, and collects what is wrong with them."""
 
+    def __init__(self, folder: Path) -> None:
+        self.issues: list[ConfigIssue] = []
+        self._folder = folder
 
-def _sections(
-    section: type[Section], values: object, key: Key, mistakes: list[ConfigIssue]
-) -> tuple[Section | None, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise ValueError(
-            f"expected a list, each entry beginning with `- `, got {_got(key, values)}"
+    def section(self, section: type[S], values: object, key: Key) -> S | None:
+        fields = fields_of(section)
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
+            text = f"expected keys with values ({', '.join(fields)}), got {_got(key, values)}"
+            self._add(key, text)
+            return None
+        before = len(self.issues)
+        known: dict[str, object] = {}
+        for name, value in values.items():
+            here = (*key, name)
+            if name in fields:
+                known[name] = self._value(fields[name].type, value, here)
+            else:
+                hint = len(self.issues) < _MAX_HINTS and len(name) <= _MAX_HINT_LENGTH
+                self._add(here, _unknown_key(name, fields) if hint else "unknown key")
+        if len(self.issues) > before:
+            return None
+        built = cast(Callable[..., S], section)(**known)
+        for conflict in built.conflicts():
+            self._add(key, conflict)
+        return None if len(self.issues) > before else built
+
+    def _value(self, annotation: Any, value: object, key: Key) -> object:
+        inner = section_of(annotation)
+        if inner is annotation:
+            return self.section(inner, value, key)
+        before = len(self.issues)
+        found = list(parts(annotation))
+        try:
+            for part in found:
+                if isinstance(part, Coerce):
+                    value = part.function(value)
+                elif isinstance(part, Resolve) and isinstance(value, str):
+                    value = part.function(value, self._folder)
+            if inner is None:
+                value = msgspec.convert(value, annotation, dec_hook=_from_text)
+            else:
+                value = self._sections(inner, value, key)
+            if value is None or len(self.issues) > before:
+                return value
+            for part in found:
+                if isinstance(part, Validate):
+                    part.function(value)
+        except msgspec.ValidationError:
+            self._add(key, _type_message(found, value, _got(key, value)))
+        except (ValueError, EdgeposeError) as error:
+            text = str(error)
+            complete = ", got" in text or not text.startswith("expected")
+            self._add(key, text if complete else f"{text}; got {_got(key, value)}")
+        return value
+
+    def _sections(
+        self, section: type[Section], values: object, key: Key
+    ) -> tuple[Section | None, ...]:
+        if not isinstance(values, (list, tuple)):
+            got = _got(key, values)
+            raise ValueError(f"expected a list, each entry beginning with `- `, got {got}")
+        return tuple(
+            self.section(section, value, (*key, index)) for index, value in enumerate(values)
         )
-    return tuple(
-        build(section, value, (*key, index), mistakes) for index, value in enumerate(values)
-    )
+
+    def _add(self, key: Key, text: str) -> None:
+        self.issues.append(ConfigIssue(key, text))
 
 
 def _from_text(wanted: type[Any], value: object) -> object:
@@ -193,11 +208,11 @@ def _got(key: Key, value: object) -> str:
     return describe(value)
 
 
-# --- sentences
+# --- messages
 
 
-def _sentence(found: Collection[Any], value: object, got: str) -> str:
-    """Say why a value is not what the parts of an annotation ask for."""
+def _type_message(found: Collection[Any], value: object, got: str) -> str:
+    """Return why a value does not fit the parts of an annotation."""
     choices = [str(c) for part in found if get_origin(part) is Literal for c in get_args(part)]
     if choices:
         short = isinstance(value, str) and len(value) <= _MAX_HINT_LENGTH
@@ -220,7 +235,7 @@ def _sentence(found: Collection[Any], value: object, got: str) -> str:
 
 
 def _broken(limits: Meta, kind: type, value: object) -> str | None:
-    """Return which limit a value of the right kind is beyond."""
+    """Return the limit that a value of the right type exceeds."""
     if kind is str and isinstance(value, str):
         longest = limits.max_length
         return f"at most {longest} characters" if longest and len(value) > longest else None
@@ -247,7 +262,7 @@ def _either(names: list[str]) -> str:
 
 def _unknown_key(name: str, known: Iterable[str]) -> str:
     if name == "<<":
-        return "merge keys (<<) are not understood here; write the keys out"
+        return "merge keys (<<) are not supported; write the keys out"
     near = closest(name, known)
     if near is not None:
         return f"unknown key; did you mean {near!r}?"

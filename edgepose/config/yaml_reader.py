@@ -41,11 +41,11 @@ _TEXT_TAG: Final = _CORE_TAGS + "str"
 
 @dataclass(frozen=True, slots=True)
 class ConfigIssue:
-    """One thing that is wrong: `place` is the line, or the flag, that it came from."""
+    """One error in a configuration; `line` is None if it is the line of the key."""
 
     key: Key
     text: str
-    place: int | str | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ class App:
         }
         models = build_models(config, wait=False) if changes.models else None
         # Nothing below fails.
-        if changes.pipelines:
+        if changes.live:
             for camera in self._cameras.values():
                 _apply_settings(camera, self.config, config)
         self.config = config

@@ -12,21 +12,29 @@ STALLED: Final = b"stalled"
 ON: Final = b"ON"
 OFF: Final = b"OFF"
 
-_ID = re.compile(r"[a-zA-Z0-9_-]+\Z")
+ID_PATTERN: Final = "[a-zA-Z0-9_-]{1,64}"
+"""Ids of nodes and cameras: one level of a topic, and valid in file names and URLs."""
+
 _MAX_TOPIC_BYTES = 65535
 
 
-def check_id(value: str, what: str) -> str:
+def check_id(value: str, what: str = "") -> str:
     """Return an id that is valid in a topic; raises ConfigError for any other.
 
     `what` is its name in the error, such as "the node id".
     """
-    if not _ID.match(value):
+    if not re.fullmatch(ID_PATTERN, value):
         raise ConfigError(
-            f"{what} is one or more of a-z, A-Z, 0-9, _ and -, got {value!r}: it becomes part of "
-            "the MQTT topics"
+            f"{what}{': ' if what else ''}expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and "
+            f"-, got {value!r}; it becomes part of the MQTT topics"
         )
     return value
+
+
+def sanitize_id(text: str) -> str:
+    """Return a host name, or any text, as an id: its first part, other characters as `-`."""
+    sanitized = re.sub(r"[^a-zA-Z0-9_-]+", "-", text.split(".")[0]).strip("-")[:64]
+    return sanitized or "edgepose"
 
 
 def check_base(value: str) -> str:

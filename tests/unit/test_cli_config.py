@@ -27,7 +27,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 def test_check_of_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
     path = str(manual_path())
-    assert run(capsys, "config", "check", "-c", path) == (0, "", f"{path}: no mistakes\n")
+    assert run(capsys, "config", "check", "-c", path) == (0, "", f"{path}: no errors\n")
 
 
 def test_check_of_a_bad_file_lists_all_and_ends_with_2(
@@ -38,7 +38,7 @@ def test_check_of_a_bad_file_lists_all_and_ends_with_2(
     code, out, err = run(capsys, "config", "check", "-c", str(path))
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"edgepose: 2 mistakes in {path}:",
+        f"edgepose: 2 errors in {path}:",
         f"  {path}:1: acelerator: unknown key; did you mean 'accelerator'?",
         f"  {path}:2: log.level: expected debug, info, warning or error, got 'loud'",
     ]
@@ -53,7 +53,7 @@ def test_a_missing_file_ends_with_2(command: str, capsys: pytest.CaptureFixture[
 
 
 def test_which_file_is_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "config", "check")[2] == "built-in defaults: no mistakes\n"
+    assert run(capsys, "config", "check")[2] == "built-in defaults: no errors\n"
     (tmp_path / "etc.yaml").write_text("node: machine\n")
     _, out, err = run(capsys, "config", "show")
     assert (yaml.safe_load(out)["node"], err) == ("machine", f"# {tmp_path / 'etc.yaml'}\n")

@@ -95,7 +95,7 @@ def test_lines_of_keys_and_list_entries() -> None:
 def test_duplicates_and_tags_are_collected_not_fatal() -> None:
     document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\ne: !secret x\n", HERE)
     assert document.values == {"a": 1, "b": {"c": 1}, "e": "x"}
-    assert [(m.key, m.place) for m in document.issues] == [
+    assert [(m.key, m.line) for m in document.issues] == [
         (("b", "c"), 2),
         (("a",), 3),
         (("e",), 4),

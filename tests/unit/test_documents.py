@@ -119,7 +119,7 @@ def test_reload_table_is_what_a_reload_does() -> None:
     live = {"tracking": TrackingConfig(max_age_ms=1), "presence": PresenceConfig(on_delay_ms=1)}
     for name, section in {**live, "smoothing": SmoothingConfig(preset="off")}.items():
         changes = config_changes(default, msgspec.structs.replace(default, **{name: section}))
-        assert (changes.pipelines, changes.models, changes.restart) == (True, False, ())
+        assert (changes.live, changes.models, changes.restart) == (True, False, ())
     camera = msgspec.structs.replace(default, cameras=(CameraConfig(rotation=180),))
     assert config_changes(default, camera).cameras == {"main"}
     assert config_changes(default, msgspec.structs.replace(default, accelerator="cpu")).models

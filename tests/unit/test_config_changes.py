@@ -1,0 +1,118 @@
+"""What a reload does with each change of the configuration."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgepose.config.changes import ConfigChanges, config_changes, reload_effect
+from edgepose.config.schema import (
+    CameraConfig,
+    Config,
+    EdgeTpuPoseConfig,
+    MqttConfig,
+    PoseConfig,
+    ReloadEffect,
+    Section,
+    SmoothingConfig,
+    TlsConfig,
+)
+from edgepose.config.validation import dotted, parts, section_of, value_keys
+
+CAMERAS = (CameraConfig(name="door"), CameraConfig(name="yard"))
+LIVE = {
+    "tracking": msgspec.structs.replace(Config().tracking, max_age_ms=1),
+    "smoothing": SmoothingConfig(preset="off"),
+    "presence": msgspec.structs.replace(Config().presence, on_delay_ms=1),
+}
+
+
+def changed(**values: Any) -> ConfigChanges:
+    old = Config(cameras=CAMERAS)
+    return config_changes(old, msgspec.structs.replace(old, **values))
+
+
+def sections(section: type[Section] = Config) -> Iterator[type[Section]]:
+    yield section
+    for field in msgspec.structs.fields(section):
+        inner = section_of(field.type)
+        if inner is not None:
+            yield from sections(inner)
+
+
+def test_schema_every_key_states_one_reload_effect() -> None:
+    """No key can be added without deciding what a reload does with it."""
+    for section in sections():
+        for field in msgspec.structs.fields(section):
+            stated = [part for part in parts(field.type) if isinstance(part, ReloadEffect)]
+            expected = 0 if section_of(field.type) else 1
+            assert len(stated) == expected, f"{section.__name__}.{field.name}"
+
+
+def test_schema_every_section_is_reached_from_the_root() -> None:
+    """The test above visits every class of the schema."""
+    assert set(sections()) == {Config, *Section.__subclasses__()}
+
+
+def test_schema_camera_effects_are_only_in_cameras() -> None:
+    """ConfigChanges.cameras is derived from the index of the camera."""
+    for key, field in value_keys().items():
+        if reload_effect(field.type) is ReloadEffect.CAMERA:
+            assert key[:2] == ("cameras", 0), dotted(key)
+
+
+def test_config_changes_same_configuration() -> None:
+    """A reload of an unchanged file does nothing."""
+    assert changed() == ConfigChanges((), models=False, live=False, cameras=frozenset())
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_config_changes_live(name: str) -> None:
+    """These sections are applied to the running cameras."""
+    assert changed(**{name: LIVE[name]}) == ConfigChanges(
+        (), models=False, live=True, cameras=frozenset()
+    )
+
+
+def test_config_changes_model() -> None:
+    """Thresholds are part of the loaded model, also the nested ones of the Edge TPU."""
+    pose = PoseConfig(edgetpu=EdgeTpuPoseConfig(pose_threshold=0.5))
+    for values in ({"accelerator": "cpu"}, {"pose": pose}):
+        assert changed(**values) == ConfigChanges((), True, False, frozenset())
+
+
+def test_config_changes_one_camera() -> None:
+    """Only the camera whose keys changed is opened again."""
+    cameras = (CAMERAS[0], CameraConfig(name="yard", rotation=180))
+    assert changed(cameras=cameras) == ConfigChanges((), False, False, frozenset({"yard"}))
+
+
+def test_config_changes_restart_names_the_keys() -> None:
+    """The keys that need a restart are listed as they are written in the file."""
+    mqtt = MqttConfig(url="mqtts://h", tls=TlsConfig(insecure=True))
+    assert changed(node="x", mqtt=mqtt).restart == ("node", "mqtt.url", "mqtt.tls.insecure")
+
+
+@pytest.mark.parametrize(
+    ("cameras", "keys"),
+    [
+        (CAMERAS[:1], ("cameras",)),
+        ((*CAMERAS, CameraConfig(name="attic")), ("cameras",)),
+        ((CAMERAS[0], CameraConfig(name="attic")), ("cameras.1.name",)),
+    ],
+)
+def test_config_changes_cameras_added_removed_or_renamed(
+    cameras: tuple[CameraConfig, ...], keys: tuple[str, ...]
+) -> None:
+    """Topics and subscriptions are made of the names, so these need a restart."""
+    assert changed(cameras=cameras).restart == keys
+
+
+def test_config_changes_of_several_kinds() -> None:
+    """Every effect is reported, each on its own."""
+    camera = CameraConfig(name="door", fps=5.0)
+    changes = changed(
+        cameras=(camera, CAMERAS[1]), accelerator="cpu", smoothing=SmoothingConfig(preset="off")
+    )
+    assert changes == ConfigChanges((), models=True, live=True, cameras=frozenset({"door"}))
