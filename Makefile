@@ -31,7 +31,7 @@ test-latest: .venv-latest/.done
 
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest tests/unit tests/contract \
-	  --deselect tests/unit/test_benchmark_schema.py::test_it_is_current  # written by a newer msgspec
+	  --deselect tests/unit/test_benchmark_schema.py::test_schema_file_is_current  # written by a newer msgspec
 
 .venv-latest/.done: pyproject.toml $(BIN)/python
 	$(PYTHON) -m venv $(SITE) .venv-latest
@@ -87,7 +87,7 @@ chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rt
 
 bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
 	$(BIN)/edgepose benchmark --no-latency --pipeline --models movenet-lightning-int8
-	$(RUN) tests.bench
+	$(RUN) tools.bench
 
 setup: $(VENV)/.dev
 

@@ -26,12 +26,12 @@ from tests.machines import raspberry_pi_4
 
 def latency_row(
     model: str = "movenet-lightning-int8",
-    engine: str = "litert",
+    backend: str = "litert",
     threads: int = 1,
     p50: float = 95.0,
     **others: Any,
 ) -> LatencyRow:
-    """Return a row with a median, and everything else after it."""
+    """Return a row with a median, and figures derived from it."""
     counterpart = COUNTERPARTS.get(model)
     comparable = counterpart is not None and counterpart.comparable
     row = LatencyRow(
@@ -41,9 +41,9 @@ def latency_row(
         input_size_wh=(192, 192),
         input_dtype="uint8",
         precision="int8",
-        engine=engine,
-        device="edgetpu" if engine == "edgetpu" else "cpu",
-        runtime="tflite-runtime" if engine == "tflite-runtime" else "litert",
+        backend=backend,
+        device="edgetpu" if backend == "edgetpu" else "cpu",
+        runtime="tflite-runtime" if backend == "tflite-runtime" else "litert",
         runtime_version="2.3.0",
         delegate="XNNPACK (6 parts)",
         threads=threads,
@@ -57,9 +57,9 @@ def latency_row(
             standard_deviation=p50 * 0.05,
         ),
         rounds=Rounds(
-            p50_ms=(p50,) * 5, runs=(10,) * 5, spread_percent=0.4, load_ms=8.0, first_ms=p50 * 1.5
+            p50_ms=(p50,) * 5, runs=(10,) * 5, iqr_percent=0.4, load_ms=8.0, first_ms=p50 * 1.5
         ),
-        others_percent=1.2,
+        other_cpu_percent=1.2,
         published=None if counterpart is None else counterpart.row,
         published_difference=None if counterpart is None else counterpart.difference,
         ratio_to_published_pi4=p50 / counterpart.row.pi4_cpu_ms
@@ -72,12 +72,12 @@ def latency_row(
 def accuracy_row(model: str = "movenet-lightning-int8", **others: Any) -> AccuracyRow:
     """Return a row of the protocol `single`."""
     row = AccuracyRow(
-        about="one person. 24 pictures, 24 persons",
+        about="one person. 24 images, 24 persons",
         model=model,
         bytes=2_939_304,
         device="cpu",
         protocol="single",
-        pictures=24,
+        images=24,
         persons=24,
         left_out=0,
         ap=43.9,
@@ -93,16 +93,16 @@ def accuracy_row(model: str = "movenet-lightning-int8", **others: Any) -> Accura
 
 
 def pipeline_row(model: str = "movenet-lightning-int8", **others: Any) -> PipelineRow:
-    """Return a row of the whole line."""
+    """Return a row of the whole daemon."""
     row = PipelineRow(
         model=model,
         device="cpu",
-        engine="litert",
+        backend="litert",
         threads=1,
         source="memory",
         width=640,
         height=480,
-        broker="mosquitto 2.0.11, its own",
+        broker="mosquitto 2.0.11, started by the benchmark",
         frames=1000,
         seconds=10.0,
         fps=100.0,
@@ -130,7 +130,7 @@ def pipeline_row(model: str = "movenet-lightning-int8", **others: Any) -> Pipeli
 
 
 def document(folder: Path, **others: Any) -> Document:
-    """Return what a Pi 4 would have reported; `folder` takes its files."""
+    """Return the document of a Raspberry Pi 4; its files are written to `folder`."""
     root = raspberry_pi_4(folder)
     state = host.machine_state(root, host.no_firmware)
     written = Document(

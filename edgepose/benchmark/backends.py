@@ -1,4 +1,4 @@
-"""What can run a model here: every runtime, with and without XNNPACK, and the Edge TPU."""
+"""The backends that can run a model here: each runtime, with and without XNNPACK, and Edge TPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,44 +27,41 @@ LITERT_PLAIN: Final = "litert-without-xnnpack"
 TFLITE_RUNTIME: Final = "tflite-runtime"
 EDGETPU: Final = "edgetpu"
 NAMES: Final = (LITERT, LITERT_PLAIN, TFLITE_RUNTIME, EDGETPU)
-
-_ON_CPU: Final = (LITERT, LITERT_PLAIN, TFLITE_RUNTIME)
-_XNNPACK: Final = "XNNPACK"
-_EDGE_TPU: Final = "Edge TPU"
+_CPU_RUNTIMES: Final[dict[str, RuntimeName]] = {
+    LITERT: "litert",
+    LITERT_PLAIN: "litert",
+    TFLITE_RUNTIME: "tflite-runtime",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Backend:
     """One way to run a model.
 
-    `load` takes the file, the number of threads and the input's (width, height), None for the
-    file's own. `delegate_of` says what of an interpreter a delegate has taken over, None where
-    nothing is. `threads_matter` is False where the number of threads has no say.
+    `load` takes the file, the number of threads (ignored by an Edge TPU) and the input's (width,
+    height), None for that of the file.
     """
 
     name: str
-    title: str
     device: Device
     runtime: str
     runtime_version: str
     load: Callable[[Path, int, tuple[int, int] | None], Interpreter]
-    delegate_of: Callable[[Interpreter], str | None]
-    threads_matter: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
-    """The engines to measure, and why others that were meant are not among them."""
+class Backends:
+    """The backends to measure, and the reasons why others are not available."""
 
-    engines: tuple[Engine, ...]
+    backends: tuple[Backend, ...]
     missing: tuple[str, ...]
 
 
-def find(wanted: Sequence[str]) -> Engines:
-    """Return the engines that names mean, in the order of the table.
+def find(wanted: Sequence[str]) -> Backends:
+    """Return the named backends in the order of the table.
 
-    `auto` is everything here, `cpu` everything of the CPU. One asked for by its own name is there
-    even where it cannot work, so that its rows say why. Raises UsageError for an unknown name.
+    `auto` is all that are available, `cpu` those that run on the CPU. Raises UsageError for an
+    unknown name, AcceleratorError for a named backend that is not available.
     """
     named = [name for name in wanted if name not in (AUTO, CPU)]
     for name in named:
@@ -72,83 +69,62 @@ def find(wanted: Sequence[str]) -> Engines:
             known = ", ".join((AUTO, CPU, *NAMES))
             hint = did_you_mean(name, NAMES) or f"; expected {known}"
             raise UsageError(f"--accelerator {name}: there is no such accelerator{hint}")
-    general = NAMES if AUTO in wanted else _ON_CPU if CPU in wanted else ()
-    engines, missing = [], []
+    backends, missing = [], []
     for name in NAMES:
-        if name not in (*named, *general):
+        if not (name in named or AUTO in wanted or (CPU in wanted and name in _CPU_RUNTIMES)):
             continue
         try:
-            engine = _engine(name, asked_for=name in named)
+            backends.append(_backend(name, named=name in named))
         except AcceleratorError as error:
             if name in named:
                 raise
             missing.append(f"{name} ({error})")
-        else:
-            engines.append(engine)
-    if not engines:
-        raise AcceleratorError(f"nothing here can run a model: {', '.join(missing)}")
-    return Engines(tuple(engines), tuple(missing))
+    if not backends:
+        raise AcceleratorError(f"no backend is available: {', '.join(missing)}")
+    return Backends(tuple(backends), tuple(missing))
 
 
 def runtimes() -> dict[str, str]:
-    """Return the version of each TFLite runtime that is installed."""
+    """Return the version of each installed TFLite runtime."""
     return {name: runtime_version(name) for name in installed_runtimes()}
 
 
-def _engine(name: str, *, asked_for: bool) -> Engine:
-    match name:
-        case "litert":
-            return _cpu(name, "LiteRT", "litert", xnnpack=True)
-        case "litert-without-xnnpack":
-            return _cpu(name, "LiteRT without XNNPACK", "litert", xnnpack=False)
-        case "tflite-runtime":
-            return _cpu(name, "tflite-runtime", "tflite-runtime", xnnpack=True)
+def delegate_of(interpreter: Interpreter) -> str | None:
+    """Return which delegate runs (parts of) the model; None if the runtime's own kernels do."""
+    match interpreter:
+        case EdgeTpuInterpreter():
+            return f"Edge TPU through {interpreter.runtime}"
+        case RuntimeInterpreter(delegated_parts=parts) if parts:
+            return f"XNNPACK ({parts} part{'s' if parts > 1 else ''})"
         case _:
-            return _edgetpu(asked_for=asked_for)
+            return None
 
 
-def _cpu(name: str, title: str, runtime: RuntimeName, *, xnnpack: bool) -> Engine:
+def _backend(name: str, *, named: bool) -> Backend:
+    if name in _CPU_RUNTIMES:
+        return _cpu(name, _CPU_RUNTIMES[name])
+    # A backend that was asked for by name is measured, and its rows have the reason if it fails.
+    if not named and not find_devices():
+        raise AcceleratorError("no Edge TPU is connected")
+    accelerator = EdgeTpuAccelerator()
+    runtime = installed_runtimes()[0]
+    return Backend(
+        name,
+        "edgetpu",
+        runtime,
+        runtime_version(runtime),
+        lambda path, _threads, _size: accelerator.load(path),
+    )
+
+
+def _cpu(name: str, runtime: RuntimeName) -> Backend:
     if runtime not in installed_runtimes():
         raise AcceleratorError(f"{runtime} is not installed here")
-    # Installed is not enough: tflite-runtime 2.14 does not load beside numpy 2.
+    # An installed runtime may fail to load: tflite-runtime 2.14 does beside numpy 2.
     load_runtime(runtime)
 
     def load(path: Path, threads: int, size_wh: tuple[int, int] | None) -> Interpreter:
-        accelerator = CpuAccelerator(runtime=runtime, threads=threads, xnnpack=xnnpack)
-        return accelerator.load(path, size_wh)
+        xnnpack = name != LITERT_PLAIN
+        return CpuAccelerator(runtime=runtime, threads=threads, xnnpack=xnnpack).load(path, size_wh)
 
-    return Engine(
-        name, title, "cpu", runtime, runtime_version(runtime), load, delegate_of=_xnnpack_parts
-    )
-
-
-def _edgetpu(*, asked_for: bool) -> Engine:
-    if not asked_for and not find_devices():
-        raise AcceleratorError("no Edge TPU is plugged in")
-    accelerator = EdgeTpuAccelerator()
-    installed = installed_runtimes()[0]
-    return Engine(
-        EDGETPU,
-        "Edge TPU",
-        "edgetpu",
-        installed,
-        runtime_version(installed),
-        lambda path, _threads, _size: accelerator.load(path),
-        delegate_of=_edge_tpu_through,
-        threads_matter=False,
-    )
-
-
-def _xnnpack_parts(interpreter: Interpreter) -> str | None:
-    """Say how many parts of the graph XNNPACK has taken over."""
-    if not isinstance(interpreter, RuntimeInterpreter):
-        return None
-    parts = interpreter.delegated_parts
-    return f"{_XNNPACK} ({parts} part{'s' if parts > 1 else ''})" if parts else None
-
-
-def _edge_tpu_through(interpreter: Interpreter) -> str | None:
-    """Say what opened the Edge TPU: of several runtimes, the first that works with it."""
-    if not isinstance(interpreter, EdgeTpuInterpreter):
-        return None
-    return f"{_EDGE_TPU} through {interpreter.runtime}"
+    return Backend(name, "cpu", runtime, runtime_version(runtime), load)

@@ -1,5 +1,6 @@
-"""COCO keypoint annotations: people in pictures, and where their keypoints are."""
+"""COCO keypoint annotations: persons in images, and where their keypoints are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,8 @@ from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
 
 _NAMED: Final = 3
-"""Missing files that an error names; of the others it says how many."""
-_WHAT: Final = "COCO person keypoint annotations (such as person_keypoints_val2017.json)"
+"""Number of missing files that an error names."""
+_EXPECTED: Final = "expected COCO person keypoint annotations"
 
 
 class _Category(msgspec.Struct):
@@ -45,10 +46,10 @@ class _File(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One annotated person, or a crowd of them.
+    """One annotated person, or a crowd.
 
-    `box_xywh` and `area` in frame px; `keypoints` are 17 (x, y, v) in one row, v 0 where a
-    keypoint is not labelled.
+    `box_xywh` and `area` in frame px; `keypoints` are 17 (x, y, v) in one row, v 0 for a keypoint
+    that is not labelled.
     """
 
     box_xywh: tuple[float, float, float, float]
@@ -58,113 +59,103 @@ class Person:
 
     @property
     def labelled(self) -> int:
-        """How many keypoints have a place."""
+        """Number of labelled keypoints."""
         return sum(v > 0 for v in self.keypoints[2::3])
 
     @property
     def counts(self) -> bool:
-        """Whether a pose is expected here; the others are neither found nor missed."""
+        """Whether a pose is expected; others are neither found nor missed."""
         return not self.crowd and self.labelled > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture, its size where the file says it, and everybody annotated in it."""
+class AnnotatedImage:
+    """One image, its size if the file has it, and all persons annotated in it."""
 
     file_name: str
     size_wh: tuple[int, int] | None
     persons: tuple[Person, ...]
 
 
-def read_annotations(path: Path) -> tuple[Picture, ...]:
-    """Read the pictures and persons of a COCO keypoint file, in the order of the pictures' ids.
+def read_annotations(path: Path) -> tuple[AnnotatedImage, ...]:
+    """Read the images and persons of a COCO keypoint file, in the order of the images' ids.
 
-    Categories without keypoints are left out. Raises SourceNotFoundError or SourceError with what
-    is wrong.
+    Categories without keypoints are left out. Raises SourceNotFoundError or SourceError with the
+    reason.
     """
     try:
-        content = path.read_bytes()
+        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        return _images(file)
     except FileNotFoundError:
-        raise SourceNotFoundError(f"{path}: there is no such annotation file") from None
+        raise SourceNotFoundError(f"{path}: no such annotation file") from None
     except OSError as error:
         raise SourceError(f"{path}: cannot read the annotations: {error.strerror}") from error
-    try:
-        file = msgspec.json.decode(content, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: expected {_WHAT}, got another file ({error})") from None
-    return _pictures(file, path)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise SourceError(
+            f"{path}: {_EXPECTED} (such as person_keypoints_val2017.json): {error}"
+        ) from None
 
 
-def check_images(pictures: tuple[Picture, ...], folder: Path) -> None:
-    """Raise SourceNotFoundError naming pictures that are not in the folder."""
+def check_images(images: Sequence[AnnotatedImage], folder: Path) -> None:
+    """Raise SourceNotFoundError naming images that are not in the folder."""
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "there is no such folder"
-        raise SourceNotFoundError(f"{folder}: {what}; --images takes the folder of the pictures")
-    missing = [p.file_name for p in pictures if not (folder / p.file_name).is_file()]
+        raise SourceNotFoundError(f"{folder}: no such folder; --images takes that of the images")
+    missing = [i.file_name for i in images if not (folder / i.file_name).is_file()]
     if missing:
         others = len(missing) - _NAMED
         more = f" and {others} more" if others > 0 else ""
         raise SourceNotFoundError(
-            f"{folder}: {len(missing)} of the {len(pictures)} annotated pictures needed are not "
-            f"there: {', '.join(missing[:_NAMED])}{more}; give the folder they are in, or "
-            "annotations of only those that are"
+            f"{folder}: {len(missing)} of the {len(images)} annotated images are missing: "
+            f"{', '.join(missing[:_NAMED])}{more}; pass the folder that has them, or annotations "
+            "of the images that are there"
         )
 
 
-def _pictures(file: _File, path: Path) -> tuple[Picture, ...]:
+def _images(file: _File) -> tuple[AnnotatedImage, ...]:
+    """Return the images; raises ValueError with what is wrong."""
     with_keypoints = [category for category in file.categories if category.keypoints]
     people = {c.id for c in with_keypoints if c.keypoints == KEYPOINT_NAMES}
     if not people:
-        got = (
-            f"{with_keypoints[0].name!r} with {len(with_keypoints[0].keypoints)} other keypoints"
-            if with_keypoints
-            else "no category with keypoints"
-        )
-        raise SourceError(
-            f"{path}: expected {_WHAT} with the 17 keypoints nose to right_ankle, got {got}"
+        names = [f"{c.name!r} with {len(c.keypoints)} keypoints" for c in with_keypoints]
+        raise ValueError(
+            "no category has the 17 keypoints nose to right_ankle, got "
+            f"{', '.join(names) or 'no category with keypoints'}"
         )
     persons: dict[int, list[Person]] = {image.id: [] for image in file.images}
     if len(persons) < len(file.images):
-        raise SourceError(f"{path}: expected {_WHAT}, got two pictures with the same id")
+        raise ValueError("two images have the same id")
     for annotation in file.annotations:
         if annotation.category_id in people:
             if annotation.image_id not in persons:
-                raise SourceError(
-                    f"{path}: annotation {annotation.id} is of picture {annotation.image_id}, "
-                    "which the file does not list; it was cut down without care, use the original"
+                raise ValueError(
+                    f"annotation {annotation.id} is of image {annotation.image_id}, which the file "
+                    "does not list"
                 )
-            persons[annotation.image_id].append(_person(annotation, path))
+            persons[annotation.image_id].append(_person(annotation))
     if not any(person.counts for group in persons.values() for person in group):
-        raise SourceError(
-            f"{path}: expected {_WHAT}, got no person with a labelled keypoint, so there is "
-            "nothing to compare with"
-        )
+        raise ValueError("it has no person with a labelled keypoint")
     return tuple(
-        Picture(image.file_name, _size_wh(image), tuple(persons[image.id]))
+        AnnotatedImage(
+            image.file_name,
+            None if image.width is None or image.height is None else (image.width, image.height),
+            tuple(persons[image.id]),
+        )
         for image in sorted(file.images, key=lambda image: image.id)
     )
 
 
-def _person(annotation: _Annotation, path: Path) -> Person:
+def _person(annotation: _Annotation) -> Person:
     if len(annotation.keypoints) != 3 * KEYPOINT_COUNT:
-        raise SourceError(
-            f"{path}: annotation {annotation.id} has {len(annotation.keypoints)} keypoint numbers, "
-            f"expected {3 * KEYPOINT_COUNT} (x, y, v of 17); this is no keypoint file, or a "
-            "damaged one"
+        raise ValueError(
+            f"annotation {annotation.id} has {len(annotation.keypoints)} keypoint numbers, "
+            f"expected {3 * KEYPOINT_COUNT} (x, y, v of 17)"
         )
     person = Person(
         annotation.bbox, annotation.area, annotation.keypoints, bool(annotation.iscrowd)
     )
     if person.counts and (max(annotation.bbox[2:]) <= 0 or annotation.area <= 0):
-        raise SourceError(
-            f"{path}: annotation {annotation.id} has a box of {annotation.bbox[2]:g} by "
-            f"{annotation.bbox[3]:g} and an area of {annotation.area:g}, expected positive ones; "
-            "OKS is relative to the area"
+        raise ValueError(
+            f"annotation {annotation.id} has a box of {annotation.bbox[2]:g} by "
+            f"{annotation.bbox[3]:g} and an area of {annotation.area:g}, OKS needs positive ones"
         )
     return person
-
-
-def _size_wh(image: _Image) -> tuple[int, int] | None:
-    if image.width is None or image.height is None:
-        return None
-    return image.width, image.height

@@ -1,52 +1,58 @@
-"""Two benchmarks beside each other: two devices, or two versions on one.
+"""Comparison of two benchmarks: two devices, or two versions on one.
 
-A run cannot say more than its rounds agree on, and two runs of one machine differ too; what is
-within either is called the same.
+Figures differ only if the rounds of both runs differ and by more than two runs of one machine do.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
-from edgepose.benchmark import report
-from edgepose.benchmark.latency import MAX_SPREAD_PERCENT
-from edgepose.benchmark.report import DOUBT_MARK, NOTHING, Table
+from edgepose.benchmark.environment import throttling_text
+from edgepose.benchmark.latency import MAX_IQR_PERCENT
+from edgepose.benchmark.render import rendered_report
 from edgepose.benchmark.results import (
     AccuracyRow,
     Document,
     Interval,
     LatencyRow,
     PipelineRow,
+    encode,
     read,
+)
+from edgepose.benchmark.tables import (
+    NOTHING,
+    UNSTABLE_MARK,
+    Report,
+    Table,
+    format_threads,
+    table_of,
 )
 
 KIND: Final = "edgepose-benchmark-comparison"
 MIN_ROWS_IN_COMMON: Final = 4
-"""From so many rows on, what they have in common says something of the machine."""
-NOISE_PERCENT: Final = MAX_SPREAD_PERCENT
-"""Two runs in a row, on one quiet machine, agree on a median within this."""
+"""From this number of rows on, a ratio common to all is a property of the machine."""
+NOISE_PERCENT: Final = MAX_IQR_PERCENT
+"""Two successive runs on one quiet machine agree on a median within this."""
 
-_AWAY: Final = "not told"
+_UNKNOWN: Final = "unknown"
 _MACHINE: Final = (
-    "name",
-    "soc",
-    "cpu",
-    "architecture",
-    "cores",
-    "usable_cores",
-    "memory_mb",
-    "os",
-    "kernel",
-    "python",
+    *("name", "soc", "cpu", "architecture", "cores", "usable_cores"),
+    *("memory_mb", "os", "kernel", "python"),
 )
 _METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
 _MEMORY_TOLERANCE_MB: Final = 8.0
-"""Two boards of one kind keep a few MB more or less for themselves."""
+"""Two boards of one kind reserve a few MB more or less."""
 
-Row = TypeVar("Row", LatencyRow, AccuracyRow, PipelineRow)
+TableName = Literal["latency", "pipeline", "accuracy"]
+_ABOUT: Final[dict[TableName, str]] = {
+    "latency": "p50 of invoke in ms",
+    "pipeline": "fps_to_bare is the frame rate / that of the bare loop, more is faster; "
+    "latency_p50_ms is from frame to subscriber",
+    "accuracy": "AP x 100",
+}
 Verdict = Literal[
     "same",
     "faster",
@@ -68,35 +74,35 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Something other than a figure that differs."""
+class Difference(msgspec.Struct, frozen=True):
+    """A difference of the machines, versions or methods."""
 
     what: str
     a: str
     b: str
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of one row in both documents.
+class Compared(msgspec.Struct, frozen=True, kw_only=True, rename={"unstable": "doubtful"}):
+    """One figure of one row in both documents: p50_ms, fps_to_bare, latency_p50_ms or ap.
 
-    `ratio` is b / a; accuracy has `difference`, b - a, instead. The interval is what the rounds, or
-    the bootstrap, leave open of it. `doubtful` says that a document itself doubts its figure.
+    `ratio` is b / a; accuracy has `difference`, b - a, instead. `interval` is its uncertainty by
+    the rounds, or the bootstrap. `doubtful` if a document marks its figure as unstable.
     """
 
-    table: Literal["latency", "pipeline", "accuracy"]
+    table: TableName
     row: str
-    figure: Annotated[str, msgspec.Meta(description="p50_ms, fps_to_bare, latency_p50_ms, ap")]
+    figure: str
     a: float | None
     b: float | None
     ratio: float | None = None
     difference: float | None = None
     interval: Interval | None = None
-    verdict: Verdict
-    doubtful: bool = False
+    verdict: Verdict = "not comparable"
+    unstable: bool = False
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that two documents say of each other."""
+    """The comparison of two documents."""
 
     schema: Literal[1] = 1
     kind: Literal["edgepose-benchmark-comparison"] = KIND
@@ -110,29 +116,27 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_files(first: Path, second: Path) -> Comparison:
-    """Compare two files; raises SourceNotFoundError or SourceError with which is wrong, and how."""
+    """Compare two files; raises SourceNotFoundError or SourceError with the invalid one."""
     return compare(read(first), read(second), first.name, second.name)
 
 
 def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> Comparison:
-    """Compare two documents; rows are the same where model, engine, threads and input are."""
-    latency = _Matched(a.latency, b.latency, _latency_name)
-    pipeline = _Matched(a.pipeline, b.pipeline, _pipeline_name)
-    accuracy = _Matched(a.accuracy, b.accuracy, _accuracy_name)
-    tables = (latency, pipeline, accuracy)
-    compared = (
-        *(_latency(name, *rows) for name, rows in latency.both.items()),
-        *(each for name, rows in pipeline.both.items() for each in _pipeline(name, *rows)),
-        *(_accuracy(name, *rows) for name, rows in accuracy.both.items()),
+    """Compare two documents; rows match if model, backend, threads and input are the same."""
+    rows_a, rows_b = _named_rows(a), _named_rows(b)
+    compared = tuple(
+        each
+        for name, row in rows_a.items()
+        if name in rows_b
+        for each in _compared(name, row, rows_b[name])
     )
-    differences = tuple(_differences(a, b, latency))
+    differences = tuple(_differences(a, b))
     return Comparison(
         a=_side(a, name_a),
         b=_side(b, name_b),
         differences=differences,
         compared=compared,
-        only_a=tuple(name for table in tables for name in table.only_a),
-        only_b=tuple(name for table in tables for name in table.only_b),
+        only_a=tuple(name for name in rows_a if name not in rows_b),
+        only_b=tuple(name for name in rows_b if name not in rows_a),
         notes=tuple(_notes(compared, differences)),
     )
 
@@ -140,332 +144,268 @@ def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> C
 def rendered(comparison: Comparison, output_format: str) -> str:
     """Return a comparison as `table`, `json` or `markdown`, with a newline at its end."""
     if output_format == "json":
-        return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode() + "\n"
-    write = report.as_text if output_format == "table" else report.as_markdown
-    text = write(
-        (_described("A", comparison.a), _described("B", comparison.b)),
-        _tables(comparison),
-        comparison.notes,
+        return encode(comparison)
+    head = tuple(
+        f"{letter}: {side.file}, {side.machine}, edgepose {side.edgepose}, {side.created_at[:10]}"
+        for letter, side in (("A", comparison.a), ("B", comparison.b))
     )
-    return text.rstrip("\n") + "\n"
+    report = Report(head, tuple(_tables(comparison)), comparison.notes)
+    return rendered_report(report, output_format)
 
 
-class _Matched:
-    """The rows of two documents, by the name that makes them the same."""
+def _named_rows(document: Document) -> dict[str, Any]:
+    """Return the rows of a document by what makes rows of two documents the same."""
 
-    def __init__(
-        self, rows_a: Sequence[Any], rows_b: Sequence[Any], name: Callable[[Any], str]
-    ) -> None:
-        by_a = {name(row): row for row in rows_a}
-        by_b = {name(row): row for row in rows_b}
-        self.both: Mapping[str, tuple[Any, Any]] = {
-            key: (row, by_b[key]) for key, row in by_a.items() if key in by_b
-        }
-        self.only_a = [key for key in by_a if key not in by_b]
-        self.only_b = [key for key in by_b if key not in by_a]
+    def backend(row: LatencyRow | PipelineRow) -> str:
+        return f"{row.model}, {row.backend}, {format_threads(row.threads)}"
 
-
-def _latency_name(row: LatencyRow) -> str:
-    return f"{row.model}, {row.engine}, {_threads(row.threads)}"
-
-
-def _pipeline_name(row: PipelineRow) -> str:
-    return (
-        f"line of {row.model}, {row.engine}, {_threads(row.threads)}, {row.source} "
-        f"{row.width}x{row.height}"
-    )
+    return {
+        **{backend(row): row for row in document.latency},
+        **{
+            f"pipeline of {backend(row)}, {row.source} {row.width}x{row.height}": row
+            for row in document.pipeline
+        },
+        **{
+            f"{row.model} on {row.device}, protocol {row.protocol}": row
+            for row in document.accuracy
+        },
+    }
 
 
-def _accuracy_name(row: AccuracyRow) -> str:
-    return f"{row.model} on {row.device}, protocol {row.protocol}"
+def _compared(name: str, a: Any, b: Any) -> Iterator[Compared]:
+    match a:
+        case LatencyRow():
+            yield _compare_latency(name, a, b)
+        case PipelineRow():
+            yield from _compare_pipeline(name, a, b)
+        case _:
+            yield _compare_accuracy(name, a, b)
 
 
-def _latency(name: str, a: LatencyRow, b: LatencyRow) -> Compared:
-    if a.latency_ms is None or b.latency_ms is None or a.rounds is None or b.rounds is None:
-        return Compared(
+def _compare_latency(name: str, a: LatencyRow, b: LatencyRow) -> Compared:
+    if a.latency_ms and b.latency_ms and a.rounds and b.rounds:
+        figure = Compared(
             table="latency",
             row=name,
             figure="p50_ms",
-            a=None if a.latency_ms is None else a.latency_ms.p50,
-            b=None if b.latency_ms is None else b.latency_ms.p50,
-            verdict="not comparable"
-            if a.latency_ms is None and b.latency_ms is None
-            else "ran in one only",
+            a=a.latency_ms.p50,
+            b=b.latency_ms.p50,
+            unstable=bool(a.unstable or b.unstable),
         )
-    return _by_rounds(
-        ("latency", name, "p50_ms"),
-        (a.latency_ms.p50, b.latency_ms.p50),
-        (a.rounds.p50_ms, b.rounds.p50_ms),
-        doubtful=bool(a.doubtful or b.doubtful),
+        return _by_rounds(figure, a.rounds.p50_ms, b.rounds.p50_ms)
+    return Compared(
+        table="latency",
+        row=name,
+        figure="p50_ms",
+        a=None if a.latency_ms is None else a.latency_ms.p50,
+        b=None if b.latency_ms is None else b.latency_ms.p50,
+        verdict="ran in one only" if a.latency_ms or b.latency_ms else "not comparable",
     )
 
 
-def _pipeline(name: str, a: PipelineRow, b: PipelineRow) -> Iterator[Compared]:
-    doubtful = bool(a.doubtful or b.doubtful)
-    if a.pipeline_to_invoke_ratio is not None and b.pipeline_to_invoke_ratio is not None:
-        yield _by_rounds(
-            ("pipeline", name, "fps_to_bare"),
-            (a.pipeline_to_invoke_ratio, b.pipeline_to_invoke_ratio),
-            (a.rounds.ratios, b.rounds.ratios),
-            doubtful=doubtful,
-            more_is_faster=True,
-        )
-    if abs(a.paced_fps - b.paced_fps) <= NOISE_PERCENT / 100 * a.paced_fps:
-        yield _by_rounds(
-            ("pipeline", name, "latency_p50_ms"),
-            (a.latency_ms.p50, b.latency_ms.p50),
-            (a.rounds.latency_p50_ms, b.rounds.latency_p50_ms),
-            doubtful=doubtful,
-        )
-    else:
-        # At another pace an idle processor is slower by something else.
-        yield Compared(
+def _compare_pipeline(name: str, a: PipelineRow, b: PipelineRow) -> Iterator[Compared]:
+    unstable = bool(a.unstable or b.unstable)
+    ratios = (a.pipeline_to_invoke_ratio, b.pipeline_to_invoke_ratio)
+    if None not in ratios:
+        figure = Compared(
             table="pipeline",
             row=name,
-            figure="latency_p50_ms",
-            a=a.latency_ms.p50,
-            b=b.latency_ms.p50,
-            verdict="not comparable",
+            figure="fps_to_bare",
+            a=ratios[0],
+            b=ratios[1],
+            unstable=unstable,
         )
-
-
-def _accuracy(name: str, a: AccuracyRow, b: AccuracyRow) -> Compared:
-    same_pictures = (a.pictures, a.persons) == (b.pictures, b.persons)
-    difference = round(b.ap - a.ap, 3)
-    verdict: Verdict = "same"
-    interval: Interval | None = None
-    if not same_pictures:
-        verdict = "not comparable"
-    elif difference:
-        # Without the single pictures the runs cannot be paired; this is on the safe side.
-        low_a, high_a = a.ap_interval_95 or (a.ap, a.ap)
-        low_b, high_b = b.ap_interval_95 or (b.ap, b.ap)
-        interval = (round(low_b - high_a, 3), round(high_b - low_a, 3))
-        if interval[0] > 0:
-            verdict = "more accurate"
-        elif interval[1] < 0:
-            verdict = "less accurate"
-    return Compared(
-        table="accuracy",
+        yield _by_rounds(figure, a.rounds.ratios, b.rounds.ratios, more_is_faster=True)
+    figure = Compared(
+        table="pipeline",
         row=name,
-        figure="ap",
-        a=a.ap,
-        b=b.ap,
-        difference=difference if same_pictures else None,
-        interval=interval,
-        verdict=verdict,
+        figure="latency_p50_ms",
+        a=a.latency_ms.p50,
+        b=b.latency_ms.p50,
+        unstable=unstable,
+    )
+    # At another frame rate an idle processor is slower by another amount.
+    if abs(a.paced_fps - b.paced_fps) <= NOISE_PERCENT / 100 * a.paced_fps:
+        figure = _by_rounds(figure, a.rounds.latency_p50_ms, b.rounds.latency_p50_ms)
+    yield figure
+
+
+def _compare_accuracy(name: str, a: AccuracyRow, b: AccuracyRow) -> Compared:
+    figure = Compared(table="accuracy", row=name, figure="ap", a=a.ap, b=b.ap)
+    if (a.images, a.persons) != (b.images, b.persons):
+        return figure
+    difference = round(b.ap - a.ap, 3)
+    # Runs cannot be paired without the single images; this is on the safe side.
+    low_a, high_a = a.ap_interval_95 or (a.ap, a.ap)
+    low_b, high_b = b.ap_interval_95 or (b.ap, b.ap)
+    low, high = round(low_b - high_a, 3), round(high_b - low_a, 3)
+    verdict: Verdict = "more accurate" if low > 0 else "less accurate" if high < 0 else "same"
+    return msgspec.structs.replace(
+        figure,
+        difference=difference,
+        interval=(low, high) if difference else None,
+        verdict=verdict if difference else "same",
     )
 
 
 def _by_rounds(
-    what: tuple[Literal["latency", "pipeline"], str, str],
-    medians: tuple[float, float],
-    rounds: tuple[Sequence[float], Sequence[float]],
+    figure: Compared,
+    rounds_a: Sequence[float],
+    rounds_b: Sequence[float],
     *,
-    doubtful: bool,
     more_is_faster: bool = False,
 ) -> Compared:
-    """Compare two figures by the middle halves of their rounds.
+    """Return a figure with the verdict of the interquartile ranges of its rounds.
 
-    A doubtful figure needs more: all rounds of one side must be beyond all of the other's.
+    An unstable figure needs more: all rounds of one side must be beyond all of the other's.
     """
-    table, row, figure = what
-    a, b = medians
-    if not a:
-        return Compared(table=table, row=row, figure=figure, a=a, b=b, verdict="not comparable")
-    (low_a, high_a), (low_b, high_b) = (
-        _range(of_side, median, whole=doubtful)
-        for of_side, median in zip(rounds, medians, strict=True)
-    )
+    a, b = figure.a, figure.b
+    if not a or b is None:
+        return figure
+    percentiles = (0, 100) if figure.unstable else (25, 75)
+    low_a, high_a = map(float, np.percentile(rounds_a or [a], percentiles))
+    low_b, high_b = map(float, np.percentile(rounds_b or [b], percentiles))
     ratio = b / a
-    interval = (round(low_b / high_a, 4), round(high_b / low_a, 4)) if low_a > 0 else None
-    verdict: Verdict = "unclear" if doubtful else "same"
-    apart = low_b > high_a or high_b < low_a
-    if apart and abs(ratio - 1) * 100 > NOISE_PERCENT:
+    verdict: Verdict = "unclear" if figure.unstable else "same"
+    if (low_b > high_a or high_b < low_a) and abs(ratio - 1) * 100 > NOISE_PERCENT:
         verdict = "faster" if (ratio > 1) == more_is_faster else "slower"
-    return Compared(
-        table=table,
-        row=row,
-        figure=figure,
-        a=a,
-        b=b,
+    return msgspec.structs.replace(
+        figure,
         ratio=round(ratio, 4),
-        interval=interval,
+        interval=(round(low_b / high_a, 4), round(high_b / low_a, 4)) if low_a > 0 else None,
         verdict=verdict,
-        doubtful=doubtful,
     )
 
 
-def _range(rounds: Sequence[float], otherwise: float, *, whole: bool) -> tuple[float, float]:
-    if not rounds:
-        return otherwise, otherwise
-    low, high = np.percentile(np.array(rounds, np.float64), (0, 100) if whole else (25, 75))
-    return float(low), float(high)
-
-
-def _differences(a: Document, b: Document, latency: _Matched) -> Iterator[Difference]:
+def _differences(a: Document, b: Document) -> Iterator[Difference]:
     """Yield what differs between the machines, their state, versions, method and files."""
-    for name in _MACHINE:
-        ours, theirs = getattr(a.machine, name), getattr(b.machine, name)
-        close = (
-            name == "memory_mb"
-            and None not in (ours, theirs)
-            and abs(ours - theirs) <= _MEMORY_TOLERANCE_MB
-        )
-        if not close:
-            yield from _differing(name.removesuffix("_mb").replace("_", " "), ours, theirs)
-    for what, told in (
-        ("governor", _governors),
-        ("highest clock", _limits),
-        ("throttling", _throttling),
-        ("Edge TPU", _edge_tpus),
-    ):
-        yield from _differing(what, told(a), told(b))
-    yield from _differing("edgepose", a.edgepose, b.edgepose)
-    for runtime in dict.fromkeys((*a.runtimes, *b.runtimes)):
-        yield from _differing(
-            runtime, a.runtimes.get(runtime, "none"), b.runtimes.get(runtime, "none")
-        )
-    if a.method is not None and b.method is not None:
-        for name in _METHOD:
-            yield from _differing(
-                f"method: {name.replace('_', ' ')}",
-                getattr(a.method, name),
-                getattr(b.method, name),
-            )
-    files = {(ours.model, ours.sha256, theirs.sha256) for ours, theirs in latency.both.values()}
-    for model, ours, theirs in sorted(files):
-        yield from _differing(f"file of {model}", f"{ours[:12]}...", f"{theirs[:12]}...")
-    brokers = ({row.broker for row in a.pipeline}, {row.broker for row in b.pipeline})
-    if all(brokers):
-        yield from _differing("broker", *(", ".join(sorted(names)) for names in brokers))
+    facts_a, facts_b = _facts(a), _facts(b)
+    for what in dict.fromkeys((*facts_a, *facts_b)):
+        optional = what.startswith(("method", "file of", "broker"))
+        if optional and not (what in facts_a and what in facts_b):
+            continue
+        ours, theirs = facts_a.get(what, "none"), facts_b.get(what, "none")
+        if ours != theirs and not (what == "memory" and _close(ours, theirs)):
+            yield Difference(what, _shown(ours), _shown(theirs))
 
 
-def _differing(what: str, a: object, b: object) -> Iterator[Difference]:
-    if a != b:
-        yield Difference(
-            what=what, a=_AWAY if a is None else str(a), b=_AWAY if b is None else str(b)
-        )
-
-
-def _governors(document: Document) -> str:
-    governors = dict.fromkeys(group.governor or _AWAY for group in document.before.frequencies)
-    return ", ".join(governors) or _AWAY
-
-
-def _limits(document: Document) -> str:
-    limits = [group.limit_mhz for group in document.before.frequencies]
-    known = dict.fromkeys(f"{limit:.0f} MHz" for limit in limits if limit is not None)
-    return ", ".join(known) or _AWAY
-
-
-def _throttling(document: Document) -> str:
-    flags = document.after.throttling
-    if flags is None:
-        return _AWAY
-    return ", ".join(flag.replace("_", " ") for flag in flags) or "none"
-
-
-def _edge_tpus(document: Document) -> str:
+def _facts(document: Document) -> dict[str, object]:
+    groups = document.before.frequencies
+    limits = [f"{group.limit_mhz:.0f} MHz" for group in groups if group.limit_mhz is not None]
     ports = [
         port.bus + (f" {port.usb_mbit_per_s} Mbit/s" if port.usb_mbit_per_s else "")
         for port in document.edge_tpus
     ]
-    return ", ".join(ports) or "none"
+    facts: dict[str, object] = {
+        name.removesuffix("_mb").replace("_", " "): getattr(document.machine, name)
+        for name in _MACHINE
+    }
+    facts |= {
+        "governor": ", ".join(dict.fromkeys(group.governor or _UNKNOWN for group in groups)),
+        "highest clock": ", ".join(dict.fromkeys(limits)),
+        "throttling": throttling_text(document.after),
+        "Edge TPU": ", ".join(ports) or "none",
+        "edgepose": document.edgepose,
+        **document.runtimes,
+    }
+    if document.method is not None:
+        for name in _METHOD:
+            facts[f"method: {name.replace('_', ' ')}"] = getattr(document.method, name)
+    facts |= {f"file of {row.model}": f"{row.sha256[:12]}..." for row in document.latency}
+    if document.pipeline:
+        facts["broker"] = ", ".join(sorted({row.broker for row in document.pipeline}))
+    return facts
+
+
+def _close(a: Any, b: Any) -> bool:
+    return None not in (a, b) and abs(a - b) <= _MEMORY_TOLERANCE_MB
+
+
+def _shown(value: object) -> str:
+    return _UNKNOWN if value in (None, "") else str(value)
 
 
 def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> Iterator[str]:
     if not differences:
-        yield "Apart from figures, nothing differs that the documents tell."
+        yield "Machines, versions and methods are the same."
     if any(each.ratio is not None for each in compared):
         yield (
-            "B/A: of medians; in brackets what the middle halves of both sides' rounds leave open. "
-            f"same: these overlap, or the difference is at most {NOISE_PERCENT:g}%, within which "
-            "two runs of one machine agree. Faster and slower are said of B."
+            "B/A: of medians; in brackets its uncertainty by the interquartile ranges of both "
+            "sides' rounds. same: the ranges overlap, or the difference is at most "
+            f"{NOISE_PERCENT:g}%, within which two runs of one machine agree. Faster and slower "
+            "refer to B."
         )
     ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
     if len(ratios) >= MIN_ROWS_IN_COMMON:
         low, common, high = np.percentile(ratios, (25, 50, 75))
-        text = (
-            f"All {len(ratios)} latency rows: B/A {common:.2f}, the middle half {low:.2f} to "
-            f"{high:.2f}."
+        disagree = (
+            " Machine and versions are the same, so what the rows have in common is the speed of "
+            "the machine at that time (clock, temperature, other guests of a shared host): these "
+            "two runs do not agree."
         )
-        if not differences and abs(common - 1) * 100 > NOISE_PERCENT:
-            text += (
-                " The machine and the versions are the same, so what the rows have in common is "
-                "the machine's speed at that time (clock, heat, other guests of a shared host): "
-                "these two runs do not agree."
-            )
-        yield text
+        yield (
+            f"All {len(ratios)} latency rows: B/A {common:.2f}, interquartile range {low:.2f} to "
+            f"{high:.2f}."
+            + (disagree if not differences and abs(common - 1) * 100 > NOISE_PERCENT else "")
+        )
     if any(each.difference is not None for each in compared):
         yield (
-            "B-A: AP x 100; in brackets what the two 95% intervals leave open. They are not "
-            "paired: `edgepose benchmark --coco ... --against` on one machine sees smaller "
+            "B-A: AP x 100; in brackets its uncertainty by the two 95% intervals. They are not "
+            "paired: `edgepose benchmark --coco ... --against` on one machine finds smaller "
             "differences."
         )
-    if any(each.doubtful for each in compared):
+    if any(each.unstable for each in compared):
         yield (
-            f"{DOUBT_MARK}: one of the two documents says itself that the figure is doubtful; then "
-            "all rounds of both sides count, and where they overlap it is unclear."
+            f"{UNSTABLE_MARK}: at least one document marks the figure as unstable; then all rounds "
+            "of both sides are compared, and it is unclear if they overlap."
         )
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
     if comparison.differences:
-        yield Table(
-            "what differs",
-            "apart from figures",
-            ("what", "A", "B"),
-            tuple((each.what, each.a, each.b) for each in comparison.differences),
-        )
-    titles = {
-        "latency": ("latency", "p50 of an invoke in ms"),
-        "pipeline": (
-            "pipeline",
-            (
-                "fps_to_bare is the line's throughput to the bare loop's, more is faster; "
-                "latency_p50_ms is from frame to subscriber"
-            ),
-        ),
-        "accuracy": ("accuracy", "AP x 100"),
-    }
-    for table, (title, about) in titles.items():
-        rows = [each for each in comparison.compared if each.table == table]
+        columns: dict[str, Callable[[Difference], str]] = {
+            "what": lambda each: each.what,
+            "A": lambda each: each.a,
+            "B": lambda each: each.b,
+        }
+        about = "machines, versions and methods"
+        yield table_of("differences", about, comparison.differences, columns)
+    for name, about in _ABOUT.items():
+        rows = [each for each in comparison.compared if each.table == name]
         if rows:
-            yield Table(
-                title,
+            yield table_of(
+                name,
                 about,
-                ("row", "A", "B", "B-A" if table == "accuracy" else "B/A", "", "B is"),
-                tuple(_cells(each) for each in rows),
+                rows,
+                {
+                    "row": lambda each: (
+                        each.row + (f": {each.figure}" if each.table == "pipeline" else "")
+                    ),
+                    "A": lambda each: _number(each.a, "{:.4g}"),
+                    "B": lambda each: _number(each.b, "{:.4g}"),
+                    "B-A" if name == "accuracy" else "B/A": _change,
+                    "": _uncertainty,
+                    "B is": lambda each: each.verdict + (UNSTABLE_MARK if each.unstable else ""),
+                },
             )
-    for name, rows_of_one in (("A", comparison.only_a), ("B", comparison.only_b)):
-        if rows_of_one:
-            yield Table(
-                f"only in {name}",
-                "rows without a counterpart",
-                ("row",),
-                tuple((row,) for row in rows_of_one),
-            )
+    for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
+        if names:
+            yield table_of(f"only in {letter}", "rows without a counterpart", names, {"row": str})
 
 
-def _cells(each: Compared) -> tuple[str, ...]:
-    name = each.row if each.table != "pipeline" else f"{each.row}: {each.figure}"
-    change = NOTHING
-    spread = ""
+def _change(each: Compared) -> str:
     if each.difference is not None:
-        change = f"{each.difference:+.1f}"
-        if each.interval is not None:
-            spread = f"[{each.interval[0]:+.1f}, {each.interval[1]:+.1f}]"
-    elif each.ratio is not None:
-        change = f"{each.ratio:.3f}"
-        if each.interval is not None:
-            spread = f"[{each.interval[0]:.3f}, {each.interval[1]:.3f}]"
-    verdict = each.verdict + (DOUBT_MARK if each.doubtful else "")
-    return name, _number(each.a), _number(each.b), change, spread, verdict
+        return _number(each.difference, "{:+.1f}")
+    return _number(each.ratio, "{:.3f}")
 
 
-def _number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4g}"
+def _uncertainty(each: Compared) -> str:
+    form = "[{:.3f}, {:.3f}]" if each.difference is None else "[{:+.1f}, {:+.1f}]"
+    return "" if each.interval is None else form.format(*each.interval)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
 
 
 def _side(document: Document, file: str) -> Side:
@@ -475,12 +415,3 @@ def _side(document: Document, file: str) -> Side:
         edgepose=document.edgepose,
         created_at=document.created_at,
     )
-
-
-def _described(letter: str, side: Side) -> str:
-    day = side.created_at.partition("T")[0]
-    return f"{letter}: {side.file}, {side.machine}, edgepose {side.edgepose}, {day}"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"

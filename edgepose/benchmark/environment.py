@@ -1,4 +1,4 @@
-"""Under which conditions a benchmark ran, and what of them makes its figures doubtful."""
+"""The machine that a benchmark runs on, its state, and what makes figures unreliable."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -8,22 +8,27 @@ from edgepose.monitoring.edgetpu_devices import SLOW_USB_MBIT, find_devices
 from edgepose.monitoring.host import OCCURRED, Machine, MachineState
 
 HOT_C: Final = 80.0
-"""From here on a Raspberry Pi's firmware slows its cores down."""
+"""From this temperature on a Raspberry Pi's firmware throttles its cores."""
 BUSY_LOAD: Final = 0.3
 LITTLE_MEMORY_MB: Final = 150.0
+LOW_CLOCK: Final = 0.97
+"""Share of the clock's limit below which a core is throttled."""
 
 _STEADY_GOVERNOR: Final = "performance"
 _FLAGS: Final = {
-    "under_voltage": "the supply's voltage is too low",
-    "frequency_capped": "the clock is capped",
-    "throttled": "the cores are throttled",
-    "soft_temperature_limit": "the soft temperature limit is in effect",
+    "under_voltage": (
+        "the supply voltage is too low",
+        "; use the official power supply and a short cable",
+    ),
+    "frequency_capped": ("the clock is capped", ""),
+    "throttled": ("the cores are throttled", "; cool it"),
+    "soft_temperature_limit": ("the soft temperature limit is in effect", "; cool it"),
 }
-_SLOW_CLOCK: Final = 0.97
+_UNKNOWN: Final = "unknown"
 
 
 def edge_tpu_ports() -> tuple[EdgeTpuPort, ...]:
-    """Return where Edge TPUs are plugged in."""
+    """Return how the Edge TPUs of this machine are connected."""
     return tuple(
         EdgeTpuPort(bus=device.bus, usb_mbit_per_s=device.usb_mbit_per_s)
         for device in find_devices()
@@ -36,15 +41,15 @@ def warnings(
     edge_tpus: Sequence[EdgeTpuPort] = (),
     latency: Sequence[LatencyRow] = (),
 ) -> tuple[str, ...]:
-    """Return what makes figures doubtful, one sentence each, with the remedy where there is one."""
+    """Return what makes the figures unreliable, each with its remedy."""
     return (
-        *_about_rows(latency),
-        *_about_clocks(before, after),
-        *_about_throttling(before, after),
-        *_about_company(before),
+        *_row_warnings(latency),
+        *_clock_warnings(before, after),
+        *_throttling_warnings(before, after),
+        *_load_warnings(before),
         *(
-            f"an Edge TPU is connected at {port.usb_mbit_per_s} Mbit/s (USB 2): its tensors take "
-            "several times as long as on USB 3; use a blue port and a USB 3 cable"
+            f"an Edge TPU is connected at {port.usb_mbit_per_s} Mbit/s (USB 2), on which transfers "
+            "take several times as long as on USB 3; use a blue port and a USB 3 cable"
             for port in edge_tpus
             if port.usb_mbit_per_s is not None and port.usb_mbit_per_s <= SLOW_USB_MBIT
         ),
@@ -54,86 +59,91 @@ def warnings(
 def described(
     machine: Machine, before: MachineState, after: MachineState, edge_tpus: Sequence[EdgeTpuPort]
 ) -> tuple[str, ...]:
-    """Return the machine and its state in a few lines for people."""
-    chip = ", ".join(part for part in (machine.soc, machine.cpu) if part)
+    """Return the machine and its state as lines of text."""
+    chip = _joined(machine.soc, machine.cpu)
+    name = f"{machine.name} ({chip})" if chip else machine.name
     # A container may be given fewer cores than the machine has.
-    cores = f"{machine.cores} cores"
-    if machine.usable_cores != machine.cores:
-        cores += f" ({machine.usable_cores} usable)"
-    memory = f"{machine.memory_mb:.0f} MB" if machine.memory_mb is not None else "memory unknown"
-    system = ", ".join(
-        part
-        for part in (
-            machine.os,
-            machine.kernel and f"kernel {machine.kernel}",
-            machine.architecture,
-            f"Python {machine.python}",
+    usable = f" ({machine.usable_cores} usable)" if machine.usable_cores != machine.cores else ""
+    memory = "memory unknown" if machine.memory_mb is None else f"{machine.memory_mb:.0f} MB"
+    kernel = machine.kernel and f"kernel {machine.kernel}"
+    system = _joined(machine.os, kernel, machine.architecture, f"Python {machine.python}")
+    ports = _joined(
+        *(
+            f"{port.bus} at {port.usb_mbit_per_s} Mbit/s" if port.usb_mbit_per_s else port.bus
+            for port in edge_tpus
         )
-        if part
     )
-    lines = [
-        f"machine: {machine.name}" + (f" ({chip})" if chip else "") + f", {cores}, {memory}",
+    return (
+        f"machine: {name}, {machine.cores} cores{usable}, {memory}",
         f"system: {system}",
-        f"clock: {_clock(before)}; afterwards {_clock(after)}",
-        f"temperature: {_heat(before)}; afterwards {_heat(after)}",
-        f"throttling: {_throttled(before)}; afterwards {_throttled(after)}",
-    ]
-    if edge_tpus:
-        lines.append(f"Edge TPU: {', '.join(_port(port) for port in edge_tpus)}")
-    return tuple(lines)
+        *(
+            f"{title}: {text(before)}; afterwards {text(after)}"
+            for title, text in (
+                ("clock", _clock),
+                ("temperature", _temperature),
+                ("throttling", throttling_text),
+            )
+        ),
+        *([f"Edge TPU: {ports}"] if ports else []),
+    )
 
 
-def _about_rows(latency: Sequence[LatencyRow]) -> Iterator[str]:
+def throttling_text(state: MachineState) -> str:
+    """Return the throttling flags as text."""
+    if state.throttling is None:
+        return _UNKNOWN
+    return _joined(*state.throttling).replace("_", " ") or "none"
+
+
+def _row_warnings(latency: Sequence[LatencyRow]) -> Iterator[str]:
     measured = [row for row in latency if row.latency_ms is not None]
-    doubtful = sum(bool(row.doubtful) for row in measured)
-    if doubtful:
+    unstable = sum(bool(row.unstable) for row in measured)
+    if unstable:
         yield (
-            f"{doubtful} of {len(measured)} rows are doubtful (marked ?): another run may well "
-            "give another median; stop what else runs, let the machine cool down, and run it again"
+            f"{unstable} of {len(measured)} rows are unstable (marked ?), another run may give "
+            "other medians; stop other processes, let the machine cool down, and run it again"
         )
 
 
-def _about_clocks(before: MachineState, after: MachineState) -> Iterator[str]:
+def _clock_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
     for group in before.frequencies:
         if group.governor not in (None, _STEADY_GOVERNOR):
             yield (
                 f"the governor of cores {group.cpus} is {group.governor}: the clock follows the "
                 "load; `echo performance | sudo tee "
-                "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor` holds it still until "
-                "the next start"
+                "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor` fixes it until the next "
+                "boot"
             )
-        if (
-            group.limit_mhz is not None
-            and group.hardware_mhz is not None
-            and group.limit_mhz < group.hardware_mhz
-        ):
+        limit, hardware = group.limit_mhz, group.hardware_mhz
+        if limit is not None and hardware is not None and limit < hardware:
             yield (
-                f"cores {group.cpus} are limited to {group.limit_mhz:.0f} of their "
-                f"{group.hardware_mhz:.0f} MHz (scaling_max_freq)"
+                f"cores {group.cpus} are limited to {limit:.0f} of their {hardware:.0f} MHz "
+                "(scaling_max_freq)"
             )
     for group in after.frequencies:
-        # Other governors let an idle core slow down before it can be asked.
+        # With another governor an idle core slows down before its clock can be read.
+        clock = after.firmware_clock_mhz or group.mhz
         if (
             group.governor == _STEADY_GOVERNOR
             and group.limit_mhz is not None
-            and (clock := after.firmware_clock_mhz or group.mhz) is not None
-            and clock < _SLOW_CLOCK * group.limit_mhz
+            and clock is not None
+            and clock < LOW_CLOCK * group.limit_mhz
         ):
             yield (
                 f"cores {group.cpus} ran at {clock:.0f} of {group.limit_mhz:.0f} MHz afterwards: "
-                "the clock was held back"
+                "the clock was reduced"
             )
 
 
-def _about_throttling(before: MachineState, after: MachineState) -> Iterator[str]:
+def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
     at_first, at_last = set(before.throttling or ()), set(after.throttling or ())
-    for flag, meaning in _FLAGS.items():
+    for flag, (meaning, remedy) in _FLAGS.items():
         if flag in at_first | at_last:
-            yield f"{meaning}: these figures are too slow{_remedy(flag)}"
+            yield f"{meaning}: these figures are too slow{remedy}"
         elif flag + OCCURRED in at_last - at_first:
-            yield f"{meaning}, at times while it measured: figures are too slow{_remedy(flag)}"
+            yield f"{meaning}, at times during the benchmark: figures are too slow{remedy}"
         elif flag + OCCURRED in at_last:
-            yield f"{meaning}, at times since the machine started, not while it measured"
+            yield f"{meaning}, at times since the machine started, not during the benchmark"
     hottest = max((*before.temperatures_c.values(), *after.temperatures_c.values()), default=0.0)
     if hottest >= HOT_C:
         yield (
@@ -142,25 +152,17 @@ def _about_throttling(before: MachineState, after: MachineState) -> Iterator[str
         )
 
 
-def _about_company(before: MachineState) -> Iterator[str]:
+def _load_warnings(before: MachineState) -> Iterator[str]:
     if before.load_average is not None and before.load_average > BUSY_LOAD:
         yield (
-            f"the load average was {before.load_average:.2f} before it began: something else runs "
-            "on this machine"
+            f"the load average was {before.load_average:.2f} before the benchmark: other processes "
+            "run on this machine"
         )
     if before.memory_available_mb is not None and before.memory_available_mb < LITTLE_MEMORY_MB:
         yield (
             f"only {before.memory_available_mb:.0f} MB of memory were free: models may have been "
-            "pushed out of it and read again"
+            "evicted from the page cache and read again"
         )
-
-
-def _remedy(flag: str) -> str:
-    if flag == "under_voltage":
-        return "; use the official power supply and a short cable"
-    if flag in ("throttled", "soft_temperature_limit"):
-        return "; cool it"
-    return ""
 
 
 def _clock(state: MachineState) -> str:
@@ -169,24 +171,17 @@ def _clock(state: MachineState) -> str:
         for group in state.frequencies
     ]
     if state.firmware_clock_mhz is not None:
-        groups.append(f"firmware says {state.firmware_clock_mhz:.0f} MHz")
-    return ", ".join(groups) or "not told here"
+        groups.append(f"firmware reports {state.firmware_clock_mhz:.0f} MHz")
+    return _joined(*groups) or _UNKNOWN
+
+
+def _temperature(state: MachineState) -> str:
+    return _joined(*(f"{k} {v:.0f} °C" for k, v in state.temperatures_c.items())) or _UNKNOWN
 
 
 def _mhz(value: float | None) -> str:
     return "?" if value is None else f"{value:.0f}"
 
 
-def _heat(state: MachineState) -> str:
-    return ", ".join(f"{k} {v:.0f} °C" for k, v in state.temperatures_c.items()) or "not told here"
-
-
-def _throttled(state: MachineState) -> str:
-    if state.throttling is None:
-        return "not told here"
-    return ", ".join(flag.replace("_", " ") for flag in state.throttling) or "none"
-
-
-def _port(port: EdgeTpuPort) -> str:
-    speed = f" at {port.usb_mbit_per_s} Mbit/s" if port.usb_mbit_per_s else ""
-    return f"{port.bus}{speed}"
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part)

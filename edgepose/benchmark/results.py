@@ -1,7 +1,8 @@
-"""The document a benchmark leaves behind: what ran, where, how, and what came out.
+"""The results of a benchmark: what ran, on which machine, how, and the figures.
 
-Every output format is made of it, `docs/benchmark.schema.json` describes it, and two of them can
-be compared. Fields may be added; a changed meaning raises `schema`.
+Every output format is made of a `Document`, `docs/benchmark.schema.json` is its JSON Schema, and
+two documents can be compared. Fields may be added; a changed meaning raises `schema`. Some JSON
+names differ from those here: documents that were written earlier stay readable.
 """
 
 import inspect
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.monitoring.host import Machine, MachineState
@@ -16,9 +18,10 @@ from edgepose.monitoring.host import Machine, MachineState
 KIND: Final = "edgepose-benchmark"
 SCHEMA_ID: Final = "benchmark.schema.json"
 
-Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Threads = Annotated[int, Meta(ge=1)]
 Interval = tuple[float, float]
 StageName = Literal[
     "capture",
@@ -33,19 +36,27 @@ StageName = Literal[
 ]
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
+class Published(msgspec.Struct, frozen=True):
     """One row of the table that was published with the models; latencies in milliseconds."""
 
     name: str
     megabytes: float
     map: float
-    pixel5_cpu_ms: Annotated[float, msgspec.Meta(description="Pixel 5, CPU, 4 threads")]
-    pixel5_gpu_ms: Annotated[float, msgspec.Meta(description="Pixel 5, GPU")]
-    pi4_cpu_ms: Annotated[float, msgspec.Meta(description="Raspberry Pi 4, CPU, 4 threads")]
+    pixel5_cpu_ms: Annotated[float, Meta(description="Pixel 5, CPU, 4 threads")]
+    pixel5_gpu_ms: Annotated[float, Meta(description="Pixel 5, GPU")]
+    pi4_cpu_ms: Annotated[float, Meta(description="Raspberry Pi 4, CPU, 4 threads")]
+
+
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles in milliseconds."""
+
+    p50: Milliseconds
+    p95: Milliseconds
+    p99: Milliseconds
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How long single invokes took, in milliseconds, over all runs of all rounds."""
+    """Duration of single invokes in milliseconds, over all runs of all rounds."""
 
     min: Milliseconds
     mean: Milliseconds
@@ -56,33 +67,32 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     standard_deviation: Milliseconds
 
 
-class Rounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rounds of a row say of it: whether its median can be trusted."""
+class Rounds(msgspec.Struct, frozen=True, kw_only=True, rename={"iqr_percent": "spread_percent"}):
+    """The rounds of a latency row, in order; they show whether its median is reliable."""
 
-    p50_ms: Annotated[
-        tuple[Milliseconds, ...], msgspec.Meta(description="The median of each round, in order")
+    p50_ms: Annotated[tuple[Milliseconds, ...], Meta(description="The median of each round")]
+    runs: Annotated[tuple[Count, ...], Meta(description="The number of runs of each round")]
+    iqr_percent: Annotated[
+        float, Meta(ge=0, description="Interquartile range of the rounds' medians, % of median")
     ]
-    runs: Annotated[tuple[Count, ...], msgspec.Meta(description="The runs of each round, in order")]
-    spread_percent: Annotated[
-        float,
-        msgspec.Meta(
-            ge=0,
-            description="Middle half of the rounds' medians, in % of their median",
-        ),
-    ]
-    load_ms: Annotated[
-        Milliseconds, msgspec.Meta(description="Reading and preparing the model, median")
-    ]
-    first_ms: Annotated[
-        Milliseconds, msgspec.Meta(description="The first invoke after loading, median")
-    ]
+    load_ms: Annotated[Milliseconds, Meta(description="Loading the model, median")]
+    first_ms: Annotated[Milliseconds, Meta(description="First invoke after loading, median")]
 
 
-class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on one engine with one number of threads.
+class LatencyRow(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "backend": "engine",
+        "unstable": "doubtful",
+        "other_cpu_percent": "others_percent",
+    },
+):
+    """One model on one backend with one number of threads.
 
-    `latency_ms` and `rounds` are None where it did not run, and `not_run` says why. `doubtful` are
-    the reasons not to trust the figures, empty where there are none.
+    `latency_ms` and `rounds` are null if it did not run; `not_run` is the reason. `doubtful` has
+    the reasons why the figures are not reliable.
     """
 
     model: str
@@ -91,50 +101,44 @@ class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):
     input_size_wh: tuple[int, int] | None
     input_dtype: str | None
     precision: str | None
-    engine: Annotated[
-        str, msgspec.Meta(description="litert, litert-without-xnnpack, tflite-runtime, edgetpu")
+    backend: Annotated[
+        str, Meta(description="litert, litert-without-xnnpack, tflite-runtime, edgetpu")
     ]
     device: str
     runtime: str
     runtime_version: str
-    delegate: Annotated[str | None, msgspec.Meta(description="XNNPACK, Edge TPU or none")]
-    threads: Annotated[int, msgspec.Meta(ge=1)]
+    delegate: Annotated[str | None, Meta(description="XNNPACK, Edge TPU or none")]
+    threads: Threads
     latency_ms: Statistics | None = None
     rounds: Rounds | None = None
     not_run: str | None = None
-    doubtful: tuple[str, ...] = ()
-    others_percent: Annotated[
-        float | None,
-        msgspec.Meta(description="CPU time of other processes meanwhile, in % of one core"),
+    unstable: tuple[str, ...] = ()
+    other_cpu_percent: Annotated[
+        float | None, Meta(description="CPU time of other processes, % of one core")
     ] = None
     frequency_mhz: Annotated[
-        float | None,
-        msgspec.Meta(description="Lowest frequency seen right after a round, of the fastest core"),
+        float | None, Meta(description="Lowest frequency of the fastest core after a round")
     ] = None
     map: Annotated[
-        float | None,
-        msgspec.Meta(description="AP x 100 measured in the same run, by `map_protocol`"),
+        float | None, Meta(description="AP x 100 measured in the same run, by `map_protocol`")
     ] = None
     map_protocol: str | None = None
     published: Published | None = None
     published_difference: Annotated[
-        str | None,
-        msgspec.Meta(description="How the file differs from the published one; null: not"),
+        str | None, Meta(description="How the file differs from the published one; null: it is it")
     ] = None
     ratio_to_published_pi4: Annotated[
         float | None,
-        msgspec.Meta(
-            description="p50 / the published latency on a Raspberry Pi 4; null for another network"
-        ),
+        Meta(description="p50 / published Raspberry Pi 4 latency; null for another network"),
     ] = None
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What makes rows of two documents the same row."""
-        return self.model, self.engine, self.threads
+        """The values that identify the row in another document."""
+        return self.model, self.backend, self.threads
 
 
-class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
+class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True, rename={"images": "pictures"}):
     """One model in one accuracy protocol; AP and AR x 100, intervals are 95%."""
 
     about: str
@@ -142,7 +146,7 @@ class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes: Count
     device: str
     protocol: str
-    pictures: Count
+    images: Count
     persons: Count
     left_out: Count
     ap: float
@@ -159,29 +163,21 @@ class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeTpuPort(msgspec.Struct, frozen=True, kw_only=True):
-    """An Edge TPU that was plugged in; USB 3 is 5000 Mbit a second, USB 2 480."""
+    """A connected Edge TPU; USB 3 is 5000 Mbit/s, USB 2 is 480."""
 
     bus: Literal["usb", "pci"]
     usb_mbit_per_s: int | None = None
 
 
-class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles in milliseconds."""
-
-    p50: Milliseconds
-    p95: Milliseconds
-    p99: Milliseconds
-
-
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of the line: its median in milliseconds, and its share of all stages' sum."""
+    """One stage of the pipeline: median in milliseconds, and share of the sum of all stages."""
 
     p50: Milliseconds
     share: Share
 
 
 class BareInvoke(msgspec.Struct, frozen=True, kw_only=True):
-    """The same model's invoke in a loop of its own, in the same run."""
+    """`invoke` of the same model in a bare loop, in the same run."""
 
     p50_ms: Milliseconds
     p99_ms: Milliseconds
@@ -189,7 +185,7 @@ class BareInvoke(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PipelineRounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rounds of a row say of it, each tuple in their order."""
+    """The rounds of a pipeline row, in order."""
 
     ratios: tuple[float, ...]
     bare_invoke_p50_ms: tuple[Milliseconds, ...]
@@ -197,20 +193,25 @@ class PipelineRounds(msgspec.Struct, frozen=True, kw_only=True):
     paced_invoke_p50_ms: tuple[Milliseconds, ...]
 
 
-class PipelineRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole line, from a source to a subscriber in another process.
+class PipelineRow(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"backend": "engine", "unstable": "doubtful"},
+):
+    """The whole daemon, from a source to a subscriber in another process.
 
-    `fps`, `frames` and `seconds` are of frames back to back, or of the source's pace where that is
-    a camera. `dropped` frames were too old when the line was free, `lost` messages never reached
-    the subscriber. `latency_ms` is from a frame's timestamp to its message received, at the
-    source's pace; so are `stages_ms`, and `paced_invoke_ms`: a processor that idles in between is
-    slower.
+    `fps`, `frames` and `seconds` are of frames back to back, or of a live source at its frame rate.
+    `dropped` frames were replaced by newer ones before inference, `lost` messages did not reach the
+    subscriber. `latency_ms` is from the timestamp of a frame to the arrival of its message, at the
+    frame rate of the source; so are `stages_ms`, and `paced_invoke_ms`: a processor that idles
+    between frames is slower.
     """
 
     model: str
     device: str
-    engine: str
-    threads: Annotated[int, msgspec.Meta(ge=1)]
+    backend: str
+    threads: Threads
     source: str
     width: Count
     height: Count
@@ -220,119 +221,114 @@ class PipelineRow(msgspec.Struct, frozen=True, kw_only=True):
     fps: float
     dropped: Count
     lost: Count
-    paced_fps: Annotated[float, msgspec.Meta(description="Frames a second while latency was taken")]
+    paced_fps: Annotated[float, Meta(description="Frame rate while latency was measured")]
     latency_ms: Percentiles
     stages_ms: dict[StageName, Stage]
     paced_invoke_ms: Annotated[
-        Percentiles, msgspec.Meta(description="The bare invoke at the source's pace, same run")
+        Percentiles, Meta(description="The bare invoke at the source's frame rate, same run")
     ]
     bare_invoke: BareInvoke
     pipeline_to_invoke_ratio: Annotated[
         float | None,
-        msgspec.Meta(
-            description="Frames a second of the line / of the bare invoke loop, back to back, "
-            "median of pairs of rounds; null where a camera gives the pace"
+        Meta(
+            description="Frame rate of the pipeline / of the bare loop, back to back, median of "
+            "pairs of rounds; null for a live source"
         ),
     ]
     overhead_ms: Annotated[
-        float | None,
-        msgspec.Meta(description="Time a frame takes the line less the bare loop, back to back"),
+        float | None, Meta(description="Time per frame less that of the bare loop, back to back")
     ]
+    cpu_overhead_ms: Annotated[
+        float | None,
+        Meta(description="Processor time per frame less that of the bare loop, back to back"),
+    ] = None
     rounds: PipelineRounds
-    doubtful: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, str, int, str, int, int]:
-        """What makes rows of two documents the same row."""
-        return self.model, self.engine, self.threads, self.source, self.width, self.height
+    unstable: tuple[str, ...] = ()
 
 
-class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """How latency was measured; the sentences that people read are made of it."""
+class Method(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"max_iqr_percent": "max_spread_percent"}
+):
+    """How latency was measured."""
 
     min_runs: Count
     min_seconds: float
     rounds: Count
     warm_up_seconds: float
-    max_seconds: Annotated[float, msgspec.Meta(description="The time the whole table may take")]
-    max_spread_percent: Annotated[
-        float, msgspec.Meta(description="From which spread on a row is called doubtful")
-    ]
-    input: Annotated[str, msgspec.Meta(description="What the models saw")]
+    max_seconds: Annotated[float, Meta(description="Time limit of the whole table")]
+    max_iqr_percent: Annotated[float, Meta(description="A row above this is marked unstable")]
+    input: Annotated[str, Meta(description="Input of the models")]
     seed: int
     timer: str
-    timed: Annotated[str, msgspec.Meta(description="What one run includes")]
+    timed: Annotated[str, Meta(description="What one run includes")]
     order: str
     memory: str
     garbage_collector: str
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one `edgepose benchmark` found out.
+    """All results of one `edgepose benchmark`.
 
-    `seconds` is how long it took. `notes` explain the figures, `warnings` say what makes them
-    doubtful.
+    `seconds` is its duration. `notes` explain the figures, `warnings` name what makes them
+    unreliable.
     """
 
     schema: Literal[1] = 1
     kind: Literal["edgepose-benchmark"] = KIND
     edgepose: str
-    created_at: Annotated[str, msgspec.Meta(description="UTC, ISO 8601")]
+    created_at: Annotated[str, Meta(description="UTC, ISO 8601")]
     seconds: float
     machine: Machine
     before: MachineState
     after: MachineState
     edge_tpus: tuple[EdgeTpuPort, ...] = ()
-    runtimes: Annotated[dict[str, str], msgspec.Meta(description="Installed versions by package")]
+    runtimes: Annotated[dict[str, str], Meta(description="Installed versions by package")]
     method: Method | None = None
     latency: tuple[LatencyRow, ...] = ()
     accuracy: tuple[AccuracyRow, ...] = ()
     pipeline: tuple[PipelineRow, ...] = ()
     published: Annotated[
-        tuple[Published, ...], msgspec.Meta(description="The published table, unchanged")
+        tuple[Published, ...], Meta(description="The published table, unchanged")
     ] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def encode(document: Document) -> bytes:
-    """Return a document as JSON for files and people, with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+def encode(document: msgspec.Struct) -> str:
+    """Return a document as indented JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 def read(path: Path) -> Document:
     """Read a document that `edgepose benchmark --format json` wrote.
 
-    Raises SourceNotFoundError or SourceError with what is wrong.
+    Raises SourceNotFoundError or SourceError with the reason.
     """
     try:
-        content = path.read_bytes()
+        return msgspec.json.decode(path.read_bytes(), type=Document)
     except FileNotFoundError:
-        raise SourceNotFoundError(f"{path}: there is no such benchmark file") from None
+        raise SourceNotFoundError(f"{path}: no such benchmark file") from None
     except OSError as error:
         raise SourceError(f"{path}: cannot read the benchmark: {error.strerror}") from error
-    try:
-        return msgspec.json.decode(content, type=Document)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"{path}: expected the JSON of `edgepose benchmark --format json` (schema 1), got "
-            f"something else ({error})"
+            f"{path}: expected the JSON of `edgepose benchmark --format json` (schema 1): {error}"
         ) from None
 
 
 def json_schema() -> bytes:
-    """Return the JSON Schema of a document, as `docs/benchmark.schema.json` holds it."""
+    """Return the JSON Schema of a document, the content of `docs/benchmark.schema.json`."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
-        "title": "What `edgepose benchmark --format json` writes",
+        "title": "Output of `edgepose benchmark --format json`",
         **_normal(msgspec.json.schema(Document)),
     }
     return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
 
 
 def _normal(value: Any) -> Any:
-    """Return a schema that does not depend on the Python that made it.
+    """Return a schema that does not depend on the version of Python.
 
     `typing` keeps one of two equal annotations, so whether a limit is 0 or 0.0 would depend on
     which module was imported first; and Python 3.13 takes the indentation out of docstrings.

@@ -1,4 +1,4 @@
-"""`edgepose benchmark --coco` as its users run it, on pictures made of the bundled photograph."""
+"""`edgepose benchmark --coco` as users run it, on images made of the bundled photograph."""
 
 import contextlib
 import csv
@@ -66,8 +66,8 @@ def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Set:
-    """One picture of one person, a darker one of it, one of two, and one of nobody."""
+def dataset(tmp_path: Path) -> Set:
+    """An image of one person, a darker copy, one of two persons, and one without a person."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     one = cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2BGR)
@@ -88,11 +88,11 @@ def pictures(tmp_path: Path) -> Set:
     return Set(annotations, folder)
 
 
-def benchmark(pictures: Set, *words: str) -> int:
+def benchmark(dataset: Set, *words: str) -> int:
     return run_command(
         [
-            *("benchmark", "--coco", str(pictures.annotations)),
-            *("--images", str(pictures.images), "--no-latency", *words),
+            *("benchmark", "--coco", str(dataset.annotations)),
+            *("--images", str(dataset.images), "--no-latency", *words),
         ]
     )
 
@@ -102,9 +102,9 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, str], dict[str, 
     return {(row["protocol"], row["model"]): row for row in data["accuracy"]}
 
 
-def test_every_protocol(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_every_protocol(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--models", f"{LIGHTNING},{MULTIPOSE}", "--format", "json")
-    assert benchmark(pictures, *words) == 0
+    assert benchmark(dataset, *words) == 0
     found = rows(capsys)
     assert {key: (row["pictures"], row["persons"]) for key, row in found.items()} == {
         (protocol, model): counts
@@ -122,28 +122,26 @@ def test_every_protocol(pictures: Set, capsys: pytest.CaptureFixture[str]) -> No
         low, high = found["single", model]["ap_interval_95"]
         assert low <= found["single", model]["ap"] <= high
         assert found["single", model]["left_out"] == 0
-        assert "exactly one annotated person" in found["single", model]["about"]
+        assert "images with one annotated person" in found["single", model]["about"]
     # One pose cannot be two people.
     assert found["multi", LIGHTNING]["ar"] <= 75.0 < found["multi", MULTIPOSE]["ap50"]
 
 
-def test_the_figures_are_those_of_pycocotools(
-    pictures: Set, capsys: pytest.CaptureFixture[str]
+def test_command_figures_equal_pycocotools(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The `multi` protocol against pycocotools as its own demo runs it, from the file itself."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    assert (
-        benchmark(pictures, "--models", MULTIPOSE, "--protocol", "multi", "--format", "json") == 0
-    )
+    assert benchmark(dataset, "--models", MULTIPOSE, "--protocol", "multi", "--format", "json") == 0
     row = rows(capsys)["multi", MULTIPOSE]
     model = build_model(load_config(None, {"model.name": MULTIPOSE}))
     answers = []
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(pictures.annotations))
+        truth = COCO(str(dataset.annotations))
         for image in truth.dataset["images"]:
-            frame = Frame(read_image(pictures.images / image["file_name"]), 0, 0)
+            frame = Frame(read_image(dataset.images / image["file_name"]), 0, 0)
             spec = model.pose_model.input_spec
             tensor, to_frame = preprocess(
                 frame.image, model.pose_model.default_region(frame.size_wh), spec
@@ -169,22 +167,20 @@ def test_the_figures_are_those_of_pycocotools(
     )
 
 
-def test_without_models_the_configured_one_and_a_table(
-    pictures: Set, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert benchmark(pictures, "--protocol", "single", "--protocol", "crops") == 0
+def test_command_default_model_and_table(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark(dataset, "--protocol", "single", "--protocol", "crops") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert LIGHTNING in text
-    assert "exactly one annotated person" in text
-    assert "2 pictures, 2 persons" in text
-    assert "3 pictures, 4 persons" in text
+    assert "images with one annotated person" in text
+    assert "2 images, 2 persons" in text
+    assert "3 images, 4 persons" in text
     assert "multi:" not in text
-    assert "bootstrap over pictures (1000 resamples, seed 0)" in text
+    assert "bootstrap over images (1000 resamples, seed 0)" in text
 
 
-def test_against_another_model(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_against_another_model(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--models", LIGHTNING, "--against", MULTIPOSE, "--protocol", "whole")
-    assert benchmark(pictures, *words, "--format", "csv") == 0
+    assert benchmark(dataset, *words, "--format", "csv") == 0
     other, own = csv.DictReader(capsys.readouterr().out.splitlines())
     assert (other["model"], other["ap_difference"]) == (MULTIPOSE, "")
     assert (own["model"], own["against"]) == (LIGHTNING, MULTIPOSE)
@@ -195,113 +191,115 @@ def test_against_another_model(pictures: Set, capsys: pytest.CaptureFixture[str]
     assert low <= float(own["ap_difference"]) <= high
 
 
-def test_all_is_every_model_that_is_here(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark(pictures, "--models", "all", "--protocol", "single", "--format", "json") == 0
+def test_command_all_models(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark(dataset, "--models", "all", "--protocol", "single", "--format", "json") == 0
     models = {model for _, model in rows(capsys)}
     assert {LIGHTNING, MULTIPOSE, "movenet-thunder-fp16", "posenet-mobilenet-int8"} <= models
 
 
-def test_unreadable_pictures_are_named_and_left_out(
-    pictures: Set, capsys: pytest.CaptureFixture[str]
+def test_command_unreadable_images_are_left_out(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = (pictures.images / "dark.png").read_bytes()
-    (pictures.images / "dark.png").write_bytes(whole[: len(whole) // 2])
-    cv2.imwrite(str(pictures.images / "room.png"), np.zeros((200, 200, 3), np.uint8))
-    assert benchmark(pictures, "--format", "json") == 1
+    whole = (dataset.images / "dark.png").read_bytes()
+    (dataset.images / "dark.png").write_bytes(whole[: len(whole) // 2])
+    cv2.imwrite(str(dataset.images / "room.png"), np.zeros((200, 200, 3), np.uint8))
+    assert benchmark(dataset, "--format", "json") == 1
     captured = capsys.readouterr()
     first, second = captured.err.splitlines()
     assert "dark.png: the image is damaged or cut short" in first
-    assert "room.png: the picture is 200x200, its annotations are of 320x240" in second
+    assert "room.png: the image is 200x200, its annotations are of 320x240" in second
     data = json.loads(captured.out)
-    assert "2 pictures could not be used" in data["notes"][-1]
+    assert "2 images could not be used" in data["notes"][-1]
     assert {row["protocol"]: (row["pictures"], row["left_out"]) for row in data["accuracy"]} == {
         "single": (1, 2),
         "whole": (1, 2),
         "multi": (2, 2),
         "crops": (2, 2),
     }
-    # One picture says nothing of others.
+    # A single image has no interval.
     assert data["accuracy"][0]["ap_interval_95"] is None
 
 
-def test_no_picture_is_left(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in pictures.images.iterdir():
+def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in dataset.images.iterdir():
         path.write_bytes(b"no picture")
-    assert benchmark(pictures, "--protocol", "single") == 1
+    assert benchmark(dataset, "--protocol", "single") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "nobody is left to find (2 pictures could not be read)" in captured.err
+    assert "no person to find (2 images could not be read)" in captured.err
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("words", "code", "message"),
     [
-        (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: there is no such"),
+        (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: no such annotation file"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
         (["--models", ","], 2, "--models is empty"),
         (["--against", "thunder.tflite"], 1, "there is no such model file"),
-        (["--output", "no/such/file.txt"], 2, "the folder no/such is not there"),
+        (["--output", "no/such/file.txt"], 2, "the folder no/such does not exist"),
         (["--output", "."], 2, "--output takes a file"),
         (["--protocol", "double"], 2, "double"),
         (["--threads", "four"], 2, "--threads"),
         (["--accelerator", "edgetpu"], 1, "edgetpu"),
     ],
 )
-def test_mistakes(
-    pictures: Set,
+def test_command_usage_errors(
+    dataset: Set,
     words: list[str],
     code: int,
-    sentence: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert benchmark(pictures, *words) == code
+    assert benchmark(dataset, *words) == code
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert sentence in captured.err
+    assert message in captured.err
     assert len(captured.err.splitlines()) == 1
 
 
-def test_missing_pictures_are_counted(pictures: Set, capsys: pytest.CaptureFixture[str]) -> None:
-    (pictures.images / "dark.png").unlink()
-    # Nobody is in it, so that this protocol has no need of it.
-    (pictures.images / "room.png").unlink()
-    assert benchmark(pictures, "--protocol", "crops") == 1
+def test_command_missing_images_are_counted(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset.images / "dark.png").unlink()
+    # It has no person, so that this protocol does not need it.
+    (dataset.images / "room.png").unlink()
+    assert benchmark(dataset, "--protocol", "crops") == 1
     error = capsys.readouterr().err
-    assert "1 of the 3 annotated pictures needed are not there: dark.png;" in error
+    assert "1 of the 3 annotated images are missing: dark.png;" in error
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["--no-latency"], "add --coco ANNOTATIONS.json --images DIR for accuracy"),
         (["--coco", "a.json"], "--coco is given without --images"),
         (["--images", "pictures"], "--images is given without --coco"),
     ],
 )
-def test_without_annotations(
-    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+def test_command_without_annotations(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["benchmark", *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert sentence in captured.err
+    assert message in captured.err
 
 
-def test_without_pycocotools(
-    pictures: Set, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_command_without_pycocotools(
+    dataset: Set, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert benchmark(pictures) == 1
+    assert benchmark(dataset) == 1
     error = capsys.readouterr().err
     assert "pip install 'edgepose[coco]'" in error
 
 
-def test_stdout_of_the_program_is_the_report_alone(pictures: Set, tmp_path: Path) -> None:
+def test_program_stdout_has_report_only(dataset: Set, tmp_path: Path) -> None:
     output = tmp_path / "report.md"
     command = [
         *(sys.executable, "-m", "edgepose", "benchmark", "--no-latency", "--protocol", "single"),
-        *("--coco", str(pictures.annotations), "--images", str(pictures.images)),
+        *("--coco", str(dataset.annotations), "--images", str(dataset.images)),
     ]
     done = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, check=True)
     assert len(list(csv.DictReader(done.stdout.splitlines()))) == 1
@@ -312,11 +310,11 @@ def test_stdout_of_the_program_is_the_report_alone(pictures: Set, tmp_path: Path
     assert "\n### single\n" in output.read_text()
 
 
-def test_accuracy_beside_latency_in_one_table(
-    pictures: Set, capsys: pytest.CaptureFixture[str]
+def test_command_accuracy_and_latency_in_one_table(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
-        *("benchmark", "--coco", str(pictures.annotations), "--images", str(pictures.images)),
+        *("benchmark", "--coco", str(dataset.annotations), "--images", str(dataset.images)),
         *("--models", f"{LIGHTNING},{MULTIPOSE}", "--protocol", "single", "--threads", "1"),
         *("--accelerator", "litert", "--min-runs", "5", "--min-seconds", "0.02"),
     ]
@@ -334,7 +332,9 @@ def test_accuracy_beside_latency_in_one_table(
     assert "protocol single" in " ".join(lines)
 
 
-def test_bundled_models_on_coco(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_bundled_models_on_coco(
+    shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """INT8 is as good as float, and Thunder better than Lightning, by paired intervals."""
     coco = shared_data / "coco"
     assert (

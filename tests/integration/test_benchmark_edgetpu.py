@@ -1,4 +1,4 @@
-"""The latency of compiled models, on the stand-in Edge TPU: its delay comes out of the command."""
+"""The latency of compiled models on the stand-in Edge TPU."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     return {row["engine"]: row for row in json.loads(done.stdout)["latency"]}
 
 
-def test_a_slow_device_takes_at_least_as_long_as_it_sleeps(stand_in: StandIn) -> None:
+def test_command_slow_device(stand_in: StandIn) -> None:
     path = stand_in.compiled_model()
     stand_in.set("slow", ms=40)
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
@@ -50,7 +50,7 @@ def test_a_slow_device_takes_at_least_as_long_as_it_sleeps(stand_in: StandIn) ->
     assert edgetpu["others_percent"] is None
 
 
-def test_a_device_that_dies_is_a_row_with_a_reason(stand_in: StandIn) -> None:
+def test_command_device_that_dies(stand_in: StandIn) -> None:
     path = stand_in.compiled_model()
     stand_in.set("abort")
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
@@ -60,7 +60,7 @@ def test_a_device_that_dies_is_a_row_with_a_reason(stand_in: StandIn) -> None:
     assert found["litert"]["latency_ms"]["p50"] > 0
 
 
-def test_alone_and_absent_it_ends_the_command(stand_in: StandIn) -> None:
+def test_command_absent_device(stand_in: StandIn) -> None:
     path = stand_in.compiled_model()
     stand_in.set("absent")
     done = benchmark(stand_in, "--models", str(path), "--accelerator", "edgetpu")

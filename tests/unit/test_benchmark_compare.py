@@ -1,4 +1,4 @@
-"""What two benchmarks say of each other, and what they must not say."""
+"""Comparison of two benchmarks."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def verdict(a: LatencyRow, b: LatencyRow, folder: Path) -> Compared:
     return compared
 
 
-def test_a_document_is_the_same_as_itself(tmp_path: Path) -> None:
+def test_compare_document_with_itself(tmp_path: Path) -> None:
     written = document(tmp_path, accuracy=(accuracy_row(),), pipeline=(pipeline_row(),))
     comparison = compare(written, written)
     assert {each.verdict for each in comparison.compared} == {"same"}
@@ -45,7 +45,7 @@ def test_a_document_is_the_same_as_itself(tmp_path: Path) -> None:
     assert comparison.only_a == comparison.only_b == ()
 
 
-def test_faster_is_said_where_the_rounds_stand_apart(tmp_path: Path) -> None:
+def test_compare_faster_if_rounds_are_apart(tmp_path: Path) -> None:
     compared = verdict(timed(100, 101, 99, 100, 102), timed(80, 82, 81, 79, 80), tmp_path)
     assert compared.verdict == "faster"
     assert compared.ratio == pytest.approx(0.8)
@@ -55,19 +55,19 @@ def test_faster_is_said_where_the_rounds_stand_apart(tmp_path: Path) -> None:
     assert back.verdict == "slower"
 
 
-def test_rounds_that_overlap_are_the_same(tmp_path: Path) -> None:
+def test_compare_same_if_rounds_overlap(tmp_path: Path) -> None:
     compared = verdict(timed(80, 90, 100, 110, 120), timed(70, 80, 90, 100, 110), tmp_path)
     assert compared.ratio == pytest.approx(0.9)
     assert compared.verdict == "same"
 
 
-def test_less_than_two_runs_differ_by_is_the_same(tmp_path: Path) -> None:
+def test_compare_same_within_noise(tmp_path: Path) -> None:
     """Rounds of one run agree better than runs do: 4% apart, each within 0.1%."""
     assert verdict(timed(*(100,) * 5), timed(*(104,) * 5), tmp_path).verdict == "same"
     assert verdict(timed(*(100,) * 5), timed(*(106,) * 5), tmp_path).verdict == "slower"
 
 
-def test_one_disturbed_round_does_not_hide_a_difference(tmp_path: Path) -> None:
+def test_compare_ignores_one_disturbed_round(tmp_path: Path) -> None:
     compared = verdict(timed(100, 100, 100, 100, 50), timed(50, 50, 50, 50, 120), tmp_path)
     assert compared.verdict == "faster"
 
@@ -76,9 +76,7 @@ def test_one_disturbed_round_does_not_hide_a_difference(tmp_path: Path) -> None:
     st.lists(st.floats(1, 1000), min_size=3, max_size=15),
     st.lists(st.floats(1, 1000), min_size=3, max_size=15),
 )
-def test_exchanging_the_documents_exchanges_the_verdict(
-    machine: Path, a: list[float], b: list[float]
-) -> None:
+def test_compare_is_symmetric(machine: Path, a: list[float], b: list[float]) -> None:
     there, back = verdict(timed(*a), timed(*b), machine), verdict(timed(*b), timed(*a), machine)
     assert there.ratio is not None
     assert back.ratio is not None
@@ -89,42 +87,40 @@ def test_exchanging_the_documents_exchanges_the_verdict(
         assert back.verdict == opposite[there.verdict]
 
 
-def test_rows_without_a_counterpart_are_named(tmp_path: Path) -> None:
+def test_compare_names_rows_without_counterpart(tmp_path: Path) -> None:
     a = document(tmp_path, latency=(latency_row(), latency_row("movenet-thunder-int8")))
-    b = document(tmp_path, latency=(latency_row(), latency_row(engine="tflite-runtime")))
+    b = document(tmp_path, latency=(latency_row(), latency_row(backend="tflite-runtime")))
     comparison = compare(a, b)
     assert comparison.only_a == ("movenet-thunder-int8, litert, 1 thread",)
     assert comparison.only_b == ("movenet-lightning-int8, tflite-runtime, 1 thread",)
     assert len(comparison.compared) == 1
 
 
-def test_a_row_that_ran_on_one_side_only(tmp_path: Path) -> None:
+def test_compare_row_that_ran_in_one_only(tmp_path: Path) -> None:
     refused = latency_row(latency_ms=None, rounds=None, not_run="no memory")
     compared = verdict(latency_row(), refused, tmp_path)
     assert (compared.verdict, compared.a, compared.b) == ("ran in one only", 95.0, None)
 
 
-def test_doubts_are_passed_on(tmp_path: Path) -> None:
-    doubted = timed(*(50,) * 5, doubtful=("others used 90%",))
+def test_compare_marks_unstable_figures(tmp_path: Path) -> None:
+    doubted = timed(*(50,) * 5, unstable=("others used 90%",))
     a, b = document(tmp_path, latency=(latency_row(),)), document(tmp_path, latency=(doubted,))
     text = " ".join(rendered(compare(a, b), "table").split())
     assert "faster?" in text
-    assert "one of the two documents says itself that the figure is doubtful" in text
+    assert "at least one document marks the figure as unstable" in text
 
 
-def test_a_doubtful_figure_must_differ_in_every_round(tmp_path: Path) -> None:
+def test_compare_unstable_figure_needs_all_rounds(tmp_path: Path) -> None:
     """Two runs of one busy machine, whose middle rounds happened to stand apart."""
-    busy = timed(60, 80, 81, 82, 150, doubtful=("others used 90%",))
+    busy = timed(60, 80, 81, 82, 150, unstable=("others used 90%",))
     compared = verdict(timed(98, 99, 100, 101, 102), busy, tmp_path)
     assert compared.verdict == "unclear"
-    quiet = replace(busy, doubtful=())
+    quiet = replace(busy, unstable=())
     assert verdict(timed(98, 99, 100, 101, 102), quiet, tmp_path).verdict == "faster"
 
 
 @pytest.mark.parametrize(("factor", "agree"), [(1.02, True), (1.09, False), (0.91, False)])
-def test_two_runs_of_one_machine_say_when_they_do_not_agree(
-    tmp_path: Path, factor: float, agree: bool
-) -> None:
+def test_compare_two_runs_of_one_machine(tmp_path: Path, factor: float, agree: bool) -> None:
     """On a shared host all rows of a run may be slower together; no row's own rounds show that."""
     models = [f"model-{number}" for number in range(5)]
     first = tuple(timed(10, 10.1, 9.9, model=model) for model in models)
@@ -135,7 +131,7 @@ def test_two_runs_of_one_machine_say_when_they_do_not_agree(
     assert ("these two runs do not agree" in note) != agree
 
 
-def test_what_differs_between_the_machines(tmp_path: Path) -> None:
+def test_compare_differences_of_machines(tmp_path: Path) -> None:
     a = document(tmp_path, latency=(latency_row(),))
     b = replace(
         a,
@@ -146,17 +142,17 @@ def test_what_differs_between_the_machines(tmp_path: Path) -> None:
         runtimes={"litert": "2.4.0", "tflite-runtime": "2.14.0"},
         latency=(latency_row(sha256="0" * 64),),
     )
-    told = {each.what: (each.a, each.b) for each in compare(a, b).differences}
-    assert told["edgepose"] == ("0.1.0", "0.2.0")
-    assert told["name"] == (a.machine.name, "Raspberry Pi 5")
-    assert told["soc"] == ("bcm2711", "bcm2712")
-    assert told["litert"] == ("2.3.0", "2.4.0")
-    assert told["tflite-runtime"] == ("none", "2.14.0")
-    assert "memory" in told
-    assert told["file of movenet-lightning-int8"][1] == "000000000000..."
+    found = {each.what: (each.a, each.b) for each in compare(a, b).differences}
+    assert found["edgepose"] == ("0.1.0", "0.2.0")
+    assert found["name"] == (a.machine.name, "Raspberry Pi 5")
+    assert found["soc"] == ("bcm2711", "bcm2712")
+    assert found["litert"] == ("2.3.0", "2.4.0")
+    assert found["tflite-runtime"] == ("none", "2.14.0")
+    assert "memory" in found
+    assert found["file of movenet-lightning-int8"][1] == "000000000000..."
 
 
-def test_a_governor_that_was_changed(tmp_path: Path) -> None:
+def test_compare_difference_of_governor(tmp_path: Path) -> None:
     a = document(tmp_path)
     groups = tuple(
         dataclasses.replace(group, governor="powersave") for group in a.before.frequencies
@@ -167,14 +163,14 @@ def test_a_governor_that_was_changed(tmp_path: Path) -> None:
     assert (difference.what, difference.b) == ("governor", "powersave")
 
 
-def test_a_few_megabytes_are_no_other_machine(tmp_path: Path) -> None:
+def test_compare_ignores_few_megabytes(tmp_path: Path) -> None:
     a = document(tmp_path)
     assert a.machine.memory_mb is not None
     b = replace(a, machine=dataclasses.replace(a.machine, memory_mb=a.machine.memory_mb + 3))
     assert compare(a, b).differences == ()
 
 
-def test_the_line_is_faster_where_its_ratio_is_higher(tmp_path: Path) -> None:
+def test_compare_pipeline_ratio_more_is_faster(tmp_path: Path) -> None:
     slow = pipeline_row()
     ratios = (0.80, 0.81, 0.82)
     fast = replace(
@@ -184,19 +180,19 @@ def test_the_line_is_faster_where_its_ratio_is_higher(tmp_path: Path) -> None:
         latency_ms=replace(slow.latency_ms, p50=20.0),
     )
     a, b = document(tmp_path, pipeline=(slow,)), document(tmp_path, pipeline=(fast,))
-    told = {each.figure: each.verdict for each in compare(a, b).compared}
-    assert (told["fps_to_bare"], told["latency_p50_ms"]) == ("slower", "slower")
+    found = {each.figure: each.verdict for each in compare(a, b).compared}
+    assert (found["fps_to_bare"], found["latency_p50_ms"]) == ("slower", "slower")
 
 
-def test_latency_at_another_pace_does_not_compare(tmp_path: Path) -> None:
+def test_compare_latency_at_other_frame_rate(tmp_path: Path) -> None:
     a = document(tmp_path, pipeline=(pipeline_row(),))
     b = document(tmp_path, pipeline=(pipeline_row(paced_fps=15.0),))
-    told = {each.figure: each.verdict for each in compare(a, b).compared}
-    assert told["latency_p50_ms"] == "not comparable"
+    found = {each.figure: each.verdict for each in compare(a, b).compared}
+    assert found["latency_p50_ms"] == "not comparable"
 
 
 @pytest.mark.parametrize(
-    ("ap", "interval", "pictures", "expected"),
+    ("ap", "interval", "images", "expected"),
     [
         (63.9, (60.0, 70.0), 24, "more accurate"),
         (20.0, (15.0, 25.0), 24, "less accurate"),
@@ -204,20 +200,20 @@ def test_latency_at_another_pace_does_not_compare(tmp_path: Path) -> None:
         (63.9, (60.0, 70.0), 25, "not comparable"),
     ],
 )
-def test_accuracy_by_its_intervals(
-    tmp_path: Path, ap: float, interval: tuple[float, float], pictures: int, expected: str
+def test_compare_accuracy_by_intervals(
+    tmp_path: Path, ap: float, interval: tuple[float, float], images: int, expected: str
 ) -> None:
-    other = accuracy_row(ap=ap, ap_interval_95=interval, pictures=pictures)
+    other = accuracy_row(ap=ap, ap_interval_95=interval, images=images)
     a = document(tmp_path, latency=(), accuracy=(accuracy_row(),))
     (compared,) = compare(a, document(tmp_path, latency=(), accuracy=(other,))).compared
     assert compared.verdict == expected
 
 
-def test_all_formats_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_command_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = tmp_path / "a.json"
     b = tmp_path / "b.json"
-    a.write_bytes(encode(document(tmp_path, latency=(latency_row(),))))
-    b.write_bytes(encode(document(tmp_path, latency=(latency_row(p50=38.0),))))
+    a.write_text(encode(document(tmp_path, latency=(latency_row(),))))
+    b.write_text(encode(document(tmp_path, latency=(latency_row(p50=38.0),))))
     assert run_command(["benchmark", "compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
     assert "movenet-lightning-int8, litert, 1 thread" in text
@@ -244,11 +240,11 @@ def test_all_formats_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
         b'{"schema": 2, "kind": "edgepose-benchmark"}',
     ],
 )
-def test_a_wrong_file_gets_a_sentence(
+def test_compare_invalid_file(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, wrong = tmp_path / "good.json", tmp_path / "wrong.json"
-    good.write_bytes(encode(document(tmp_path)))
+    good.write_text(encode(document(tmp_path)))
     wrong.write_bytes(content)
     with pytest.raises(SourceError, match=r"wrong\.json: expected the JSON of `edgepose benchmark"):
         compare_files(good, wrong)
@@ -256,7 +252,7 @@ def test_a_wrong_file_gets_a_sentence(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_comparison_is_no_benchmark(tmp_path: Path) -> None:
+def test_compare_rejects_comparison(tmp_path: Path) -> None:
     written = document(tmp_path)
     path = tmp_path / "comparison.json"
     path.write_text(rendered(compare(written, written), "json"))
@@ -264,6 +260,6 @@ def test_a_comparison_is_no_benchmark(tmp_path: Path) -> None:
         compare_files(path, path)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_compare_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="no such benchmark file"):
         compare_files(tmp_path / "a.json", tmp_path / "b.json")

@@ -1,4 +1,4 @@
-"""The latency benchmark on a clock that is known: what it reports is what was planted."""
+"""The latency benchmark on a fake clock reports the durations that were set."""
 
 import gc
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from edgepose.benchmark import latency
-from edgepose.benchmark.backends import Engine
-from edgepose.benchmark.latency import Plan, Row
+from edgepose.benchmark.backends import Backend
+from edgepose.benchmark.latency import Measurement, Plan
 from edgepose.benchmark.results import LatencyRow
 from edgepose.datatypes import Frame, TensorSpec
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.monitoring import host
 from edgepose.registry.registry import ModelFile
-from tests.fake_engine import MS, Bench
+from tests.fakes.benchmark_backend import MS, Bench
 from tests.machines import raspberry_pi_4
 
 PLAN = Plan(min_runs=50, min_seconds=0.0)
@@ -32,13 +32,13 @@ def models(tmp_path: Path) -> list[ModelFile]:
 
 def measured(
     bench: Bench, models: list[ModelFile], plan: Plan = PLAN, **instruments: object
-) -> tuple[list[Row], list[LatencyRow]]:
-    rows = latency.rows_of(models, [bench.engine()], (1,))
-    latency.measure(rows, plan, instruments=bench.instruments(**instruments))  # type: ignore[arg-type]
-    return rows, list(latency.latency_rows(rows, plan))
+) -> tuple[list[Measurement], list[LatencyRow]]:
+    rows = latency.measurements_of(models, [bench.backend()], (1,))
+    results = latency.measure(rows, plan, instruments=bench.instruments(**instruments))  # type: ignore[arg-type]
+    return rows, list(results)
 
 
-def test_planted_times_are_reported(models: list[ModelFile]) -> None:
+def test_measure_reports_set_durations(models: list[ModelFile]) -> None:
     def cost(_model: str, _load: int, invoke: int) -> float:
         return 50.0 if invoke == 0 else 10.0 + 10.0 * (invoke % 10 == 5) + 20.0 * (invoke == 10)
 
@@ -57,12 +57,12 @@ def test_planted_times_are_reported(models: list[ModelFile]) -> None:
     assert row.latency_ms.standard_deviation == pytest.approx(float(np.std(runs, ddof=1)), abs=1e-4)
     # Neither loading nor the first inference nor warming up counts as a run.
     assert (row.rounds.load_ms, row.rounds.first_ms) == (30.0, 50.0)
-    assert (row.rounds.p50_ms, row.rounds.spread_percent) == ((10.0,) * 5, 0.0)
-    assert row.doubtful == ()
-    assert (row.bytes, row.threads, row.delegate) == (1000, 1, "XNNPACK (1 part)")
+    assert (row.rounds.p50_ms, row.rounds.iqr_percent) == ((10.0,) * 5, 0.0)
+    assert row.unstable == ()
+    assert (row.bytes, row.threads, row.delegate) == (1000, 1, None)
 
 
-def test_warming_up_is_not_counted(models: list[ModelFile]) -> None:
+def test_measure_excludes_warm_up(models: list[ModelFile]) -> None:
     """A model that is slow for its first 0.5 s is measured at the speed that it keeps."""
     bench = Bench(lambda _m, load, invoke: 40.0 if load == 1 and invoke <= 12 else 10.0)
     _, (row,) = measured(bench, models[:1], Plan(min_runs=50, min_seconds=1.0))
@@ -70,7 +70,7 @@ def test_warming_up_is_not_counted(models: list[ModelFile]) -> None:
     assert row.latency_ms.max == 10.0
 
 
-def test_a_machine_that_slows_down_is_unfair_to_nobody(models: list[ModelFile]) -> None:
+def test_measure_slowdown_affects_all_rows_equally(models: list[ModelFile]) -> None:
     """One after the other, the second of two equal models would come out twice as slow."""
     bench = Bench(lambda *_: 10.0 if bench.now_ns < 3_400_000_000 else 20.0)
     _, (a, b) = measured(bench, models, Plan(min_runs=100, min_seconds=1.0, max_seconds=4.0))
@@ -79,53 +79,55 @@ def test_a_machine_that_slows_down_is_unfair_to_nobody(models: list[ModelFile]) 
     # Only the round in which it happens is shared unevenly.
     assert a.latency_ms.mean == pytest.approx(b.latency_ms.mean, rel=0.35)
     assert 12.0 < a.latency_ms.mean < 18.0
-    assert any("medians spread over" in doubt for doubt in a.doubtful)
+    assert any("medians have an interquartile range" in reason for reason in a.unstable)
 
 
-def test_one_disturbed_round_of_five_is_no_doubt(models: list[ModelFile]) -> None:
+def test_measure_one_disturbed_round_is_stable(models: list[ModelFile]) -> None:
     bench = Bench(lambda _m, load, _i: 25.0 if load == 2 else 10.0)
     _, (row,) = measured(bench, models[:1])
     assert row.latency_ms is not None
     assert row.rounds is not None
     assert row.rounds.p50_ms == (10.0, 25.0, 10.0, 10.0, 10.0)
     assert row.latency_ms.p50 == 10.0
-    assert row.doubtful == ()
+    assert row.unstable == ()
 
 
-def test_rows_whose_rounds_disagree_get_further_ones(models: list[ModelFile]) -> None:
+def test_measure_adds_rounds_if_they_disagree(models: list[ModelFile]) -> None:
     bench = Bench(lambda model, load, _i: 10.0 + 5.0 * (model == "a" and load % 2))
     rows, (a, b) = measured(bench, models)
-    assert (len(rows[0].turns), len(rows[1].turns)) == (latency.MAX_ROUNDS, latency.ROUNDS)
-    assert a.doubtful == ("its rounds' medians spread over 33% (up to 5% can be trusted)",)
-    assert b.doubtful == ()
+    assert (len(rows[0].rounds), len(rows[1].rounds)) == (latency.MAX_ROUNDS, latency.ROUNDS)
+    assert a.unstable == (
+        "its rounds' medians have an interquartile range of 33% (up to 5% is stable)",
+    )
+    assert b.unstable == ()
 
 
-def test_a_row_that_settles_is_believed_again(models: list[ModelFile]) -> None:
+def test_measure_row_that_settles_is_stable(models: list[ModelFile]) -> None:
     bench = Bench(lambda _m, load, _i: 20.0 if load <= 2 else 10.0)
     rows, (row,) = measured(bench, models[:1])
-    assert latency.ROUNDS < len(rows[0].turns) < latency.MAX_ROUNDS
+    assert latency.ROUNDS < len(rows[0].rounds) < latency.MAX_ROUNDS
     assert row.latency_ms is not None
     assert row.latency_ms.p50 == 10.0
-    assert row.doubtful == ()
+    assert row.unstable == ()
 
 
-def test_when_the_time_is_over_each_row_still_has_three_rounds(models: list[ModelFile]) -> None:
+def test_measure_time_limit_leaves_three_rounds(models: list[ModelFile]) -> None:
     bench = Bench(lambda *_: 3000.0)
     rows, (a, b) = measured(bench, models, Plan(max_seconds=10.0))
-    assert [[len(turn) for turn in row.turns] for row in rows] == [[1, 1, 1], [1, 1, 1]]
-    assert a.doubtful == ("only 3 runs in the time allowed",)
+    assert [[len(turn) for turn in row.rounds] for row in rows] == [[1, 1, 1], [1, 1, 1]]
+    assert a.unstable == ("only 3 runs in the time limit",)
     assert b.latency_ms is not None
     assert b.latency_ms.p50 == 3000.0
 
 
-def test_at_least_the_seconds_asked_for(models: list[ModelFile]) -> None:
+def test_measure_min_seconds(models: list[ModelFile]) -> None:
     bench = Bench(lambda *_: 1.0)
     rows, _ = measured(bench, models[:1], Plan(min_runs=5, min_seconds=2.0))
-    assert sum(map(sum, rows[0].turns)) >= 2e9
+    assert sum(map(sum, rows[0].rounds)) >= 2e9
     assert rows[0].runs >= 2000
 
 
-def test_one_model_is_in_memory_at_a_time_in_a_shuffled_order(models: list[ModelFile]) -> None:
+def test_measure_loads_one_model_at_a_time_in_shuffled_order(models: list[ModelFile]) -> None:
     bench = Bench(lambda *_: 10.0)
     measured(bench, models)
     assert (bench.open, bench.most_open) == (0, 1)
@@ -134,7 +136,7 @@ def test_one_model_is_in_memory_at_a_time_in_a_shuffled_order(models: list[Model
     assert len(set(rounds)) == 2
 
 
-def test_no_garbage_is_collected_while_runs_are_timed(models: list[ModelFile]) -> None:
+def test_measure_disables_garbage_collector(models: list[ModelFile]) -> None:
     states = []
     bench = Bench(lambda *_: 10.0, on_invoke=lambda: states.append(gc.isenabled()))
     measured(bench, models[:1], Plan(min_runs=10, min_seconds=0.0))
@@ -143,39 +145,39 @@ def test_no_garbage_is_collected_while_runs_are_timed(models: list[ModelFile]) -
     assert gc.isenabled()
 
 
-def test_company_and_a_slow_clock_are_named(models: list[ModelFile]) -> None:
+def test_measure_names_other_processes_and_slow_clock(models: list[ModelFile]) -> None:
     bench = Bench(lambda *_: 10.0)
     _, (row,) = measured(
         bench,
         models[:1],
-        others_share=0.42,
+        other_cpu_share=0.42,
         frequency=(1200.0, 1500.0),
         throttling=("under_voltage", "throttled"),
     )
-    assert row.doubtful == (
+    assert row.unstable == (
         "other processes used 42% of a core meanwhile",
         "the clock was at 1200 of 1500 MHz after a round",
-        "the firmware said after a round: throttled, under voltage",
+        "the firmware reported after a round: throttled, under voltage",
     )
-    assert (row.others_percent, row.frequency_mhz) == (42.0, 1200.0)
-    _, (row,) = measured(bench, models[:1], others_share=0.05, frequency=(1495.0, 1500.0))
-    assert row.doubtful == ()
+    assert (row.other_cpu_percent, row.frequency_mhz) == (42.0, 1200.0)
+    _, (row,) = measured(bench, models[:1], other_cpu_share=0.05, frequency=(1495.0, 1500.0))
+    assert row.unstable == ()
 
 
-def test_what_cannot_run_keeps_its_reason(models: list[ModelFile]) -> None:
+def test_measure_failed_row_has_reason(models: list[ModelFile]) -> None:
     bench = Bench(
         lambda *_: 10.0,
         refuse=lambda name: ModelFileError("a: no SQRT version 2") if name == "a" else None,
     )
     rows, (a, b) = measured(bench, models)
     assert (a.latency_ms, a.rounds, a.not_run) == (None, None, "a: no SQRT version 2")
-    assert a.doubtful == ()
+    assert a.unstable == ()
     assert b.latency_ms is not None
     assert b.not_run is None
     assert rows[0].runs == 0
 
 
-def test_a_device_lost_on_the_way_keeps_what_it_had(models: list[ModelFile]) -> None:
+def test_measure_lost_device_keeps_finished_rounds(models: list[ModelFile]) -> None:
     bench = Bench(
         lambda *_: 10.0,
         refuse=lambda _: AcceleratorError("the TPU is gone") if len(bench.order) == 3 else None,
@@ -187,29 +189,26 @@ def test_a_device_lost_on_the_way_keeps_what_it_had(models: list[ModelFile]) -> 
     assert bench.open == 0
 
 
-def test_compiled_models_run_on_their_device_only() -> None:
+def test_measurements_of_compiled_models() -> None:
     from edgepose.registry.registry import default_registry
 
     entries = default_registry().entries
     names = ("movenet-lightning-int8", "movenet-lightning-int8-edgetpu")
     models = [ModelFile(name, Path(name), entries[name]) for name in names]
     bench = Bench(lambda *_: 1.0)
-    cpu = bench.engine()
-    edgetpu = Engine(
-        *("edgetpu", "Edge TPU", "edgetpu", "litert", "9.9", cpu.load, cpu.delegate_of),
-        threads_matter=False,
-    )
-    rows = latency.rows_of(models, [cpu, edgetpu], (1, 4))
-    assert [(row.model.name, row.engine.name, row.threads) for row in rows] == [
+    cpu = bench.backend()
+    edgetpu = Backend("edgetpu", "edgetpu", "litert", "9.9", cpu.load)
+    rows = latency.measurements_of(models, [cpu, edgetpu], (1, 4))
+    assert [(row.model.name, row.backend.name, row.threads) for row in rows] == [
         (names[0], "litert", 1),
         (names[0], "litert", 4),
         (names[1], "edgetpu", 1),
     ]
     unknown = ModelFile("mine", Path("mine.tflite"))
-    assert len(latency.rows_of([unknown], [cpu, edgetpu], (1, 4))) == 3
+    assert len(latency.measurements_of([unknown], [cpu, edgetpu], (1, 4))) == 3
 
 
-def test_this_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instruments_read_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real instruments, on the files of a Pi that is being throttled."""
     root = raspberry_pi_4(tmp_path, throttled="50004", khz=600000)
     for name in ("cpu_frequencies", "throttling", "cpu_times"):
@@ -220,7 +219,7 @@ def test_this_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     instruments = latency.Instruments()
     assert instruments.frequency() == (600.0, 1800.0)
     assert instruments.throttling() == ("throttled",)
-    others_s = instruments.others_cpu_s()
+    others_s = instruments.other_cpu_s()
     assert others_s is not None
     times = host.cpu_times()
     assert times is not None
@@ -232,7 +231,7 @@ def spec(dtype: type[np.generic], *shape: int) -> TensorSpec:
     return TensorSpec("in", shape or (1, 33, 49, 3), np.dtype(dtype))
 
 
-def test_random_input_covers_the_range_and_is_the_same_each_time() -> None:
+def test_input_tensor_random_is_reproducible_and_covers_range() -> None:
     for dtype, low, high in ((np.uint8, 0, 255), (np.int8, -128, 127), (np.int32, 0, 255)):
         tensor = latency.input_tensor(spec(dtype), None, "m")
         assert (tensor.shape, tensor.dtype) == ((1, 33, 49, 3), np.dtype(dtype))
@@ -246,24 +245,24 @@ def test_random_input_covers_the_range_and_is_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     ("dtype", "white"), [(np.uint8, 255), (np.int8, 127), (np.int32, 255), (np.float32, 1.0)]
 )
-def test_a_picture_as_input(dtype: type[np.generic], white: float) -> None:
-    picture = Frame(np.full((40, 80, 3), 255, np.uint8), 0, 0)
-    tensor = latency.input_tensor(spec(dtype, 1, 64, 64, 3), picture, "m")
+def test_input_tensor_from_image(dtype: type[np.generic], white: float) -> None:
+    image = Frame(np.full((40, 80, 3), 255, np.uint8), 0, 0)
+    tensor = latency.input_tensor(spec(dtype, 1, 64, 64, 3), image, "m")
     assert (tensor.shape, tensor.dtype) == ((1, 64, 64, 3), np.dtype(dtype))
     assert float(tensor[0, 32, 32, 0]) == white
     assert float(tensor.max()) == white
 
 
 @pytest.mark.parametrize("shape", [(1, 10), (2, 8, 8, 3), (1, 8, 8, 1), (1, 0, 0, 3)])
-def test_an_input_that_is_no_picture(shape: tuple[int, ...]) -> None:
+def test_input_tensor_rejects_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelShapeError, match=r"m\.tflite: expected an input of shape"):
         latency.input_tensor(spec(np.uint8, *shape), None, "m.tflite")
 
 
-def test_progress_only_goes_up_and_ends_at_one(models: list[ModelFile]) -> None:
+def test_measure_progress_is_monotonic(models: list[ModelFile]) -> None:
     shares: list[float] = []
     bench = Bench(lambda _m, load, _i: 300.0 * (1 + load % 2))
-    rows = latency.rows_of(models, [bench.engine()], (1,))
+    rows = latency.measurements_of(models, [bench.backend()], (1,))
     latency.measure(
         rows,
         Plan(max_seconds=20),

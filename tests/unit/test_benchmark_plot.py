@@ -27,7 +27,7 @@ def pyplot() -> Any:
     return plt
 
 
-def test_bubbles_are_measured_and_published_ones(tmp_path: Path) -> None:
+def test_points_measured_and_published(tmp_path: Path) -> None:
     rows = (
         latency_row(p50=95.0),
         latency_row(threads=4, p50=38.0),
@@ -48,14 +48,14 @@ def test_bubbles_are_measured_and_published_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_a_file_of_its_kind(tmp_path: Path, pyplot: Any, suffix: str, begins: bytes) -> None:
+def test_draw_png_and_svg(tmp_path: Path, pyplot: Any, suffix: str, begins: bytes) -> None:
     path = tmp_path / f"plot.{suffix}"
     plot.draw(document(tmp_path / "pi"), path)
     assert path.read_bytes().startswith(begins)
     assert pyplot.get_fignums() == []
 
 
-def test_no_label_lies_on_another(tmp_path: Path, pyplot: Any) -> None:
+def test_draw_labels_do_not_overlap(tmp_path: Path, pyplot: Any) -> None:
     """Measured and published mAP can be close together, as INT8 and float files are."""
     names = ("movenet-lightning-int8", "movenet-lightning-fp16", "movenet-thunder-int8")
     rows = tuple(
@@ -93,19 +93,19 @@ def test_labels_keep_their_order_and_distance(levels: list[float], size: float) 
         assert sum(places) / len(places) == pytest.approx(sum(levels) / len(levels), abs=1e-6)
 
 
-def test_nothing_to_draw(tmp_path: Path, pyplot: Any) -> None:
+def test_draw_without_points(tmp_path: Path, pyplot: Any) -> None:
     rows = (latency_row("movenet-multipose-int8"),)
     with pytest.raises(SourceError, match="no model that ran has a published or measured mAP"):
         plot.draw(document(tmp_path, latency=rows), tmp_path / "x.png")
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path, pyplot: Any) -> None:
+def test_draw_to_unwritable_file(tmp_path: Path, pyplot: Any) -> None:
     with pytest.raises(SinkError, match="cannot write the plot"):
         plot.draw(document(tmp_path / "pi"), tmp_path / "none" / "x.png")
     assert pyplot.get_fignums() == []
 
 
-def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_installed_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(EdgeposeError, match=r"pip install 'edgepose\[plot\]'"):
         plot.check_installed()

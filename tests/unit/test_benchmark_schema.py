@@ -1,4 +1,4 @@
-"""The published JSON Schema is the one of the code, and tells a document from other things."""
+"""`docs/benchmark.schema.json` is generated from the structs and rejects invalid documents."""
 
 import importlib
 import importlib.util
@@ -37,14 +37,14 @@ def full(folder: Path) -> dict[str, Any]:
     return data
 
 
-def test_it_is_current() -> None:
+def test_schema_file_is_current() -> None:
     # msgspec versions differ in the order of keys.
     assert json.loads(SCHEMA.read_bytes()) == json.loads(json_schema()), (
         "docs/benchmark.schema.json is old; write edgepose.benchmark.results.json_schema() there"
     )
 
 
-def test_a_document_is_valid(tmp_path: Path, jsonschema: Any) -> None:
+def test_schema_accepts_document(tmp_path: Path, jsonschema: Any) -> None:
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(full(tmp_path), schema, jsonschema.Draft202012Validator)
@@ -80,18 +80,20 @@ def damaged(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("created_at", None),
     ],
 )
-def test_another_thing_is_not(tmp_path: Path, path: str, value: object, jsonschema: Any) -> None:
+def test_schema_rejects_damaged_document(
+    tmp_path: Path, path: str, value: object, jsonschema: Any
+) -> None:
     data = damaged(full(tmp_path / "pi"), path, value)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, json.loads(SCHEMA.read_text()))
-    # What reads documents refuses it too.
+    # `read` rejects it too.
     file = tmp_path / "damaged.json"
     file.write_text(json.dumps(data))
     with pytest.raises(OSError, match=r"damaged\.json"):
         results.read(file)
 
 
-def test_fields_of_a_later_version_are_no_mistake(tmp_path: Path, jsonschema: Any) -> None:
+def test_schema_accepts_unknown_fields(tmp_path: Path, jsonschema: Any) -> None:
     data = damaged(full(tmp_path / "pi"), "latency/0/joules", 0.2)
     jsonschema.validate(data, json.loads(SCHEMA.read_text()))
     file = tmp_path / "later.json"

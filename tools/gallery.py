@@ -1,6 +1,11 @@
-"""The table of the results that people sent, made of their files."""
+"""Write the table of the benchmark results in docs/results, from the files there.
 
+Run `python -m tools.gallery [DIR] [--check]` in the repository.
+"""
+
+import argparse
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
+from edgepose.benchmark.render import markdown_table
 from edgepose.benchmark.results import Document, LatencyRow, PipelineRow, read
+from edgepose.benchmark.tables import NOTHING, UNSTABLE_MARK, format_ms
 from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError
 
+COMMAND: Final = "python -m tools.gallery"
 TABLE_FILE: Final = "README.md"
 MAIN_MODELS: Final = {
     "movenet-lightning-int8": "Lightning INT8",
@@ -20,38 +28,35 @@ MAIN_MODELS: Final = {
     "posenet-mobilenet-int8": "PoseNet INT8",
     "movenet-multipose-fp16": "MultiPose FP16",
 }
-"""The columns: what most people choose between."""
+"""The columns of the table."""
 PIPELINE_MODEL: Final = "movenet-lightning-int8"
 
-_NOTHING: Final = "-"
-_DOUBT: Final = "?"
 _EDGETPU: Final = "-edgetpu"
 # A path outside the system's own folders, or an address.
 _PRIVATE: Final = re.compile(
     r"(?:^|[\s'\"=:(])(?:/(?!(?:dev|sys|proc|etc|usr|boot)/)[^\s/]+/|~/|[A-Za-z]:\\\\)|://|\b\S+@\S+"
 )
 
-_HEAD: Final = """# Results
+_HEAD: Final = f"""# Results
 
-What `edgepose benchmark` measured on machines that people have. This page is made of the files
-beside it by `edgepose benchmark gallery`; do not edit it by hand.
+Results of `edgepose benchmark` on the machines of users. This page is generated from the files
+beside it by `{COMMAND}`; do not edit it by hand.
 
-Figures are the median of one invoke in ms, on the engine that was fastest there, with the number of
-threads after the slash (T) or TPU for an Edge TPU. `line` is throughput of the whole line, camera
-frame to MQTT message, to that of the bare model with one thread, and the median delay from frame to
-subscriber at the pace of the source. A figure with ? is one that its own file calls doubtful, - was
-not measured. Different versions are different measurements: compare two files with
+Figures are the median of one invoke in ms, on the fastest backend, with the number of threads after
+the slash (T) or TPU for an Edge TPU. `pipeline` is the frame rate of the whole daemon, camera frame
+to MQTT message, relative to a bare loop of the model with one thread, and the median latency from
+frame to subscriber at the frame rate of the source. A figure with ? is marked as unstable in its
+file, - was not measured. Different versions are different measurements: compare two files with
 `edgepose benchmark compare A.json B.json`.
 """
 
-_SUBMIT: Final = """## Send yours
+_SUBMIT: Final = f"""## Submit a result
 
-1. On a machine that does nothing else: `edgepose benchmark --pipeline --format json --output
-   my-machine.json`, named after machine and accelerator. It takes a few minutes.
-2. Read it: it tells the model of the machine, its system and clocks; names and paths of yours do
-   not belong in it.
-3. Put it into `docs/results/`, run `edgepose benchmark gallery`, and send both files as a pull
-   request.
+1. On an idle machine: `edgepose benchmark --pipeline --format json --output my-machine.json`, named
+   after machine and accelerator. It takes a few minutes.
+2. Read the file: it contains the model of the machine, its operating system and clocks, but no user
+   names or paths.
+3. Put it into `docs/results/`, run `{COMMAND}`, and send both files as a pull request.
 """
 
 
@@ -66,9 +71,8 @@ class Result:
 def update(folder: Path, *, check: bool = False) -> None:
     """Read all results of a folder and write its table.
 
-    With `check` nothing is written: raises SourceError where the table is not the one that belongs
-    there. Raises SourceNotFoundError or SourceError where the folder, or a file in it, is wrong;
-    all wrong files are named.
+    With `check` nothing is written: raises SourceError if the table is out of date. Raises
+    SourceNotFoundError or SourceError for an invalid folder or files; all of these are named.
     """
     text = page(read_folder(folder))
     path = folder / TABLE_FILE
@@ -80,15 +84,13 @@ def update(folder: Path, *, check: bool = False) -> None:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read or written: {error.strerror}") from error
     if current != text:
-        raise SourceError(
-            f"{path}: not what the files beside it make; run `edgepose benchmark gallery {folder}`"
-        )
+        raise SourceError(f"{path}: out of date; run `{COMMAND} {folder}`")
 
 
 def read_folder(folder: Path) -> tuple[Result, ...]:
     """Read and check every .json of a folder, sorted by machine, then date and file name."""
     if not folder.is_dir():
-        raise SourceNotFoundError(f"{folder}: expected a folder of results, there is none")
+        raise SourceNotFoundError(f"{folder}: no such folder of results")
     results, wrong = [], []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -104,7 +106,7 @@ def read_folder(folder: Path) -> tuple[Result, ...]:
 
 
 def check(document: Document, name: str) -> None:
-    """Raise SourceError for a document that does not belong in a gallery, and say why."""
+    """Raise SourceError with the reason for a document that cannot be published."""
     if not any(row.latency_ms is not None for row in document.latency):
         raise SourceError(
             f"{name}: expected measured latencies, it has none; run `edgepose benchmark` without "
@@ -113,25 +115,20 @@ def check(document: Document, name: str) -> None:
     for place, text in _texts(msgspec.to_builtins(document), ""):
         if _PRIVATE.search(text):
             raise SourceError(
-                f"{name}: {place} tells a path or an address ({text!r}), which is nobody else's "
-                "business; measure with models and sources by name, or take it out"
+                f"{name}: {place} contains a path or an address ({text!r}), which is private; use "
+                "models and sources by name, or remove it"
             )
 
 
 def page(results: Sequence[Result]) -> str:
-    """Return the page of a gallery, in Markdown."""
+    """Return the page in Markdown."""
     if not results:
-        return f"{_HEAD}\nThere is none yet.\n\n{_SUBMIT}"
+        return f"{_HEAD}\nThere are no results yet.\n\n{_SUBMIT}"
     columns = [
         model for model in MAIN_MODELS if any(_best(each.document, model) for each in results)
     ]
-    titles = ("machine", *(MAIN_MODELS[model] for model in columns), "line", "edgepose", "file")
-    lines = [
-        titles,
-        ("---", *("---:" for _ in columns), "---:", "---", "---"),
-        *(_line(each, columns) for each in results),
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    titles = ("machine", *(MAIN_MODELS[model] for model in columns), "pipeline", "edgepose", "file")
+    table = markdown_table(titles, [_line(each, columns) for each in results])
     return f"{_HEAD}\n{table}\n\n{_SUBMIT}"
 
 
@@ -161,7 +158,7 @@ def _machine(document: Document) -> str:
 
 
 def _best(document: Document, model: str) -> LatencyRow | None:
-    """Return the fastest row of a model, the one compiled for an Edge TPU among them."""
+    """Return the fastest row of a model, including its file compiled for an Edge TPU."""
     rows = [
         row
         for row in document.latency
@@ -172,9 +169,9 @@ def _best(document: Document, model: str) -> LatencyRow | None:
 
 def _median(row: LatencyRow | None) -> str:
     if row is None or row.latency_ms is None:
-        return _NOTHING
+        return NOTHING
     where = "TPU" if row.device == "edgetpu" else f"{row.threads}T"
-    return f"{_number(row.latency_ms.p50)}{_DOUBT if row.doubtful else ''}/{where}"
+    return f"{format_ms(row.latency_ms.p50)}{UNSTABLE_MARK if row.unstable else ''}/{where}"
 
 
 def _pipeline(rows: Sequence[PipelineRow]) -> str:
@@ -182,8 +179,10 @@ def _pipeline(rows: Sequence[PipelineRow]) -> str:
         if row.model == PIPELINE_MODEL and row.threads == 1:
             ratio = row.pipeline_to_invoke_ratio
             share = "" if ratio is None else f"{ratio:.2f}, "
-            return f"{share}{_number(row.latency_ms.p50)} ms{_DOUBT if row.doubtful else ''}"
-    return _NOTHING
+            return (
+                f"{share}{format_ms(row.latency_ms.p50)} ms{UNSTABLE_MARK if row.unstable else ''}"
+            )
+    return NOTHING
 
 
 def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
@@ -197,9 +196,23 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{place}[{index}]")
 
 
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("[", "\\[").replace("]", "\\]")
+    return text.replace("[", "\\[").replace("]", "\\]")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; returns its exit code."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/results"))
+    parser.add_argument("--check", action="store_true", help="fail if the table is out of date")
+    options = parser.parse_args(arguments)
+    try:
+        update(options.folder, check=options.check)
+    except EdgeposeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What people and programs read of a benchmark: tables, Markdown, CSV, JSON."""
+"""Tables, Markdown, CSV and JSON of a benchmark."""
 
 import csv
 import json
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.benchmark import latency, report, results
+from edgepose.benchmark import latency, render, results, tables
 from edgepose.benchmark.results import Document
 from tests.benchmark_documents import accuracy_row, document, latency_row, pipeline_row
 
 
 def text_of(written: Document) -> list[str]:
-    return report.rendered(written, "table").splitlines()
+    return render.rendered(written, "table").splitlines()
 
 
 def cells(lines: list[str], title: str, model: str) -> list[str]:
@@ -21,7 +21,7 @@ def cells(lines: list[str], title: str, model: str) -> list[str]:
     return next(line for line in lines[start:] if line.startswith(f"{model} ")).split()
 
 
-def test_measured_beside_published(tmp_path: Path) -> None:
+def test_table_measured_and_published(tmp_path: Path) -> None:
     lines = text_of(document(tmp_path))
     assert lines[1].startswith("machine: Raspberry Pi 4 Model B Rev 1.4 (bcm2711, Cortex-A72)")
     # MB, published MB, mAP, Pixel 5, its GPU, Pi 4; then four threads here, and to the Pi 4.
@@ -37,21 +37,21 @@ def test_measured_beside_published(tmp_path: Path) -> None:
     assert lines[-3:] == ["A note.", "", "warning: A warning."]
 
 
-def test_another_network_gets_no_ratio(tmp_path: Path) -> None:
+def test_table_no_ratio_for_other_network(tmp_path: Path) -> None:
     lines = text_of(document(tmp_path, latency=(latency_row("posenet-mobilenet-fp32"),)))
     row = cells(lines, "latency", "posenet-mobilenet-fp32")
     assert row[-2:] == ["95.0", "-"]
     assert row[3:8] == ["13.3", "45.6", "80", "40", "338"]
     assert "[a] another network: MobileNetV1 0.75 at 385x385, published is 1.0 at 257x257" in lines
-    assert "No ratio is given to a network or a device that is another." in lines
+    assert "No ratio is given for another network or another device." in lines
 
 
-def test_a_model_that_was_not_published(tmp_path: Path) -> None:
+def test_table_model_without_published_row(tmp_path: Path) -> None:
     lines = text_of(document(tmp_path, latency=(latency_row("movenet-multipose-fp16"),)))
     assert cells(lines, "latency", "movenet-multipose-fp16")[2:] == [*("-",) * 5, "95.0", "-"]
 
 
-def test_measured_map_stands_beside_the_published_one(tmp_path: Path) -> None:
+def test_table_measured_map(tmp_path: Path) -> None:
     rows = (
         latency_row(map=43.9, map_protocol="single"),
         latency_row("movenet-thunder-int8"),
@@ -65,16 +65,16 @@ def test_measured_map_stands_beside_the_published_one(tmp_path: Path) -> None:
     assert cells(lines, "latency", "movenet-thunder-int8")[8] == "-"
 
 
-def test_doubtful_rows_are_marked_everywhere(tmp_path: Path) -> None:
-    rows = (latency_row(doubtful=("others used 90%",)),)
+def test_table_marks_unstable_rows(tmp_path: Path) -> None:
+    rows = (latency_row(unstable=("others used 90%",)),)
     lines = text_of(document(tmp_path, latency=rows))
     for title in ("latency", "medians", "litert, 1 thread"):
         assert "95.0?" in cells(lines, title, "movenet-lightning-int8")
 
 
-def test_a_row_that_cannot_run_says_why(tmp_path: Path) -> None:
+def test_table_row_that_cannot_run_has_reason(tmp_path: Path) -> None:
     refused = latency_row(
-        engine="tflite-runtime",
+        backend="tflite-runtime",
         latency_ms=None,
         rounds=None,
         ratio_to_published_pi4=None,
@@ -87,16 +87,16 @@ def test_a_row_that_cannot_run_says_why(tmp_path: Path) -> None:
     assert cells(lines, "latency", "movenet-lightning-int8")[-2:] == ["95.0", "1.000"]
 
 
-def test_more_than_four_threads_do_not_compare_with_four(tmp_path: Path) -> None:
+def test_table_compares_at_most_four_threads(tmp_path: Path) -> None:
     rows = (latency_row(threads=4, p50=38.0), latency_row(threads=8, p50=30.0))
     lines = text_of(document(tmp_path, latency=rows))
     assert cells(lines, "latency", "movenet-lightning-int8")[-2:] == ["38.0", "0.400"]
 
 
-def test_the_tables_fit_100_columns(tmp_path: Path) -> None:
+def test_table_fits_100_columns(tmp_path: Path) -> None:
     names = ("movenet-lightning-int8", "posenet-mobilenet-fp32", "movenet-multipose-fp16")
     rows = tuple(
-        latency_row(name, engine, threads, p50=1234.5, doubtful=("x",), others_percent=199.0)
+        latency_row(name, engine, threads, p50=1234.5, unstable=("x",), other_cpu_percent=199.0)
         for engine in ("litert", "litert-without-xnnpack", "tflite-runtime")
         for threads in (1, 4)
         for name in names
@@ -106,12 +106,12 @@ def test_the_tables_fit_100_columns(tmp_path: Path) -> None:
         latency=rows,
         accuracy=tuple(accuracy_row(name) for name in names),
         pipeline=(pipeline_row(),),
-        notes=report.method_notes(latency.method(latency.Plan(), None)),
+        notes=tuple(tables.method_notes(latency.method(latency.Plan(), None))),
     )
-    assert max(map(len, text_of(written))) <= report.WIDTH
+    assert max(map(len, text_of(written))) <= render.WIDTH
 
 
-def test_accuracy_and_its_intervals(tmp_path: Path) -> None:
+def test_table_accuracy_with_intervals(tmp_path: Path) -> None:
     rows = (
         accuracy_row(),
         accuracy_row(
@@ -122,15 +122,15 @@ def test_accuracy_and_its_intervals(tmp_path: Path) -> None:
         ),
     )
     lines = text_of(document(tmp_path, latency=(), accuracy=rows))
-    assert "single: one person. 24 pictures, 24 persons" in lines
+    assert "single: one person. 24 images, 24 persons" in lines
     itself, other = (cells(lines, "single", row.model) for row in rows)
     assert itself[-2:] == ["45.4", "-"]
     assert other[-4:] == ["45.4", "-1.2", "[-2.0,", "+0.5]"]
     assert any("43.9 [29.7, 57.0]" in line for line in lines)
 
 
-def test_the_whole_line(tmp_path: Path) -> None:
-    row = pipeline_row(doubtful=("the machine was busy",))
+def test_table_pipeline(tmp_path: Path) -> None:
+    row = pipeline_row(unstable=("the machine was busy",))
     lines = text_of(document(tmp_path, pipeline=(row,)))
     line = cells(lines, "pipeline", "movenet-lightning-int8")
     assert line[:5] == ["movenet-lightning-int8", "memory", "640x480", "1", "100.0?"]
@@ -140,10 +140,10 @@ def test_the_whole_line(tmp_path: Path) -> None:
 
 def test_markdown(tmp_path: Path) -> None:
     rows = (accuracy_row("a|b"),)
-    lines = report.rendered(document(tmp_path, latency=(), accuracy=rows), "markdown").splitlines()
+    lines = render.rendered(document(tmp_path, latency=(), accuracy=rows), "markdown").splitlines()
     start = lines.index("### single")
     assert lines[start : start + 7] == [
-        *("### single", "", "one person. 24 pictures, 24 persons", ""),
+        *("### single", "", "one person. 24 images, 24 persons", ""),
         "| model | MB | AP | AP50 | AP75 | AR |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| a\\|b | 2.9 | 43.9 [29.7, 57.0] | 65.4 [45.5, 82.7] | 48.8 [29.7, 66.3] | 45.4 |",
@@ -151,9 +151,9 @@ def test_markdown(tmp_path: Path) -> None:
     assert lines[-7:] == ["### notes", "", "- A note.", "", "### warnings", "", "- A warning."]
 
 
-def test_csv_has_every_row_of_every_table(tmp_path: Path) -> None:
+def test_csv_has_all_rows(tmp_path: Path) -> None:
     written = document(tmp_path, accuracy=(accuracy_row(),), pipeline=(pipeline_row(),))
-    rows = list(csv.DictReader(report.rendered(written, "csv").splitlines()))
+    rows = list(csv.DictReader(render.rendered(written, "csv").splitlines()))
     assert [row["table"] for row in rows] == ["latency", "latency", "accuracy", "pipeline"]
     first, second, accuracy, pipeline = rows
     assert (first["latency_ms.p50"], second["latency_ms.p50"]) == ("95.0", "38.0")
@@ -165,10 +165,10 @@ def test_csv_has_every_row_of_every_table(tmp_path: Path) -> None:
     assert pipeline["stages_ms.invoke.share"] == "0.94"
 
 
-def test_json_is_the_document_and_can_be_read_again(tmp_path: Path) -> None:
+def test_json_can_be_read_again(tmp_path: Path) -> None:
     written = document(tmp_path / "pi", accuracy=(accuracy_row(),), pipeline=(pipeline_row(),))
     path = tmp_path / "result.json"
-    path.write_text(report.rendered(written, "json"))
+    path.write_text(render.rendered(written, "json"))
     assert results.read(path) == written
     data = json.loads(path.read_text())
     assert (data["schema"], data["kind"]) == (1, "edgepose-benchmark")
@@ -176,7 +176,7 @@ def test_json_is_the_document_and_can_be_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         ("", "expected the JSON of `edgepose benchmark --format json`"),
         ("[1, 2]", "expected the JSON"),
@@ -185,27 +185,26 @@ def test_json_is_the_document_and_can_be_read_again(tmp_path: Path) -> None:
         ("\xff", "expected the JSON"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, content: str, sentence: str) -> None:
+def test_read_rejects_other_files(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content, encoding="latin-1")
-    with pytest.raises(OSError, match=sentence):
+    with pytest.raises(OSError, match=message):
         results.read(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x\.json: there is no such benchmark file"):
+def test_read_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x\.json: no such benchmark file"):
         results.read(tmp_path / "x.json")
     with pytest.raises(OSError, match="cannot read the benchmark"):
         results.read(tmp_path)
 
 
-def test_models_that_xnnpack_left_aside_are_named() -> None:
+def test_latency_notes_name_models_without_xnnpack() -> None:
     rows = (
-        latency_row(delegate=None, engine="tflite-runtime"),
-        latency_row(delegate=None, engine="litert-without-xnnpack"),
+        latency_row(delegate=None, backend="tflite-runtime"),
+        latency_row(delegate=None, backend="litert-without-xnnpack"),
         latency_row(),
     )
-    (_, note) = report.latency_notes(rows)
-    assert note.startswith(
-        "XNNPACK was on but took no part of: movenet-lightning-int8 on tflite-runtime."
-    )
+    *_, note = tables.latency_notes(rows)
+    assert note.startswith("XNNPACK was on but not used")
+    assert note.endswith(": movenet-lightning-int8 on tflite-runtime.")

@@ -1,4 +1,4 @@
-"""OKS average precision, the protocols, the intervals and the report, on cases known by hand."""
+"""OKS average precision, the protocols and the intervals, on cases computed by hand."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from edgepose.benchmark.accuracy import (
     match,
     person_region,
 )
-from edgepose.benchmark.coco import Person, Picture, check_images, read_annotations
+from edgepose.benchmark.coco import AnnotatedImage, Person, check_images, read_annotations
 from edgepose.datatypes import Poses
 from edgepose.errors import SourceError, SourceNotFoundError
 from tests.coco import (
@@ -34,11 +34,11 @@ from tests.coco import (
 
 pytest.importorskip("pycocotools")
 
-NOBODY = Poses.empty()
+NO_POSES = Poses.empty()
 
 
 def random_cases(seed: int, count: int = 12) -> tuple[list[Case], list[Poses]]:
-    """Return pictures with nobody to three persons, and poses from good to invented."""
+    """Return images with 0 to 3 persons, and poses from good to invented."""
     generator = np.random.default_rng(seed)
     cases, answers = [], []
     for _ in range(count):
@@ -55,7 +55,7 @@ def random_cases(seed: int, count: int = 12) -> tuple[list[Case], list[Poses]]:
         poses = [
             found(
                 person if generator.random() < 0.8 else person_at(2000.0, 2000.0),
-                # Few values, so that poses of several pictures share a score.
+                # Few values, so that poses of several images share a score.
                 score=scores[place],
                 shift_px=float(generator.exponential(8.0)),
             )
@@ -63,7 +63,7 @@ def random_cases(seed: int, count: int = 12) -> tuple[list[Case], list[Poses]]:
             if generator.random() < 0.85
         ]
         cases.append(case_of(*persons))
-        answers.append(joined(*poses) if poses else NOBODY)
+        answers.append(joined(*poses) if poses else NO_POSES)
     return cases, answers
 
 
@@ -71,13 +71,13 @@ def matches_of(cases: list[Case], answers: list[Poses]) -> Matches:
     return match(cases, answers)
 
 
-def test_a_perfect_detector_has_an_ap_of_1() -> None:
+def test_match_perfect_detector_has_ap_1() -> None:
     persons = [person_at(50.0 * place) for place in range(5)]
     figures = match([case_of(p) for p in persons], [found(p) for p in persons]).figures
     assert figures == pytest.approx((1.0, 1.0, 1.0, 1.0))
 
 
-def test_the_further_off_the_lower() -> None:
+def test_match_ap_falls_with_distance() -> None:
     persons = [person_at(side=40.0 * place) for place in range(1, 9)]
     cases = [case_of(person) for person in persons]
     aps = [
@@ -90,13 +90,13 @@ def test_the_further_off_the_lower() -> None:
     assert aps[-1] == 0.0
 
 
-def test_no_poses_have_an_ap_of_0() -> None:
-    matches = match([case_of(person_at()), case_of(person_at())], [NOBODY, NOBODY])
+def test_match_without_poses_has_ap_0() -> None:
+    matches = match([case_of(person_at()), case_of(person_at())], [NO_POSES, NO_POSES])
     assert matches.figures == Figures(0.0, 0.0, 0.0, 0.0)
     assert matches.weighted(np.array([1, 1])) == matches.figures
 
 
-def test_one_right_and_one_wrong_by_hand() -> None:
+def test_match_one_right_and_one_wrong_pose() -> None:
     """At recall 0 to 0.50, 51 of the 101 points, precision is 1 or 1/2; beyond it is 0."""
     person = person_at()
     cases = [case_of(person), case_of(person)]
@@ -110,7 +110,7 @@ def test_one_right_and_one_wrong_by_hand() -> None:
     ("oks", "thresholds"), [(0.49, 0), (0.51, 1), (0.72, 5), (0.77, 6), (0.96, 10)]
 )
 @pytest.mark.parametrize("keypoint", [0, 11])
-def test_one_keypoint_at_a_known_distance(oks: float, thresholds: int, keypoint: int) -> None:
+def test_match_one_keypoint_at_known_oks(oks: float, thresholds: int, keypoint: int) -> None:
     person = person_at(labelled=[keypoint])
     pose = found(person, shift_px=shift_for(oks, keypoint, person.area))
     figures = match([case_of(person)], [pose]).figures
@@ -121,7 +121,7 @@ def test_one_keypoint_at_a_known_distance(oks: float, thresholds: int, keypoint:
 
 
 @pytest.mark.parametrize("other", [person_at(600.0, labelled=()), person_at(600.0, crowd=True)])
-def test_a_pose_on_somebody_who_does_not_count_is_not_wrong(other: Person) -> None:
+def test_match_pose_on_ignored_person_is_not_wrong(other: Person) -> None:
     person = person_at()
     on_other = found(person_at(600.0), score=0.99)
     matches = match([case_of(person, other)], [joined(found(person), on_other)])
@@ -130,20 +130,20 @@ def test_a_pose_on_somebody_who_does_not_count_is_not_wrong(other: Person) -> No
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_weights_are_copies_of_pictures(seed: int) -> None:
-    """What the intervals are made of is what pycocotools says of the pictures really repeated."""
+def test_weighted_equals_repeated_images(seed: int) -> None:
+    """The figures of weighted images are those that pycocotools finds for repeated images."""
     cases, answers = random_cases(seed)
     matches = match(cases, answers)
     assert matches.weighted(np.ones(len(cases), np.intp)) == pytest.approx(tuple(matches.figures))
     weights = np.random.default_rng(seed).integers(0, 4, len(cases))
-    # The first picture's copies first, then the second's: as they stand in `weighted`.
+    # All copies of the first image, then of the second: the order of `weighted`.
     repeated = np.repeat(np.arange(len(cases)), weights)
-    really = match([cases[i] for i in repeated], [answers[i] for i in repeated])
-    assert 0.0 < really.figures.ap < 1.0
-    assert matches.weighted(weights) == pytest.approx(tuple(really.figures))
+    repeated_matches = match([cases[i] for i in repeated], [answers[i] for i in repeated])
+    assert 0.0 < repeated_matches.figures.ap < 1.0
+    assert matches.weighted(weights) == pytest.approx(tuple(repeated_matches.figures))
 
 
-def test_several_crops_of_one_picture_are_drawn_together() -> None:
+def test_weighted_draws_crops_of_one_image_together() -> None:
     cases, answers = random_cases(3, count=4)
     matches = match(cases, answers, [0, 0, 1, 1])
     assert len(matches.truths_of) == 2
@@ -151,7 +151,7 @@ def test_several_crops_of_one_picture_are_drawn_together() -> None:
     assert matches.weighted(np.array([0, 2])) == pytest.approx(tuple(both.figures))
 
 
-def test_intervals_can_be_repeated_and_hold_the_figure() -> None:
+def test_interval_is_reproducible_and_contains_figure() -> None:
     matches = matches_of(*random_cases(1, count=40))
     resampled = matches.resampled(500)
     assert resampled.shape == (500, 4)
@@ -163,7 +163,7 @@ def test_intervals_can_be_repeated_and_hold_the_figure() -> None:
         assert interval[0] < figure < interval[1]
 
 
-def test_more_pictures_make_a_narrower_interval() -> None:
+def test_interval_narrows_with_more_images() -> None:
     widths = []
     for count in (10, 160):
         matches = matches_of(*random_cases(2, count=count))
@@ -173,14 +173,14 @@ def test_more_pictures_make_a_narrower_interval() -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_one_picture_has_no_interval() -> None:
+def test_interval_of_one_image_is_none() -> None:
     person = person_at()
     matches = match([case_of(person)], [found(person)])
     assert Score(matches.figures, matches.resampled()).interval(0) is None
 
 
-def test_a_paired_difference_is_narrower_than_either_interval() -> None:
-    """Of two detectors that fail on the same pictures, a small gain shows."""
+def test_difference_interval_is_paired() -> None:
+    """A small difference of two detectors that fail on the same images is found."""
     cases, answers = random_cases(5, count=60)
     worse = [
         Poses(p.keypoints + np.float32(2.0), p.keypoint_scores, p.scores, p.boxes_xyxy)
@@ -199,7 +199,7 @@ def test_a_paired_difference_is_narrower_than_either_interval() -> None:
     assert first.difference(first) == (0.0, (0.0, 0.0))
 
 
-def test_pycocotools_keeps_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_match_prints_nothing_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     match([case_of(person_at())], [found(person_at())])
     assert capsys.readouterr().out == ""
 
@@ -220,18 +220,16 @@ UNLABELLED, CROWD = person_at(600.0, labelled=()), person_at(600.0, crowd=True)
         ((), 0, 0),
     ],
 )
-def test_which_pictures_a_protocol_takes(
-    persons: tuple[Person, ...], single: int, crops: int
-) -> None:
-    picture = Picture("a.jpg", (640, 480), persons)
-    counts = {name: len(cases_of(picture, protocol)) for name, protocol in PROTOCOLS.items()}
+def test_cases_of_each_protocol(persons: tuple[Person, ...], single: int, crops: int) -> None:
+    image = AnnotatedImage("a.jpg", (640, 480), persons)
+    counts = {name: len(cases_of(image, protocol)) for name, protocol in PROTOCOLS.items()}
     assert counts == {"single": single, "whole": single, "multi": 1, "crops": crops}
-    assert cases_of(picture, PROTOCOLS["multi"]) == (Case(None, persons),)
-    for case in cases_of(picture, PROTOCOLS["crops"]):
+    assert cases_of(image, PROTOCOLS["multi"]) == (Case(None, persons),)
+    for case in cases_of(image, PROTOCOLS["crops"]):
         assert case.truths == (case.around,)
 
 
-def test_the_crop_is_a_square_around_the_box() -> None:
+def test_person_region_is_square_around_box() -> None:
     person = Person((10.0, 20.0, 40.0, 80.0), 1.0, ONE.keypoints)
     region = person_region(person, (192, 192))
     assert (region.x_min, region.x_max) == (30.0 - 50.0, 30.0 + 50.0)
@@ -239,14 +237,14 @@ def test_the_crop_is_a_square_around_the_box() -> None:
     assert CROP_FACTOR == 1.25
 
 
-def test_the_crop_takes_the_shape_of_the_input() -> None:
+def test_person_region_has_shape_of_input() -> None:
     person = Person((10.0, 20.0, 40.0, 80.0), 1.0, ONE.keypoints)
     region = person_region(person, (480, 360))
     assert region.y_max - region.y_min == pytest.approx(100.0)
     assert region.x_max - region.x_min == pytest.approx(100.0 * 480 / 360)
 
 
-def test_annotations_are_read_in_the_order_of_ids(tmp_path: Path) -> None:
+def test_read_annotations_in_order_of_ids(tmp_path: Path) -> None:
     path = write_coco(
         tmp_path / "a.json", [("b.jpg", (64, 48)), ("a.jpg", (32, 32))], [(2, ONE), (1, CROWD)]
     )
@@ -258,8 +256,8 @@ def test_annotations_are_read_in_the_order_of_ids(tmp_path: Path) -> None:
     )
     path.write_text(json.dumps(content))
     assert read_annotations(path) == (
-        Picture("b.jpg", (64, 48), (CROWD,)),
-        Picture("a.jpg", (32, 32), (ONE,)),
+        AnnotatedImage("b.jpg", (64, 48), (CROWD,)),
+        AnnotatedImage("a.jpg", (32, 32), (ONE,)),
     )
 
 
@@ -273,43 +271,43 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
-        ("not json", "another file"),
-        ("[]", "another file"),
+        ("not json", "expected COCO person keypoint annotations"),
+        ("[]", "expected COCO person keypoint annotations"),
         ('{"images": []}', "missing required field"),
         (changed(categories=[{"id": 1, "name": "person"}]), "no category with keypoints"),
         (
             changed(categories=[{"id": 1, "name": "hand", "keypoints": ["wrist", "thumb"]}]),
-            "'hand' with 2 other keypoints",
+            "'hand' with 2 keypoints",
         ),
         (changed(annotations=[]), "no person with a labelled keypoint"),
         (changed(annotations=[annotation(5, 1, CROWD)]), "no person with a labelled keypoint"),
-        (changed(annotations=[annotation(5, 2, ONE)]), "annotation 5 is of picture 2"),
+        (changed(annotations=[annotation(5, 2, ONE)]), "annotation 5 is of image 2"),
         (
             changed(annotations=[annotation(5, 1, ONE, keypoints=[1, 2, 2])]),
             "annotation 5 has 3 keypoint numbers, expected 51",
         ),
         (changed(annotations=[annotation(5, 1, ONE, area=0)]), "an area of 0"),
-        (changed(images=[{"id": 1, "file_name": "a.jpg"}] * 2), "two pictures with the same id"),
+        (changed(images=[{"id": 1, "file_name": "a.jpg"}] * 2), "two images have the same id"),
     ],
 )
-def test_what_is_not_a_keypoint_file(tmp_path: Path, content: object, sentence: str) -> None:
+def test_read_annotations_invalid_file(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SourceError, match=r"^\S+a\.json: ") as caught:
         read_annotations(path)
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="no such annotation file"):
         read_annotations(tmp_path / "a.json")
-    pictures = tuple(Picture(f"{number}.jpg", None, ()) for number in range(6))
-    with pytest.raises(SourceNotFoundError, match="there is no such folder"):
-        check_images(pictures, tmp_path / "pictures")
+    images = tuple(AnnotatedImage(f"{number}.jpg", None, ()) for number in range(6))
+    with pytest.raises(SourceNotFoundError, match="no such folder"):
+        check_images(images, tmp_path / "images")
     (tmp_path / "2.jpg").touch()
     with pytest.raises(SourceNotFoundError) as caught:
-        check_images(pictures, tmp_path)
-    assert "5 of the 6 annotated pictures" in str(caught.value)
+        check_images(images, tmp_path)
+    assert "5 of the 6 annotated images" in str(caught.value)
     assert "0.jpg, 1.jpg, 3.jpg and 2 more;" in str(caught.value)

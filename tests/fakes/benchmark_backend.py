@@ -1,4 +1,4 @@
-"""An engine whose models take exactly as long as a test says, on a clock of its own."""
+"""A benchmark backend whose models take exactly as long as a test sets, on a fake clock."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepose.benchmark.backends import Engine
+from edgepose.benchmark.backends import Backend
 from edgepose.benchmark.latency import Instruments
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import EdgeposeError
@@ -18,16 +18,16 @@ INPUT = TensorSpec("serving_default_input", (1, 192, 192, 3), np.dtype(np.uint8)
 
 @dataclass
 class Bench:
-    """The clock, and what happened to it.
+    """A fake clock, and what was run on it.
 
-    `cost_ms` says what the next invoke takes, from the model's stem, how often it was loaded (from
-    1) and how often invoked since then (from 0, the first inference).
+    `cost_ms` is the duration of the next invoke, from the model's stem, the number of its loads
+    (from 1) and of its invokes since then (from 0, the first inference).
     """
 
     cost_ms: Callable[[str, int, int], float]
     load_ms: float = 0.0
     now_ns: int = 1_000_000_000
-    seen: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
     loads: dict[str, int] = field(default_factory=dict)
@@ -37,21 +37,21 @@ class Bench:
 
     def instruments(
         self,
-        others_share: float = 0.0,
+        other_cpu_share: float = 0.0,
         frequency: tuple[float, float] | None = None,
         throttling: tuple[str, ...] = (),
     ) -> Instruments:
-        """Return this clock, others that always take a share of a core, and the rest as given."""
+        """Return this clock, other processes with a constant CPU share, and the rest as given."""
         return Instruments(
             clock_ns=lambda: self.now_ns,
-            others_cpu_s=lambda: self.now_ns / 1e9 * others_share,
+            other_cpu_s=lambda: self.now_ns / 1e9 * other_cpu_share,
             frequency=lambda: frequency,
             throttling=lambda: throttling,
         )
 
-    def engine(self, name: str = "litert") -> Engine:
-        """Return the engine."""
-        return Engine(name, name, "cpu", "litert", "9.9", self._load, lambda _: "XNNPACK (1 part)")
+    def backend(self, name: str = "litert") -> Backend:
+        """Return the backend."""
+        return Backend(name, "cpu", "litert", "9.9", self._load)
 
     def spend(self, milliseconds: float) -> None:
         """Let time pass."""
@@ -80,7 +80,7 @@ class _FakeInterpreter:
     def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
         bench = self._bench
         bench.on_invoke()
-        bench.seen.append(tensor)
+        bench.inputs.append(tensor)
         bench.spend(bench.cost_ms(self._model, self._load, self._invokes))
         self._invokes += 1
         return [np.zeros((1, 1, 17, 3), np.float32)]

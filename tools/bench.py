@@ -95,7 +95,7 @@ def edgetpu() -> None:
             stand_in.set("zeros")
             # The library is found by a path that glibc reads when a process starts.
             environment = {**os.environ, **stand_in.environment(), ROUND_TRIP: str(path)}
-            subprocess.run([sys.executable, "-m", "tests.bench"], env=environment, check=True)
+            subprocess.run([sys.executable, "-m", "tools.bench"], env=environment, check=True)
         return
     path = Path(os.environ[ROUND_TRIP])
     # One device a process, and here are two: each gets a lock of its own.
@@ -197,7 +197,7 @@ def _mosquitto(port: int, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - printing is what a benchmark is for
+    print(text, flush=True)
 
 
 _FIRST_POSE = """

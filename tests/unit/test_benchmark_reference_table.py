@@ -1,4 +1,4 @@
-"""The published table as edgepose prints it is the one that was published."""
+"""The reference table has the figures as they were published."""
 
 import re
 
@@ -25,11 +25,11 @@ def figures() -> list[tuple[object, ...]]:
     ]
 
 
-def test_the_figures_are_the_published_ones() -> None:
+def test_published_figures_are_exact() -> None:
     assert figures() == TABLE_AS_PUBLISHED
 
 
-def test_the_figures_are_those_of_the_document() -> None:
+def test_published_figures_match_copy_of_page() -> None:
     """Against a copy of the page itself, whose rows say `MoveNet.Thunder(FP16 ...) 12.6MB ...`."""
     documents = sorted((SHARED / "seeds").glob("*.txt"))
     if not documents:
@@ -48,21 +48,21 @@ def test_the_figures_are_those_of_the_document() -> None:
     assert found == figures()
 
 
-def test_every_published_row_has_a_file_of_ours_and_the_official_one() -> None:
+def test_published_rows_have_own_and_official_files() -> None:
     for row in PUBLISHED:
         names = {name for name, other in COUNTERPARTS.items() if other.row == row}
         assert any(name.endswith("-official") for name in names)
         assert any(not name.endswith(("-official", "-edgetpu")) for name in names)
 
 
-def test_every_name_is_a_known_model() -> None:
+def test_counterparts_are_known_models() -> None:
     known = set(default_registry().entries)
     assert set(COUNTERPARTS) <= known
     # Not every size was published in each variant.
     assert len(set(TABLE) & known) >= 14
 
 
-def test_only_the_published_network_compares() -> None:
+def test_counterparts_comparable_only_if_same_network() -> None:
     """PoseNet 0.75 at 385x385 is not the 1.0 at 257x257 that was published."""
     ours = COUNTERPARTS["posenet-mobilenet-fp32"]
     assert not ours.comparable

@@ -1,0 +1,138 @@
+"""The frames that the daemon gets in a benchmark: from memory, or from any other source."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import numpy as np
+
+from edgepose.build import source_opener
+from edgepose.clock import boottime_ns
+from edgepose.config import CameraConfig
+from edgepose.config.source_uri import parse_source_uri
+from edgepose.datatypes import Frame
+from edgepose.protocols import FrameSource
+from edgepose.sources.images import is_image
+from edgepose.sources.synthetic import SyntheticSource
+from edgepose.util.resource import Resource
+
+MEMORY: Final = "memory"
+"""Name of the default source in reports: frames of the synthetic source, rendered before."""
+SIZE_WH: Final = (640, 480)
+FPS: Final = 30.0
+
+_IMAGES: Final = 8
+"""Number of images in memory: as with a camera, whose frame was written a moment ago, they fit the
+processor's last cache. Played forth and back, so that the motion has no jump."""
+LIVE_KINDS: Final = ("picamera", "v4l2", "rtsp")
+
+
+class FrameFeed:
+    """The source: `back_to_back` as fast as frames are taken, `paced` at its frame rate.
+
+    `back_to_back` is None for a live source, whose frame rate is `fps` once it is known.
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        self.fps: float | None = None
+        self.back_to_back: Callable[[], FrameSource] | None = None
+        self.paced: Callable[[], FrameSource]
+        if source is None:
+            with SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False) as rendered:
+                images = list(rendered.frames())
+            self.name, self.fps = MEMORY, FPS
+            self.back_to_back = lambda: InMemorySource(images)
+            self.paced = lambda: InMemorySource(images, live=True)
+            return
+        uri = parse_source_uri(source)
+        if uri.kind in LIVE_KINDS:
+            # A report contains neither the address of a network camera nor a password.
+            self.name = uri.kind if uri.kind == "rtsp" else str(uri)
+            self.paced = source_opener(CameraConfig(source=source))
+            return
+        target, options = "synthetic:", dict(uri.options)
+        self.name = target
+        if uri.kind == "path":
+            path = Path(uri.target).absolute()
+            self.name, target = path.name, str(path)
+            options["loop"] = True
+            if path.is_dir() or is_image(path):
+                options.setdefault("fps", FPS)
+
+        options = {key: int(v) if isinstance(v, bool) else v for key, v in options.items()}
+        self.back_to_back, self.paced = (
+            source_opener(
+                CameraConfig(source=f"{target}?{urlencode({**options, 'realtime': realtime})}")
+            )
+            for realtime in (0, 1)
+        )
+
+
+class LimitedSource(Resource):
+    """A source that ends after a number of frames, or seconds by their timestamps."""
+
+    def __init__(
+        self, source: FrameSource, *, frames: int | None = None, seconds: float | None = None
+    ) -> None:
+        self.live = source.live
+        self.description = source.description
+        self.timestamps_ns: list[int] = []
+        self.size_wh = SIZE_WH
+        self._source = source
+        self._frames = frames
+        self._ns = None if seconds is None else seconds * 1e9
+
+    @property
+    def fps(self) -> float:
+        """Frame rate, once frames were read."""
+        return float(1e9 / np.median(np.diff(self.timestamps_ns)))
+
+    def open(self) -> None:
+        """Open the source; raises SourceError."""
+        self._source.__enter__()
+
+    def close(self) -> None:
+        """Close the source; closing twice is fine."""
+        self._source.__exit__(None, None, None)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames of the source."""
+        return itertools.takewhile(self._counts, self._source.frames())
+
+    def _counts(self, frame: Frame) -> bool:
+        timestamps = self.timestamps_ns
+        if not timestamps:
+            self.size_wh = frame.size_wh
+        elif len(timestamps) == self._frames or (
+            self._ns is not None and frame.timestamp_ns - timestamps[0] >= self._ns
+        ):
+            return False
+        timestamps.append(frame.timestamp_ns)
+        return True
+
+
+@dataclass(slots=True)
+class InMemorySource(Resource):
+    """Images from memory without end; a live source shows them at FPS, as a camera does.
+
+    A live frame has the time at which it is shown: a late timer is no latency of the daemon, and
+    the bare loop does not count it either. Otherwise timestamps are those of a recording at FPS.
+    """
+
+    images: Sequence[Frame]
+    live: bool = False
+    description: str = field(default=MEMORY, init=False)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames without end."""
+        start_ns = boottime_ns()
+        for sequence, frame in enumerate(itertools.cycle([*self.images, *self.images[-2:0:-1]])):
+            timestamp_ns = start_ns + round(sequence * 1e9 / FPS)
+            if self.live:
+                time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
+                timestamp_ns = boottime_ns()
+            yield Frame(frame.image, timestamp_ns, sequence)
