@@ -1,4 +1,4 @@
-"""A command group whose subcommands are modules, imported only when they are asked for."""
+"""A command group that imports its subcommands on demand."""
 
 import importlib
 from collections.abc import Mapping
@@ -8,21 +8,21 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand's module only when it is asked for.
+    """A group that imports the module of a subcommand only when it is used.
 
-    Importing all of them would add half a second to every start. `package` holds a module with a
-    `command` for each of `subcommands`, which has a line of help for each.
+    Importing all modules would add half a second to every start. `package` has a module with a
+    `command` for each key of `subcommands`; the values are their lines in the help.
     """
 
     package: ClassVar[str]
     subcommands: ClassVar[Mapping[str, str]]
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names, as they are to be listed."""
+        """Return the names in the order of the help."""
         return list(self.subcommands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a subcommand; None for a name that is none."""
+        """Import a subcommand; None for an unknown name."""
         if cmd_name not in self.subcommands:
             return None
         command = importlib.import_module(f"{self.package}.{cmd_name}").command
@@ -30,6 +30,6 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the list for the help, without importing any of them."""
+        """Write the list of subcommands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.subcommands.items()))

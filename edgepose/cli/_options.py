@@ -1,4 +1,4 @@
-"""Options that several subcommands share."""
+"""Options and logging that several subcommands share."""
 
 import logging
 import sys
@@ -13,21 +13,21 @@ config_option = click.option(
     "config_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Configuration file; without it the user's, the machine's, else the defaults.",
+    help="Configuration file; default: the user's, the system's, else the built-in defaults.",
 )
 model_option = click.option("--model", metavar="NAME", help="Model name, or a path to a .tflite.")
 accelerator_option = click.option(
     "--accelerator",
     type=click.Choice(["auto", "cpu", "edgetpu", "replay"]),
-    help="What runs the model.",
+    help="Accelerator of the model.",
 )
 
 
 class SingleLineFormatter(logging.Formatter):
-    """Shows a text from outside as what it is: nothing in it begins a line or moves the cursor."""
+    """Escapes control characters: text from outside cannot start a log line or move the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """Return the event without control characters, its further lines indented."""
+        """Return the record without control characters, with further lines indented."""
         text = super().formatMessage(record)
         if text.isprintable():
             return text
@@ -38,7 +38,7 @@ class SingleLineFormatter(logging.Formatter):
 
 
 def set_up_logging(level: str, *, debug: bool = False) -> None:
-    """Log to stderr, one line an event; systemd's journal adds the time itself."""
+    """Log to stderr, one line a record; the journal of systemd adds the time."""
     under_systemd = not sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -52,6 +52,6 @@ def set_up_logging(level: str, *, debug: bool = False) -> None:
 
 
 def debug_of(context: click.Context) -> bool:
-    """Whether --debug stands on the command line."""
+    """Whether --debug was given."""
     root: Any = context.find_root().obj
     return bool(root)

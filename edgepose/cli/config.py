@@ -1,4 +1,4 @@
-"""`edgepose config`: check and show the configuration, print its manual and its schema."""
+"""`edgepose config`: check and show the configuration, print a sample and the JSON Schema."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from edgepose.config import Config, find_config_file, load_config
 def command() -> None:
     """Check and show the configuration.
 
-    Without -c it is the user's ($XDG_CONFIG_HOME/edgepose/config.yaml), else the machine's
+    Without -c it is the user's ($XDG_CONFIG_HOME/edgepose/config.yaml), else the system's
     (/etc/edgepose/config.yaml), else the built-in defaults.
     """
 
@@ -22,7 +22,7 @@ def command() -> None:
 @command.command()
 @config_option
 def check(*, config_path: Path | None) -> None:
-    """Report every mistake at once, with line, key and suggestion; exit 2 if there is one."""
+    """Report all errors with line, key and suggestion; exit with 2 if there is one."""
     path = find_config_file(config_path)
     load_config(path)
     click.echo(f"{_name(path)}: no errors", err=True)
@@ -32,7 +32,7 @@ def check(*, config_path: Path | None) -> None:
 @config_option
 @click.option("--format", "output_format", type=click.Choice(["yaml", "json"]), default="yaml")
 def show(*, config_path: Path | None, output_format: str) -> None:
-    """Print the configuration in effect, defaults filled in and secrets masked."""
+    """Print the configuration in effect, with defaults, secrets masked."""
     path = find_config_file(config_path)
     values = effective(load_config(path))
     click.echo(f"# {_name(path)}", err=True)
@@ -44,7 +44,7 @@ def show(*, config_path: Path | None, output_format: str) -> None:
 
 @command.command()
 def sample() -> None:
-    """Print the manual: a configuration with every key, its default and what it does."""
+    """Print a configuration with every key, its default and its meaning."""
     from edgepose.config.reference import manual_text
 
     click.echo(manual_text(), nl=False)
@@ -59,7 +59,7 @@ def schema() -> None:
 
 
 def effective(config: Config) -> dict[str, object]:
-    """Return a configuration as plain values: secrets masked, what follows from the rest set."""
+    """Return a configuration as plain values, secrets masked and derived values filled in."""
     values = config.masked_values()
     values["node"] = config.node_name
     values["mqtt"]["client_id"] = config.client_id

@@ -1,4 +1,4 @@
-"""`edgepose demo`: poses arriving at a subscriber, with nothing configured."""
+"""`edgepose demo`: the daemon without configuration, and a subscriber that prints its messages."""
 
 import os
 import shutil
@@ -22,21 +22,21 @@ from edgepose.errors import SourceError
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
 POSES_EVERY_S: Final = 0.5
-"""A subscriber gets one message a frame; printing all of them would show nothing."""
+"""There is a pose message for every frame; printing all of them would be unreadable."""
 
 
 @click.command()
-@click.option("--source", metavar="URI", help="Use this source instead of looking for a camera.")
+@click.option("--source", metavar="URI", help="Use this source instead of searching for a camera.")
 @model_option
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="End after so long.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop after this time.")
 @click.pass_context
 def command(
     context: click.Context, *, source: str | None, model: str | None, seconds: float | None
 ) -> None:
-    """Run the daemon on what is there and print what a subscriber receives.
+    """Run the daemon without configuration and print the messages that a subscriber receives.
 
-    Takes the first camera it finds, else a bundled photograph in motion; the broker on this machine
-    if there is one, else an embedded one. Ctrl-C ends it.
+    The source is the first camera found, else the bundled photograph in motion; the broker is the
+    one on this machine, else an embedded one. Ctrl-C stops it.
     """
     set_up_logging("warning", debug=debug_of(context))
     with ExitStack() as stack:
@@ -51,41 +51,41 @@ def command(
                 "mqtt.protocol": protocol,
             },
         )
-        _say(f"source: {chosen}")
+        _print(f"source: {chosen}")
         stack.enter_context(_subscriber(config, url))
         if seconds is not None:
             stack.enter_context(_end_after(seconds))
         launch(lambda: config, config_file=None)
-    _say("ended")
+    _print("stopped")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"demo: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _broker() -> Iterator[tuple[str, str]]:
-    """Yield URL and protocol of the broker on this machine, or of one of our own."""
+    """Yield URL and protocol of the broker on this machine, or of an embedded one."""
     host, port = LOCAL_BROKER
     try:
         socket.create_connection(LOCAL_BROKER, timeout=1.0).close()
     except OSError:
-        # Late: the embedded broker is an extra, and needed only here.
+        # Imported on demand: the embedded broker is an extra.
         from edgepose.mqtt.embedded_broker import EmbeddedBroker
 
         with EmbeddedBroker() as broker:
-            _say(f"broker: embedded, {broker.url} (none answers on port {port})")
-            # All that the embedded broker speaks.
+            _print(f"broker: embedded, {broker.url} (no broker on port {port})")
+            # The embedded broker does not support MQTT 5.
             yield broker.url, "3.1.1"
         return
-    _say(f"broker: mqtt://{host}:{port}, found on this machine")
+    _print(f"broker: mqtt://{host}:{port}, found on this machine")
     yield f"mqtt://{host}:{port}", "5"
 
 
 def _find_camera() -> str:
-    """Return the URI of the first camera that delivers a picture, else the synthetic source."""
+    """Return the URI of the first camera that delivers a frame, else the synthetic source."""
     for candidate in _candidates():
-        # Late: only a machine that may have a camera pays for these imports.
+        # Imported on demand: not needed if there is no camera device.
         from edgepose.build import source_opener
         from edgepose.config import CameraConfig
 
@@ -93,10 +93,10 @@ def _find_camera() -> str:
             with source_opener(CameraConfig(source=candidate))() as opened:
                 next(opened.frames())
         except (SourceError, StopIteration) as error:
-            _say(f"{candidate} is no use: {error}")
+            _print(f"{candidate} is unavailable: {error}")
             continue
         return candidate
-    _say("no camera: showing a bundled photograph in motion instead")
+    _print("no camera found; using the bundled photograph in motion")
     return "synthetic:"
 
 
@@ -110,7 +110,7 @@ def _candidates() -> Iterator[str]:
 
 @contextmanager
 def _subscriber(config: Config, url: str) -> Iterator[None]:
-    """Print what a subscriber of this node receives, a line a message."""
+    """Print the messages that a subscriber of this node receives, one a line."""
     import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -128,11 +128,11 @@ def _subscriber(config: Config, url: str) -> Iterator[None]:
     address = config.mqtt.address
     client.connect(address.host, address.port)
     client.loop_start()
-    _say(f"subscribed to {config.mqtt.base_topic}/{config.node_name}/# on {url}; Ctrl-C ends")
+    _print(f"subscribed to {config.mqtt.base_topic}/{config.node_name}/# on {url}; Ctrl-C stops")
     try:
         yield
     finally:
-        # The last words of the daemon are on their way.
+        # The last messages of the daemon are still in transit.
         time.sleep(0.3)
         client.disconnect()
         client.loop_stop()

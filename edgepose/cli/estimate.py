@@ -1,21 +1,16 @@
-"""`edgepose estimate`: the poses of pictures, folders and videos."""
+"""`edgepose estimate`: the poses in images, folders and videos."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import click
 import msgspec
 
 from edgepose import messages
-from edgepose.build import (
-    build_model,
-    build_smoother,
-    build_tracker,
-    path_source,
-)
+from edgepose.build import build_model, build_smoother, build_tracker, path_source
 from edgepose.cli._options import config_option, model_option, set_up_logging
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.datatypes import Frame
@@ -23,7 +18,7 @@ from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, Usa
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import FrameResult, Pipeline
-from edgepose.protocols import LoadedModel, Tracker
+from edgepose.protocols import LoadedModel, Smoother, Tracker
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
 from edgepose.tracking.no_tracker import NoTracker
@@ -45,16 +40,16 @@ from edgepose.tracking.no_tracker import NoTracker
     "--annotate",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write a copy of every frame with its skeletons drawn on into this folder.",
+    help="Write a copy of every frame with the skeletons drawn on it into this folder.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["image", "video"]),
-    help="Independent pictures or a sequence; by default what the file is.",
+    help="Independent images or a sequence of frames; default: the type of the file.",
 )
-@click.option("--no-crop", is_flag=True, help="Always look at the whole frame.")
-@click.option("--no-smooth", is_flag=True, help="Leave keypoints as the model finds them.")
-@click.option("--no-track", is_flag=True, help="Number poses afresh in every frame.")
+@click.option("--no-crop", is_flag=True, help="Use the whole frame as the model input.")
+@click.option("--no-smooth", is_flag=True, help="Do not smooth keypoints.")
+@click.option("--no-track", is_flag=True, help="Do not track; ids start at 1 in every frame.")
 @click.option("--keypoint-threshold", type=click.FloatRange(0, 1), metavar="T")
 @click.option("--pose-threshold", type=click.FloatRange(0, 1), metavar="T")
 def command(
@@ -71,10 +66,9 @@ def command(
     keypoint_threshold: float | None,
     pose_threshold: float | None,
 ) -> None:
-    """Print the poses of pictures, folders of pictures and videos, one frame after another.
+    """Print the poses in images, folders of images and videos, frame by frame.
 
-    An input that cannot be read is named on stderr, the others are still done, and the exit code
-    is 1 then.
+    Inputs that cannot be read are reported on stderr at the end; the exit code is then 1.
     """
     config = load_config(
         find_config_file(config_path),
@@ -91,23 +85,22 @@ def command(
         _make_folder(annotate)
     loaded = build_model(config)
     failures: list[EdgeposeError] = []
-    with _Progress(inputs) as progress, _Writer(output_format) as writer:
-        for name in inputs:
-            for path in _files(Path(name), failures):
-                progress.start(path)
-                sequence = mode == "video" or (mode is None and not images.is_image(path))
-                pipeline = _pipeline(config, loaded, sequence=sequence, track=not no_track)
-                try:
-                    for frame in _frames(path):
-                        result = pipeline.process(frame, confirm_in_crop=not sequence)
-                        writer.write(_line(result, name=str(path)))
-                        if annotate is not None:
-                            _annotate(result, path, annotate, config.pose.keypoint_threshold)
-                        progress.advance()
-                        if not sequence:
-                            pipeline.reset()
-                except SourceError as error:
-                    failures.append(error)
+    with _Writer(output_format) as writer, _progress() as count_frame:
+        for path in (path for name in inputs for path in _files(Path(name), failures)):
+            sequence = mode == "video" or (mode is None and not images.is_image(path))
+            pipeline = _pipeline(config, loaded, track=sequence and not no_track)
+            try:
+                for frame in _frames(path):
+                    result = pipeline.process(frame, confirm_in_crop=not sequence)
+                    values = msgspec.structs.asdict(result.message)
+                    writer.write(EstimateLine(source=str(path), **values))
+                    if annotate is not None:
+                        _annotate(result, path, annotate, config.pose.keypoint_threshold)
+                    count_frame(path.name)
+                    if not sequence:
+                        pipeline.reset()
+            except SourceError as error:
+                failures.append(error)
     for failure in failures:
         print(f"edgepose: {failure}", file=sys.stderr)
     if failures:
@@ -115,7 +108,7 @@ def command(
 
 
 class _Writer:
-    """Writes results to stdout in one of the formats."""
+    """Writes the results to stdout in one of the formats."""
 
     def __init__(self, output_format: str) -> None:
         self._format = output_format
@@ -128,7 +121,7 @@ class _Writer:
         return self
 
     def write(self, line: EstimateLine) -> None:
-        """Take in the result of one frame."""
+        """Write the result of one frame; a table is printed at the end."""
         if self._format == "table":
             self._rows += _rows(line)
             return
@@ -147,56 +140,31 @@ class _Writer:
             _print_table(self._rows)
 
 
-class _Progress:
-    """A progress bar on stderr where that is a terminal, and there is more than a glance to do."""
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Yield a function that counts a frame of a file; on a terminal it shows a progress bar."""
+    if not sys.stderr.isatty():
+        yield lambda _name: None
+        return
+    # Imported on demand: rich takes 50 ms.
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    def __init__(self, inputs: tuple[str, ...]) -> None:
-        self._stack = ExitStack()
-        self._bar: Any = None
-        self._task: Any = None
-        self._inputs = inputs
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            # Late: rich takes 50 ms to import, and a pipe never shows a bar.
-            from rich.console import Console
-            from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = self._stack.enter_context(
-                Progress(
-                    *Progress.get_default_columns()[:-1],
-                    TextColumn("{task.completed:.0f} frames"),
-                    TimeElapsedColumn(),
-                    console=Console(stderr=True),
-                    transient=True,
-                )
-            )
-        return self
-
-    def start(self, path: Path) -> None:
-        """Name the file being worked on."""
-        if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task(path.name, total=None)
-            self._bar.update(self._task, description=path.name)
-
-    def advance(self) -> None:
-        """Count one frame."""
-        if self._bar is not None:
-            self._bar.advance(self._task)
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed:.0f} frames"))
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name: bar.update(task, description=name, advance=1)
 
 
-def _pipeline(config: Config, loaded: LoadedModel, *, sequence: bool, track: bool) -> Pipeline:
-    tracker: Tracker = build_tracker(config) if sequence and track else NoTracker()
-    # Without identities there is no past that a filter could belong to.
-    smooth = sequence and track
+def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
+    # Without track ids there is no history to filter.
+    tracker: Tracker = build_tracker(config) if track else NoTracker()
+    smoother: Smoother = build_smoother(config.smoothing) if track else NoSmoother()
     return Pipeline(
         SingleModel(loaded),
         tracker,
-        build_smoother(config.smoothing) if smooth else NoSmoother(),
+        smoother,
         (),
         node=config.node_name,
         camera=config.cameras[0].name,
@@ -204,7 +172,7 @@ def _pipeline(config: Config, loaded: LoadedModel, *, sequence: bool, track: boo
 
 
 def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
-    """Yield the files an input stands for, or note why there is none."""
+    """Yield the files of an input; an error is appended to `failures`."""
     try:
         if not path.exists():
             raise SourceNotFoundError(f"{path}: no such file or folder")
@@ -221,27 +189,25 @@ def _frames(path: Path) -> Iterator[Frame]:
         yield from source.frames()
 
 
-def _line(result: FrameResult, *, name: str) -> EstimateLine:
-    return EstimateLine(source=name, **msgspec.structs.asdict(result.message))
-
-
 def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:
     import cv2
 
     from edgepose.imaging.draw import draw_poses
 
-    picture = draw_poses(result.frame.image, result.tracked.poses, keypoint_threshold)
+    image = draw_poses(result.frame.image, result.tracked.poses, keypoint_threshold)
     suffix = "" if images.is_image(path) else f"-{result.frame.sequence:06d}"
     target = folder / f"{path.stem}{suffix}.jpg"
-    if not cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise SourceError(f"{target}: the annotated picture cannot be written")
+    if not cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise SourceError(
+            f"{target}: the annotated image cannot be written; check the disk"
+        )
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot make the folder: {error.strerror}") from error
+        raise UsageError(f"{folder}: the folder cannot be created ({error.strerror})") from error
 
 
 def _rows(line: EstimateLine) -> list[tuple[str, ...]]:
@@ -267,6 +233,6 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
     table = Table("source", "frame", "id", "score", "box", "keypoints")
     for row in rows:
         table.add_row(*row)
-    # A pipe has no width of its own; a table that is cut off at 80 columns is no data.
+    # In a pipe, rich would cut the table off at 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)

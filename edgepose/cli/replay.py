@@ -1,4 +1,4 @@
-"""`edgepose replay`: a recording back onto MQTT."""
+"""`edgepose replay`: publish a recording on MQTT."""
 
 import os
 import sys
@@ -26,22 +26,20 @@ from edgepose.mqtt.url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, rea
     type=float,
     default=1.0,
     show_default=True,
-    help="How many times as fast as recorded; 0 is without waiting.",
+    help="Factor of the recorded speed; 0 publishes without waiting.",
 )
-@click.option(
-    "--base-topic", default="edgepose", show_default=True, help="What the topics begin with."
-)
+@click.option("--base-topic", default="edgepose", show_default=True, help="Prefix of the topics.")
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"The broker's password; without it the environment variable {PASSWORD_VARIABLE}.",
+    help=f"File with the broker's password; default: the environment variable {PASSWORD_VARIABLE}.",
 )
 @click.option(
     "--ca-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Who signed the broker's certificate; without it the system's authorities.",
+    help="Certificate authority of the broker; default: those of the system.",
 )
 @click.pass_context
 def command(
@@ -54,12 +52,12 @@ def command(
     password_file: Path | None,
     ca_file: Path | None,
 ) -> None:
-    """Publish the pose messages of FILE on MQTT again, with the timing they were recorded with.
+    """Publish the pose messages of FILE on MQTT with the recorded timing.
 
-    The topics are those of the recording, <base>/<node>/<camera>/poses; stop the node itself
-    meanwhile, or subscribers see both.
+    The topics are those of the recording, <base>/<node>/<camera>/poses. Stop the node itself
+    meanwhile, or subscribers receive the messages of both.
     """
-    # Late: paho takes a tenth of a second, which `--help` should not cost.
+    # Imported on demand: paho takes 0.1 s, which `--help` should not need.
     from edgepose.sinks.mqtt import MqttPublisher
 
     set_up_logging("warning", debug=debug_of(context))
@@ -73,7 +71,7 @@ def command(
         password = read_password(variable=PASSWORD_VARIABLE)
     publisher = MqttPublisher(
         address=address,
-        # Not the node's own id, which would throw the node out.
+        # Not the id of the node, which the broker would disconnect.
         client_id=f"edgepose-replay-{os.getpid()}",
         password=password,
         tls=TlsFiles(ca_file=ca_file),

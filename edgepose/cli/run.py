@@ -20,7 +20,7 @@ from edgepose.daemon.app import launch
 @click.option(
     "--source",
     metavar="URI",
-    help="picamera:0, /dev/video0, rtsp://..., synthetic:, a picture, video or folder.",
+    help="picamera:0, /dev/video0, rtsp://..., synthetic:, an image, video or folder.",
 )
 @model_option
 @accelerator_option
@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Run the daemon in the foreground until SIGTERM, SIGINT or the end of every file.
 
-    Flags win over the configuration file. SIGHUP takes up a changed file without losing the broker.
+    Flags override the configuration file. SIGHUP reloads the file and keeps the MQTT connection.
     """
     overrides: dict[str, object] = {
         "cameras.0.source": source,

@@ -77,5 +77,5 @@ def test_make_demo_shows_poses_and_ends_on_ctrl_c(tmp_path: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
     output = log.read_text()
     assert "availability online" in output
-    assert "demo: ended" in output
+    assert "demo: stopped" in output
     assert "Traceback" not in output
