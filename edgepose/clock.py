@@ -1,7 +1,7 @@
-"""The one clock of a frame, and how it becomes the time of day.
+"""The clock of frames, and its conversion to the time of day.
 
-Frames carry CLOCK_BOOTTIME nanoseconds: the clock of libcamera's SensorTimestamp, which neither
-jumps when the time of day is set nor stops in suspend.
+Timestamps are CLOCK_BOOTTIME nanoseconds, the clock of libcamera's SensorTimestamp. It does not
+jump when the time of day is set, nor stop in suspend.
 """
 
 import time
@@ -17,8 +17,8 @@ def boottime_ns() -> int:
 def realtime_of_boottime_ns(timestamp_ns: int) -> int:
     """Return the time of day, in nanoseconds since 1970, of a CLOCK_BOOTTIME timestamp.
 
-    Asked afresh for every frame, so a time of day that was set in between (a Pi has no battery
-    clock and learns the time from the network) is right from the next frame on.
+    Computed for every frame: a Pi has no battery-backed clock, and the time of day is set from the
+    network while the daemon runs.
     """
     return time.time_ns() - boottime_ns() + timestamp_ns
 
@@ -31,6 +31,6 @@ def isoformat_utc(realtime_ns: int) -> str:
 
 @lru_cache(maxsize=4)
 def _second(seconds: int) -> str:
-    # Once a second instead of twice a frame: between two runs of a model, which leave nothing of
-    # `datetime` in the processor's caches, it takes 0.05 ms.
+    # Cached for a second: it takes 0.05 ms between two invocations of a model, which evict
+    # `datetime` from the CPU caches.
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")

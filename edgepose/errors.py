@@ -1,38 +1,38 @@
-"""Every error edgepose raises on purpose.
+"""The exceptions of edgepose.
 
-Each one says in a sentence what was expected, what came, where, and what to do, and most can be
-caught twice: as `EdgeposeError` and as the builtin that a Python reader expects.
+A message is one line: what was expected, what came, where, and what to do. Most classes are also
+subclasses of the builtin exception for the same kind of failure.
 """
 
 
 class EdgeposeError(Exception):
-    """The base of all errors with a sentence for the user; the CLI ends with `exit_code`."""
+    """Base class; the message is for the user, and the CLI exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(EdgeposeError, ValueError):
-    """A command line or a source URI that cannot be meant."""
+    """An invalid command line or source URI."""
 
     exit_code = 2
 
 
 class ConfigError(EdgeposeError, ValueError):
-    """One or more mistakes in a configuration, all listed in the text."""
+    """An invalid configuration; the message lists all errors."""
 
     exit_code = 2
 
 
 class SourceError(EdgeposeError, OSError):
-    """A frame source that cannot be opened, or that stopped delivering."""
+    """A frame source that cannot be opened, or that stopped delivering frames."""
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
-    """A file, folder or device that is not there."""
+    """A file, folder or device that does not exist."""
 
 
 class SourceBusyError(SourceError):
-    """A camera that another process holds."""
+    """A camera that another process has open."""
 
 
 class SourceStalledError(SourceError, TimeoutError):
@@ -49,7 +49,7 @@ class UnknownModelError(ModelError, LookupError):
     exit_code = 2
 
     def __str__(self) -> str:
-        """Return the sentence as it is (`LookupError` subclasses such as KeyError quote it)."""
+        """Return the message unquoted; subclasses of `LookupError` such as KeyError quote it."""
         return str(self.args[0])
 
 
@@ -58,11 +58,11 @@ class ModelFileError(ModelError, OSError):
 
 
 class ModelHashError(ModelFileError):
-    """A model file whose bytes are not the ones its manifest names."""
+    """A model file whose SHA-256 differs from that of the manifest."""
 
 
 class ModelShapeError(ModelError, ValueError):
-    """A model whose tensors do not fit the kind it should be."""
+    """A model whose tensors do not fit its kind."""
 
 
 class ConversionError(ModelError):
@@ -70,11 +70,11 @@ class ConversionError(ModelError):
 
 
 class AcceleratorError(EdgeposeError, RuntimeError):
-    """An accelerator or its runtime that is missing or failed."""
+    """An accelerator or a runtime that is missing or failed."""
 
 
 class AcceleratorLostError(AcceleratorError):
-    """An accelerator that worked and does not answer any more; it may come back."""
+    """An accelerator that stopped responding and may return."""
 
 
 class SinkError(EdgeposeError, OSError):
@@ -82,4 +82,4 @@ class SinkError(EdgeposeError, OSError):
 
 
 class BrokerError(SinkError, ConnectionError):
-    """An MQTT broker that refuses, or cannot be reached where it must be."""
+    """An MQTT broker that rejects the connection or cannot be reached."""

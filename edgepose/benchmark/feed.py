@@ -136,3 +136,6 @@ class InMemorySource(Resource):
                 time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
                 timestamp_ns = boottime_ns()
             yield Frame(frame.image, timestamp_ns, sequence)
+
+    def close(self) -> None:
+        """Do nothing: the images stay in memory."""

@@ -198,9 +198,7 @@ def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold:
     suffix = "" if images.is_image(path) else f"-{result.frame.sequence:06d}"
     target = folder / f"{path.stem}{suffix}.jpg"
     if not cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise SourceError(
-            f"{target}: the annotated image cannot be written; check the disk"
-        )
+        raise SourceError(f"{target}: the annotated image cannot be written; check the disk")
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Source URIs: what stands after `--source` and in `cameras: source:`."""
+"""Source URIs, the values of `--source` and of the key `source` of a camera."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,23 +15,22 @@ SourceKind = Literal["picamera", "v4l2", "rtsp", "path", "synthetic"]
 Option = bool | int | float | str
 
 MAX_LENGTH: Final = 4096
-"""That of a path in Linux; a URL of this length is no camera's."""
-EXAMPLES: Final = "picamera:0, /dev/video0, rtsp://..., synthetic:, or a picture, video or folder"
+"""The limit of a path in Linux."""
+EXAMPLES: Final = "picamera:0, /dev/video0, rtsp://..., synthetic:, or an image, video or folder"
 
-_TRUE: Final = {
-    "1": True, "true": True, "yes": True, "on": True,
-    "0": False, "false": False, "no": False, "off": False,
-}  # fmt: skip
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
-def _switch(text: str) -> bool:
-    if text.lower() not in _TRUE:
-        raise ValueError("expected 1 or 0")
-    return _TRUE[text.lower()]
+def _one_of(expected: str, values: Mapping[str, Option]) -> Callable[[str], Option]:
+    def read(text: str) -> Option:
+        if text.lower() not in values:
+            raise ValueError(f"expected {expected}")
+        return values[text.lower()]
+
+    return read
 
 
-def _count(text: str) -> int:
+def _pixels(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 16384:
         raise ValueError("expected a whole number from 1 to 16384")
     return int(text)
@@ -44,43 +43,37 @@ def _rate(text: str) -> float:
     return value
 
 
-def _quarter(text: str) -> int:
-    if text not in {"0", "90", "180", "270"}:
-        raise ValueError("expected 0, 90, 180 or 270")
-    return int(text)
-
-
-def _stream(text: str) -> str:
-    if text not in {"main", "lores"}:
-        raise ValueError("expected main or lores")
-    return text
-
-
+_boolean: Final = _one_of(
+    "1 or 0",
+    {
+        **dict.fromkeys(("1", "true", "yes", "on"), True),
+        **dict.fromkeys(("0", "false", "no", "off"), False),
+    },
+)
 OPTIONS: Final[Mapping[str, Callable[[str], Option]]] = {
-    "loop": _switch,
-    "realtime": _switch,
-    "width": _count,
-    "height": _count,
+    "loop": _boolean,
+    "realtime": _boolean,
+    "width": _pixels,
+    "height": _pixels,
     "fps": _rate,
-    "rotate": _quarter,
-    "mirror": _switch,
-    "stream": _stream,
+    "rotate": _one_of("0, 90, 180 or 270", {str(angle): angle for angle in (0, 90, 180, 270)}),
+    "mirror": _boolean,
+    "stream": _one_of("main or lores", {name: name for name in ("main", "lores")}),
 }
-# The others mean nothing for a stream, and cameras use their names for options of their own
-# (`?stream=1`, `?fps=10`), which must arrive there.
+# Cameras have options of the same names as the others (`?stream=1`, `?fps=10`).
 _RTSP_OPTIONS: Final = frozenset({"rotate", "mirror"})
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUri:
-    """A parsed source URI: `target` is the camera's number, the device, the URL or the path."""
+    """A parsed source URI; `target` is the camera number, the device, the URL or the path."""
 
     kind: SourceKind
     target: str
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the source as it is written, without its options and without a password."""
+        """Return the source as written, without options, with the password masked."""
         match self.kind:
             case "picamera" | "synthetic":
                 return f"{self.kind}:{self.target}"
@@ -91,10 +84,10 @@ class SourceUri:
 
 
 def parse_source_uri(text: str) -> SourceUri:
-    """Parse a source URI; raises UsageError with what is wrong and what could be meant.
+    """Parse a source URI; raises UsageError with the reason and a suggestion.
 
-    Options follow a `?`. A `?` that belongs to the name of an existing file stays there; in a
-    stream's URL only `rotate` and `mirror` are ours, and the rest of its query stays.
+    Options follow a `?`. A `?` in the name of an existing file is part of the name. In an RTSP URL
+    only `rotate` and `mirror` are options; the rest of the query is part of the URL.
     """
     text = text.strip()
     if not text:
@@ -130,25 +123,25 @@ def parse_source_uri(text: str) -> SourceUri:
             raise UsageError(f"{shown}: expected file:///path/to/a/file")
         return SourceUri("path", unquote(slash + path), options)
     if not _exists(target):
-        _refuse_what_is_no_path(shown, target, scheme)
+        _reject_unless_path(shown, target, scheme)
     if re.match(r"/dev/(?!shm/)", target):
         return SourceUri("v4l2", target, options)
     return SourceUri("path", _expanded(target), options)
 
 
-def _refuse_what_is_no_path(shown: str, target: str, scheme: str) -> None:
-    """Raise UsageError where something that is no file was probably not meant as one either."""
+def _reject_unless_path(shown: str, target: str, scheme: str) -> None:
+    """Raise UsageError if a text that is not the path of a file is probably not a path at all."""
     if scheme:
         hint = did_you_mean(scheme, ("picamera", "synthetic", "rtsp", "file"))
-        raise UsageError(f"{shown}: no source is called {scheme}:, expected {EXAMPLES}{hint}")
+        raise UsageError(f"{shown}: unknown source {scheme}:, expected {EXAMPLES}{hint}")
     if masked_url(target) != target:
-        # Beyond here it would be a path, and paths are shown as they are.
-        raise UsageError(f"{shown}: no file is called so; a stream's URL begins with rtsp://")
+        # A path is shown unmasked, so this must not be taken for one.
+        raise UsageError(f"{shown}: no such file; the URL of a stream begins with rtsp://")
     if target.lower() in {"picamera", "synthetic", "rtsp"}:
         raise UsageError(f"{shown}: expected a colon after {target}; expected {EXAMPLES}")
     if re.fullmatch(r"[0-9]{1,3}", target):
         raise UsageError(
-            f"{shown}: no file is called so; did you mean /dev/video{target} or picamera:{target}?"
+            f"{shown}: no such file; did you mean /dev/video{target} or picamera:{target}?"
         )
 
 
@@ -172,7 +165,7 @@ def _stream_uri(text: str) -> SourceUri:
 
 
 def _is_url(text: str) -> bool:
-    """Whether who takes the URL apart later finds the host where we did, not in the password."""
+    """Whether other parsers find the same host, and no part of it in the password."""
     try:
         authority = urlsplit(text).netloc
     except ValueError:
@@ -181,7 +174,7 @@ def _is_url(text: str) -> bool:
 
 
 def _without_options(text: str) -> tuple[str, str]:
-    """Split off the options; a ? up to which there is a file belongs to the file's name."""
+    """Split off the options; a ? in the name of an existing file is part of the name."""
     head, tail = text, ""
     while "?" in head:
         if _exists(head):
@@ -194,21 +187,21 @@ def _without_options(text: str) -> tuple[str, str]:
 def _exists(path: str) -> bool:
     try:
         return Path(path).exists()
-    except OSError:  # a name too long for a file, or a folder that may not be looked into
+    except OSError:  # a name that is too long, or a folder without permission
         return False
 
 
 def _expanded(path: str) -> str:
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError:  # no user is called so: a file's name may begin with ~
+    except RuntimeError:  # an unknown user: file names can begin with ~
         return path
 
 
 def _part(text: str, shown: str) -> str:
-    """Return a part of a source, or a mask where the source is shown without it.
+    """Return a part of a source, masked if it is masked in the source.
 
-    A ? in a password makes options of the rest of it.
+    After a ? in a password, the rest of the password is parsed as options.
     """
     return text if text in shown else MASK
 
@@ -218,7 +211,7 @@ def _options(query: str, shown: str) -> dict[str, Option]:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in OPTIONS:
             raise UsageError(
-                f"{shown}: no option is called {_part(name, shown)!r}, there are "
+                f"{shown}: unknown option {_part(name, shown)!r}, expected one of "
                 f"{', '.join(OPTIONS)}{did_you_mean(name, OPTIONS)}"
             )
         if name in options:

@@ -1,1 +1,1 @@
-"""What this host and the line report about themselves."""
+"""Measurements of this host and of the pipeline."""

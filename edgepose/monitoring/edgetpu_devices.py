@@ -1,4 +1,4 @@
-"""Which Edge TPUs are plugged in, read from the kernel's own files; nothing is opened."""
+"""The Edge TPUs of this machine, read from sysfs; no device is opened."""
 
 import os
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 USB_IDS: Final = frozenset({("1a6e", "089a"), ("18d1", "9302")})
-"""Vendor and product: before the first use, and once its firmware is loaded."""
+"""Vendor and product id: before the first use, and after its firmware is loaded."""
 
 SLOW_USB_MBIT: Final = 480
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeTpuDevice:
-    """One Edge TPU: how it is connected, and the device node a process must be able to open.
+    """An Edge TPU: its bus, and the device node that a process must be able to open.
 
     `usb_mbit_per_s` is the speed of its USB link: 5000 on USB 3, 480 on USB 2.
     """
@@ -25,7 +25,7 @@ class EdgeTpuDevice:
 
     @property
     def accessible(self) -> bool:
-        """Whether this process may open it."""
+        """Whether this process has permission to open it."""
         return os.access(self.node, os.R_OK | os.W_OK)
 
 
@@ -43,7 +43,7 @@ def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
             bus, device = int(_line(folder / "busnum")), int(_line(folder / "devnum"))
             speed = _line(folder / "speed")
         except (OSError, ValueError):
-            # An interface or a hub has no such files; a device may be pulled at any moment.
+            # An interface or a hub has no such files; a device can be unplugged at any time.
             continue
         node = root / "dev/bus/usb" / f"{bus:03d}" / f"{device:03d}"
         yield EdgeTpuDevice("usb", node, int(speed) if speed.isdigit() else None)
@@ -55,14 +55,14 @@ def _pci_devices(root: Path) -> Iterator[EdgeTpuDevice]:
 
 
 def holders(device: EdgeTpuDevice) -> tuple[str, ...]:
-    """Return which processes have a device open, as `name (pid 12)`, as far as may be seen."""
+    """Return the visible processes that have a device open, as `name (pid 12)`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(link.readlink() == device.node for link in (process / "fd").iterdir()):
                 found.append(f"{_line(process / 'comm')} (pid {process.name})")
         except OSError:
-            # It belongs to another user, or has ended meanwhile.
+            # The process belongs to another user, or has exited.
             continue
     return tuple(found)
 

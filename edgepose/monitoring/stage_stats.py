@@ -1,4 +1,4 @@
-"""Percentiles of what the stages took, over the last interval."""
+"""Frame rate and percentiles of the stage durations over the last interval."""
 
 from dataclasses import fields
 from typing import Final
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgepose.datatypes import StageTimings
 
 CAPACITY: Final = 4096
-"""Frames kept at most; a busier interval is described by its latest ones."""
+"""Maximum number of frames kept; of a longer interval the latest ones count."""
 
 _NAMES: Final = (
     *(field.name.removesuffix("_ns") for field in fields(StageTimings)),
@@ -20,7 +20,7 @@ _PERCENTILES: Final = (50, 95, 99)
 
 
 class StageStatistics:
-    """Collects stage timings and says fps and percentiles since the last time it was asked."""
+    """Collects stage timings; `take` returns fps and percentiles since the previous call."""
 
     def __init__(self) -> None:
         self._rows: NDArray[np.int64] = np.zeros((CAPACITY, len(_NAMES)), np.int64)
@@ -28,7 +28,7 @@ class StageStatistics:
         self._since_ns: int | None = None
 
     def add(self, timings: StageTimings, publish_ns: int) -> None:
-        """Take in one frame's timings, and what making and handing over its message took."""
+        """Add the timings of a frame, and the time to build and publish its message."""
         self._rows[self._count % CAPACITY] = (
             timings.preprocess_ns,
             timings.invoke_ns,
@@ -41,7 +41,7 @@ class StageStatistics:
         self._count += 1
 
     def take(self, now_ns: int) -> dict[str, object]:
-        """Return fps and milliseconds by stage and percentile since the last call, and restart."""
+        """Return fps, and milliseconds by stage and percentile, since the last call; then reset."""
         elapsed_ns = now_ns - self._since_ns if self._since_ns is not None else 0
         fps = self._count * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0
         summary: dict[str, object] = {"frames": self._count, "fps": round(fps, 2)}

@@ -1,1 +1,1 @@
-"""Small things without a domain."""
+"""Helpers that are not about poses, cameras or MQTT."""

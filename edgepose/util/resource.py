@@ -1,13 +1,14 @@
-"""What is opened and closed, by `with` or by hand."""
+"""The context manager of everything with `open` and `close`."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 
-class Resource:
-    """A context manager over `open` and `close`, which a subclass fills in.
+class Resource(ABC):
+    """A context manager that calls `open` and `close`.
 
-    Where `open` raises, it has cleared up: `close` is not called then.
+    An `open` that raises cleans up first: `close` is not called then.
     """
 
     def __enter__(self) -> Self:
@@ -22,8 +23,9 @@ class Resource:
     ) -> None:
         self.close()
 
-    def open(self) -> None:
-        """Open it."""
+    def open(self) -> None:  # noqa: B027 - optional
+        """Open the resource; one that is open from the start does not override this."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Close it; closing twice is fine."""
+        """Close the resource; a second call does nothing."""

@@ -262,7 +262,7 @@ def test_measure_falls_back_to_amqtt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measure_invalid_source(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         measure(load_config(None), [MODEL], [1], plan=SHORT, source=str(tmp_path / "nothing.avi"))
-    with pytest.raises(UsageError, match="no option is called"):
+    with pytest.raises(UsageError, match="unknown option"):
         measure(load_config(None), [MODEL], [1], plan=SHORT, source="synthetic:?speed=2")
 
 

@@ -369,7 +369,7 @@ def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
         cameras__0__source="picmera:0",
     )
     # The rest of the message is tested with source_uri.
-    assert found.pop().startswith("--source: picmera:0: no source is called picmera:")
+    assert found.pop().startswith("--source: picmera:0: unknown source picmera:")
     assert found == [
         "1: nod: unknown key; did you mean 'node'?",
         (

@@ -71,7 +71,7 @@ def test_every_kind_of_source_can_be_written(
         ("synthetic", "colon"),
         ("synthetic:astronaut", "nothing after"),
         ("picamra:0", "did you mean 'picamera'"),
-        ("http://camera/video", "no source is called http"),
+        ("http://camera/video", "unknown source http"),
         ("0", "/dev/video0"),
         ("clip.mp4?lop=1", "did you mean 'loop'"),
         ("clip.mp4?loop", "expected 1 or 0"),
