@@ -138,7 +138,7 @@ def test_all_mistakes_are_told_at_once_with_line_key_and_suggestion(tmp_path: Pa
         ("cameras: [{}" + ", {}" * 16 + "]\n", "1: cameras: expected at most 16 entries, got 17"),
         ("cameras:\n- width: 640\n", "2: cameras.0: width is set without height"),
         ("cameras:\n- rotation: false\n", "2: cameras.0.rotation: expected 0, 90, 180 or 270"),
-        ("cameras:\n- source: picmera:0\n", "2: cameras.0.source: picmera:0: no source"),
+        ("cameras:\n- source: picmera:0\n", "2: cameras.0.source: picmera:0: unknown source"),
         ("cameras:\n- source: ''\n", "2: cameras.0.source: expected a text, got an empty one"),
         ("cameras:\n- fps: 0\n", "2: cameras.0.fps: expected more than 0, got 0"),
         ("cameras:\n- fps:\n- fps: [1]\n", "3: cameras.1.fps: expected a number, got a list"),
