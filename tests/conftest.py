@@ -11,6 +11,10 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 
 
+# Tests that measure on annotated data beside a developer's checkout, which a clone does not have.
+collect_ignore = [] if (SHARED / "data").is_dir() else ["reference_data"]
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Return the folder of real pictures and clips that lies beside a developer's checkout."""

@@ -16,6 +16,7 @@ from edgepose.inference.runtime import installed_runtimes, load_runtime
 from edgepose.protocols import Interpreter
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
+from tests.edgetpu.compiled import compile_model
 
 RuntimeName = Literal["litert", "tflite-runtime"]
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "tflite-runtime")
@@ -135,8 +136,9 @@ def test_a_truncated_model_is_refused_and_kills_nothing(
             probe_model(cut, cpu.runtime)
 
 
-def test_a_compiled_model_without_a_tpu_says_so(cpu: CpuAccelerator, shared_data: Path) -> None:
-    compiled = shared_data.parent / "models/movenet_single_pose_lightning_ptq_edgetpu.tflite"
+def test_a_compiled_model_without_a_tpu_says_so(cpu: CpuAccelerator, tmp_path: Path) -> None:
+    compiled = tmp_path / "compiled.tflite"
+    compiled.write_bytes(compile_model(LIGHTNING.read_bytes()))
     with pytest.raises(ModelFileError, match="compiled for an Edge TPU"):
         cpu.load(compiled)
 

@@ -20,6 +20,7 @@ from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring import host
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
+from tests.edgetpu.compiled import compile_model
 from tests.fakes.benchmark_backend import Bench
 from tests.helpers import missing
 from tests.machines import raspberry_pi_4
@@ -322,11 +323,12 @@ def test_command_usage_errors(
 
 
 def test_command_compiled_model_without_edge_tpu(
-    shared_data: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if environment.edge_tpu_ports():
         pytest.skip("an Edge TPU is plugged in")
-    compiled = shared_data.parent / "models/movenet_single_pose_lightning_ptq_edgetpu.tflite"
+    compiled = tmp_path / "compiled.tflite"
+    compiled.write_bytes(compile_model((MODELS / f"{LIGHTNING}.tflite").read_bytes()))
     assert run_command(["benchmark", "--models", str(compiled), "--accelerator", "edgetpu"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

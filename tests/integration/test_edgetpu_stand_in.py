@@ -25,9 +25,10 @@ from edgepose.inference.runtime import RuntimeName, installed_runtimes
 from edgepose.registry.tflite_file import operators
 from edgepose.sources.synthetic import read_photograph
 from edgepose.util.resource import Resource
-from tests.conftest import MODELS
+from tests.conftest import MODELS, SHARED
 from tests.edgetpu import WORDS, StandIn, compiled, probe
 from tests.helpers import missing
+from tests.images import existing_models
 
 LIGHTNING = "movenet-lightning-int8"
 MODULES: dict[RuntimeName, str] = {
@@ -171,10 +172,11 @@ def test_there_is_somebody_in_the_picture(ready: Probe) -> None:
     assert nose_score > 0.4
 
 
+@pytest.mark.parametrize("name", existing_models("movenet_single_pose_lightning_ptq.tflite"))
 def test_a_file_of_the_real_compiler_runs_too(
-    stand_in: StandIn, runtime: RuntimeName, shared_data: Path
+    stand_in: StandIn, runtime: RuntimeName, name: str
 ) -> None:
-    cpu = shared_data.parent / "models/movenet_single_pose_lightning_ptq.tflite"
+    cpu = SHARED / "models" / name
     model = stand_in.add_model(cpu.with_name(f"{cpu.stem}_edgetpu.tflite"), cpu)
     with Probe(stand_in, runtime, model) as child:
         (poses,) = child.do("create", "load", "invoke")["outputs"]

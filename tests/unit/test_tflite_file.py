@@ -1,7 +1,6 @@
 """Reading and editing TFLite files; small ones are written here, real ones are run elsewhere."""
 
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.errors import ModelFileError
-from edgepose.registry.tflite_file import operators, summary, without_custom_op
+from edgepose.registry.tflite_file import is_compiled, operators, summary, without_custom_op
+from tests.conftest import MODELS, SHARED
+from tests.edgetpu.compiled import compile_model
+from tests.images import existing_models
 
 flatbuffers = pytest.importorskip("flatbuffers", reason="comes with ai-edge-litert only")
 schema = pytest.importorskip(
@@ -182,12 +184,43 @@ def test_damaged_file_raises_model_file_error_only(position: int, value: int) ->
             continue
 
 
-def test_without_custom_op_coral_decoder_files_run(shared_data: Path) -> None:
+def test_without_custom_op_gives_back_a_model_that_runs() -> None:
+    """A decoder put behind our PoseNet, as Coral's files have one, and taken off again."""
     interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
-    path = shared_data.parent / "models" / "posenet_mobilenet_v1_075_353_481_quant_decoder.tflite"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not here")
-    edited = without_custom_op(path.read_bytes(), "PosenetDecoderOp")
+    original = (MODELS / "posenet-mobilenet-int8.tflite").read_bytes()
+    model = read(original)
+    graph = model.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = CUSTOM
+    code.customCode = "PosenetDecoderOp"
+    model.operatorCodes.append(code)
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.buffer = "poses", [1, 10, 17, 2], 0
+    graph.tensors.append(tensor)
+    decoder = schema.OperatorT()
+    decoder.opcodeIndex = len(model.operatorCodes) - 1
+    decoder.inputs, decoder.outputs = list(graph.outputs), [len(graph.tensors) - 1]
+    graph.operators.append(decoder)
+    graph.outputs = decoder.outputs
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    edited = without_custom_op(bytes(builder.Output()), "PosenetDecoderOp")
+    shapes = []
+    for data in (original, edited):
+        loaded = interpreter(model_content=data)
+        loaded.allocate_tensors()
+        loaded.invoke()
+        shapes.append([output["shape"].tolist() for output in loaded.get_output_details()])
+    assert shapes[0] == shapes[1]
+    assert len(shapes[0]) == 4
+
+
+@pytest.mark.parametrize(
+    "name", existing_models("posenet_mobilenet_v1_075_353_481_quant_decoder.tflite")
+)
+def test_without_custom_op_coral_decoder_files_run(name: str) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
+    edited = without_custom_op((SHARED / "models" / name).read_bytes(), "PosenetDecoderOp")
     loaded = interpreter(model_content=edited)
     loaded.allocate_tensors()
     loaded.invoke()
@@ -195,9 +228,9 @@ def test_without_custom_op_coral_decoder_files_run(shared_data: Path) -> None:
     assert shapes == [[1, 23, 31, channels] for channels in (17, 34, 64)]
 
 
-def test_operators_of_edgetpu_files(shared_data: Path) -> None:
-    found = list((shared_data.parent / "models").glob("*edgetpu.tflite"))
-    if not found:
-        pytest.skip("no compiled files are here")
-    for path in found:
-        assert operators(path.read_bytes())["edgetpu-custom-op"] == 1
+def test_operators_of_edgetpu_files() -> None:
+    ours = compile_model((MODELS / "movenet-lightning-int8.tflite").read_bytes())
+    files = [ours, *(path.read_bytes() for path in (SHARED / "models").glob("*edgetpu.tflite"))]
+    for data in files:
+        assert is_compiled(data)
+        assert operators(data)["edgetpu-custom-op"] == 1

@@ -1,4 +1,4 @@
-"""The whole line on real pictures and clips, where they lie beside the checkout."""
+"""The pipeline on annotated images and clips beside the checkout."""
 
 import csv
 import json
@@ -10,34 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose.build import build_model, build_smoother, build_tracker
-from edgepose.config import load_config
 from edgepose.datatypes import Frame
 from edgepose.events.occupancy import OccupancyDetector
-from edgepose.inference.failover import SingleModel
-from edgepose.pipeline import Pipeline
-from edgepose.protocols import LoadedModel
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
 from edgepose.sources.video_file import VideoFileSource
+from tests.builders import load_model, pipeline_of
 
 LIGHTNINGS = ("movenet-lightning-int8", "movenet-lightning-fp16")
-
-
-def loaded(name: str) -> LoadedModel:
-    return build_model(load_config(None, {"model.name": name}))
-
-
-def line(model: LoadedModel) -> Pipeline:
-    config = load_config(None)
-    return Pipeline(
-        SingleModel(model),
-        build_tracker(config),
-        build_smoother(config.smoothing),
-        (),
-        node="test",
-        camera="main",
-    )
 
 
 def frames(path: Path) -> Iterator[Frame]:
@@ -46,31 +26,31 @@ def frames(path: Path) -> Iterator[Frame]:
 
 
 @pytest.mark.parametrize("name", LIGHTNINGS)
-def test_the_sample_picture_of_tensorflow(shared_data: Path, name: str) -> None:
+def test_pipeline_sample_image_of_tensorflow(shared_data: Path, name: str) -> None:
     folder = shared_data / "peer/tf_examples"
     (row,) = csv.DictReader((folder / "pose_landmark_truth.image1.csv").open())
     truth = np.array(
         [[float(row[f"{keypoint}_{axis}"]) for axis in "xy"] for keypoint in KEYPOINT_NAMES]
     )
     frame = Frame(read_image(folder / "image1.png"), 1, 0)
-    step = line(loaded(name)).process(frame, confirm_in_crop=True)
-    assert len(step.tracked) == 1
-    assert np.abs(step.tracked.poses.keypoints[0] - truth).max() <= 21
+    result = pipeline_of(load_model(name)).process(frame, confirm_in_crop=True)
+    assert len(result.tracked) == 1
+    assert np.abs(result.tracked.poses.keypoints[0] - truth).max() <= 21
 
 
 @pytest.mark.parametrize(("name", "mean_px"), list(zip(LIGHTNINGS, (5.2, 4.9), strict=True)))
-def test_the_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> None:
+def test_pipeline_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> None:
     folder = shared_data / "peer/tfjs_movenet"
     truth = [
         [[keypoints[keypoint][axis] for axis in "xy"] for keypoint in KEYPOINT_NAMES]
         for keypoints in json.loads((folder / "pose_1.json").read_text())
     ]
-    pipeline = line(loaded(name))
+    pipeline = pipeline_of(load_model(name))
     found: list[NDArray[np.float32]] = []
     for frame in frames(folder / "pose_1.mp4"):
-        step = pipeline.process(frame, confirm_in_crop=frame.sequence == 0)
-        assert len(step.tracked) == 1
-        found.append(step.tracked.poses.keypoints[0])
+        result = pipeline.process(frame, confirm_in_crop=frame.sequence == 0)
+        assert len(result.tracked) == 1
+        found.append(result.tracked.poses.keypoints[0])
     assert len(found) == len(truth) == 120
     errors = np.linalg.norm(np.array(found) - np.array(truth), axis=2)
     assert errors.mean() <= mean_px
@@ -78,25 +58,25 @@ def test_the_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> None:
 
 
 @pytest.mark.parametrize("name", LIGHTNINGS)
-def test_few_ghosts_and_most_people(shared_data: Path, name: str) -> None:
-    model = loaded(name)
+def test_pipeline_false_positives_and_recall_on_coco(shared_data: Path, name: str) -> None:
+    model = load_model(name)
     shares = []
     for folder in ("negatives", "images"):
         paths = list_images(shared_data / "coco" / folder)
         with_pose = 0
         for path in paths:
-            step = line(model).process(Frame(read_image(path), 1, 0), confirm_in_crop=True)
-            with_pose += len(step.tracked)
+            result = pipeline_of(model).process(Frame(read_image(path), 1, 0), confirm_in_crop=True)
+            with_pose += len(result.tracked)
         shares.append(with_pose / len(paths))
     assert shares[0] <= 1 / 20
     assert shares[1] >= 0.6
 
 
-def test_presence_follows_who_comes_and_goes(shared_data: Path) -> None:
+def test_presence_follows_the_annotation(shared_data: Path) -> None:
     video = shared_data / "video"
     truth = json.loads((video / "one_by_one_A.presence.json").read_text())
     spans = truth["person_visible_seconds"]
-    pipeline, presence = line(loaded(LIGHTNINGS[0])), OccupancyDetector()
+    pipeline, presence = pipeline_of(load_model(LIGHTNINGS[0])), OccupancyDetector()
     wrong = []
     start_ns = None
     for frame in frames(video / "one_by_one_A.mp4"):
@@ -110,6 +90,6 @@ def test_presence_follows_who_comes_and_goes(shared_data: Path) -> None:
     assert wrong == []
 
 
-def test_keypoint_names_fit_the_truth_files(shared_data: Path) -> None:
+def test_keypoint_names_are_those_of_the_annotation(shared_data: Path) -> None:
     header = (shared_data / "peer/tf_examples/pose_landmark_truth.image1.csv").read_text()
     assert re.findall(r"(\w+)_x", header.splitlines()[0]) == list(KEYPOINT_NAMES)
