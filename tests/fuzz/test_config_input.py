@@ -73,21 +73,24 @@ def path(tmp_path: Path) -> Path:
 
 @examples(300)
 @given(content=st.binary(max_size=400))
-def test_any_bytes(path: Path, content: bytes) -> None:
+def test_load_config_any_bytes(path: Path, content: bytes) -> None:
+    """Any bytes are loaded or raise ConfigError."""
     path.write_bytes(content)
     outcome(path)
 
 
 @examples(250)
 @given(tree=TREES)
-def test_any_tree(path: Path, tree: Any) -> None:
+def test_load_config_any_tree(path: Path, tree: Any) -> None:
+    """Any YAML tree is loaded or raises ConfigError."""
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), "utf-8", "surrogatepass")
     outcome(path)
 
 
 @examples(250)
 @given(key=st.sampled_from(sorted(value_keys(), key=str)), value=TREES)
-def test_any_value_under_any_known_key(path: Path, key: tuple[str | int, ...], value: Any) -> None:
+def test_load_config_any_value_of_a_key(path: Path, key: tuple[str | int, ...], value: Any) -> None:
+    """Any value of a known key is loaded or raises ConfigError."""
     tree = value
     for part in reversed(key):
         tree = [tree] if isinstance(part, int) else {part: tree}
@@ -97,7 +100,8 @@ def test_any_value_under_any_known_key(path: Path, key: tuple[str | int, ...], v
 
 @examples(60)
 @given(seed=st.integers(0, 2**32), damages=st.integers(1, 12))
-def test_the_manual_with_damages(path: Path, seed: int, damages: int) -> None:
+def test_load_config_damaged_sample(path: Path, seed: int, damages: int) -> None:
+    """A damaged `config.yaml` is loaded or raises ConfigError."""
     chance = random.Random(seed)
     content = bytearray(MANUAL)
     for _ in range(damages):
@@ -165,7 +169,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_bomb_costs_little(path: Path, name: str) -> None:
+def test_load_config_bomb(path: Path, name: str) -> None:
     """One MiB of the worst there is may take a while on a Pi, but not minutes nor its memory."""
     path.write_text(HOSTILE[name][:MAX_BYTES], "utf-8")
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -219,12 +223,13 @@ def test_a_bomb_costs_little(path: Path, name: str) -> None:
         "node: \u202e",
     ],
 )
-def test_traps(path: Path, text: str) -> None:
+def test_load_config_regressions(path: Path, text: str) -> None:
+    """Inputs that once raised another exception."""
     path.write_text(text, "utf-8")
     outcome(path)
 
 
-def test_what_no_broker_takes_is_no_configuration(path: Path) -> None:
+def test_load_config_control_characters(path: Path) -> None:
     """mosquitto ends a connection over a control character, without a word about why."""
     for text in ('client_id: "a\\eb"', 'username: "x\\ny"', "url: mqtt://u%0Av@h"):
         path.write_text(f"mqtt: {{{text}}}", "utf-8")
@@ -240,7 +245,8 @@ def test_what_no_broker_takes_is_no_configuration(path: Path) -> None:
         | st.binary(max_size=20).map(lambda b: b.decode("utf-8", "surrogateescape")),
     )
 )
-def test_any_flag(flags: dict[str, object]) -> None:
+def test_load_config_any_flag(flags: dict[str, object]) -> None:
+    """Any value of a flag is loaded or raises ConfigError."""
     try:
         config = load_config(None, flags)
     except ConfigError as error:

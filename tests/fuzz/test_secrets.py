@@ -106,7 +106,8 @@ def config_said(path: Path, tree: Mapping[str, object]) -> str:
 
 @examples(250)
 @given(form=st.sampled_from(LOGINS), user=USERS, password=ODD_PASSWORDS)
-def test_a_login_is_never_shown(form: str, user: str, password: str) -> None:
+def test_masked_url_login(form: str, user: str, password: str) -> None:
+    """No form of a login shows the password."""
     text = form.format(u=user, p=password)
     assert MARK not in everything_said(text)
     assert MASK in masked_url(text)
@@ -114,7 +115,8 @@ def test_a_login_is_never_shown(form: str, user: str, password: str) -> None:
 
 @examples(300)
 @given(form=st.sampled_from(QUERIES), password=PASSWORDS)
-def test_a_password_among_parameters_is_never_shown(form: str, password: str) -> None:
+def test_masked_url_parameters(form: str, password: str) -> None:
+    """No parameter shows a password."""
     text = form.format(p=password)
     assert MARK not in everything_said(text)
     assert MASK in masked_url(text)
@@ -122,9 +124,8 @@ def test_a_password_among_parameters_is_never_shown(form: str, password: str) ->
 
 @examples(300)
 @given(form=st.sampled_from((*LOGINS, *QUERIES)), user=USERS, password=PASSWORDS)
-def test_no_configuration_shows_it_wherever_it_stands(
-    tmp_path: Path, form: str, user: str, password: str
-) -> None:
+def test_config_password_in_any_key(tmp_path: Path, form: str, user: str, password: str) -> None:
+    """A password in any key is in no output."""
     text = form.format(u=user, p=password)
     path = tmp_path / "config.yaml"
     trees: tuple[Mapping[str, object], ...] = (
@@ -154,9 +155,10 @@ def test_no_configuration_shows_it_wherever_it_stands(
         [None, {"url": 5}, {"user": "x"}, {"password_file": "f"}, {"tls": {"insecure": True}}]
     ),
 )
-def test_the_password_key_is_never_shown(
+def test_config_password_key(
     tmp_path: Path, password: str, with_user: bool, wrong: Mapping[str, object] | None
 ) -> None:
+    """The value of `password` is in no output, valid or not."""
     user = {"username": "u"} if with_user else {}
     mqtt = {"password": password, **user, **(wrong or {})}
     assert MARK not in config_said(tmp_path / "c.yaml", {"mqtt": mqtt})
@@ -180,7 +182,7 @@ def test_the_password_key_is_never_shown(
         "mqtt: {{password: @{p}}}",
     ],
 )
-def test_slips_of_the_pen(tmp_path: Path, text: str) -> None:
+def test_config_misspelled_password_key(tmp_path: Path, text: str) -> None:
     """`password:secret` without the space is one word to YAML, and was quoted in the error."""
     path = tmp_path / "config.yaml"
     path.write_text(text.format(p=MARK))
@@ -189,7 +191,10 @@ def test_slips_of_the_pen(tmp_path: Path, text: str) -> None:
     assert MARK not in str(caught.value)
 
 
-def test_config_show_and_check(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_config_show_and_check_mask_secrets(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither command prints a password."""
     path = tmp_path / "config.yaml"
     path.write_text(
         f"cameras:\n- {{name: a, source: 'rtsp://u:{MARK}@cam/x?token={MARK}'}}\n"
@@ -203,7 +208,8 @@ def test_config_show_and_check(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert out.count(f"u:{MASK}@cam") == 2
 
 
-def test_a_failed_connect_logs_no_password(caplog: pytest.LogCaptureFixture) -> None:
+def test_mqtt_connect_failure_masks_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    """No log line of a failed connection has the password."""
     caplog.set_level(logging.DEBUG)
     secret = Secret(MARK)
     address = BrokerAddress("127.0.0.1", free_port(), username="u")
@@ -220,10 +226,10 @@ def test_a_failed_connect_logs_no_password(caplog: pytest.LogCaptureFixture) -> 
     assert "refuses connections" in text
 
 
-def test_a_failed_stream_says_no_password(
+def test_rtsp_failure_masks_secrets(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor does FFmpeg, which speaks for itself on stderr."""
+    """No log line of a failed stream has the password."""
     caplog.set_level(logging.DEBUG)
     url = f"rtsp://u:{MARK}@127.0.0.1:{free_port()}/live?token={MARK}"
     config = load_config(None, {"cameras.0.source": url})
@@ -235,7 +241,8 @@ def test_a_failed_stream_says_no_password(
 
 
 @pytest.mark.parametrize("content", [f"{MARK}\n{MARK}\n", f"\n{MARK}"])
-def test_a_password_file_is_not_quoted(tmp_path: Path, content: str) -> None:
+def test_password_file_error_masks_secrets(tmp_path: Path, content: str) -> None:
+    """An error about the file does not quote it."""
     path = tmp_path / "password"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -251,14 +258,16 @@ TEXTS = st.text(max_size=60) | st.text("rtspmqhicae:/@?#&=.[]%0189 ~-_\\", max_s
 
 @examples(500)
 @given(text=TEXTS | st.binary(max_size=30).map(lambda b: b.decode("utf-8", "surrogateescape")))
-def test_any_text_is_an_address_or_a_mistake(text: str) -> None:
+def test_parse_broker_url_any_text(text: str) -> None:
+    """Any text is an address or a ConfigError."""
     said = everything_said(text)
     assert said.isprintable() or "\n" in said
 
 
 @examples(300)
 @given(text=TEXTS)
-def test_masking_twice_is_masking_once(text: str) -> None:
+def test_masked_url_is_idempotent(text: str) -> None:
+    """Masking twice is the same as once."""
     once = masked_url(text)
     assert masked_url(once) == once
 
@@ -272,9 +281,8 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     username=st.none()
     | st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8),
 )
-def test_a_broker_address_is_read_as_it_is_printed(
-    host: str, port: int, tls: bool, username: str | None
-) -> None:
+def test_broker_address_round_trip(host: str, port: int, tls: bool, username: str | None) -> None:
+    """A printed address is parsed to the same address."""
     address = BrokerAddress(host, port, tls, username)
     assert parse_broker_url(str(address)) == address
 
@@ -287,9 +295,8 @@ def test_a_broker_address_is_read_as_it_is_printed(
     rotate=st.sampled_from([0, 90, 180, 270]),
     number=st.integers(0, 999),
 )
-def test_sources_without_secrets_are_read_as_they_are_printed(
-    path: str, user: str, loop: bool, rotate: int, number: int
-) -> None:
+def test_source_uri_round_trip(path: str, user: str, loop: bool, rotate: int, number: int) -> None:
+    """A printed source is parsed to the same source."""
     options = {"loop": loop, "rotate": rotate}
     query = "&".join(f"{name}={value:d}" for name, value in options.items())
     for text, kind in (

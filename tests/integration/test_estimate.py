@@ -17,7 +17,7 @@ from tests.integration.test_daemon import make_clip
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "astronaut.png"
     cv2.imwrite(str(path), cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2BGR))
     return path
@@ -34,35 +34,38 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_one_line_a_picture(
-    picture: Path, empty_room: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command(["estimate", str(picture), str(empty_room)]) == 0
+def test_estimate_images(image: Path, empty_room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line for each image, with and without a person."""
+    assert run_command(["estimate", str(image), str(empty_room)]) == 0
     astronaut, room = lines(capsys)
-    assert astronaut["source"] == str(picture)
+    assert astronaut["source"] == str(image)
     assert astronaut["frame"] == {"width": 512, "height": 512}
     (pose,) = astronaut["poses"]
     assert pose["id"] == 1
     assert len(pose["keypoints"]) == 17
-    # Her nose and both eyes, read off the photograph by eye.
+    # Her nose and both eyes, measured in the photograph.
     for index, (x, y) in enumerate([(222, 120), (243, 101), (203, 99)]):
         keypoint = pose["keypoints"][index]
         assert np.hypot(keypoint[0] * 512 - x, keypoint[1] * 512 - y) < 12
     assert (room["source"], room["poses"]) == (str(empty_room), [])
 
 
-def test_a_folder_in_natural_order(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_estimate_folder_natural_order(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Numbers in file names are sorted as numbers."""
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("10.png", "9.png", "notes.txt"):
-        (folder / name).write_bytes(picture.read_bytes())
+        (folder / name).write_bytes(image.read_bytes())
     assert run_command(["estimate", str(folder)]) == 0
     assert [Path(line["source"]).name for line in lines(capsys)] == ["9.png", "10.png"]
 
 
-def test_a_video_is_a_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_video_is_tracked_and_smoothed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames of a video have one track; smoothing reduces jitter."""
     clip = make_clip(tmp_path / "clip.mp4", frames=20)
     assert run_command(["estimate", str(clip)]) == 0
     found = lines(capsys)
@@ -80,16 +83,17 @@ def test_a_video_is_a_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert smooth < shaky
 
 
-def test_thresholds_and_switches(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["estimate", str(picture), "--pose-threshold", "0.99"]) == 0
+def test_estimate_thresholds_and_flags(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags change thresholds, crop, tracking and mode."""
+    assert run_command(["estimate", str(image), "--pose-threshold", "0.99"]) == 0
     assert lines(capsys)[0]["poses"] == []
-    assert run_command(["estimate", str(picture), "--keypoint-threshold", "0"]) == 0
+    assert run_command(["estimate", str(image), "--keypoint-threshold", "0"]) == 0
     assert None not in lines(capsys)[0]["poses"][0]["keypoints"]
-    assert run_command(["estimate", str(picture), "--keypoint-threshold", "1"]) == 0
+    assert run_command(["estimate", str(image), "--keypoint-threshold", "1"]) == 0
     assert lines(capsys)[0]["poses"][0]["keypoints"] == [None] * 17
-    assert run_command(["estimate", str(picture), "--no-crop", "--no-track"]) == 0
+    assert run_command(["estimate", str(image), "--no-crop", "--no-track"]) == 0
     assert len(lines(capsys)[0]["poses"]) == 1
-    assert run_command(["estimate", str(picture), "--mode", "video"]) == 0
+    assert run_command(["estimate", str(image), "--mode", "video"]) == 0
     assert len(lines(capsys)) == 1
 
 
@@ -105,12 +109,11 @@ def test_thresholds_and_switches(picture: Path, capsys: pytest.CaptureFixture[st
         "posenet-mobilenet-int8",
     ],
 )
-def test_every_model_sees_the_astronaut(
-    picture: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_estimate_every_model(image: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every model finds the nose in the photograph."""
     # Half a body has at most half of PoseNet's score, which is a mean over all keypoints.
     arguments = ["--model", model, "--pose-threshold", "0.3"]
-    assert run_command(["estimate", str(picture), *arguments]) == 0
+    assert run_command(["estimate", str(image), *arguments]) == 0
     (line,) = lines(capsys)
     assert line["model"] == model
     best = line["poses"][0]
@@ -118,22 +121,20 @@ def test_every_model_sees_the_astronaut(
     assert np.hypot(nose[0] * 512 - 222, nose[1] * 512 - 120) < 20
 
 
-def test_json_is_one_list_and_a_table_has_a_row(
-    picture: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command(["estimate", str(picture), str(picture), "--format", "json"]) == 0
+def test_estimate_formats(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON is one list, a table has a row for each pose."""
+    assert run_command(["estimate", str(image), str(image), "--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
-    assert run_command(["estimate", str(picture), "--format", "table"]) == 0
+    assert run_command(["estimate", str(image), "--format", "table"]) == 0
     table = capsys.readouterr().out
-    assert str(picture) in table
+    assert str(image) in table
     assert "17" in table
 
 
-def test_annotated_copies_carry_skeletons(
-    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_estimate_annotate(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Skeletons are drawn on the copies."""
     folder = tmp_path / "drawn" / "here"
-    assert run_command(["estimate", str(picture), "--annotate", str(folder)]) == 0
+    assert run_command(["estimate", str(image), "--annotate", str(folder)]) == 0
     (line,) = lines(capsys)
     drawn = cv2.imread(str(folder / "astronaut.jpg"))
     assert drawn is not None
@@ -144,7 +145,7 @@ def test_annotated_copies_carry_skeletons(
 
 def bad_inputs(folder: Path) -> dict[str, Path]:
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "text.jpg").write_text("this is no image")
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is no video" * 100)
     (folder / "nothing").mkdir()
@@ -161,43 +162,47 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_bad_inputs_get_a_sentence_each_and_stop_nobody(
-    picture: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_estimate_invalid_inputs(
+    image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Each has an error of one line; the valid input is processed."""
     wrong = bad_inputs(tmp_path)
     paths = [str(path) for path in wrong.values()]
-    assert run_command(["estimate", *paths, str(picture)]) == 1
+    assert run_command(["estimate", *paths, str(image)]) == 1
     captured = capfd.readouterr()
     assert len(captured.out.splitlines()) == 1
-    complaints = [line for line in captured.err.splitlines() if line.startswith("edgepose: ")]
-    assert len(complaints) == len(wrong)
-    for (says, path), complaint in zip(wrong.items(), complaints, strict=True):
-        assert says in complaint
-        assert str(path) in complaint
+    errors = [line for line in captured.err.splitlines() if line.startswith("edgepose: ")]
+    assert len(errors) == len(wrong)
+    for (expected, path), error in zip(wrong.items(), errors, strict=True):
+        assert expected in error
+        assert str(path) in error
     assert "Traceback" not in captured.err
 
 
-def test_wrong_usage_ends_with_2(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_wrong_usage(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 2, without a traceback."""
     assert run_command(["estimate"]) == 2
-    assert run_command(["estimate", str(picture), "--format", "xml"]) == 2
-    assert run_command(["estimate", str(picture), "--model", "movenet-thunder"]) == 2
-    assert run_command(["estimat", str(picture)]) == 2
+    assert run_command(["estimate", str(image), "--format", "xml"]) == 2
+    assert run_command(["estimate", str(image), "--model", "movenet-thunder"]) == 2
+    assert run_command(["estimat", str(image)]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_is_no_failure(picture: Path) -> None:
-    command = [sys.executable, "-m", "edgepose", "estimate", *[str(picture)] * 40]
+def test_estimate_closed_stdout(image: Path) -> None:
+    """A reader that closes stdout, as `head` does, is not an error."""
+    command = [sys.executable, "-m", "edgepose", "estimate", *[str(image)] * 40]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr is not None
-    complaint = process.stderr.read().decode()
+    error = process.stderr.read().decode()
     assert process.wait(30) == 0
-    assert complaint == ""
+    assert error == ""
 
 
-def test_import_is_light() -> None:
+def test_import_edgepose_is_light() -> None:
+    """`import edgepose` imports no large library."""
     code = (
         "import sys, edgepose; heavy = {'cv2', 'picamera2', 'matplotlib', 'paho', 'numpy'};"
         "print(sorted(heavy & set(sys.modules)))"

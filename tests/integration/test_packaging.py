@@ -14,7 +14,8 @@ from tests.mosquitto import wait_for
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_wheel_carries_the_default_model_and_the_manual(tmp_path: Path) -> None:
+def test_wheel_contents(tmp_path: Path) -> None:
+    """The wheel has the default model and `config.yaml`."""
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"),
@@ -36,7 +37,8 @@ def test_the_wheel_carries_the_default_model_and_the_manual(tmp_path: Path) -> N
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 
 
-def test_the_installed_package_needs_no_checkout(tmp_path: Path) -> None:
+def test_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
+    """The installed package finds its files."""
     # As pip would lay it out, beside this environment's dependencies.
     subprocess.run(
         [
@@ -59,7 +61,8 @@ def test_the_installed_package_needs_no_checkout(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (Path(sys.prefix) / ".dev").exists(), reason="not installed by make")
-def test_make_demo_shows_poses_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+def test_make_demo(tmp_path: Path) -> None:
+    """`make demo` prints poses and stops at Ctrl-C."""
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(

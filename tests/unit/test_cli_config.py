@@ -25,14 +25,14 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return code, captured.out, captured.err
 
 
-def test_check_of_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_check_valid_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """A valid file is reported on stderr, with exit code 0."""
     path = str(manual_path())
     assert run(capsys, "config", "check", "-c", path) == (0, "", f"{path}: no errors\n")
 
 
-def test_check_of_a_bad_file_lists_all_and_ends_with_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_config_check_invalid_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All errors are listed, with exit code 2."""
     path = tmp_path / "c.yaml"
     path.write_text("acelerator: cpu\nlog: {level: loud}\n")
     code, out, err = run(capsys, "config", "check", "-c", str(path))
@@ -45,14 +45,16 @@ def test_check_of_a_bad_file_lists_all_and_ends_with_2(
 
 
 @pytest.mark.parametrize("command", ["check", "show"])
-def test_a_missing_file_ends_with_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_missing_file(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file is an error of one line, with exit code 2."""
     code, out, err = run(capsys, "config", command, "-c", "/does/not/exist.yaml")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert "No such file" in err
 
 
-def test_which_file_is_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_show_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file in use is printed on stderr."""
     assert run(capsys, "config", "check")[2] == "built-in defaults: no errors\n"
     (tmp_path / "etc.yaml").write_text("node: machine\n")
     _, out, err = run(capsys, "config", "show")
@@ -63,9 +65,10 @@ def test_which_file_is_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert yaml.safe_load(run(capsys, "config", "show")[1])["node"] == "mine"
 
 
-def test_show_fills_in_what_follows_and_masks_secrets(
+def test_config_show_derived_values_and_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Derived values are filled in, secrets are masked."""
     path = tmp_path / "c.yaml"
     path.write_text(
         "node: gym\n"
@@ -85,9 +88,10 @@ def test_show_fills_in_what_follows_and_masks_secrets(
         assert shown["presence"] == msgspec.structs.asdict(Config().presence)
 
 
-def test_what_show_prints_is_a_configuration(
+def test_config_show_output_is_a_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The output can be used as a configuration file."""
     path = tmp_path / "shown.yaml"
     path.write_text(run(capsys, "config", "show")[1])
     again = load_config(path)
@@ -95,11 +99,13 @@ def test_what_show_prints_is_a_configuration(
     assert again.node == Config().node_name
 
 
-def test_sample_is_the_manual(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sample is `config.yaml`."""
     assert run(capsys, "config", "sample") == (0, manual_text(), "")
 
 
-def test_schema_is_json_and_knows_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """The output is a JSON Schema with all keys."""
     code, out, err = run(capsys, "config", "schema")
     assert (code, err) == (0, "")
     assert set(json.loads(out)["properties"]) == set(Config.__struct_fields__)

@@ -1,4 +1,4 @@
-"""The configuration: its manual, its limits, and mistakes that are told all at once."""
+"""The configuration: sample, limits, flags, paths, secrets, and errors reported all at once."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def load(tmp_path: Path, text: str, **overrides: object) -> Config:
     return load_config(path, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
-def mistakes(tmp_path: Path, text: str, **overrides: object) -> list[str]:
-    """Return the lines of the error, without the path."""
+def errors_of(tmp_path: Path, text: str, **overrides: object) -> list[str]:
+    """Return the lines of the error without the path."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text, **overrides)
     assert caught.value.exit_code == 2
@@ -37,14 +37,16 @@ def mistakes(tmp_path: Path, text: str, **overrides: object) -> list[str]:
     return [line.strip().removeprefix(f"{tmp_path / 'config.yaml'}:") for line in shown]
 
 
-# --- the manual
+# --- the sample
 
 
-def test_the_manual_equals_the_defaults_value_for_value() -> None:
+def test_sample_config_equals_the_defaults() -> None:
+    """`config.yaml` has the default of every key."""
     assert load_config(manual_path()) == Config() == load_config()
 
 
-def test_the_manual_has_every_key_and_no_other() -> None:
+def test_sample_config_has_every_key() -> None:
+    """`config.yaml` has every key of the schema and no other."""
     document = parse(manual_text(), manual_path())
     written = {key for key in document.lines if isinstance(key[-1], str)}
     known = set(value_keys())
@@ -52,7 +54,8 @@ def test_the_manual_has_every_key_and_no_other() -> None:
     assert written == known | sections
 
 
-def test_every_key_has_a_paragraph_of_its_own() -> None:
+def test_sample_config_describes_every_key() -> None:
+    """Each key has a comment that no other key has."""
     document = parse(manual_text(), manual_path())
     texts = paragraphs()
     for key in document.lines:
@@ -62,8 +65,8 @@ def test_every_key_has_a_paragraph_of_its_own() -> None:
     assert len(set(described)) == len(described)
 
 
-def test_every_default_is_a_value_that_may_be_written() -> None:
-    """Structs take any default; `30` where a float is meant would only show in what is printed."""
+def test_schema_defaults_have_the_declared_type() -> None:
+    """Structs take any default; `30` instead of a float would only show in the output."""
     for key, field in value_keys().items():
         again = msgspec.convert(
             field.default, field.type, dec_hook=lambda wanted, value: wanted(value)
@@ -71,7 +74,8 @@ def test_every_default_is_a_value_that_may_be_written() -> None:
         assert (again, type(again)) == (field.default, type(field.default)), dotted(key)
 
 
-def test_every_path_is_resolved() -> None:
+def test_schema_every_path_is_resolved() -> None:
+    """Every key that holds a path is made absolute."""
     types = {dotted(key): list(parts(field.type)) for key, field in value_keys().items()}
     paths = {key for key, found in types.items() if Path in found}
     resolved = {key for key, f in types.items() if any(isinstance(part, Resolve) for part in f)}
@@ -79,11 +83,12 @@ def test_every_path_is_resolved() -> None:
     assert "output.record" in paths
 
 
-# --- mistakes
+# --- errors
 
 
-def test_all_mistakes_are_told_at_once_with_line_key_and_suggestion(tmp_path: Path) -> None:
-    assert mistakes(
+def test_load_config_reports_all_errors(tmp_path: Path) -> None:
+    """Each error has line, key and, if there is one, a suggestion."""
+    assert errors_of(
         tmp_path,
         "nodee: x\n"
         "cameras:\n"
@@ -182,14 +187,16 @@ def test_all_mistakes_are_told_at_once_with_line_key_and_suggestion(tmp_path: Pa
         ),
     ],
 )
-def test_one_mistake_is_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
-    found = mistakes(tmp_path, text)
+def test_load_config_invalid_value(tmp_path: Path, text: str, expected: str) -> None:
+    """One invalid value is one error of one line."""
+    found = errors_of(tmp_path, text)
     assert len(found) == 1
     assert found[0].startswith(expected)
 
 
-def test_all_conflicts_of_a_section_are_told_at_once(tmp_path: Path) -> None:
-    found = mistakes(
+def test_load_config_reports_all_conflicts(tmp_path: Path) -> None:
+    """All conflicts of a section are reported, not only the first."""
+    found = errors_of(
         tmp_path, "mqtt: {url: 'mqtt://h', password: p, password_file: f, tls: {insecure: true}}\n"
     )
     assert [line.split(";")[0] for line in found] == [
@@ -199,13 +206,15 @@ def test_all_conflicts_of_a_section_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_an_alias_bomb_is_a_mistake_that_costs_nothing(tmp_path: Path) -> None:
+def test_load_config_alias_bomb(tmp_path: Path) -> None:
+    """Nested aliases are not expanded."""
     bomb = "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 10)}]\n" for i in range(1, 40))
     with pytest.raises(ConfigError, match=r"^42 errors"):
         load(tmp_path, "b0: &b0 [x]\n" + bomb + "model: {crop: *b39, input_size: *b39}\n")
 
 
-def test_very_many_mistakes_are_cut_short(tmp_path: Path) -> None:
+def test_load_config_limits_the_number_of_errors(tmp_path: Path) -> None:
+    """Of 1000 errors, 25 are listed."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "".join(f"k{i}: 1\n" for i in range(1000)))
     assert len(str(caught.value).splitlines()) == 27
@@ -215,7 +224,8 @@ def test_very_many_mistakes_are_cut_short(tmp_path: Path) -> None:
 # --- values
 
 
-def test_a_configured_zero_is_not_unset(tmp_path: Path) -> None:
+def test_load_config_zero_is_a_value(tmp_path: Path) -> None:
+    """Zero is not taken for an unset key."""
     config = load(
         tmp_path,
         "pose: {keypoint_threshold: 0, pose_threshold: 0}\n"
@@ -236,33 +246,39 @@ def test_a_configured_zero_is_not_unset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["off", "'off'", "false"])
-def test_off_is_a_preset_however_a_tool_wrote_it(tmp_path: Path, word: str) -> None:
+def test_load_config_preset_off(tmp_path: Path, word: str) -> None:
+    """YAML tools write `off` as a word, a text or false."""
     assert load(tmp_path, f"smoothing: {{preset: {word}}}\n").smoothing.preset == "off"
 
 
 @pytest.mark.parametrize(
     ("word", "value"), [("yes", True), ("on", True), ("no", False), ("off", False)]
 )
-def test_switches_take_the_words_of_older_yaml(tmp_path: Path, word: str, value: bool) -> None:
+def test_load_config_boolean_words(tmp_path: Path, word: str, value: bool) -> None:
+    """Booleans accept the words of YAML 1.1."""
     assert load(tmp_path, f"model: {{crop: {word}}}\n").model.crop is value
 
 
-def test_words_that_older_yaml_takes_for_booleans_are_names(tmp_path: Path) -> None:
+def test_load_config_node_named_no(tmp_path: Path) -> None:
+    """A text that is a boolean in YAML 1.1 remains a text."""
     assert load(tmp_path, "node: no\n").node == "no"
 
 
 @pytest.mark.parametrize("word", ["5", "'5'"])
-def test_protocol_five_with_and_without_quotes(tmp_path: Path, word: str) -> None:
+def test_load_config_protocol_with_and_without_quotes(tmp_path: Path, word: str) -> None:
+    """The number 5 is accepted for the protocol version."""
     assert load(tmp_path, f"mqtt: {{protocol: {word}}}\n").mqtt.protocol == "5"
     assert load(tmp_path, "mqtt: {protocol: 3.1.1}\n").mqtt.protocol == "3.1.1"
 
 
-def test_a_section_with_everything_commented_out_is_its_defaults(tmp_path: Path) -> None:
+def test_load_config_empty_section(tmp_path: Path) -> None:
+    """A section whose keys are all commented out is its defaults."""
     config = load(tmp_path, "mqtt:\n#  url: x\ncameras:\nmodel:\n  # nothing\nlog:\n")
     assert config == Config()
 
 
-def test_a_configuration_cannot_be_changed() -> None:
+def test_config_is_immutable() -> None:
+    """Neither keys nor keys of sections can be assigned."""
     config = Config()
     with pytest.raises(AttributeError, match="immutable"):
         config.node = "x"  # type: ignore[misc]
@@ -273,9 +289,8 @@ def test_a_configuration_cannot_be_changed() -> None:
 # --- paths
 
 
-def test_relative_paths_are_relative_to_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_config_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in the file are relative to the file."""
     folder = tmp_path / "etc"
     folder.mkdir()
     (folder / "config.yaml").write_text(
@@ -307,9 +322,10 @@ def test_relative_paths_are_relative_to_the_file(
     assert config.state_path == folder / "state"
 
 
-def test_paths_of_flags_are_relative_to_the_current_directory(
+def test_load_config_relative_paths_of_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Paths of flags are relative to the current directory."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -321,7 +337,8 @@ def test_paths_of_flags_are_relative_to_the_current_directory(
 # --- overrides
 
 
-def test_flags_win_and_what_is_around_them_stays(tmp_path: Path) -> None:
+def test_load_config_flags_override_the_file(tmp_path: Path) -> None:
+    """Flags replace their keys; other keys of the section stay."""
     config = load(
         tmp_path,
         "cameras:\n- {name: door, source: 'picamera:1', rotation: 90}\n"
@@ -339,7 +356,8 @@ def test_flags_win_and_what_is_around_them_stays(tmp_path: Path) -> None:
     assert config.mqtt.url == "mqtt://127.0.0.1:1883"
 
 
-def test_flags_work_without_a_file_and_with_empty_sections(tmp_path: Path) -> None:
+def test_load_config_flags_create_sections(tmp_path: Path) -> None:
+    """Flags work without a file and with empty sections."""
     flags: dict[str, object] = {"cameras.0.source": "synthetic:", "mqtt.url": "mqtt://h:1"}
     for config in (
         load_config(None, flags),
@@ -353,14 +371,16 @@ def test_flags_work_without_a_file_and_with_empty_sections(tmp_path: Path) -> No
         assert config.mqtt.address.port == 1
 
 
-def test_a_false_or_zero_flag_is_a_value() -> None:
+def test_load_config_false_and_zero_flags() -> None:
+    """False and 0 are values; only None is a flag that was not given."""
     config = load_config(None, {"model.crop": False, "pose.keypoint_threshold": 0.0})
     assert config.model.crop is False
     assert config.pose.keypoint_threshold == 0
 
 
-def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
-    found = mistakes(
+def test_load_config_error_in_a_flag(tmp_path: Path) -> None:
+    """The error names the flag instead of line and key."""
+    found = errors_of(
         tmp_path,
         "nod: 1\n",
         model__name="movenet-lightning-int9",
@@ -384,13 +404,15 @@ def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
     ]
 
 
-def test_a_flag_does_not_hide_what_is_wrong_in_the_file(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, "mqtt: 5\n", mqtt__url="mqtt://h")[0].startswith(
+def test_load_config_flag_in_an_invalid_section(tmp_path: Path) -> None:
+    """A flag does not hide an error of the file."""
+    assert errors_of(tmp_path, "mqtt: 5\n", mqtt__url="mqtt://h")[0].startswith(
         "1: mqtt: expected keys with values"
     )
 
 
-def test_the_user_of_a_flag_does_not_get_the_password_of_the_file(tmp_path: Path) -> None:
+def test_load_config_login_of_a_flag(tmp_path: Path) -> None:
+    """The password of the file is not sent with the user of the flag."""
     file = "mqtt: {url: mqtt://a, username: alice, password: hers}\n"
     config = load(tmp_path, file, mqtt__url="mqtt://bob@b")
     assert config.mqtt.user == "bob"
@@ -403,7 +425,8 @@ def test_the_user_of_a_flag_does_not_get_the_password_of_the_file(tmp_path: Path
 # --- secrets
 
 
-def test_secrets_are_in_no_text_of_a_configuration(tmp_path: Path) -> None:
+def test_config_masks_secrets(tmp_path: Path) -> None:
+    """No text of a configuration contains a password."""
     config = load(
         tmp_path,
         "mqtt: {username: u, password: hunter2}\n"
@@ -432,18 +455,21 @@ def test_secrets_are_in_no_text_of_a_configuration(tmp_path: Path) -> None:
         "cameras: [{source: 'rtps://u:hunter2@h/x'}]\n",
     ],
 )
-def test_secrets_are_in_no_error(tmp_path: Path, text: str) -> None:
-    (found,) = mistakes(tmp_path, text)
+def test_load_config_errors_mask_secrets(tmp_path: Path, text: str) -> None:
+    """No error contains a password."""
+    (found,) = errors_of(tmp_path, text)
     assert "hunter2" not in found
 
 
-def test_masking_keeps_what_is_no_secret() -> None:
+def test_masked_url_keeps_everything_else() -> None:
+    """Only passwords are masked."""
     assert masked_url("picamera:0?fps=5") == "picamera:0?fps=5"
     assert masked_url("rtsp://user@host/a") == "rtsp://user@host/a"
     assert masked_url("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
 
 
-def test_the_password_comes_from_the_first_place_that_has_one(tmp_path: Path) -> None:
+def test_read_password_order(tmp_path: Path) -> None:
+    """The order is key, file, systemd credential, environment."""
     (tmp_path / "file").write_text("from file\n")
     credentials = tmp_path / "credentials"
     credentials.mkdir()
@@ -467,7 +493,7 @@ def test_the_password_comes_from_the_first_place_that_has_one(tmp_path: Path) ->
         password("mqtt: {username: u, password_file: gone}\n")
 
 
-# --- what follows from the rest
+# --- derived values
 
 
 @pytest.mark.parametrize(
@@ -479,21 +505,24 @@ def test_the_password_comes_from_the_first_place_that_has_one(tmp_path: Path) ->
         ("äö", "edgepose"),
     ],
 )
-def test_the_host_name_is_made_to_fit(
+def test_node_name_from_the_host_name(
     monkeypatch: pytest.MonkeyPatch, host: str, node: str
 ) -> None:
+    """The default node name is the host name as a valid id."""
     monkeypatch.setattr(socket, "gethostname", lambda: host)
     config = Config()
     assert sanitize_id(host) == config.node_name == node
     assert config.client_id == f"edgepose-{node}"
 
 
-def test_configured_names_win() -> None:
+def test_node_name_and_client_id_configured() -> None:
+    """Configured names replace the defaults."""
     config = Config(node="n", mqtt=MqttConfig(client_id="c"))
     assert (config.node_name, config.client_id) == ("n", "c")
 
 
-def test_the_state_directory_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_path_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is key, systemd, XDG, home."""
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
@@ -505,7 +534,8 @@ def test_the_state_directory_is_found_in_order(monkeypatch: pytest.MonkeyPatch) 
     assert Config(state_directory=Path("/s")).state_path == Path("/s")
 
 
-def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_config_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is the given file, the user's, the system's."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     given = Path("given.yaml")
     assert find_config_file(given) == given
@@ -517,8 +547,9 @@ def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.Mon
     assert find_config_file() == own
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_load_config_without_permission(tmp_path: Path) -> None:
+    """The error has the reason of the system."""
     path = tmp_path / "config.yaml"
     path.write_text("node: x\n")
     path.chmod(0)
@@ -529,7 +560,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 # --- the schema
 
 
-def test_the_schema_describes_every_key_with_the_manuals_words() -> None:
+def test_json_schema_descriptions() -> None:
+    """Every key is described with the comment in `config.yaml`."""
     schema = json_schema()
     assert schema["additionalProperties"] is False
     texts = paragraphs()

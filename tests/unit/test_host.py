@@ -1,4 +1,4 @@
-"""What a machine says of itself, read from the files of a Pi 4, a Pi 5 and of nothing at all."""
+"""Values of the host, from the files of a Pi 4, a Pi 5, and without any."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from edgepose.monitoring import host
 from tests.machines import raspberry_pi_4, raspberry_pi_5, write
 
 
-def test_a_pi_4(tmp_path: Path) -> None:
+def test_machine_raspberry_pi_4(tmp_path: Path) -> None:
+    """All values of a Pi 4 are read from its files."""
     root = raspberry_pi_4(tmp_path, throttled="50005", khz=600000)
     assert host.device_name(root) == "Raspberry Pi 4 Model B Rev 1.4"
     machine = host.machine(root)
@@ -30,8 +31,8 @@ def test_a_pi_4(tmp_path: Path) -> None:
     assert state.firmware_clock_mhz is None
 
 
-def test_a_pi_5_is_asked_through_its_firmware(tmp_path: Path) -> None:
-    """Its kernel has no get_throttled file, so that nothing would ever be told without asking."""
+def test_machine_state_raspberry_pi_5(tmp_path: Path) -> None:
+    """The kernel of a Pi 5 has no get_throttled file: vcgencmd is asked."""
     root = raspberry_pi_5(tmp_path)
     asked = []
 
@@ -50,9 +51,10 @@ def test_a_pi_5_is_asked_through_its_firmware(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("alarm", "flags"), [("0", ()), ("1", ("under_voltage",)), (None, None)])
-def test_a_pi_5_without_vcgencmd_tells_its_voltage_only(
+def test_throttling_voltage_alarm(
     tmp_path: Path, alarm: str | None, flags: tuple[str, ...] | None
 ) -> None:
+    """Without vcgencmd, the hwmon alarm of a Pi 5 is used."""
     assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm), host.no_firmware) == flags
 
 
@@ -67,19 +69,22 @@ def test_throttling_asks_the_firmware_by_default(
     assert host.throttling(raspberry_pi_5(tmp_path / "root")) == ("throttled",)
 
 
-def test_the_file_is_believed_before_the_firmware_is_asked(tmp_path: Path) -> None:
+def test_throttling_prefers_the_file(tmp_path: Path) -> None:
+    """vcgencmd is not run if the kernel has the flags in a file."""
     root = raspberry_pi_4(tmp_path, throttled="0")
     assert host.throttling(root, lambda *_: pytest.fail("asked")) == ()
 
 
 @pytest.mark.parametrize("answer", [None, "", "VCHI initialization failed", "error=1"])
-def test_a_firmware_that_does_not_answer(tmp_path: Path, answer: str | None) -> None:
+def test_machine_state_firmware_without_answer(tmp_path: Path, answer: str | None) -> None:
+    """Values of the firmware are None then."""
     state = host.machine_state(tmp_path, lambda *_: answer)
     assert state.throttling is None
     assert state.firmware_clock_mhz is None
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+def test_machine_without_files(tmp_path: Path) -> None:
+    """Every missing value is None or empty."""
     state = host.machine_state(tmp_path, host.no_firmware)
     assert state == host.MachineState(
         frequencies=(),
@@ -97,7 +102,8 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     assert host.resident_memory_mb(tmp_path) is None
 
 
-def test_damaged_files_are_as_good_as_none(tmp_path: Path) -> None:
+def test_machine_state_damaged_files(tmp_path: Path) -> None:
+    """Values that cannot be parsed are None."""
     root = write(
         tmp_path,
         {
@@ -120,7 +126,8 @@ def test_damaged_files_are_as_good_as_none(tmp_path: Path) -> None:
     )
 
 
-def test_cores_of_two_kinds_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_cpu_frequencies_numeric_order(tmp_path: Path) -> None:
+    """Groups of cores are sorted by number, not by text."""
     folder = "sys/devices/system/cpu/cpufreq"
     root = write(
         tmp_path,
@@ -129,12 +136,14 @@ def test_cores_of_two_kinds_in_the_order_of_their_numbers(tmp_path: Path) -> Non
     assert [group.limit_mhz for group in host.cpu_frequencies(root)] == [0.0, 4.0, 10.0]
 
 
-def test_cpu_seconds_of_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of all processes, without those of a hypervisor."""
     monkeypatch.setattr("os.sysconf", lambda _: 100)
     assert host.cpu_times(raspberry_pi_4(tmp_path)) == host.CpuTimes(busy_s=16.5, stolen_s=0.2)
 
 
-def test_a_pc_has_a_board_with_a_name(tmp_path: Path) -> None:
+def test_machine_pc(tmp_path: Path) -> None:
+    """A PC has its name in the DMI tables."""
     root = write(
         tmp_path,
         {
@@ -149,13 +158,15 @@ def test_a_pc_has_a_board_with_a_name(tmp_path: Path) -> None:
     assert machine.cores == 1
 
 
-def test_this_process_has_memory() -> None:
+def test_resident_memory_of_this_process() -> None:
+    """The value is plausible."""
     memory = host.resident_memory_mb()
     assert memory is not None
     assert 10 < memory < 10_000
 
 
-def test_vcgencmd_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_vcgencmd_missing_or_failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing or failing program returns None."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert host.vcgencmd("get_throttled") is None
     script = tmp_path / "vcgencmd"

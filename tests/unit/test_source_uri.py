@@ -1,4 +1,4 @@
-"""Every way to write a source, and every way to get it wrong."""
+"""Source URIs, valid and invalid."""
 
 import contextlib
 from pathlib import Path
@@ -44,22 +44,23 @@ from edgepose.util.redact import masked_url
                 "mirror": True,
             },
         ),
-        ("  my holiday pictures/at sea.jpg ", "path", "my holiday pictures/at sea.jpg", {}),
+        ("  my holiday images/at sea.jpg ", "path", "my holiday images/at sea.jpg", {}),
         ("file:///a%20b/c%3Fd.mp4?loop=yes", "path", "/a b/c?d.mp4", {"loop": True}),
         ("file://localhost/a.png", "path", "/a.png", {}),
         ("file:/a.png", "path", "/a.png", {}),
         ("clip.mp4?", "path", "clip.mp4", {}),
     ],
 )
-def test_every_kind_of_source_can_be_written(
+def test_parse_source_uri_valid(
     text: str, kind: str, target: str, options: dict[str, object]
 ) -> None:
+    """Every kind of source, with and without options."""
     uri = parse_source_uri(text)
     assert (uri.kind, uri.target, uri.options) == (kind, target, options)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "empty"),
         ("   ", "empty"),
@@ -100,14 +101,16 @@ def test_every_kind_of_source_can_be_written(
         ("rtsp://camera/x?rotate=45", "0, 90, 180 or 270"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence(text: str, says: str) -> None:
+def test_parse_source_uri_invalid(text: str, expected: str) -> None:
+    """An invalid source is an error of one line."""
     with pytest.raises(UsageError) as caught:
         parse_source_uri(text)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_question_marks_of_an_existing_file_are_its_own(tmp_path: Path) -> None:
+def test_parse_source_uri_question_mark_in_a_file_name(tmp_path: Path) -> None:
+    """A ? in the name of an existing file is part of the name."""
     path = tmp_path / "what? who?.mp4"
     path.touch()
     assert parse_source_uri(str(path)).target == str(path)
@@ -115,9 +118,10 @@ def test_question_marks_of_an_existing_file_are_its_own(tmp_path: Path) -> None:
     assert (uri.target, uri.options) == (str(path), {"loop": True})
 
 
-def test_a_name_with_a_colon_is_a_path_where_such_a_file_exists(
+def test_parse_source_uri_colon_in_a_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A text with a colon is a path if such a file exists."""
     monkeypatch.chdir(tmp_path)
     Path("cam:1.mp4").touch()
     Path("0").touch()
@@ -125,7 +129,8 @@ def test_a_name_with_a_colon_is_a_path_where_such_a_file_exists(
     assert parse_source_uri("0").kind == "path"
 
 
-def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parse_source_uri_expands_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder; an unknown user is a file name."""
     monkeypatch.setenv("HOME", "/home/pi")
     assert parse_source_uri("~/clip.mp4").target == "/home/pi/clip.mp4"
     assert parse_source_uri("~nobody-of-that-name/x").target == "~nobody-of-that-name/x"
@@ -151,7 +156,8 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rtsp://u:p@cam/x?rotate=90", "rtsp://u:p@cam/x", {"rotate": 90}),
     ],
 )
-def test_a_streams_own_query_survives(text: str, target: str, options: dict[str, object]) -> None:
+def test_parse_source_uri_rtsp_query(text: str, target: str, options: dict[str, object]) -> None:
+    """Options of the camera stay in the URL."""
     uri = parse_source_uri(text)
     assert (uri.kind, uri.target, uri.options) == ("rtsp", target, options)
 
@@ -167,7 +173,8 @@ def test_a_streams_own_query_survives(text: str, target: str, options: dict[str,
         "rtsp://admin:a@S3cr3t@cam/live",
     ],
 )
-def test_a_password_is_never_shown(text: str) -> None:
+def test_source_uri_str_masks_passwords(text: str) -> None:
+    """A password is not in the text of a source."""
     uri = parse_source_uri(text)
     assert "S3cr3t" in uri.target, "the camera must still get it"
     assert "S3cr3t" not in str(uri)
@@ -188,19 +195,22 @@ def test_a_password_is_never_shown(text: str) -> None:
         "http://admin:S3cr3t@cam/live?x=1",
     ],
 )
-def test_nor_in_an_error(text: str) -> None:
+def test_parse_source_uri_error_masks_passwords(text: str) -> None:
+    """A password is not in an error."""
     with pytest.raises(UsageError) as caught:
         parse_source_uri(text)
     assert "S3cr3t" not in str(caught.value)
 
 
-def test_a_url_without_secrets_is_shown_as_it_is() -> None:
+def test_source_uri_str_without_password() -> None:
+    """A URL without a password is shown unchanged."""
     assert masked_url("rtsp://cam:554/a/b?c=d") == "rtsp://cam:554/a/b?c=d"
     assert masked_url("rtsp://user@cam/a") == "rtsp://user@cam/a"
 
 
 @given(st.text())
-def test_any_text_is_parsed_or_refused(text: str) -> None:
+def test_parse_source_uri_any_text(text: str) -> None:
+    """Any text is parsed or raises UsageError."""
     with contextlib.suppress(UsageError):
         assert parse_source_uri(text).options.keys() <= OPTIONS.keys()
 
@@ -215,7 +225,8 @@ _PIECES = [
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join))
 @settings(max_examples=1000)
-def test_pieces_of_uris_in_any_order_are_parsed_or_refused_in_one_line(text: str) -> None:
+def test_parse_source_uri_any_parts(text: str) -> None:
+    """Parts of URIs in any order are parsed or raise a UsageError of one line."""
     try:
         shown = str(parse_source_uri(text))
     except UsageError as error:
@@ -226,6 +237,7 @@ def test_pieces_of_uris_in_any_order_are_parsed_or_refused_in_one_line(text: str
 
 
 @given(st.text(st.characters(exclude_characters="@/?#\n"), min_size=1))
-def test_no_password_can_be_seen(password: str) -> None:
+def test_source_uri_any_password(password: str) -> None:
+    """No password is in the text of a source."""
     marked = f"<{password}>"
     assert marked not in masked_url(f"rtsp://user:{marked}@cam/live")

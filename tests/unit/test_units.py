@@ -26,7 +26,7 @@ NO_FILES = ("/opt/edgepose/bin/edgepose", "/var/lib/edgepose", "/etc/credstore/"
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the files of `make install`, under a folder of their own."""
+    """Return the files of `make install`, in a separate folder."""
     folder = tmp_path_factory.mktemp("system")
     _install(folder, "install")
     return folder
@@ -68,35 +68,40 @@ def _exposure(units: Path, unit: str) -> float:
     return float(found[1])
 
 
-def _complaints(units: Path, unit: str) -> list[str]:
-    # It returns 0 on a key that it does not know; that is only said. The program is not there.
-    said = _analyze("verify", str(units / unit)).stderr.splitlines()
-    return [line for line in said if "/opt/edgepose/bin/edgepose is not executable" not in line]
+def _warnings(units: Path, unit: str) -> list[str]:
+    # It exits with 0 at an unknown key and only prints a warning. The program is not installed.
+    output = _analyze("verify", str(units / unit)).stderr.splitlines()
+    return [line for line in output if "/opt/edgepose/bin/edgepose is not executable" not in line]
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_understands_every_line(unit: str, system: Path) -> None:
-    assert _complaints(system / INSTALLED_UNITS, unit) == []
+def test_units_are_valid(unit: str, system: Path) -> None:
+    """systemd-analyze has no warning."""
+    assert _warnings(system / INSTALLED_UNITS, unit) == []
 
 
 @pytest.mark.parametrize("file", [UNITS[0], f"{UNITS[0]}.d/sandbox.conf"])
-def test_a_mistake_would_be_seen(file: str, system: Path, tmp_path: Path) -> None:
+def test_units_invalid_line_is_reported(file: str, system: Path, tmp_path: Path) -> None:
+    """The test above would fail for an invalid line."""
     units = shutil.copytree(system / INSTALLED_UNITS, tmp_path / "units")
     with (units / file).open("a") as text:
         text.write("\n[Service]\nWatchdogSecs=1\n")
-    (complaint,) = _complaints(units, UNITS[0])
-    assert "WatchdogSecs" in complaint
+    (warning,) = _warnings(units, UNITS[0])
+    assert "WatchdogSecs" in warning
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_the_sandbox_is_tight(unit: str, system: Path, tmp_path: Path) -> None:
+def test_units_sandbox_exposure(unit: str, system: Path, tmp_path: Path) -> None:
+    """The exposure of systemd-analyze security is low."""
     assert _exposure(system / INSTALLED_UNITS, unit) <= MAX_EXPOSURE
     units = shutil.copytree(system / INSTALLED_UNITS, tmp_path / "units")
     shutil.rmtree(units / f"{unit}.d")
     assert _exposure(units, unit) > MAX_EXPOSURE, "the figure is that of both files together"
 
 
-def test_the_template_is_the_service_with_names() -> None:
+def test_units_template_equals_the_service() -> None:
+    """They differ only in the instance name."""
+
     def text(unit: str) -> str:
         lines = (FOLDER / unit).read_text().splitlines()
         return "\n".join(lines[lines.index("[Unit]") :])
@@ -111,7 +116,8 @@ def test_the_template_is_the_service_with_names() -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_every_path_is_one_that_installing_makes(unit: str, system: Path) -> None:
+def test_units_paths_are_installed(unit: str, system: Path) -> None:
+    """Every path of the units is created by the installation."""
     text = (FOLDER / unit).read_text() + (FOLDER / "sandbox.conf").read_text()
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     paths = set(re.findall(r"(?<!\w)/[a-z][\w./%@-]*", text))
@@ -122,7 +128,8 @@ def test_every_path_is_one_that_installing_makes(unit: str, system: Path) -> Non
         assert found.exists() or path.startswith(NO_FILES), path
 
 
-def test_the_paths_are_those_that_the_program_knows(system: Path) -> None:
+def test_units_paths_are_those_of_the_program(system: Path) -> None:
+    """Paths of the units and of the program agree."""
     settings = _settings_of("edgepose.service")
     assert settings["ExecStart"] == [f"/opt/edgepose/bin/edgepose run -c {SYSTEM_FILE}"]
     assert settings["ReadOnlyPaths"] == [f"-{MACHINE_FOLDER}"]
@@ -136,7 +143,8 @@ def test_the_paths_are_those_that_the_program_knows(system: Path) -> None:
     assert f"/etc/credstore/{where}" in (FOLDER / "install.sh").read_text()
 
 
-def test_the_groups_of_the_udev_rules_are_those_of_the_user() -> None:
+def test_udev_rules_groups() -> None:
+    """The user of the service is in every group of the rules."""
     given = set(re.findall(r'GROUP="(\w+)"', (FOLDER / "60-edgepose.rules").read_text()))
     assert given == set(re.findall(r"^m edgepose (\w+)$", _sysusers(), re.MULTILINE))
     assert _settings_of("edgepose.service")["User"] == re.findall(r"^u (\w+)", _sysusers())
@@ -148,7 +156,8 @@ def _sysusers() -> str:
     )
 
 
-def test_the_udev_rules_know_every_edge_tpu() -> None:
+def test_udev_rules_edge_tpus() -> None:
+    """The rules have all USB ids and the PCIe devices."""
     lines = (FOLDER / "60-edgepose.rules").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     ids = set()
@@ -164,28 +173,32 @@ def test_the_udev_rules_know_every_edge_tpu() -> None:
     assert subsystems == ["usb", "usb", "apex", "dma_heap"]
 
 
-def test_every_folder_of_devices_is_let_in() -> None:
+def test_units_device_policy() -> None:
+    """The sandbox allows the devices of the sources and accelerators."""
     assert set(_settings_of("edgepose.service")["DeviceAllow"]) == {
         f"char-{name} rw" for name in ("video4linux", "media", "dma_heap", "usb_device", "apex")
     }
 
 
-def test_uninstalling_leaves_the_configuration_alone(tmp_path: Path) -> None:
+def test_uninstall_keeps_the_configuration(tmp_path: Path) -> None:
+    """Only files of the installation are removed."""
     _install(tmp_path, "install")
     config = tmp_path / "etc/edgepose/config.yaml"
     config.write_text("node: gym\n")
     _install(tmp_path, "install")
     assert config.read_text() == "node: gym\n"
-    said = _install(tmp_path, "uninstall")
+    output = _install(tmp_path, "uninstall")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [config]
-    assert "sudo rm -r /etc/edgepose /var/lib/edgepose" in said
+    assert "sudo rm -r /etc/edgepose /var/lib/edgepose" in output
 
 
-def test_the_first_configuration_changes_nothing(system: Path) -> None:
+def test_installed_configuration_equals_the_defaults(system: Path) -> None:
+    """The installed file has only comments."""
     assert load_config(system / "etc/edgepose/config.yaml") == Config()
 
 
-def test_what_the_first_configuration_shows_is_right(system: Path, tmp_path: Path) -> None:
+def test_installed_configuration_example_is_valid(system: Path, tmp_path: Path) -> None:
+    """The commented example is a valid configuration."""
     text = (system / "etc/edgepose/config.yaml").read_text()
     shown = text[text.index("# node:") :]
     file = tmp_path / "config.yaml"

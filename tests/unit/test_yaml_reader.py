@@ -1,4 +1,4 @@
-"""Reading YAML: every wrong file ends in one sentence, never in a traceback or a hang."""
+"""The YAML reader: every invalid file is one error of one line."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from edgepose.errors import ConfigError
 HERE = Path("config.yaml")
 
 
-def sentence(path: Path) -> str:
+def error_of(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -48,25 +48,25 @@ def sentence(path: Path) -> str:
     ],
     ids=lambda value: None if not isinstance(value, str) else value,
 )
-def test_a_wrong_file_is_named_with_its_line(
-    tmp_path: Path, content: bytes, line: int | None, words: str
-) -> None:
+def test_read_invalid_file(tmp_path: Path, content: bytes, line: int | None, words: str) -> None:
+    """The error has path and line."""
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
-    text = sentence(path)
+    text = error_of(path)
     assert text.startswith(f"{path}: " if line is None else f"{path}:{line}: ")
     assert words in text
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_read_pipe_and_folder(tmp_path: Path) -> None:
+    """Only regular files are read; a pipe could block."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "a pipe or device" in sentence(pipe)
-    assert "a folder" in sentence(tmp_path)
-    assert "No such file" in sentence(tmp_path / "missing.yaml")
+    assert "a pipe or device" in error_of(pipe)
+    assert "a folder" in error_of(tmp_path)
+    assert "No such file" in error_of(tmp_path / "missing.yaml")
 
 
-def test_an_alias_bomb_costs_nothing() -> None:
+def test_parse_alias_bomb() -> None:
     """A hundred levels of ten aliases each would be 10^100 values if they were expanded."""
     levels = ["a0: &a0 [x]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 100)]
@@ -75,7 +75,8 @@ def test_an_alias_bomb_costs_nothing() -> None:
     assert describe(document.values["a99"]) == "a list"
 
 
-def test_lines_of_keys_and_list_entries() -> None:
+def test_parse_line_numbers() -> None:
+    """Every key and list entry has its line."""
     text = "# first\na: 1\nb:\n  c: x\n  d:\n    - e: 1\n    -\n      f: 2\n"
     document = parse(text, HERE)
     assert document.values == {"a": 1, "b": {"c": "x", "d": [{"e": 1}, {"f": 2}]}}
@@ -92,7 +93,8 @@ def test_lines_of_keys_and_list_entries() -> None:
     assert document.line(("b", "d", 1, "missing")) == 8
 
 
-def test_duplicates_and_tags_are_collected_not_fatal() -> None:
+def test_parse_duplicate_keys_and_tags() -> None:
+    """They are collected as issues; the rest is read."""
     document = parse("a: 1\nb: {c: 1, c: 2}\na: 3\ne: !secret x\n", HERE)
     assert document.values == {"a": 1, "b": {"c": 1}, "e": "x"}
     assert [(m.key, m.line) for m in document.issues] == [
@@ -104,7 +106,8 @@ def test_duplicates_and_tags_are_collected_not_fatal() -> None:
     assert "!secret" in document.issues[2].text
 
 
-def test_only_comments_are_the_defaults() -> None:
+def test_parse_only_comments() -> None:
+    """A file of comments is an empty configuration."""
     assert parse("# nothing\n", HERE).values == {}
 
 
@@ -135,12 +138,14 @@ def test_only_comments_are_the_defaults() -> None:
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_what_plain_words_mean(text: str, value: object) -> None:
+def test_plain_words(text: str, value: object) -> None:
+    """Unquoted words are what YAML 1.1 and 1.2 both read."""
     got = plain(text)
     assert (got, type(got)) == (value, type(value))
 
 
-def test_quoted_words_stay_text() -> None:
+def test_parse_quoted_words() -> None:
+    """Quoted words are texts."""
     document = parse("a: '0'\nb: \"true\"\nc: !!str 5\n", HERE)
     assert document.values == {"a": "0", "b": "true", "c": "5"}
     assert not document.issues
@@ -155,13 +160,15 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, min_size=1))
 @settings(deadline=None)
-def test_what_pyyaml_writes_is_read_back(values: dict[str, object]) -> None:
+def test_parse_output_of_pyyaml(values: dict[str, object]) -> None:
+    """What PyYAML dumps is read back."""
     assert parse(yaml.safe_dump(values), HERE).values == values
 
 
 @given(st.binary(max_size=300) | st.text("abc:-[]{}&*!|>'\"%@`#,? \n\t\\0", max_size=80))
 @settings(deadline=None, max_examples=400)
-def test_no_text_ends_in_anything_but_a_config_error(content: bytes | str) -> None:
+def test_parse_any_text(content: bytes | str) -> None:
+    """Any text is parsed or raises ConfigError."""
     text = content if isinstance(content, str) else content.decode("latin-1")
     # Any other exception would come through and fail the test.
     with contextlib.suppress(ConfigError):

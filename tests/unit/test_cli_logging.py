@@ -10,11 +10,13 @@ def shown(text: str) -> str:
     return SingleLineFormatter("%(levelname)s %(message)s").format(record)
 
 
-def test_text_is_shown_as_it_is() -> None:
+def test_single_line_formatter_printable_text() -> None:
+    """Printable text is unchanged."""
     assert shown("camera Küche: délivre à nouveau") == "WARNING camera Küche: délivre à nouveau"
 
 
-def test_nothing_from_outside_forges_a_line_or_moves_the_cursor() -> None:
+def test_single_line_formatter_control_characters() -> None:
+    """Text from outside can neither start a log line nor move the cursor."""
     assert shown("bad\r\nERROR all is lost\x1b[2J") == (
         "WARNING bad\\r\n  ERROR all is lost\\x1b[2J"
     )

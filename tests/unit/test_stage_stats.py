@@ -9,7 +9,8 @@ from tests.helpers import SECOND_NS
 TIMINGS = StageTimings(1_000_000, 5_000_000, 500_000, 250_000, 125_000)
 
 
-def test_percentiles_and_fps_of_an_interval() -> None:
+def test_stage_statistics_percentiles_and_fps() -> None:
+    """Percentiles and fps of one interval."""
     statistics = StageStatistics()
     statistics.take(0)
     for index in range(100):
@@ -24,7 +25,8 @@ def test_percentiles_and_fps_of_an_interval() -> None:
     assert stages["total"]["p50"] == pytest.approx(6.875 + 0.505)
 
 
-def test_each_interval_starts_afresh() -> None:
+def test_stage_statistics_reset() -> None:
+    """Each interval starts without frames."""
     statistics = StageStatistics()
     statistics.take(0)
     statistics.add(TIMINGS, 0)
@@ -32,7 +34,8 @@ def test_each_interval_starts_afresh() -> None:
     assert statistics.take(2 * SECOND_NS) == {"frames": 0, "fps": 0.0}
 
 
-def test_a_busy_interval_is_described_by_its_latest_frames() -> None:
+def test_stage_statistics_long_interval() -> None:
+    """The latest frames count; the number of frames is complete."""
     statistics = StageStatistics()
     statistics.take(0)
     for index in range(2 * CAPACITY):
