@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.benchmark.accuracy import TO_COCO_PX, Case
 from edgepose.benchmark.coco import Person
+from edgepose.benchmark.oks import TO_COCO_PX, Case
 from edgepose.datatypes import Poses
 from edgepose.skeleton import KEYPOINT_NAMES, OKS_FALLOFFS
 from tests.helpers import poses_of

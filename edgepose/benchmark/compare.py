@@ -4,11 +4,13 @@ Figures differ only if the rounds of both runs differ and by more than two runs 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from edgepose.benchmark.environment import throttling_text
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
@@ -23,10 +25,10 @@ from edgepose.benchmark.results import (
     read,
 )
 from edgepose.benchmark.tables import (
-    NOTHING,
     UNSTABLE_MARK,
     Report,
     Table,
+    format_or_dash,
     format_threads,
     table_of,
 )
@@ -38,10 +40,6 @@ NOISE_PERCENT: Final = MAX_IQR_PERCENT
 """Two successive runs on one quiet machine agree on a median within this."""
 
 _UNKNOWN: Final = "unknown"
-_MACHINE: Final = (
-    *("name", "soc", "cpu", "architecture", "cores", "usable_cores"),
-    *("memory_mb", "os", "kernel", "python"),
-)
 _METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
 _MEMORY_TOLERANCE_MB: Final = 8.0
 """Two boards of one kind reserve a few MB more or less."""
@@ -65,7 +63,7 @@ Verdict = Literal[
 ]
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class Side(msgspec.Struct, frozen=True):
     """One of the two documents."""
 
     file: str
@@ -82,7 +80,7 @@ class Difference(msgspec.Struct, frozen=True):
     b: str
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True, rename={"unstable": "doubtful"}):
+class Compared(msgspec.Struct, frozen=True, rename={"unstable": "doubtful"}):
     """One figure of one row in both documents: p50_ms, fps_to_bare, latency_p50_ms or ap.
 
     `ratio` is b / a; accuracy has `difference`, b - a, instead. `interval` is its uncertainty by
@@ -94,11 +92,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True, rename={"unstable": "d
     figure: str
     a: float | None
     b: float | None
+    unstable: bool = False
     ratio: float | None = None
     difference: float | None = None
     interval: Interval | None = None
     verdict: Verdict = "not comparable"
-    unstable: bool = False
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +129,8 @@ def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> C
     )
     differences = tuple(_differences(a, b))
     return Comparison(
-        a=_side(a, name_a),
-        b=_side(b, name_b),
+        a=Side(name_a, a.machine.name, a.edgepose, a.created_at),
+        b=Side(name_b, b.machine.name, b.edgepose, b.created_at),
         differences=differences,
         compared=compared,
         only_a=tuple(name for name in rows_a if name not in rows_b),
@@ -183,46 +181,21 @@ def _compared(name: str, a: Any, b: Any) -> Iterator[Compared]:
 
 
 def _compare_latency(name: str, a: LatencyRow, b: LatencyRow) -> Compared:
-    if a.latency_ms and b.latency_ms and a.rounds and b.rounds:
-        figure = Compared(
-            table="latency",
-            row=name,
-            figure="p50_ms",
-            a=a.latency_ms.p50,
-            b=b.latency_ms.p50,
-            unstable=bool(a.unstable or b.unstable),
-        )
+    p50_a, p50_b = (None if row.latency_ms is None else row.latency_ms.p50 for row in (a, b))
+    figure = Compared("latency", name, "p50_ms", p50_a, p50_b, bool(a.unstable or b.unstable))
+    if a.rounds is not None and b.rounds is not None:
         return _by_rounds(figure, a.rounds.p50_ms, b.rounds.p50_ms)
-    return Compared(
-        table="latency",
-        row=name,
-        figure="p50_ms",
-        a=None if a.latency_ms is None else a.latency_ms.p50,
-        b=None if b.latency_ms is None else b.latency_ms.p50,
-        verdict="ran in one only" if a.latency_ms or b.latency_ms else "not comparable",
-    )
+    return replace(figure, verdict="ran in one only") if a.rounds or b.rounds else figure
 
 
 def _compare_pipeline(name: str, a: PipelineRow, b: PipelineRow) -> Iterator[Compared]:
     unstable = bool(a.unstable or b.unstable)
     ratios = (a.pipeline_to_invoke_ratio, b.pipeline_to_invoke_ratio)
     if None not in ratios:
-        figure = Compared(
-            table="pipeline",
-            row=name,
-            figure="fps_to_bare",
-            a=ratios[0],
-            b=ratios[1],
-            unstable=unstable,
-        )
+        figure = Compared("pipeline", name, "fps_to_bare", *ratios, unstable)
         yield _by_rounds(figure, a.rounds.ratios, b.rounds.ratios, more_is_faster=True)
     figure = Compared(
-        table="pipeline",
-        row=name,
-        figure="latency_p50_ms",
-        a=a.latency_ms.p50,
-        b=b.latency_ms.p50,
-        unstable=unstable,
+        "pipeline", name, "latency_p50_ms", a.latency_ms.p50, b.latency_ms.p50, unstable
     )
     # At another frame rate an idle processor is slower by another amount.
     if abs(a.paced_fps - b.paced_fps) <= NOISE_PERCENT / 100 * a.paced_fps:
@@ -231,7 +204,7 @@ def _compare_pipeline(name: str, a: PipelineRow, b: PipelineRow) -> Iterator[Com
 
 
 def _compare_accuracy(name: str, a: AccuracyRow, b: AccuracyRow) -> Compared:
-    figure = Compared(table="accuracy", row=name, figure="ap", a=a.ap, b=b.ap)
+    figure = Compared("accuracy", name, "ap", a.ap, b.ap)
     if (a.images, a.persons) != (b.images, b.persons):
         return figure
     difference = round(b.ap - a.ap, 3)
@@ -240,7 +213,7 @@ def _compare_accuracy(name: str, a: AccuracyRow, b: AccuracyRow) -> Compared:
     low_b, high_b = b.ap_interval_95 or (b.ap, b.ap)
     low, high = round(low_b - high_a, 3), round(high_b - low_a, 3)
     verdict: Verdict = "more accurate" if low > 0 else "less accurate" if high < 0 else "same"
-    return msgspec.structs.replace(
+    return replace(
         figure,
         difference=difference,
         interval=(low, high) if difference else None,
@@ -269,7 +242,7 @@ def _by_rounds(
     verdict: Verdict = "unclear" if figure.unstable else "same"
     if (low_b > high_a or high_b < low_a) and abs(ratio - 1) * 100 > NOISE_PERCENT:
         verdict = "faster" if (ratio > 1) == more_is_faster else "slower"
-    return msgspec.structs.replace(
+    return replace(
         figure,
         ratio=round(ratio, 4),
         interval=(round(low_b / high_a, 4), round(high_b / low_a, 4)) if low_a > 0 else None,
@@ -297,8 +270,8 @@ def _facts(document: Document) -> dict[str, object]:
         for port in document.edge_tpus
     ]
     facts: dict[str, object] = {
-        name.removesuffix("_mb").replace("_", " "): getattr(document.machine, name)
-        for name in _MACHINE
+        name.removesuffix("_mb").replace("_", " "): value
+        for name, value in asdict(document.machine).items()
     }
     facts |= {
         "governor": ", ".join(dict.fromkeys(group.governor or _UNKNOWN for group in groups)),
@@ -363,31 +336,24 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
     if comparison.differences:
-        columns: dict[str, Callable[[Difference], str]] = {
-            "what": lambda each: each.what,
-            "A": lambda each: each.a,
-            "B": lambda each: each.b,
-        }
-        about = "machines, versions and methods"
-        yield table_of("differences", about, comparison.differences, columns)
+        yield table_of(
+            "differences",
+            "machines, versions and methods",
+            comparison.differences,
+            {"what": lambda each: each.what, "A": lambda each: each.a, "B": lambda each: each.b},
+        )
     for name, about in _ABOUT.items():
         rows = [each for each in comparison.compared if each.table == name]
+        columns: dict[str, Callable[[Compared], str]] = {
+            "row": lambda each: each.row + f": {each.figure}" * (each.table == "pipeline"),
+            "A": lambda each: format_or_dash("{:.4g}", each.a),
+            "B": lambda each: format_or_dash("{:.4g}", each.b),
+            "B-A" if name == "accuracy" else "B/A": _change,
+            "": _uncertainty,
+            "B is": lambda each: each.verdict + UNSTABLE_MARK * each.unstable,
+        }
         if rows:
-            yield table_of(
-                name,
-                about,
-                rows,
-                {
-                    "row": lambda each: (
-                        each.row + (f": {each.figure}" if each.table == "pipeline" else "")
-                    ),
-                    "A": lambda each: _number(each.a, "{:.4g}"),
-                    "B": lambda each: _number(each.b, "{:.4g}"),
-                    "B-A" if name == "accuracy" else "B/A": _change,
-                    "": _uncertainty,
-                    "B is": lambda each: each.verdict + (UNSTABLE_MARK if each.unstable else ""),
-                },
-            )
+            yield table_of(name, about, rows, columns)
     for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
             yield table_of(f"only in {letter}", "rows without a counterpart", names, {"row": str})
@@ -395,23 +361,10 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
 
 def _change(each: Compared) -> str:
     if each.difference is not None:
-        return _number(each.difference, "{:+.1f}")
-    return _number(each.ratio, "{:.3f}")
+        return f"{each.difference:+.1f}"
+    return format_or_dash("{:.3f}", each.ratio)
 
 
 def _uncertainty(each: Compared) -> str:
     form = "[{:.3f}, {:.3f}]" if each.difference is None else "[{:+.1f}, {:+.1f}]"
     return "" if each.interval is None else form.format(*each.interval)
-
-
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else form.format(value)
-
-
-def _side(document: Document, file: str) -> Side:
-    return Side(
-        file=file,
-        machine=document.machine.name,
-        edgepose=document.edgepose,
-        created_at=document.created_at,
-    )

@@ -271,7 +271,9 @@ def method(plan: Plan, image: str | None) -> Method:
         warm_up_seconds=plan.warm_up_seconds,
         max_seconds=plan.max_seconds,
         max_iqr_percent=MAX_IQR_PERCENT,
-        input="random numbers over the whole range" if image is None else f"the image {image}",
+        input="random numbers over the whole range of the input"
+        if image is None
+        else f"the image {image}",
         seed=SEED,
         timer="perf_counter_ns",
         timed="copying the input in, invoke, copying all outputs out",

@@ -1,4 +1,4 @@
-"""A picture of the table: latency against mAP, published points beside the measured ones."""
+"""A plot of latency against mAP, with published and measured points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ _COLOURS: Final = {
 _POINTS2_PER_MB: Final = 16.0
 _SIZE_INCHES: Final = (9.0, 5.5)
 _LABEL_POINTS: Final = 8.5
-_LABEL_LINES: Final = 1.35
-"""Height of a label's line, in heights of its letters."""
+_LABELS_POINTS: Final = 200.0
+"""Total font size of the lines of labels that fit above each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One bubble: which series it belongs to, where it lies, and how large its file is."""
+    """One bubble: its series, its model, its position and the size of its file."""
 
     series: str
     model: str
@@ -65,10 +65,10 @@ def points(document: Document) -> tuple[Point, ...]:
 
 
 def draw(document: Document, path: Path) -> None:
-    """Write the picture as PNG or SVG, whichever the file's name ends in.
+    """Write the plot as PNG or SVG, by the suffix of the file's name.
 
-    Raises EdgeposeError where matplotlib is missing, SourceError where there is nothing to draw,
-    and SinkError where the file cannot be written.
+    Raises EdgeposeError if matplotlib is not installed, SourceError if there is nothing to draw,
+    and SinkError if the file cannot be written.
     """
     bubbles = points(document)
     if not any(bubble.series == MEASURED for bubble in bubbles):
@@ -79,7 +79,7 @@ def draw(document: Document, path: Path) -> None:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=_SIZE_INCHES, layout="constrained")
     try:
-        _draw(axes, bubbles, document)
+        draw_axes(axes, bubbles, document)
         figure.savefig(path, dpi=150, format=path.suffix.lower().removeprefix("."))
     except OSError as error:
         raise SinkError(f"{path}: cannot write the plot: {error.strerror}") from error
@@ -87,7 +87,8 @@ def draw(document: Document, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _draw(axes: Any, bubbles: Sequence[Point], document: Document) -> None:
+def draw_axes(axes: Any, bubbles: Sequence[Point], document: Document) -> None:
+    """Draw the bubbles of a document."""
     for series, colour in _COLOURS.items():
         own = [bubble for bubble in bubbles if bubble.series == series]
         axes.scatter(
@@ -114,79 +115,54 @@ def _draw(axes: Any, bubbles: Sequence[Point], document: Document) -> None:
     axes.margins(x=0.08, y=0.12)
     legend = axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=4, fontsize=8)
     for handle in legend.legend_handles:
-        # The legend says colours; bubbles of the files' sizes would not fit.
+        # The legend is for colours; bubbles of the files' sizes would not fit.
         handle.set_sizes([40])
     _label(axes, bubbles)
 
 
 def _label(axes: Any, bubbles: Sequence[Point]) -> None:
-    """Name the rows of bubbles in a column on the right, each led to its own, none on another.
+    """Name the bubbles in a column on the right, evenly spaced in the order of their mAP.
 
-    Rows of one mAP share a line: a model and its published figures.
+    Bubbles of one mAP share a label: a model and its published figures.
     """
     rows: dict[float, list[Point]] = {}
     for bubble in bubbles:
         rows.setdefault(bubble.map, []).append(bubble)
-    levels = sorted(rows)
-    inches = axes.get_figure().get_size_inches()[1] * axes.get_position().height
-    low, high = axes.get_ylim()
-    line = _LABEL_POINTS * _LABEL_LINES / 72 / inches * (high - low)
-    names = [_names(rows[level]) for level in levels]
-    heights = _apart(levels, [line * (name.count("\n") + 1) for name in names], low)
-    for level, name, height in zip(levels, names, heights, strict=True):
+    names = {level: _names(row) for level, row in sorted(rows.items())}
+    lines = sum(len(each) for each in names.values())
+    used = 0
+    for level, each in names.items():
         axes.axhline(level, color="grey", linewidth=0.5, alpha=0.4, zorder=1)
         axes.annotate(
-            name,
+            "\n".join(each),
             xy=(1.0, level),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(1.03, height),
-            textcoords=axes.get_yaxis_transform(),
-            fontsize=_LABEL_POINTS,
+            xytext=(1.03, (used + len(each) / 2) / lines),
+            textcoords="axes fraction",
+            fontsize=min(_LABEL_POINTS, _LABELS_POINTS / lines),
             va="center",
             arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5},
             annotation_clip=False,
         )
+        used += len(each)
 
 
-def _names(row: Sequence[Point]) -> str:
+def _names(row: Sequence[Point]) -> list[str]:
     measured = [point.model for point in row if point.series == MEASURED]
-    published = dict.fromkeys(point.model for point in row if point.series != MEASURED)
-    return "\n".join(measured or (f"{name} (published)" for name in published))
-
-
-def _apart(levels: Sequence[float], sizes: Sequence[float], bottom: float) -> list[float]:
-    """Return places near levels (ascending) for labels of given heights, none over another.
-
-    They are pushed up where they meet, then all of a heap moved down to be about its middle.
-    """
-    heaps: list[tuple[float, list[float], float]] = []
-    for level, size in zip(levels, sizes, strict=True):
-        centre, members, height = level, [size], size
-        while heaps and heaps[-1][0] + heaps[-1][2] / 2 > centre - height / 2:
-            below, others, total = heaps.pop()
-            centre = (below * len(others) + centre * len(members)) / (len(others) + len(members))
-            members, height = others + members, total + height
-        heaps.append((max(centre, bottom + height / 2), members, height))
-    places = []
-    for centre, members, height in heaps:
-        edge = centre - height / 2
-        for size in members:
-            places.append(edge + size / 2)
-            edge += size
-    return places
+    return measured or sorted({f"{point.model} (published)" for point in row})
 
 
 def _accuracy_label(latency: Sequence[LatencyRow]) -> str:
     protocols = sorted({row.map_protocol for row in latency if row.map_protocol is not None})
     if not protocols:
         return "mAP, as published (not measured here)"
-    return f"mAP (here: protocol {', '.join(protocols)}; published: other pictures)"
+    return f"mAP (here: protocol {', '.join(protocols)}; published: other images)"
 
 
 def _map(row: LatencyRow) -> float | None:
     if row.map is not None:
         return row.map
-    # Another network's accuracy says nothing of this one.
+    # The accuracy of another network does not apply.
     if row.published is None or (row.published_difference and row.ratio_to_published_pi4 is None):
         return None
     return row.published.map

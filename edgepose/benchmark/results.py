@@ -19,10 +19,15 @@ KIND: Final = "edgepose-benchmark"
 SCHEMA_ID: Final = "benchmark.schema.json"
 
 Milliseconds = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 Threads = Annotated[int, Meta(ge=1)]
 Interval = tuple[float, float]
+_JSON_NAMES: Final = {
+    "backend": "engine",
+    "unstable": "doubtful",
+    "other_cpu_percent": "others_percent",
+    "max_iqr_percent": "max_spread_percent",
+}
 StageName = Literal[
     "capture",
     "preprocess",
@@ -37,14 +42,17 @@ StageName = Literal[
 
 
 class Published(msgspec.Struct, frozen=True):
-    """One row of the table that was published with the models; latencies in milliseconds."""
+    """One row of the table that was published with the models.
+
+    Latencies of a Pixel 5 and of a Raspberry Pi 4, on the CPU with 4 threads; `map` x 100.
+    """
 
     name: str
     megabytes: float
     map: float
-    pixel5_cpu_ms: Annotated[float, Meta(description="Pixel 5, CPU, 4 threads")]
-    pixel5_gpu_ms: Annotated[float, Meta(description="Pixel 5, GPU")]
-    pi4_cpu_ms: Annotated[float, Meta(description="Raspberry Pi 4, CPU, 4 threads")]
+    pixel5_cpu_ms: float
+    pixel5_gpu_ms: float
+    pi4_cpu_ms: float
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,44 +63,40 @@ class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
     p99: Milliseconds
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+class Statistics(Percentiles, frozen=True, kw_only=True):
     """Duration of single invokes in milliseconds, over all runs of all rounds."""
 
     min: Milliseconds
     mean: Milliseconds
-    p50: Milliseconds
-    p95: Milliseconds
-    p99: Milliseconds
     max: Milliseconds
     standard_deviation: Milliseconds
 
 
 class Rounds(msgspec.Struct, frozen=True, kw_only=True, rename={"iqr_percent": "spread_percent"}):
-    """The rounds of a latency row, in order; they show whether its median is reliable."""
+    """The rounds of a latency row; they show whether its median is reliable.
 
-    p50_ms: Annotated[tuple[Milliseconds, ...], Meta(description="The median of each round")]
-    runs: Annotated[tuple[Count, ...], Meta(description="The number of runs of each round")]
-    iqr_percent: Annotated[
-        float, Meta(ge=0, description="Interquartile range of the rounds' medians, % of median")
-    ]
-    load_ms: Annotated[Milliseconds, Meta(description="Loading the model, median")]
-    first_ms: Annotated[Milliseconds, Meta(description="First invoke after loading, median")]
+    `p50_ms` and `runs`: median and number of runs of each round, in order. `spread_percent`: the
+    interquartile range of these medians in % of their median. `load_ms` and `first_ms`: loading the
+    model and the first invoke, medians over the rounds.
+    """
+
+    p50_ms: tuple[Milliseconds, ...]
+    runs: tuple[Count, ...]
+    iqr_percent: Annotated[float, Meta(ge=0)]
+    load_ms: Milliseconds
+    first_ms: Milliseconds
 
 
-class LatencyRow(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename={
-        "backend": "engine",
-        "unstable": "doubtful",
-        "other_cpu_percent": "others_percent",
-    },
-):
+class LatencyRow(msgspec.Struct, frozen=True, kw_only=True, rename=_JSON_NAMES):
     """One model on one backend with one number of threads.
 
-    `latency_ms` and `rounds` are null if it did not run; `not_run` is the reason. `doubtful` has
-    the reasons why the figures are not reliable.
+    `engine`: litert, litert-without-xnnpack, tflite-runtime or edgetpu; `delegate`: XNNPACK, Edge
+    TPU or null. `latency_ms` and `rounds` are null if it did not run; `not_run` is the reason.
+    `doubtful`: the reasons why the figures are not reliable. `others_percent`: CPU time of other
+    processes in % of one core; `frequency_mhz`: lowest frequency of the fastest core after a round.
+    `map`: AP x 100 measured in the same run by `map_protocol`. `published_difference`: how the file
+    differs from the published one, null if it is that file. `ratio_to_published_pi4`: p50 relative
+    to the published Raspberry Pi 4 latency, null for another network.
     """
 
     model: str
@@ -101,36 +105,23 @@ class LatencyRow(
     input_size_wh: tuple[int, int] | None
     input_dtype: str | None
     precision: str | None
-    backend: Annotated[
-        str, Meta(description="litert, litert-without-xnnpack, tflite-runtime, edgetpu")
-    ]
+    backend: str
     device: str
     runtime: str
     runtime_version: str
-    delegate: Annotated[str | None, Meta(description="XNNPACK, Edge TPU or none")]
+    delegate: str | None
     threads: Threads
     latency_ms: Statistics | None = None
     rounds: Rounds | None = None
     not_run: str | None = None
     unstable: tuple[str, ...] = ()
-    other_cpu_percent: Annotated[
-        float | None, Meta(description="CPU time of other processes, % of one core")
-    ] = None
-    frequency_mhz: Annotated[
-        float | None, Meta(description="Lowest frequency of the fastest core after a round")
-    ] = None
-    map: Annotated[
-        float | None, Meta(description="AP x 100 measured in the same run, by `map_protocol`")
-    ] = None
+    other_cpu_percent: float | None = None
+    frequency_mhz: float | None = None
+    map: float | None = None
     map_protocol: str | None = None
     published: Published | None = None
-    published_difference: Annotated[
-        str | None, Meta(description="How the file differs from the published one; null: it is it")
-    ] = None
-    ratio_to_published_pi4: Annotated[
-        float | None,
-        Meta(description="p50 / published Raspberry Pi 4 latency; null for another network"),
-    ] = None
+    published_difference: str | None = None
+    ratio_to_published_pi4: float | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -139,7 +130,10 @@ class LatencyRow(
 
 
 class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True, rename={"images": "pictures"}):
-    """One model in one accuracy protocol; AP and AR x 100, intervals are 95%."""
+    """One model in one accuracy protocol; AP and AR x 100, intervals are 95%.
+
+    `left_out`: images that could not be used. `ap_difference`: AP less that of the model `against`.
+    """
 
     about: str
     model: str
@@ -173,7 +167,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """One stage of the pipeline: median in milliseconds, and share of the sum of all stages."""
 
     p50: Milliseconds
-    share: Share
+    share: Annotated[float, Meta(ge=0, le=1)]
 
 
 class BareInvoke(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,19 +187,17 @@ class PipelineRounds(msgspec.Struct, frozen=True, kw_only=True):
     paced_invoke_p50_ms: tuple[Milliseconds, ...]
 
 
-class PipelineRow(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename={"backend": "engine", "unstable": "doubtful"},
-):
+class PipelineRow(msgspec.Struct, frozen=True, kw_only=True, rename=_JSON_NAMES):
     """The whole daemon, from a source to a subscriber in another process.
 
-    `fps`, `frames` and `seconds` are of frames back to back, or of a live source at its frame rate.
-    `dropped` frames were replaced by newer ones before inference, `lost` messages did not reach the
-    subscriber. `latency_ms` is from the timestamp of a frame to the arrival of its message, at the
-    frame rate of the source; so are `stages_ms`, and `paced_invoke_ms`: a processor that idles
-    between frames is slower.
+    `fps`, `frames` and `seconds` are of frames back to back, or of a live source at its frame rate;
+    `pipeline_to_invoke_ratio` is the frame rate relative to that of the bare loop, `overhead_ms`
+    and `cpu_overhead_ms` time and processor time per frame less those of the bare loop (medians of
+    pairs of rounds, null for a live source). `dropped` frames were replaced by newer ones before
+    inference, `lost` messages did not reach the subscriber. `latency_ms` is from the timestamp of a
+    frame to the arrival of its message, at the source's frame rate `paced_fps`; so are `stages_ms`,
+    and `paced_invoke_ms`, the bare invoke: a processor that idles between frames is slower.
+    `doubtful`: the reasons why the figures are not reliable.
     """
 
     model: str
@@ -221,46 +213,35 @@ class PipelineRow(
     fps: float
     dropped: Count
     lost: Count
-    paced_fps: Annotated[float, Meta(description="Frame rate while latency was measured")]
+    paced_fps: float
     latency_ms: Percentiles
     stages_ms: dict[StageName, Stage]
-    paced_invoke_ms: Annotated[
-        Percentiles, Meta(description="The bare invoke at the source's frame rate, same run")
-    ]
+    paced_invoke_ms: Percentiles
     bare_invoke: BareInvoke
-    pipeline_to_invoke_ratio: Annotated[
-        float | None,
-        Meta(
-            description="Frame rate of the pipeline / of the bare loop, back to back, median of "
-            "pairs of rounds; null for a live source"
-        ),
-    ]
-    overhead_ms: Annotated[
-        float | None, Meta(description="Time per frame less that of the bare loop, back to back")
-    ]
-    cpu_overhead_ms: Annotated[
-        float | None,
-        Meta(description="Processor time per frame less that of the bare loop, back to back"),
-    ] = None
+    pipeline_to_invoke_ratio: float | None
+    overhead_ms: float | None
+    cpu_overhead_ms: float | None = None
     rounds: PipelineRounds
     unstable: tuple[str, ...] = ()
 
 
-class Method(
-    msgspec.Struct, frozen=True, kw_only=True, rename={"max_iqr_percent": "max_spread_percent"}
-):
-    """How latency was measured."""
+class Method(msgspec.Struct, frozen=True, kw_only=True, rename=_JSON_NAMES):
+    """How latency was measured.
+
+    `max_seconds`: time limit of the whole table. `max_spread_percent`: a row whose rounds' spread
+    is above this is unstable. `input`: input of the models. `timed`: what one run includes.
+    """
 
     min_runs: Count
     min_seconds: float
     rounds: Count
     warm_up_seconds: float
-    max_seconds: Annotated[float, Meta(description="Time limit of the whole table")]
-    max_iqr_percent: Annotated[float, Meta(description="A row above this is marked unstable")]
-    input: Annotated[str, Meta(description="Input of the models")]
+    max_seconds: float
+    max_iqr_percent: float
+    input: str
     seed: int
     timer: str
-    timed: Annotated[str, Meta(description="What one run includes")]
+    timed: str
     order: str
     memory: str
     garbage_collector: str
@@ -269,27 +250,26 @@ class Method(
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """All results of one `edgepose benchmark`.
 
-    `seconds` is its duration. `notes` explain the figures, `warnings` name what makes them
-    unreliable.
+    `created_at` is UTC in ISO 8601, `seconds` the duration. `before` and `after` are the state of
+    the machine, `runtimes` the installed versions by package, `published` is the published table.
+    `notes` explain the figures, `warnings` name what makes them unreliable.
     """
 
     schema: Literal[1] = 1
     kind: Literal["edgepose-benchmark"] = KIND
     edgepose: str
-    created_at: Annotated[str, Meta(description="UTC, ISO 8601")]
+    created_at: str
     seconds: float
     machine: Machine
     before: MachineState
     after: MachineState
     edge_tpus: tuple[EdgeTpuPort, ...] = ()
-    runtimes: Annotated[dict[str, str], Meta(description="Installed versions by package")]
+    runtimes: dict[str, str]
     method: Method | None = None
     latency: tuple[LatencyRow, ...] = ()
     accuracy: tuple[AccuracyRow, ...] = ()
     pipeline: tuple[PipelineRow, ...] = ()
-    published: Annotated[
-        tuple[Published, ...], Meta(description="The published table, unchanged")
-    ] = ()
+    published: tuple[Published, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from edgepose import __version__
-from edgepose.benchmark import accuracy, backends, coco, environment, latency, tables
+from edgepose.benchmark import accuracy, backends, coco, environment, latency, oks, tables
 from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED, TABLE
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, PipelineRow
 from edgepose.build import build_model
@@ -159,7 +159,7 @@ class _Accuracy:
     def __init__(self, options: BenchmarkOptions) -> None:
         assert options.annotations is not None
         assert options.images is not None
-        accuracy.check_installed()
+        oks.check_installed()
         protocols = options.protocols or accuracy.PROTOCOLS
         self._protocols = [accuracy.PROTOCOLS[name] for name in protocols]
         self._images = [

@@ -115,6 +115,11 @@ def latency_notes(rows: Sequence[LatencyRow]) -> Iterator[str]:
         yield f"XNNPACK was on but not used, the runtime's own kernels ran all of: {names}."
 
 
+def format_or_dash(form: str, value: object) -> str:
+    """Return a formatted value, or a dash for None."""
+    return NOTHING if value is None else form.format(value)
+
+
 def format_ms(value: float) -> str:
     """Return milliseconds with three significant digits, at most two decimals."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -152,8 +157,8 @@ def _published_table(latency: Sequence[LatencyRow]) -> Table:
     differences = list(
         dict.fromkeys(row.published_difference for row in rows if row.published_difference)
     )
-    marks = {difference: chr(ord("a") + index) for index, difference in enumerate(differences)}
-    footnotes = [f"[{mark}] {difference}" for difference, mark in marks.items()]
+    marks = {text: f" [{letter}]" for text, letter in zip(differences, "abcdefghij", strict=False)}
+    footnotes = [f"{mark.strip()} {difference}" for difference, mark in marks.items()]
     if any(row.published is not None and row.ratio_to_published_pi4 is None for row in rows):
         footnotes.append("No ratio is given for another network or another device.")
     where = "; ".join(
@@ -164,25 +169,23 @@ def _published_table(latency: Sequence[LatencyRow]) -> Table:
             if row.latency_ms is not None
         )
     )
-    measured_map = {"mAP": lambda row: _text("{:.1f}", row.map)} if protocols else {}
+    measured_map = {"mAP": lambda row: format_or_dash("{:.1f}", row.map)} if protocols else {}
     return table_of(
         "latency",
         f"median of invoke here in ms ({where}) and published figures (*)"
         + (f"; mAP without * is protocol {', '.join(protocols)}" if protocols else ""),
         rows,
         {
-            "model": lambda row: (
-                row.model + _text(" [{}]", marks.get(row.published_difference), otherwise="")
-            ),
+            "model": lambda row: row.model + marks.get(row.published_difference, ""),
             "MB": _megabytes,
-            "MB*": lambda row: _text("{0.megabytes:.1f}", row.published),
-            "mAP*": lambda row: _text("{0.map:.1f}", row.published),
-            "Pixel 5*": lambda row: _text("{0.pixel5_cpu_ms:g}", row.published),
-            "its GPU*": lambda row: _text("{0.pixel5_gpu_ms:g}", row.published),
-            "Pi 4*": lambda row: _text("{0.pi4_cpu_ms:g}", row.published),
+            "MB*": lambda row: format_or_dash("{0.megabytes:.1f}", row.published),
+            "mAP*": lambda row: format_or_dash("{0.map:.1f}", row.published),
+            "Pixel 5*": lambda row: format_or_dash("{0.pixel5_cpu_ms:g}", row.published),
+            "its GPU*": lambda row: format_or_dash("{0.pixel5_gpu_ms:g}", row.published),
+            "Pi 4*": lambda row: format_or_dash("{0.pi4_cpu_ms:g}", row.published),
             **measured_map,
             "here": format_p50,
-            "here/Pi 4": lambda row: _text("{:.3f}", row.ratio_to_published_pi4),
+            "here/Pi 4": lambda row: format_or_dash("{:.3f}", row.ratio_to_published_pi4),
         },
         footnotes,
     )
@@ -237,7 +240,7 @@ def _details_table(rows: Sequence[LatencyRow]) -> Iterator[Table]:
             "p99": ms("p99"),
             "sd": ms("standard_deviation"),
             "IQR": lambda row: f"{row.rounds.iqr_percent:.1f}%",
-            "other": lambda row: _text("{:.0f}%", row.other_cpu_percent),
+            "other": lambda row: format_or_dash("{:.0f}%", row.other_cpu_percent),
         },
     )
 
@@ -275,7 +278,7 @@ def _pipeline_tables(rows: Sequence[PipelineRow]) -> Iterator[Table]:
             **columns,
             "fps": lambda row: f"{row.fps:.1f}" + (UNSTABLE_MARK if row.unstable else ""),
             "bare fps": lambda row: f"{row.bare_invoke.fps:.1f}",
-            "ratio": lambda row: _text("{:.3f}", row.pipeline_to_invoke_ratio),
+            "ratio": lambda row: format_or_dash("{:.3f}", row.pipeline_to_invoke_ratio),
             "overhead": lambda row: _cell(row.overhead_ms, format_ms),
             "cpu": lambda row: _cell(row.cpu_overhead_ms, format_ms),
             "dropped": lambda row: str(row.dropped),
@@ -332,16 +335,12 @@ def _megabytes(row: LatencyRow | AccuracyRow) -> str:
     return f"{row.bytes / 1e6:.1f}"
 
 
-def _text(form: str, value: object, *, otherwise: str = NOTHING) -> str:
-    return otherwise if value is None else form.format(value)
-
-
 def _cell(value: Any, form: Callable[[Any], str]) -> str:
     return NOTHING if value is None else form(value)
 
 
 def _with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    text = _text(form, value)
+    text = format_or_dash(form, value)
     if interval is not None:
         text += f" [{form.format(interval[0])}, {form.format(interval[1])}]"
     return text

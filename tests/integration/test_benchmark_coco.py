@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.benchmark.accuracy import TO_COCO_PX
 from edgepose.benchmark.coco import Person
+from edgepose.benchmark.oks import TO_COCO_PX
 from edgepose.build import build_model
 from edgepose.cli.main import run_command
 from edgepose.config import load_config
@@ -122,7 +122,7 @@ def test_command_every_protocol(dataset: Set, capsys: pytest.CaptureFixture[str]
         low, high = found["single", model]["ap_interval_95"]
         assert low <= found["single", model]["ap"] <= high
         assert found["single", model]["left_out"] == 0
-        assert "images with one annotated person" in found["single", model]["about"]
+        assert "images with one person" in found["single", model]["about"]
     # One pose cannot be two people.
     assert found["multi", LIGHTNING]["ar"] <= 75.0 < found["multi", MULTIPOSE]["ap50"]
 
@@ -171,7 +171,7 @@ def test_command_default_model_and_table(dataset: Set, capsys: pytest.CaptureFix
     assert benchmark(dataset, "--protocol", "single", "--protocol", "crops") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert LIGHTNING in text
-    assert "images with one annotated person" in text
+    assert "images with one person" in text
     assert "2 images, 2 persons" in text
     assert "3 images, 4 persons" in text
     assert "multi:" not in text

@@ -7,18 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.benchmark.accuracy import (
-    CROP_FACTOR,
-    PROTOCOLS,
-    Case,
-    Figures,
-    Matches,
-    Score,
-    cases_of,
-    match,
-    person_region,
-)
+from edgepose.benchmark.accuracy import CROP_FACTOR, PROTOCOLS, cases_of, person_region
 from edgepose.benchmark.coco import AnnotatedImage, Person, check_images, read_annotations
+from edgepose.benchmark.oks import Case, Figures, Matches, Score, match
 from edgepose.datatypes import Poses
 from edgepose.errors import SourceError, SourceNotFoundError
 from tests.coco import (

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgepose.benchmark import plot
 from edgepose.benchmark.plot import MEASURED, Point
@@ -67,7 +65,7 @@ def test_draw_labels_do_not_overlap(tmp_path: Path, pyplot: Any) -> None:
 
     figure, axes = pyplot.subplots(figsize=(9.0, 5.5), layout="constrained")
     try:
-        plot._draw(axes, plot.points(written), written)
+        plot.draw_axes(axes, plot.points(written), written)
         figure.canvas.draw()
         # The words alone: an annotation's own extent has its line too.
         boxes = [Text.get_window_extent(text) for text in axes.texts]
@@ -80,17 +78,6 @@ def test_draw_labels_do_not_overlap(tmp_path: Path, pyplot: Any) -> None:
             assert 0 <= box.y0 < box.y1 <= height
     finally:
         pyplot.close(figure)
-
-
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=30, unique=True), st.floats(0.1, 4))
-def test_labels_keep_their_order_and_distance(levels: list[float], size: float) -> None:
-    levels.sort()
-    places = plot._apart(levels, [size] * len(levels), -1000.0)
-    assert all(b - a >= size - 1e-6 for a, b in itertools.pairwise(places))
-    if all(b - a >= size for a, b in itertools.pairwise(levels)):
-        assert places == pytest.approx(levels)
-    else:
-        assert sum(places) / len(places) == pytest.approx(sum(levels) / len(levels), abs=1e-6)
 
 
 def test_draw_without_points(tmp_path: Path, pyplot: Any) -> None:
