@@ -7,22 +7,20 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from edgepose.errors import BrokerError
 from edgepose.mqtt import diagnostics
-from edgepose.mqtt.backoff import Backoff
 from edgepose.mqtt.connection import (
     ConnectOptions,
     LastWill,
     MqttConnection,
     Protocol,
-    ReasonCode,
     UnreadableError,
 )
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.failure_log import FailureLog, MqttTimeouts
 from edgepose.mqtt.outbox import Outbox, Outgoing
 from edgepose.mqtt.rate_limit import RateLimitedLogger
 from edgepose.mqtt.tls import tls_context
@@ -35,27 +33,6 @@ _TAKEOVERS_TO_SUSPECT: Final = 3
 _DEAD_LINK: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 _POLL_S: Final = 0.25
 """How long the network thread waits at most; a request to close is seen within it."""
-
-
-@dataclass(frozen=True, slots=True)
-class MqttTimeouts:
-    """Timeouts of a client, in seconds.
-
-    With `backoff_max_s`, poses are back within 5 s of the broker's return, an attempt included. Two
-    clients with the same id disconnect each other at every attempt, so the longest pause between
-    those is `takeover_backoff_factor` times as long. Events that the broker leaves unacknowledged
-    for `unacknowledged_s` are saved to the disk.
-    """
-
-    connect_s: float = 5.0
-    answer_s: float = 10.0
-    backoff_min_s: float = 1.0
-    backoff_max_s: float = 3.0
-    takeover_backoff_factor: float = 20.0
-    stable_s: float = 30.0
-    takeover_memory_s: float = 600.0
-    unacknowledged_s: float = 1.0
-    close_s: float = 3.0
 
 
 class MqttClient:
@@ -119,16 +96,8 @@ class MqttClient:
         self._wanted_protocol: Protocol = protocol
         self._protocol: Protocol = protocol
         self._version_settled = False
-        self._backoff = Backoff(self._timeouts.backoff_min_s, self._timeouts.backoff_max_s, chance)
-        self._takeover_backoff = Backoff(
-            self._timeouts.backoff_min_s,
-            self._timeouts.backoff_max_s * self._timeouts.takeover_backoff_factor,
-            chance,
-        )
-        self._reported: set[str] = set()
-        self._refused_topics: set[str] = set()
+        self._failure_log = FailureLog(self._address, self._timeouts, chance)
         self._invalid_commands = RateLimitedLogger(_log, monotonic)
-        self._log_recovery = False
         self._lost_at: float | None = None
         self._dropped_before = 0
         self._takeovers = 0
@@ -240,10 +209,8 @@ class MqttClient:
                 return
             if self._fall_back_to_311(failure):
                 continue
-            takeover = failure.kind == diagnostics.TAKEN_OVER
-            backoff = self._takeover_backoff if takeover else self._backoff
-            self._report(failure, backoff)
-            self._closing.wait(backoff.next_s())
+            self._report(failure)
+            self._closing.wait(self._failure_log.backoff(failure).next_s())
 
     def _connect_and_serve(self) -> Failure | None:
         """Connect and serve the connection until it ends; return why, None if it was closed."""
@@ -318,9 +285,10 @@ class MqttClient:
                 oldest, before = self._outbox.oldest_event_id, oldest
                 if oldest is not None and oldest == before:
                     self._outbox.save_events()
-            if self._online and not stable and self._is_stable(since):
+            if self._online and not stable and now - since >= self._failure_log.stable_after_s:
                 stable = True
-                self._forget_failures()
+                self._takeovers = 0
+                self._failure_log.forget()
         return self._diagnose(connection, since, denied)
 
     # -- sending -----------------------------------------------------------------------------
@@ -356,10 +324,10 @@ class MqttClient:
                 if message.event is not None:
                     self._outbox.acknowledge(message.event)
         for topic, reason in refused:
-            self._report_refused("messages on", topic, reason)
+            self._failure_log.refused("messages on", topic, reason)
         while connection.refused_topics:
             topic, reason = connection.refused_topics.pop()
-            self._report_refused("the subscription to", topic, reason)
+            self._failure_log.refused("the subscription to", topic, reason)
         return refused[-1][0] if refused else None
 
     def _shut_down(self, connection: MqttConnection) -> None:
@@ -415,19 +383,9 @@ class MqttClient:
             self._failure = None
             self._connections += 1
             self._outbox.accept_transient()
-        if self._lost_at is not None and not self._log_recovery:
-            return
-        self._log_recovery = False
-        version = f"MQTT {self._protocol}{', TLS' if self._address.tls else ''}"
-        if self._lost_at is None:
-            _log.info("connected to the MQTT broker %s (%s)", self._address.netloc, version)
-            return
-        _log.info(
-            "connected to the MQTT broker %s again (%s) after %.0f s; %d pose messages were "
-            "dropped meanwhile",
-            self._address.netloc,
-            version,
-            self._monotonic() - self._lost_at,
+        self._failure_log.connected(
+            f"MQTT {self._protocol}{', TLS' if self._address.tls else ''}",
+            None if self._lost_at is None else self._monotonic() - self._lost_at,
             self._outbox.dropped_transient - self._dropped_before,
         )
 
@@ -460,48 +418,13 @@ class MqttClient:
             return diagnostics.repeated_disconnects(self._address, self._options.client_id)
         return diagnostics.lost(self._address)
 
-    def _report(self, failure: Failure, backoff: Backoff) -> None:
+    def _report(self, failure: Failure) -> None:
         with self._changed:
             self._failure = failure
             self._changed.notify_all()
             if not self._log_failures:
                 return
-        # A failure is not logged again at every attempt, nor is the recovery from it.
-        new = failure.kind not in self._reported
-        self._log_recovery = self._log_recovery or new
-        self._reported.add(failure.kind)
-        _log.log(
-            logging.WARNING if new else logging.DEBUG,
-            "%s; trying again, at least every %g s",
-            failure.message,
-            backoff.maximum_s,
-        )
-
-    def _report_refused(self, what: str, topic: str, reason: ReasonCode) -> None:
-        if topic in self._refused_topics:
-            return
-        self._refused_topics.add(topic)
-        user = self._address.username
-        _log.warning(
-            "the MQTT broker %s refuses %s %s (%s): check the access rights of %s there",
-            self._address.netloc,
-            what,
-            topic,
-            reason.name,
-            "anonymous clients" if user is None else f"user {user!r}",
-        )
-
-    def _is_stable(self, since: float) -> bool:
-        taken_over = diagnostics.TAKEN_OVER in self._reported
-        needed_s = self._timeouts.takeover_memory_s if taken_over else self._timeouts.stable_s
-        return self._monotonic() - since >= needed_s
-
-    def _forget_failures(self) -> None:
-        """Log failures again when they return after a stable connection."""
-        self._reported.clear()
-        self._takeovers = 0
-        self._backoff.reset()
-        self._takeover_backoff.reset()
+        self._failure_log.failed(failure)
 
     def _settle_version(self) -> None:
         if self._protocol != self._wanted_protocol and not self._version_settled:

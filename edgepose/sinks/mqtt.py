@@ -9,10 +9,11 @@ from typing import Final
 from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
-from edgepose.mqtt.client import MqttClient, MqttTimeouts
+from edgepose.mqtt.client import MqttClient
 from edgepose.mqtt.commands import CAMERA_COMMANDS, Command
 from edgepose.mqtt.connection import LastWill, Protocol
 from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.failure_log import MqttTimeouts
 from edgepose.mqtt.topics import OFFLINE, ONLINE, Topics
 from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
 from edgepose.util.resource import Resource

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.mqtt.client import MqttTimeouts
 from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.failure_log import MqttTimeouts
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink

@@ -17,9 +17,9 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import BrokerError, ConfigError
-from edgepose.mqtt.client import MqttTimeouts
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.failure_log import MqttTimeouts
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import Secret, TlsFiles, parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
