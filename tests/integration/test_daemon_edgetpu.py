@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
@@ -176,10 +175,8 @@ def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
         broker.say(f"{CAMERA}/enabled/set", b"OFF")
         wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
         (worker,) = children(daemon.process.pid)
-        worker_stopped_at = time.monotonic()
         os.kill(worker, signal.SIGSTOP)
-        assert "not responded" in wait_for_device(listener, "cpu")["reason"]
-        assert time.monotonic() - worker_stopped_at > 4
+        assert "not responded for 5 s" in wait_for_device(listener, "cpu")["reason"]
         wait_for_device(listener, "edgetpu")
         assert worker not in children(daemon.process.pid)
 

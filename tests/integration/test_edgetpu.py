@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -105,10 +104,8 @@ def test_a_death_in_the_middle_is_heard_and_final(
 @pytest.mark.parametrize("word", ["hang", "hang-at-create"])
 def test_a_device_that_hangs_while_it_is_opened(stand_in: StandIn, word: Word) -> None:
     stand_in.set(word)
-    started = time.monotonic()
     with pytest.raises(AcceleratorError, match="did not answer for 3 s while"):
         EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
-    assert time.monotonic() - started < 20
     stand_in.set("ok")
     EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
 

@@ -268,6 +268,7 @@ def test_supervisor_camera_that_fails_without_a_model_is_reopened() -> None:
     assert rig.states["status"] == b"offline"
     rig.wait_s(1)
     assert rig.opened == 2
+    rig.camera.stop()
 
 
 def test_supervisor_replace_source_keeps_ids_and_opens_the_new_one() -> None:

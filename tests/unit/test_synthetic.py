@@ -1,7 +1,7 @@
 """SyntheticSource and its ground truth."""
 
-import time
 from itertools import islice
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -102,7 +102,8 @@ class _Clock:
         self.now_ns = 5_000_000_000
         self.slept: list[float] = []
         monkeypatch.setattr(synthetic, "boottime_ns", lambda: self.now_ns)
-        monkeypatch.setattr(time, "sleep", self._sleep)
+        # Not `time.sleep` itself, which threads of other tests may call.
+        monkeypatch.setattr(synthetic, "time", SimpleNamespace(sleep=self._sleep))
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
