@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs edgepose as a system service from this checkout, or removes it again:
-#   sh systemd/install.sh install     (`make install`; once more is an upgrade)
+# Installs edgepose as a system service from this checkout, or removes it:
+#   sh systemd/install.sh install     (`make install`; repeat it to upgrade)
 #   sh systemd/install.sh uninstall   (`make uninstall`)
-# As root. With DESTDIR set, only files are put under that folder: nothing is started, no user is
-# made, and the virtual environment is left out, since it holds its own path.
+# Run it as root. With DESTDIR set, files are only copied to that folder: no service is started, no
+# user and no virtual environment (which contains its own path) is created.
 set -eu
 umask 022
 
@@ -12,7 +12,7 @@ DESTDIR=${DESTDIR:-}
 PYTHON=${PYTHON:-/usr/bin/python3}
 BOARD=${BOARD:-/proc/device-tree/model}
 
-# systemd's and udev's folders for what no package manager put there.
+# The folders of systemd and udev for files that no package installed.
 LIB=/usr/local/lib
 UNITS=$LIB/systemd/system
 RULES=$LIB/udev/rules.d/60-edgepose.rules
@@ -23,7 +23,7 @@ CONFIG=/etc/edgepose
 STATE=/var/lib/edgepose
 PASSWORD=/etc/credstore/edgepose.mqtt-password
 
-say() { echo "== $*"; }
+log() { echo "== $*"; }
 fail() { echo "edgepose: $*" >&2; exit 1; }
 
 # $1: where in the system, $2: which file of this folder
@@ -32,7 +32,7 @@ put() {
 }
 
 apt_install() {
-  say "installing Debian's $1"
+  log "installing Debian's $1"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q && apt-get install -y -q --no-install-recommends "$1"
 }
@@ -49,20 +49,20 @@ check_python() {
     fail "expected Python 3.11 or newer (Debian or Raspberry Pi OS from Bookworm on)," \
       "$PYTHON is $("$PYTHON" -V)"
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv ||
-    fail "python3-venv could not be installed; see what apt says above"
+    fail "python3-venv could not be installed; see the output of apt above"
 }
 
-see_to_picamera2() {
+install_picamera2() {
   "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("picamera2") is None)' &&
     return
   grep -qs "Raspberry Pi" "$BOARD" || return 0
   apt_install python3-picamera2 ||
-    say "picamera2 is not to be had here, and without it no camera of the Pi can be used (USB" \
-      "and network cameras can). On Raspberry Pi OS, this gets it:" \
-      "sudo apt install python3-picamera2, then sudo systemctl restart edgepose"
+    log "picamera2 is not available, so cameras of the Pi cannot be used (USB and network cameras" \
+      "can). On Raspberry Pi OS, install it with sudo apt install python3-picamera2, then" \
+      "sudo systemctl restart edgepose"
 }
 
-# A virtual environment belongs to one Python version and sees picamera2 only if it was told to.
+# A virtual environment is for one Python version, and has picamera2 only with system packages.
 venv_fits() {
   grep -qs 'include-system-site-packages = true' "$PROGRAM/pyvenv.cfg" &&
     [ "$("$PROGRAM/bin/python" -c "$1" 2>/dev/null)" = "$("$PYTHON" -c "$1")" ]
@@ -70,21 +70,21 @@ venv_fits() {
 
 put_program() {
   if ! venv_fits 'import sys; print(sys.version_info[:2])'; then
-    say "making a virtual environment in $PROGRAM"
+    log "creating a virtual environment in $PROGRAM"
     "$PYTHON" -m venv --clear --system-site-packages "$PROGRAM"
   fi
-  say "installing edgepose and the Python packages it needs into $PROGRAM (takes a while)"
+  log "installing edgepose and the Python packages it needs into $PROGRAM (takes a while)"
   "$PROGRAM/bin/python" -m pip install --quiet --upgrade "$HERE/.." ||
-    fail "pip could not install edgepose; see what it says above"
+    fail "pip could not install edgepose; see its output above"
   if [ -e "$LINK" ] && [ ! -L "$LINK" ]; then
-    say "$LINK is a file of somebody else's and stays; the command is $PROGRAM/bin/edgepose"
+    log "$LINK exists and was not replaced; the command is $PROGRAM/bin/edgepose"
   else
     ln -sfn "$PROGRAM/bin/edgepose" "$LINK"
   fi
 }
 
 put_files() {
-  say "putting the service, its template, the udev rules and the system user under $LIB"
+  log "installing the service, its template, the udev rules and the system user in $LIB"
   put "$UNITS/edgepose.service" edgepose.service
   put "$UNITS/edgepose@.service" edgepose@.service
   put "$UNITS/edgepose.service.d/sandbox.conf" sandbox.conf
@@ -96,22 +96,22 @@ put_files() {
 
 put_config() {
   if [ -e "$DESTDIR$CONFIG/config.yaml" ]; then
-    say "keeping $CONFIG/config.yaml"
+    log "keeping $CONFIG/config.yaml"
     return
   fi
-  say "putting a configuration that changes nothing yet at $CONFIG/config.yaml"
+  log "installing a configuration with the defaults as $CONFIG/config.yaml"
   put "$CONFIG/config.yaml" config.yaml
   [ -n "$DESTDIR" ] || {
-    # The address of a network camera has its password in it.
+    # The address of a network camera contains its password.
     chgrp edgepose "$CONFIG/config.yaml"
     chmod 640 "$CONFIG/config.yaml"
   }
 }
 
 make_user() {
-  say "making the system user edgepose, unless there is one"
+  log "creating the system user edgepose, unless it exists"
   systemd-sysusers "$SYSUSERS"
-  # Owned rightly from the start: systemd would otherwise give away the models of root as well.
+  # With this owner from the start: systemd would otherwise change the owner of root's models too.
   install -d -m 755 -o edgepose -g edgepose "$STATE"
   install -d -m 755 -o root -g root "$STATE/models"
   [ -d "${PASSWORD%/*}" ] || install -d -m 700 "${PASSWORD%/*}"
@@ -123,38 +123,38 @@ reload_udev() {
   udevadm trigger --subsystem-match=usb --subsystem-match=apex --subsystem-match=dma_heap
 }
 
-# What is missing, such as a camera, shows only a moment after the start.
-say_how_it_goes() {
+# A missing device, such as a camera, is logged only a moment after the start.
+show_log() {
   sleep 3
   if systemctl is-active --quiet edgepose.service; then
-    say "edgepose runs, and says so far:"
+    log "edgepose is running; its log so far:"
   else
-    say "edgepose is installed but does not run yet. It says:"
+    log "edgepose is installed but not running yet; its log so far:"
   fi
   journalctl -u edgepose.service --since "$1" -n 8 -o cat --no-pager SYSLOG_IDENTIFIER=edgepose ||
     true
-  say "more of it: journalctl -fu edgepose. A camera or an Edge TPU that is missing is tried again" \
-    "by itself; a mistake in $CONFIG/config.yaml is yours to correct, and then:" \
+  log "follow the log with journalctl -fu edgepose. A missing camera or Edge TPU is retried" \
+    "automatically; after correcting an error in $CONFIG/config.yaml run" \
     "sudo systemctl restart edgepose"
 }
 
 start() {
   systemctl daemon-reload
   if [ "$1" = first ]; then
-    say "starting the service, now and at every boot"
+    log "starting the service, now and at every boot"
     systemctl enable --quiet edgepose.service
   else
-    say "restarting what runs"
+    log "restarting the running services"
   fi
   systemctl try-restart 'edgepose@*.service' ||
-    say "some of the edgepose@ services do not run; journalctl -u 'edgepose@*' says why"
+    log "some edgepose@ services are not running; see journalctl -u 'edgepose@*'"
   if ! systemctl is-enabled --quiet edgepose.service; then
     systemctl try-restart edgepose.service || true
-    say "edgepose.service is not enabled and stays so (sudo systemctl enable --now edgepose)"
+    log "edgepose.service stays disabled (to enable it: sudo systemctl enable --now edgepose)"
   else
     now=$(date '+%Y-%m-%d %H:%M:%S')
     systemctl restart edgepose.service 2>/dev/null || true
-    say_how_it_goes "$now"
+    show_log "$now"
   fi
 }
 
@@ -164,7 +164,7 @@ install_all() {
   [ ! -e "$DESTDIR$UNITS/edgepose.service" ] || upgrade=again
   if [ -z "$DESTDIR" ]; then
     check_python
-    see_to_picamera2
+    install_picamera2
     put_program
   fi
   put_files
@@ -174,26 +174,26 @@ install_all() {
   if has_systemd; then
     start "$upgrade"
   elif [ -z "$DESTDIR" ]; then
-    say "systemd does not run here, so nothing was started"
+    log "systemd is not running, so no service was started"
   fi
 }
 
 uninstall_all() {
   need_root
   if has_systemd; then
-    say "stopping edgepose"
+    log "stopping edgepose"
     systemctl disable --quiet --now edgepose.service 2>/dev/null || true
     systemctl stop 'edgepose@*.service'
     systemctl disable --quiet edgepose@.service 2>/dev/null || true
   fi
-  say "removing the program, its services, udev rules and command"
+  log "removing the program, its services, udev rules and command"
   [ "$(readlink "$DESTDIR$LINK")" != "$PROGRAM/bin/edgepose" ] || rm -f "$DESTDIR$LINK"
   rm -rf "$DESTDIR$PROGRAM"
   rm -f "$DESTDIR$RULES" "$DESTDIR$SYSUSERS" \
     "$DESTDIR$UNITS/edgepose.service" "$DESTDIR$UNITS/edgepose@.service" \
     "$DESTDIR$UNITS/edgepose.service.d/sandbox.conf" \
     "$DESTDIR$UNITS/edgepose@.service.d/sandbox.conf"
-  # Only where nobody else put something there.
+  # Folders that contain other files stay.
   for folder in "$UNITS/edgepose.service.d" "$UNITS/edgepose@.service.d" \
     "$UNITS" "$LIB/systemd" "$LIB/udev/rules.d" "$LIB/udev" "$LIB/sysusers.d"; do
     rmdir "$DESTDIR$folder" 2>/dev/null || true
@@ -205,8 +205,8 @@ uninstall_all() {
   [ -n "$DESTDIR" ] || reload_udev
   left="$CONFIG $STATE"
   [ ! -e "$DESTDIR$PASSWORD" ] || left="$left $PASSWORD"
-  say "left are your configuration and what edgepose remembers ($left), and the user edgepose" \
-    "who owns it. To remove them too:"
+  log "the configuration and the state of edgepose ($left) and the user edgepose were kept. To" \
+    "remove them:"
   echo "sudo rm -r $left && sudo userdel edgepose"
 }
 

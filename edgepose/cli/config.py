@@ -45,9 +45,9 @@ def show(*, config_path: Path | None, output_format: str) -> None:
 @command.command()
 def sample() -> None:
     """Print a configuration with every key, its default and its meaning."""
-    from edgepose.config.reference import manual_text
+    from edgepose.config.reference import sample_text
 
-    click.echo(manual_text(), nl=False)
+    click.echo(sample_text(), nl=False)
 
 
 @command.command()

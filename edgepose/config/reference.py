@@ -1,6 +1,6 @@
-"""`config.yaml`, the manual: where it lies, what it says of each key, and the JSON Schema.
+"""The sample configuration `config.yaml`, the descriptions in it, and the JSON Schema.
 
-What a key means is written in the manual only; the schema takes its descriptions from there.
+The meaning of a key is written only in the sample; the JSON Schema takes its descriptions from it.
 """
 
 from pathlib import Path
@@ -13,27 +13,27 @@ from edgepose.config.validation import section_at
 from edgepose.config.yaml_reader import Key, parse
 
 
-def manual_path() -> Path:
-    """Return where `config.yaml` lies: in the installed package, or in the checkout."""
+def sample_path() -> Path:
+    """Return the path of `config.yaml`, in the installed package or in the checkout."""
     package = Path(__file__).parents[1]
     installed = package / "assets" / "config.yaml"
     return installed if installed.is_file() else package.parent / "config.yaml"
 
 
-def manual_text() -> str:
-    """Return the manual, a complete configuration that equals the defaults."""
-    return manual_path().read_text("utf-8")
+def sample_text() -> str:
+    """Return the sample, a complete configuration that equals the defaults."""
+    return sample_path().read_text("utf-8")
 
 
-def paragraphs() -> dict[Key, str]:
-    """Return what the manual says of each key and section: the comment right above it, on one line.
+def descriptions() -> dict[Key, str]:
+    """Return the comment directly above each key and section in the sample, on one line.
 
-    The keys of a list's entries lie under index 0.
+    Keys of list entries have index 0.
     """
-    text = manual_text()
+    text = sample_text()
     lines = text.splitlines()
     found: dict[Key, str] = {}
-    for key, number in parse(text, manual_path()).lines.items():
+    for key, number in parse(text, sample_path()).lines.items():
         comment: list[str] = []
         above = number - 2
         while above >= 0 and lines[above].lstrip().startswith("#"):
@@ -45,7 +45,7 @@ def paragraphs() -> dict[Key, str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the configuration, for editors, with the manual's words."""
+    """Return the JSON Schema of the configuration, for editors."""
     schema = msgspec.json.schema(Config, schema_hook=_text_schema)
     groups = schema["$defs"]
     schema = {
@@ -54,7 +54,7 @@ def json_schema() -> dict[str, Any]:
         "title": "edgepose configuration",
         "$defs": groups,
     }
-    for key, text in paragraphs().items():
+    for key, text in descriptions().items():
         if isinstance(key[-1], str):
             section = section_at(key[:-1])
             assert section is not None
@@ -62,7 +62,7 @@ def json_schema() -> dict[str, Any]:
             group["properties"][key[-1]]["description"] = text
     for group in (schema, *groups.values()):
         for prop in group["properties"].values():
-            # A section whose keys are all commented out reads as null.
+            # A section whose keys are all commented out is null in YAML.
             if "$ref" in prop:
                 prop["anyOf"] = [{"$ref": prop.pop("$ref")}, {"type": "null"}]
     return schema

@@ -1,4 +1,4 @@
-"""Reading one YAML file into plain values that remember their lines.
+"""Reads a YAML file into plain values, with the line of every key.
 
 The file is read event by event instead of through PyYAML's constructors: this finds duplicate
 keys, keeps the line of every key, never follows aliases into themselves or expands them, and needs
@@ -50,14 +50,14 @@ class ConfigIssue:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says: its values, the line (from 1) of every key, and what is wrong already."""
+    """The content of a file: values, the line (from 1) of every key, and errors found so far."""
 
     values: dict[str, object]
     lines: dict[Key, int] = field(default_factory=dict)
     issues: list[ConfigIssue] = field(default_factory=list)
 
     def line(self, key: Key) -> int | None:
-        """Return the line of a key, or of the nearest thing around it that has one."""
+        """Return the line of a key, or of the nearest section around it that has one."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.lines.get(key)
@@ -66,13 +66,13 @@ class Document:
 def read(path: Path) -> Document:
     """Read a configuration file.
 
-    Raises ConfigError, in one sentence, where it cannot be read or is no YAML mapping.
+    Raises ConfigError, with one line, if it cannot be read or is not a YAML mapping.
     """
     return parse(_text(path), path)
 
 
 def parse(text: str, path: Path) -> Document:
-    """Read YAML text; `path` is what errors call it."""
+    """Read YAML text; `path` is the name of the file in errors."""
     if not text.strip():
         raise ConfigError(
             f"{path}: expected a configuration, got an empty file; `edgepose config sample` prints "
@@ -130,7 +130,7 @@ def _text(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            # Reading a pipe or a device might wait for ever.
+            # Reading a pipe or a device could block.
             what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
             raise ConfigError(f"{path}: expected a configuration file, got {what}")
         with path.open("rb") as file:
@@ -161,18 +161,18 @@ def _syntax_message(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
         return f"{path}: not YAML: {error.problem}"
     lines = text.split("\n")
     line = lines[mark.line] if mark.line < len(lines) else ""
-    # PyYAML from 6.0.4 on has a limit of its own.
+    # PyYAML has a limit of nesting from 6.0.4 on.
     before = text[: mark.index]
     if sum(map(before.count, "[{")) - sum(map(before.count, "]}")) > MAX_DEPTH:
         return _nesting_message(path, mark.line + 1)
     problem = error.problem or "it cannot be read"
     at = mark.line
     if "\t" in line[: len(line) - len(line.lstrip())]:
-        why = "the line is indented with a tab, YAML takes only spaces"
+        why = "the line is indented with a tab; YAML allows only spaces"
     elif "mapping values are not allowed" in problem:
         why = (
-            "a `key: value` cannot stand here; check the indentation, and quote texts that have "
-            "`: ` in them"
+            "a `key: value` is not allowed here; check the indentation, and quote texts that "
+            "contain `: `"
         )
     elif "cannot start any token" in problem and mark.column < len(line):
         why = f"a value cannot begin with {line[mark.column]!r}; put the value in quotes"
@@ -190,7 +190,7 @@ def _syntax_message(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
 
 
 class _Reader:
-    """Converts composed nodes to plain values, and notes the line of every key."""
+    """Converts composed nodes to plain values, and records the line of every key."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -211,11 +211,11 @@ class _Reader:
         return Document(value, self._lines, self._issues)
 
     def _value(self, node: yaml.Node, key: Key, line: int) -> object:
-        """Return the value of a node; an alias is the same node again, whose value is shared."""
+        """Return the value of a node; an alias is the same node, whose value is shared."""
         if id(node) in self._open:
             raise ConfigError(
                 f"{self._path}:{line}: an alias has no finished anchor before it: it is part of "
-                "the value that it names"
+                "the value that it refers to"
             )
         if id(node) not in self._values:
             self._open.add(id(node))
@@ -273,8 +273,7 @@ def _line(node: yaml.Node) -> int:
 def plain(text: str) -> Scalar:
     """Return the value of an unquoted word.
 
-    Numbers are what YAML 1.1 and 1.2 both read as the same number: `010`, `1:30` and `1e3` are
-    texts.
+    Only what YAML 1.1 and 1.2 read as the same number is one: `010`, `1:30` and `1e3` are texts.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -286,7 +285,7 @@ def plain(text: str) -> Scalar:
 
 
 def describe(value: object) -> str:
-    """Return a value as an error shows it: short, without secrets, and of a list only its kind."""
+    """Return a value for an error: short, secrets masked, and of a list only its type."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -300,5 +299,5 @@ def describe(value: object) -> str:
 
 
 def brief(text: str) -> str:
-    """Return a text, cut where it is too long for an error."""
+    """Return a text, cut if it is too long for an error."""
     return text if len(text) <= 60 else text[:57] + "..."

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.config import Config, load_config
-from edgepose.config.reference import manual_text
+from edgepose.config.reference import sample_text
 from edgepose.config.validation import value_keys
 from edgepose.config.yaml_reader import MAX_BYTES
 from edgepose.errors import ConfigError
 from tests.fuzz.effort import examples
 
-MANUAL = manual_text().encode()
+MANUAL = sample_text().encode()
 KEYS = sorted({str(part) for key in value_keys() for part in key if isinstance(part, str)})
 
 SCALARS = (

@@ -31,7 +31,7 @@ PROBE = (Path(__file__).parent / "probe.py").read_text()
 def test_installing_says_what_it_does_and_leaves_a_service(machine: Machine) -> None:
     said, container = machine.said, machine.container
     assert "installing Debian's python3-venv" in said
-    assert "making a virtual environment in /opt/edgepose" in said
+    assert "creating a virtual environment in /opt/edgepose" in said
     assert "starting the service" in said
     assert container.property("edgepose", "UnitFileState") == "enabled"
     # There is no camera, and it is not left to the journal to say so.
@@ -232,7 +232,7 @@ def test_a_reload_refuses_a_mistake_and_the_old_configuration_stays(
             "the mistake in the journal",
         )
         if how == "signal":
-            assert "refused" in container.journal("edgepose")[said:]
+            assert "keeping the previous configuration" in container.journal("edgepose")[said:]
         poses = len(subscriber.heard(POSES))
         subscriber.wait_for(POSES, more_than=poses)
         assert machine.pid() == pid
@@ -378,8 +378,8 @@ def test_installing_again_is_an_upgrade(machine: Machine, tmp_path: Path) -> Non
         container.run("sed", "-i", 's/^__version__ = .*/__version__ = "99.1"/', package)
         said = machine.make("install")
         assert f"keeping {CONFIG}" in said
-        assert "making a virtual environment" not in said
-        assert "edgepose runs, and says so far:" in said
+        assert "creating a virtual environment" not in said
+        assert "edgepose is running; its log so far:" in said
         assert "edgepose 99.1: node gym" in said
         assert container.read(CONFIG) == config
         assert machine.pid() != pid
@@ -395,7 +395,7 @@ def test_a_new_python_and_a_pi_are_seen_to(machine: Machine) -> None:
         *("env", "BOARD=/srv/board", "sh", "/srv/checkout/systemd/install.sh", "install"),
         timeout_s=300,
     )
-    assert "making a virtual environment in /opt/edgepose" in done.stdout
+    assert "creating a virtual environment in /opt/edgepose" in done.stdout
     assert "installing Debian's python3-picamera2" in done.stdout
     container.run("/opt/edgepose/bin/python", "-c", "import picamera2")
     container.run("edgepose", "--version")

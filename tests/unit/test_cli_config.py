@@ -9,7 +9,7 @@ import yaml
 
 from edgepose.cli.main import run_command
 from edgepose.config import Config, load_config
-from edgepose.config.reference import manual_path, manual_text
+from edgepose.config.reference import sample_path, sample_text
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 def test_config_check_valid_file(capsys: pytest.CaptureFixture[str]) -> None:
     """A valid file is reported on stderr, with exit code 0."""
-    path = str(manual_path())
+    path = str(sample_path())
     assert run(capsys, "config", "check", "-c", path) == (0, "", f"{path}: no errors\n")
 
 
@@ -101,7 +101,7 @@ def test_config_show_output_is_a_configuration(
 
 def test_config_sample(capsys: pytest.CaptureFixture[str]) -> None:
     """The sample is `config.yaml`."""
-    assert run(capsys, "config", "sample") == (0, manual_text(), "")
+    assert run(capsys, "config", "sample") == (0, sample_text(), "")
 
 
 def test_config_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.config.loader import SYSTEM_FILE
-from edgepose.config.reference import json_schema, manual_path, manual_text, paragraphs
+from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
 from edgepose.config.schema import MqttConfig, Resolve
 from edgepose.config.validation import dotted, parts, value_keys
 from edgepose.config.yaml_reader import parse
@@ -42,12 +42,12 @@ def errors_of(tmp_path: Path, text: str, **overrides: object) -> list[str]:
 
 def test_sample_config_equals_the_defaults() -> None:
     """`config.yaml` has the default of every key."""
-    assert load_config(manual_path()) == Config() == load_config()
+    assert load_config(sample_path()) == Config() == load_config()
 
 
 def test_sample_config_has_every_key() -> None:
     """`config.yaml` has every key of the schema and no other."""
-    document = parse(manual_text(), manual_path())
+    document = parse(sample_text(), sample_path())
     written = {key for key in document.lines if isinstance(key[-1], str)}
     known = set(value_keys())
     sections = {key[:i] for key in known for i in range(1, len(key)) if key[i - 1] != 0}
@@ -56,8 +56,8 @@ def test_sample_config_has_every_key() -> None:
 
 def test_sample_config_describes_every_key() -> None:
     """Each key has a comment that no other key has."""
-    document = parse(manual_text(), manual_path())
-    texts = paragraphs()
+    document = parse(sample_text(), sample_path())
+    texts = descriptions()
     for key in document.lines:
         if isinstance(key[-1], str):
             assert len(texts.get(key, "").split()) >= 4, dotted(key)
@@ -564,7 +564,7 @@ def test_json_schema_descriptions() -> None:
     """Every key is described with the comment in `config.yaml`."""
     schema = json_schema()
     assert schema["additionalProperties"] is False
-    texts = paragraphs()
+    texts = descriptions()
     assert schema["properties"]["accelerator"]["description"] == texts["accelerator",]
     camera = schema["$defs"]["CameraConfig"]["properties"]
     assert camera["source"]["description"] == texts["cameras", 0, "source"]
