@@ -1,14 +1,14 @@
-"""What the machine says of itself: name, processor, memory, heat, throttling.
+"""Properties of this machine: name, processor, memory, temperatures, throttling.
 
-Everything is read from files under a root folder, so that a copy of another machine's files can
-stand in for it. What a machine does not tell is None or empty, never a guess.
+Everything is read from files under a root folder, so that tests can use copies of the files of
+another machine. A value that is not available is None or empty, never an estimate.
 """
 
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ ROOT: Final = Path("/")
 
 _VCGENCMD_TIMEOUT_S: Final = 2.0
 
-# Bits of the Raspberry Pi firmware's get_throttled, as its documentation of vcgencmd lists them.
+# Bits of get_throttled, from the vcgencmd documentation of Raspberry Pi.
 _THROTTLED_BITS: Final = {
     0: "under_voltage",
     1: "frequency_capped",
@@ -29,9 +29,9 @@ _THROTTLED_BITS: Final = {
     19: "soft_temperature_limit_occurred",
 }
 OCCURRED: Final = "_occurred"
-"""Ends the flags that say what happened at any time since the machine started."""
+"""Suffix of the flags for events at any time since the machine started."""
 
-# `CPU implementer` and `CPU part` of /proc/cpuinfo, which names no model on ARM.
+# `CPU implementer` and `CPU part` of /proc/cpuinfo, which has no model name on ARM.
 _ARM_CORES: Final = {
     ("0x41", "0xb76"): "ARM1176",
     ("0x41", "0xc07"): "Cortex-A7",
@@ -49,9 +49,9 @@ _ARM_CORES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What does not change while a program runs.
+    """Properties that do not change while a program runs.
 
-    `usable_cores` are those this process may run on, `memory_mb` in 10^6 bytes.
+    `usable_cores` are those that this process is allowed to run on; `memory_mb` is in 10^6 bytes.
     """
 
     name: str
@@ -68,9 +68,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuFrequency:
-    """One group of cores that share a clock (`cpus` as the kernel lists them), in MHz.
+    """Clock rates in MHz of a group of cores that share a clock (`cpus` as the kernel lists them).
 
-    `limit_mhz` is what the governor may use, `hardware_mhz` what the cores are made for.
+    `limit_mhz` is the maximum of the governor, `hardware_mhz` that of the cores.
     """
 
     cpus: str
@@ -82,10 +82,10 @@ class CpuFrequency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineState:
-    """What changes while a program runs.
+    """Properties that change while a program runs.
 
-    `firmware_clock_mhz` is the clock that a Raspberry Pi's firmware measures: throttling shows
-    there and not in the kernel's figures. `throttling` None means that nobody tells.
+    `firmware_clock_mhz` is the clock rate measured by the firmware of a Raspberry Pi, which shows
+    throttling; the rates of the kernel do not. `throttling` is None if it is unknown.
     """
 
     frequencies: tuple[CpuFrequency, ...]
@@ -105,12 +105,12 @@ class CpuTimes:
 
 
 def vcgencmd(*words: str) -> str | None:
-    """Return what a Raspberry Pi's firmware answers (`throttled=0x0`); None without an answer."""
+    """Return the answer of a Raspberry Pi's firmware, such as `throttled=0x0`; None if it fails."""
     program = shutil.which("vcgencmd")
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - our own words
+        done = subprocess.run(  # noqa: S603 - constant arguments
             [program, *words],
             capture_output=True,
             text=True,
@@ -128,22 +128,31 @@ def no_firmware(*_words: str) -> str | None:
 
 
 def device_name(root: Path = ROOT) -> str:
-    """Return the device tree's model name (`Raspberry Pi 5 Model B ...`), else the machine type."""
-    return _text(root / "proc/device-tree/model") or platform.machine()
+    """Return the name in the device tree (`Raspberry Pi 5 Model B ...`) or of the PC's board.
+
+    Without either it is the machine type, such as x86_64.
+    """
+    board = root / "sys/class/dmi/id"
+    words = (_text(board / "sys_vendor"), _text(board / "product_name"))
+    return (
+        _text(root / "proc/device-tree/model")
+        or " ".join(word for word in words if word)
+        or platform.machine()
+    )
 
 
 def machine(root: Path = ROOT) -> Machine:
-    """Return what this machine is."""
-    total = _meminfo(root).get("MemTotal")
+    """Return the properties of this machine."""
+    cpus = _pairs(root / "proc/cpuinfo", ":")
     return Machine(
-        name=_name(root),
+        name=device_name(root),
         soc=_soc(root),
-        cpu=_cpu(root),
+        cpu=_cpu(dict(reversed(cpus))),
         architecture=platform.machine(),
-        cores=_cores(root) or os.cpu_count() or 1,
+        cores=sum(key == "processor" for key, _ in cpus) or os.cpu_count() or 1,
         usable_cores=len(os.sched_getaffinity(0)),
-        memory_mb=total,
-        os=_os_name(root),
+        memory_mb=_sizes_mb(root / "proc/meminfo").get("MemTotal"),
+        os=dict(_pairs(root / "etc/os-release", "=")).get("PRETTY_NAME"),
         kernel=_text(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
     )
@@ -152,30 +161,24 @@ def machine(root: Path = ROOT) -> Machine:
 def machine_state(
     root: Path = ROOT, ask_firmware: Callable[..., str | None] = vcgencmd
 ) -> MachineState:
-    """Return how this machine is right now; `ask_firmware` is asked as `vcgencmd` would be."""
+    """Return the present state of this machine; `ask_firmware` replaces `vcgencmd` in tests."""
     return MachineState(
         frequencies=cpu_frequencies(root),
         firmware_clock_mhz=_firmware_clock(ask_firmware),
         temperatures_c=temperatures_c(root),
         throttling=throttling(root, ask_firmware),
         load_average=_load_average(root),
-        memory_available_mb=_meminfo(root).get("MemAvailable"),
+        memory_available_mb=_sizes_mb(root / "proc/meminfo").get("MemAvailable"),
     )
 
 
 def resident_memory_mb(root: Path = ROOT) -> float | None:
-    """Return this process's resident memory in MB (10^6 bytes), None where it is not told."""
-    try:
-        for line in (root / "proc/self/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    """Return this process's resident memory in MB (10^6 bytes), None if it is not available."""
+    return _sizes_mb(root / "proc/self/status").get("VmRSS")
 
 
 def temperatures_c(root: Path = ROOT) -> dict[str, float]:
-    """Return every thermal zone's temperature in degrees Celsius by its kind (`cpu-thermal`)."""
+    """Return the temperature of every thermal zone in degrees Celsius by type (`cpu-thermal`)."""
     temperatures = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         kind, millidegrees = _text(zone / "type"), _number(zone / "temp")
@@ -204,7 +207,7 @@ def throttling(
 
 
 def cpu_frequencies(root: Path = ROOT) -> tuple[CpuFrequency, ...]:
-    """Return governor and clock of each group of cores, in the order of their first core."""
+    """Return governor and clock rates of each group of cores, by the number of the first core."""
     folder = root / "sys/devices/system/cpu/cpufreq"
     policies = sorted(folder.glob("policy[0-9]*"), key=lambda path: int(path.name[6:]))
     return tuple(
@@ -220,7 +223,7 @@ def cpu_frequencies(root: Path = ROOT) -> tuple[CpuFrequency, ...]:
 
 
 def cpu_times(root: Path = ROOT) -> CpuTimes | None:
-    """Return how long all cores were busy since the machine started; None where it is not told."""
+    """Return the CPU times since the machine started; None if they are not available."""
     fields = (_text(root / "proc/stat") or "").partition("\n")[0].split()
     try:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
@@ -230,68 +233,42 @@ def cpu_times(root: Path = ROOT) -> CpuTimes | None:
     return CpuTimes((user + nice + system + irq + softirq) / ticks_a_second, steal / ticks_a_second)
 
 
-def _name(root: Path) -> str:
-    board = root / "sys/class/dmi/id"
-    words = (_text(board / "sys_vendor"), _text(board / "product_name"))
-    return (
-        _text(root / "proc/device-tree/model")
-        or " ".join(word for word in words if word)
-        or platform.machine()
-    )
-
-
 def _soc(root: Path) -> str | None:
-    """Return the chip: the device tree lists `maker,name` from the board down to the chip."""
+    """Return the chip, the last `vendor,name` in the list of the device tree."""
     compatible = (_text(root / "proc/device-tree/compatible") or "").split("\0")
     return compatible[-1].rpartition(",")[2] or None
 
 
-def _cpu(root: Path) -> str | None:
-    text = _text(root / "proc/cpuinfo") or ""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            values.setdefault(key.strip(), value.strip())
+def _cpu(values: Mapping[str, str]) -> str | None:
     core = _ARM_CORES.get((values.get("CPU implementer", ""), values.get("CPU part", "")))
     return core or values.get("model name")
 
 
-def _cores(root: Path) -> int:
-    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
-    return sum(line.partition(":")[0].strip() == "processor" for line in lines)
-
-
-def _os_name(root: Path) -> str | None:
-    for line in (_text(root / "etc/os-release") or "").splitlines():
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip("\"'")
-    return None
-
-
-def _meminfo(root: Path) -> dict[str, float]:
-    """Return /proc/meminfo in MB (10^6 bytes)."""
-    sizes = {}
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        key, _, rest = line.partition(":")
-        words = rest.split()
-        if words and words[0].isdigit():
-            sizes[key] = round(int(words[0]) * 1024 / 1e6, 1)
-    return sizes
-
-
 def _load_average(root: Path) -> float | None:
     words = (_text(root / "proc/loadavg") or "").split()
-    try:
-        return float(words[0])
-    except (IndexError, ValueError):
-        return None
+    return _as_number(words[0]) if words else None
+
+
+def _sizes_mb(path: Path) -> dict[str, float]:
+    """Return the sizes in kB of a file such as /proc/meminfo in MB (10^6 bytes)."""
+    words = {key: value.split() for key, value in _pairs(path, ":")}
+    return {
+        key: round(int(size[0]) * 1024 / 1e6, 1)
+        for key, size in words.items()
+        if size and size[0].isdigit()
+    }
+
+
+def _pairs(path: Path, separator: str) -> list[tuple[str, str]]:
+    """Return the keys and values of a file with one pair a line, without quotes."""
+    lines = (line.partition(separator) for line in (_text(path) or "").splitlines())
+    return [(key.strip(), value.strip().strip("\"'")) for key, found, value in lines if found]
 
 
 def _firmware_clock(ask_firmware: Callable[..., str | None]) -> float | None:
     """Return the ARM cores' clock from an answer such as `frequency(48)=1500345728`."""
     name, _, hertz = (ask_firmware("measure_clock", "arm") or "").partition("=")
-    # A firmware that does not know the question answers with `error=1 error_msg=...`.
+    # The firmware answers `error=1 error_msg=...` to an unknown command.
     known = name.startswith("frequency") and hertz.isdigit()
     return round(int(hertz) / 1e6, 1) if known else None
 
@@ -300,7 +277,7 @@ def _voltage_alarm(root: Path) -> tuple[str, ...] | None:
     for device in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _text(device / "name") == "rpi_volt":
             alarm = _number(device / "in0_lcrit_alarm")
-            # Its driver asks the firmware every two seconds what has happened since.
+            # The driver reads it from the firmware every two seconds.
             return None if alarm is None else ("under_voltage",) if alarm else ()
     return None
 
@@ -311,8 +288,12 @@ def _mhz(path: Path) -> float | None:
 
 
 def _number(path: Path) -> float | None:
+    return _as_number(_text(path) or "")
+
+
+def _as_number(text: str) -> float | None:
     try:
-        return float(_text(path) or "")
+        return float(text)
     except ValueError:
         return None
 
