@@ -79,7 +79,7 @@ def parse(text: str, path: Path) -> Document:
             "one to start from"
         )
     try:
-        _check_structure(text, path)
+        _check_depth(text, path)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.reader.ReaderError as error:
         character = error.character
@@ -93,33 +93,17 @@ def parse(text: str, path: Path) -> Document:
     return _Reader(path).document(root)
 
 
-def _check_structure(text: str, path: Path) -> None:
-    """Raise ConfigError for deep nesting, an alias without anchor, or a second document."""
-    depth = documents = 0
-    anchors: set[str] = set()
+def _check_depth(text: str, path: Path) -> None:
+    """Raise ConfigError for deep nesting, which would exhaust the stack of the composer."""
+    depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        assert event.start_mark is not None
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-            if not isinstance(event, yaml.AliasEvent):
-                anchors.add(event.anchor)
-            elif event.anchor not in anchors:
-                shown = brief(event.anchor)
-                raise ConfigError(
-                    f"{path}:{line}: the alias *{shown} has no anchor &{shown} before it"
-                )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise ConfigError(_nesting_message(path, line))
+                assert event.start_mark is not None
+                raise ConfigError(_nesting_message(path, event.start_mark.line + 1))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise ConfigError(
-                    f"{path}:{line}: expected one YAML document, got a second one after `---`"
-                )
 
 
 def _nesting_message(path: Path, line: int) -> str:
@@ -183,7 +167,7 @@ def _syntax_message(error: yaml.MarkedYAMLError, text: str, path: Path) -> str:
         at = error.context_mark.line
         why = "a [ or { is opened here and never closed, or a comma is missing in it"
     elif error.context:
-        why = f"{problem} ({error.context})"
+        why = f"{error.context}, {problem}"
     else:
         why = problem
     return f"{path}:{at + 1}: not YAML: {why}"
