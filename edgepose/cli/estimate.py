@@ -1,10 +1,9 @@
 """`edgepose estimate`: the poses in images, folders and videos."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import click
 import msgspec
@@ -85,59 +84,45 @@ def command(
         _make_folder(annotate)
     loaded = build_model(config)
     failures: list[EdgeposeError] = []
-    with _Writer(output_format) as writer, _progress() as count_frame:
-        for path in (path for name in inputs for path in _files(Path(name), failures)):
-            sequence = mode == "video" or (mode is None and not images.is_image(path))
-            pipeline = _pipeline(config, loaded, track=sequence and not no_track)
-            try:
-                for frame in _frames(path):
-                    result = pipeline.process(frame, confirm_in_crop=not sequence)
-                    values = msgspec.structs.asdict(result.message)
-                    writer.write(EstimateLine(source=str(path), **values))
-                    if annotate is not None:
-                        _annotate(result, path, annotate, config.pose.keypoint_threshold)
-                    count_frame(path.name)
-                    if not sequence:
-                        pipeline.reset()
-            except SourceError as error:
-                failures.append(error)
+
+    def results() -> Iterator[EstimateLine]:
+        with _progress() as count_frame:
+            for path in (path for name in inputs for path in _files(Path(name), failures)):
+                sequence = mode == "video" or (mode is None and not images.is_image(path))
+                pipeline = _pipeline(config, loaded, track=sequence and not no_track)
+                try:
+                    for frame in _frames(path):
+                        result = pipeline.process(frame, confirm_in_crop=not sequence)
+                        if annotate is not None:
+                            _annotate(result, path, annotate, config.pose.keypoint_threshold)
+                        values = msgspec.structs.asdict(result.message)
+                        yield EstimateLine(source=str(path), **values)
+                        count_frame(path.name)
+                        if not sequence:
+                            pipeline.reset()
+                except SourceError as error:
+                    failures.append(error)
+
+    _print_lines(results(), output_format)
     for failure in failures:
         print(f"edgepose: {failure}", file=sys.stderr)
     if failures:
         raise click.exceptions.Exit(1)
 
 
-class _Writer:
-    """Writes the results to stdout in one of the formats."""
-
-    def __init__(self, output_format: str) -> None:
-        self._format = output_format
-        self._rows: list[tuple[str, ...]] = []
-        self._written = 0
-
-    def __enter__(self) -> Self:
-        if self._format == "json":
-            sys.stdout.write("[")
-        return self
-
-    def write(self, line: EstimateLine) -> None:
-        """Write the result of one frame; a table is printed at the end."""
-        if self._format == "table":
-            self._rows += _rows(line)
-            return
-        if self._format == "json":
-            sys.stdout.write(",\n " if self._written else "\n ")
-        sys.stdout.write(messages.encode(line).decode())
-        if self._format == "ndjson":
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-        self._written += 1
-
-    def __exit__(self, *_: object) -> None:
-        if self._format == "json":
-            sys.stdout.write("\n]\n" if self._written else "]\n")
-        elif self._format == "table":
-            _print_table(self._rows)
+def _print_lines(lines: Iterable[EstimateLine], output_format: str) -> None:
+    """Print results as they come; a table at the end."""
+    if output_format == "table":
+        _print_table([row for line in lines for row in _rows(line)])
+    elif output_format == "json":
+        separator = "["
+        for line in lines:
+            sys.stdout.write(f"{separator}\n {messages.encode(line).decode()}")
+            separator = ","
+        sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
+    else:
+        for line in lines:
+            print(messages.encode(line).decode(), flush=True)
 
 
 @contextmanager

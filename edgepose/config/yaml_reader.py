@@ -1,9 +1,9 @@
 """Reads a YAML file into plain values, with the line of every key.
 
-The file is read event by event instead of through PyYAML's constructors: this finds duplicate
-keys, keeps the line of every key, never follows aliases into themselves or expands them, and needs
-no recursion, so no file can exhaust the stack. Of plain words only `true` and `false` are booleans,
-as in YAML 1.2, so `off` stays a word and a camera may be named `no`.
+The nodes of `yaml.compose` are converted here instead of by PyYAML's constructors: this finds
+duplicate keys, and keeps the line of every key. An alias shares the value of its anchor, and depth
+is limited, so no file can exhaust memory or stack. As in YAML 1.2, only `true` and `false` are
+booleans: `off` is a text, and a camera can be named `no`.
 """
 
 import re
