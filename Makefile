@@ -86,7 +86,6 @@ chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rt
 	$(RUN) tests.chaos $(FAULTS)
 
 bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
-	$(BIN)/edgepose benchmark --no-latency --pipeline --models movenet-lightning-int8
 	$(RUN) tools.bench
 
 setup: $(VENV)/.dev

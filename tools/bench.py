@@ -1,6 +1,7 @@
-"""What `make bench` measures besides `edgepose benchmark --pipeline`, which measures the line.
+"""Measure the cost of the daemon: `make bench`, or `python -m tools.bench` in the repository.
 
-Nothing here passes or fails; figures are printed with what they are relative to.
+Prints the figures of `edgepose benchmark --pipeline` with INT8 Lightning on the CPU and with a fake
+Edge TPU that takes 7 ms, then start, memory, smoothing, and the cost of the Edge TPU's process.
 """
 
 import os
@@ -37,6 +38,7 @@ from tests.mosquitto import require
 MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
 STEP_NS = 33_333_333
+EDGETPU_MS = 7
 ROUND_TRIP: Final = "EDGEPOSE_BENCH_ROUND_TRIP"
 
 
@@ -45,6 +47,7 @@ def main() -> None:
     if ROUND_TRIP in os.environ:
         edgetpu()
         return
+    pipeline()
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         broker = _mosquitto(port, Path(folder))
@@ -55,6 +58,21 @@ def main() -> None:
             broker.wait()
     smoothing()
     edgetpu()
+
+
+def pipeline() -> None:
+    """Measure throughput relative to a bare loop, latency, and processor time beyond `invoke`."""
+    command = [sys.executable, "-m", "edgepose", "benchmark", "--no-latency", "--pipeline"]
+    subprocess.run([*command, "--models", MODEL, "--threads", "1"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = StandIn(Path(folder))
+        path = stand_in.compiled_model()
+        stand_in.set("slow", ms=EDGETPU_MS)
+        subprocess.run(
+            [*command, "--models", str(path), "--accelerator", "edgetpu"],
+            env={**os.environ, **stand_in.environment()},
+            check=True,
+        )
 
 
 def start_and_memory(port: int) -> None:
@@ -83,9 +101,9 @@ def start_and_memory(port: int) -> None:
 
 
 def edgetpu() -> None:
-    """Measure what it costs that an Edge TPU lives in another process, with a stand-in device.
+    """Measure the cost of running an Edge TPU in another process, with a fake device.
 
-    The same file and library run in this process and in a worker, in turns, back to back and with
+    The same file and library run in this process and in a worker alternately, back to back and with
     pauses as between the frames of a camera; the device itself takes next to no time.
     """
     if ROUND_TRIP not in os.environ:
@@ -93,12 +111,12 @@ def edgetpu() -> None:
             stand_in = StandIn(Path(folder))
             path = stand_in.compiled_model()
             stand_in.set("zeros")
-            # The library is found by a path that glibc reads when a process starts.
+            # glibc reads the path of the library when a process starts.
             environment = {**os.environ, **stand_in.environment(), ROUND_TRIP: str(path)}
             subprocess.run([sys.executable, "-m", "tools.bench"], env=environment, check=True)
         return
     path = Path(os.environ[ROUND_TRIP])
-    # One device a process, and here are two: each gets a lock of its own.
+    # One process per device, and here are two: each gets its own lock.
     worker = EdgeTpuAccelerator(runtime="litert").load(path)
     control = Path(os.environ["EDGETPU_STAND_IN_CONTROL"])
     os.environ["EDGETPU_STAND_IN_CONTROL"] = str(shutil.copy(control, f"{control}-here"))
@@ -123,7 +141,7 @@ def edgetpu() -> None:
 
 
 def smoothing() -> None:
-    """Measure jitter and lag where the true motion is known: the synthetic source."""
+    """Measure jitter and lag on the synthetic source, whose true motion is known."""
     interpreter = CpuAccelerator().load(resolve(MODEL).path)
     _print("smoothing on the synthetic source, keypoints of score >= 0.3 (px)")
     _print("  preset      jitter   error   lag ms")
@@ -155,7 +173,7 @@ def _followed(
     found, matrices = np.array(points, np.float64), np.array(affines)
     kept = np.median(np.array(scores), axis=0) >= 0.3
     found = found[:, kept]
-    # Where each keypoint is on the photograph: what the model says on average over the motion.
+    # The position of each keypoint on the photograph: the median of the model over the motion.
     inverse = np.linalg.inv(matrices[:, :, :2])
     on_photograph = np.einsum("tij,tkj->tki", inverse, found - matrices[:, None, :, 2])
     still = np.median(on_photograph, axis=0)
