@@ -34,7 +34,7 @@ def person_at(
 
 
 def case_of(*persons: Person) -> Case:
-    """Return a look at a whole picture with these persons."""
+    """Return the case of a whole image with these persons."""
     return Case(None, persons)
 
 
@@ -49,7 +49,7 @@ def found(person: Person, *, score: float = 0.9, shift_px: float = 0.0) -> Poses
 
 
 def joined(*poses: Poses) -> Poses:
-    """Return several poses of one picture as one, best first."""
+    """Return several poses of one image as one, best first."""
     parts = sorted(poses, key=lambda part: -float(part.scores[0]))
     return Poses(
         *(

@@ -7,17 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgepose.benchmark import oks
 from edgepose.benchmark.coco import AnnotatedImage, Person
-from edgepose.benchmark.oks import (
-    MAX_POSES_PER_IMAGE,
-    RESAMPLES,
-    SEED,
-    Case,
-    Figures,
-    Score,
-    check_installed,
-    match,
-)
 from edgepose.benchmark.results import AccuracyRow, Interval
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.errors import SourceError
@@ -42,7 +33,7 @@ class Protocol:
     @property
     def max_poses(self) -> int:
         """Number of poses of a case that count; the best one if one person is expected."""
-        return 1 if self.one_person or self.cropped else MAX_POSES_PER_IMAGE
+        return 1 if self.one_person or self.cropped else oks.MAX_POSES_PER_IMAGE
 
 
 _ALL: Final = (
@@ -60,19 +51,19 @@ class _Collected:
 
     protocol: Protocol
     poses: list[list[Poses]]
-    cases: list[Case] = field(default_factory=list)
+    cases: list[oks.Case] = field(default_factory=list)
     image_of_case: list[int] = field(default_factory=list)
     images: int = 0
 
 
-def cases_of(image: AnnotatedImage, protocol: Protocol) -> tuple[Case, ...]:
+def cases_of(image: AnnotatedImage, protocol: Protocol) -> tuple[oks.Case, ...]:
     """Return the cases of an image; none if the protocol does not use it."""
     counting = [person for person in image.persons if person.counts]
     if protocol.one_person and (len(image.persons) != 1 or not counting):
         return ()
     if protocol.cropped:
-        return tuple(Case(person, (person,)) for person in counting)
-    return (Case(None, image.persons),)
+        return tuple(oks.Case(person, (person,)) for person in counting)
+    return (oks.Case(None, image.persons),)
 
 
 def person_region(person: Person, input_size_wh: tuple[int, int]) -> CropRegion:
@@ -96,25 +87,25 @@ def evaluate(
     protocols: Sequence[Protocol],
     *,
     against: int | None = None,
-    on_image: Callable[[], None] = lambda: None,
+    on_progress: Callable[[float, str], None] = lambda _share, _text: None,
 ) -> tuple[tuple[AccuracyRow, ...], tuple[SourceError, ...]]:
     """Run every model on the images of every protocol and compare with the annotations.
 
     Returns a row per protocol and model (named by `labels`), and why images were left out: one that
     cannot be read or differs in size from its annotation is left out for all models. `against` is
-    the index of the model that the others are compared with; `on_image` is called after each image.
-    Raises SourceError if a protocol is left without a person.
+    the index of the model that the others are compared with; `on_progress` gets the share that is
+    done, 0..1, and what is being done. Raises SourceError if a protocol is left without a person.
     """
     collected = [_Collected(protocol, [[] for _ in models]) for protocol in protocols]
     left_out: list[SourceError] = []
-    for image in images:
+    for number, image in enumerate(images, 1):
         try:
             frame = _read(image, folder)
         except SourceError as error:
             left_out.append(error)
         else:
             _run(models, frame, image, collected)
-        on_image()
+        on_progress(number / len(images), f"{number} of {len(images)} images")
     rows = tuple(
         row for each in collected for row in _rows(each, models, labels, against, len(left_out))
     )
@@ -123,11 +114,7 @@ def evaluate(
 
 def notes(against: str | None, left_out: int) -> Iterator[str]:
     """Yield how the figures were computed; `against` is the name of the reference model."""
-    yield (
-        f"AP and AR (pycocotools {check_installed()}): average precision and recall x 100, mean "
-        "over OKS .50 to .95. No pose threshold applies."
-    )
-    yield f"In brackets: 95% interval, bootstrap over images ({RESAMPLES} resamples, seed {SEED})."
+    yield oks.description()
     if against is not None:
         yield f"To {against}: difference in AP on the same images, with its paired interval."
     if left_out:
@@ -197,12 +184,12 @@ def _rows(
         )
     scores = []
     for poses in collected.poses:
-        matches = match(collected.cases, poses, collected.image_of_case)
-        scores.append(Score(matches.figures, matches.resampled()))
+        matches = oks.match(collected.cases, poses, collected.image_of_case)
+        scores.append(oks.Score(matches.figures, matches.resampled()))
     rows = []
     for index, (model, label, score) in enumerate(zip(models, labels, scores, strict=True)):
         figures: dict[str, Any] = {}
-        for place, name in enumerate(Figures._fields):
+        for place, name in enumerate(oks.Figures._fields):
             figures[name] = _percent(score.figures[place])
             figures[f"{name}_interval_95"] = _percents(score.interval(place))
         if against is not None and index != against:

@@ -28,24 +28,13 @@ class _Image(msgspec.Struct):
     height: int | None = None
 
 
-class _Annotation(msgspec.Struct):
-    id: int
-    image_id: int
-    category_id: int
-    area: float
-    bbox: tuple[float, float, float, float]
-    keypoints: tuple[float, ...] = ()
-    iscrowd: int | bool = 0
-
-
 class _File(msgspec.Struct):
     categories: list[_Category]
     images: list[_Image]
-    annotations: list[_Annotation]
+    annotations: list["Person"]
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(msgspec.Struct, frozen=True, rename={"box_xywh": "bbox", "crowd": "iscrowd"}):
     """One annotated person, or a crowd.
 
     `box_xywh` and `area` in frame px; `keypoints` are 17 (x, y, v) in one row, v 0 for a keypoint
@@ -54,8 +43,11 @@ class Person:
 
     box_xywh: tuple[float, float, float, float]
     area: float
-    keypoints: tuple[float, ...]
-    crowd: bool = False
+    keypoints: tuple[float, ...] = ()
+    crowd: bool | int = False
+    id: int = 0
+    image_id: int = 0
+    category_id: int = 0
 
     @property
     def labelled(self) -> int:
@@ -131,7 +123,8 @@ def _images(file: _File) -> tuple[AnnotatedImage, ...]:
                     f"annotation {annotation.id} is of image {annotation.image_id}, which the file "
                     "does not list"
                 )
-            persons[annotation.image_id].append(_person(annotation))
+            _check(annotation)
+            persons[annotation.image_id].append(annotation)
     if not any(person.counts for group in persons.values() for person in group):
         raise ValueError("it has no person with a labelled keypoint")
     return tuple(
@@ -144,18 +137,16 @@ def _images(file: _File) -> tuple[AnnotatedImage, ...]:
     )
 
 
-def _person(annotation: _Annotation) -> Person:
-    if len(annotation.keypoints) != 3 * KEYPOINT_COUNT:
+def _check(person: Person) -> None:
+    """Raise ValueError for an annotation that cannot be evaluated."""
+    if len(person.keypoints) != 3 * KEYPOINT_COUNT:
         raise ValueError(
-            f"annotation {annotation.id} has {len(annotation.keypoints)} keypoint numbers, "
-            f"expected {3 * KEYPOINT_COUNT} (x, y, v of 17)"
+            f"annotation {person.id} has {len(person.keypoints)} keypoint numbers, expected "
+            f"{3 * KEYPOINT_COUNT} (x, y, v of 17)"
         )
-    person = Person(
-        annotation.bbox, annotation.area, annotation.keypoints, bool(annotation.iscrowd)
-    )
-    if person.counts and (max(annotation.bbox[2:]) <= 0 or annotation.area <= 0):
+    width, height = person.box_xywh[2:]
+    if person.counts and (max(width, height) <= 0 or person.area <= 0):
         raise ValueError(
-            f"annotation {annotation.id} has a box of {annotation.bbox[2]:g} by "
-            f"{annotation.bbox[3]:g} and an area of {annotation.area:g}, OKS needs positive ones"
+            f"annotation {person.id} has a box of {width:g} by {height:g} and an area of "
+            f"{person.area:g}, OKS needs positive ones"
         )
-    return person

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from edgepose.benchmark.environment import throttling_text
+from edgepose.benchmark.environment import ports_text, throttling_text
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
 from edgepose.benchmark.render import rendered_report
 from edgepose.benchmark.results import (
@@ -265,10 +265,6 @@ def _differences(a: Document, b: Document) -> Iterator[Difference]:
 def _facts(document: Document) -> dict[str, object]:
     groups = document.before.frequencies
     limits = [f"{group.limit_mhz:.0f} MHz" for group in groups if group.limit_mhz is not None]
-    ports = [
-        port.bus + (f" {port.usb_mbit_per_s} Mbit/s" if port.usb_mbit_per_s else "")
-        for port in document.edge_tpus
-    ]
     facts: dict[str, object] = {
         name.removesuffix("_mb").replace("_", " "): value
         for name, value in asdict(document.machine).items()
@@ -277,7 +273,7 @@ def _facts(document: Document) -> dict[str, object]:
         "governor": ", ".join(dict.fromkeys(group.governor or _UNKNOWN for group in groups)),
         "highest clock": ", ".join(dict.fromkeys(limits)),
         "throttling": throttling_text(document.after),
-        "Edge TPU": ", ".join(ports) or "none",
+        "Edge TPU": ports_text(document.edge_tpus),
         "edgepose": document.edgepose,
         **document.runtimes,
     }
@@ -311,16 +307,13 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
     ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
     if len(ratios) >= MIN_ROWS_IN_COMMON:
         low, common, high = np.percentile(ratios, (25, 50, 75))
-        disagree = (
-            " Machine and versions are the same, so what the rows have in common is the speed of "
-            "the machine at that time (clock, temperature, other guests of a shared host): these "
-            "two runs do not agree."
-        )
-        yield (
-            f"All {len(ratios)} latency rows: B/A {common:.2f}, interquartile range {low:.2f} to "
-            f"{high:.2f}."
-            + (disagree if not differences and abs(common - 1) * 100 > NOISE_PERCENT else "")
-        )
+        all_rows = f"All {len(ratios)} latency rows: B/A {common:.2f} ({low:.2f} to {high:.2f})."
+        if not differences and abs(common - 1) * 100 > NOISE_PERCENT:
+            all_rows += (
+                " The machine had another speed (clock, temperature, other guests of a shared "
+                "host): these two runs do not agree."
+            )
+        yield all_rows
     if any(each.difference is not None for each in compared):
         yield (
             "B-A: AP x 100; in brackets its uncertainty by the two 95% intervals. They are not "

@@ -67,25 +67,20 @@ def described(
     memory = "memory unknown" if machine.memory_mb is None else f"{machine.memory_mb:.0f} MB"
     kernel = machine.kernel and f"kernel {machine.kernel}"
     system = _joined(machine.os, kernel, machine.architecture, f"Python {machine.python}")
-    ports = _joined(
-        *(
-            f"{port.bus} at {port.usb_mbit_per_s} Mbit/s" if port.usb_mbit_per_s else port.bus
-            for port in edge_tpus
-        )
-    )
     return (
         f"machine: {name}, {machine.cores} cores{usable}, {memory}",
         f"system: {system}",
-        *(
-            f"{title}: {text(before)}; afterwards {text(after)}"
-            for title, text in (
-                ("clock", _clock),
-                ("temperature", _temperature),
-                ("throttling", throttling_text),
-            )
-        ),
-        *([f"Edge TPU: {ports}"] if ports else []),
+        f"clock: {_clock(before)}; afterwards {_clock(after)}",
+        f"temperature: {_temperature(before)}; afterwards {_temperature(after)}",
+        f"throttling: {throttling_text(before)}; afterwards {throttling_text(after)}",
+        *([f"Edge TPU: {ports_text(edge_tpus)}"] if edge_tpus else []),
     )
+
+
+def ports_text(edge_tpus: Sequence[EdgeTpuPort]) -> str:
+    """Return how Edge TPUs are connected as text."""
+    speeds = (f" at {p.usb_mbit_per_s} Mbit/s" if p.usb_mbit_per_s else "" for p in edge_tpus)
+    return _joined(*(p.bus + speed for p, speed in zip(edge_tpus, speeds, strict=True))) or "none"
 
 
 def throttling_text(state: MachineState) -> str:

@@ -192,14 +192,7 @@ class _Accuracy:
             name if names.count(name) == 1 else given
             for name, given in zip(names, self._names, strict=True)
         ]
-        total, done = len(self._images), 0
         with progress("accuracy") as advance:
-
-            def on_image() -> None:
-                nonlocal done
-                done += 1
-                advance(done / total, f"{done} of {total} images")
-
             rows, self.left_out = accuracy.evaluate(
                 models,
                 self._labels,
@@ -207,7 +200,7 @@ class _Accuracy:
                 self._folder,
                 self._protocols,
                 against=self._against,
-                on_image=on_image,
+                on_progress=advance,
             )
         for model in models:
             model.interpreter.close()

@@ -1,4 +1,4 @@
-"""The content of reports: what the rows and columns of each table say, and its footnotes."""
+"""The content of reports: rows, columns and footnotes of each table, and number formats."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

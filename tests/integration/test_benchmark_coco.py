@@ -6,13 +6,13 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgepose.benchmark.coco import Person
 from edgepose.benchmark.oks import TO_COCO_PX
@@ -68,7 +68,7 @@ def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Set:
     """An image of one person, a darker copy, one of two persons, and one without a person."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     one = cv2.cvtColor(read_photograph(), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(folder / "one.png"), one)
@@ -222,7 +222,7 @@ def test_command_unreadable_images_are_left_out(
 
 def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
     for path in dataset.images.iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     assert benchmark(dataset, "--protocol", "single") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -273,7 +273,7 @@ def test_command_missing_images_are_counted(
     [
         (["--no-latency"], "add --coco ANNOTATIONS.json --images DIR for accuracy"),
         (["--coco", "a.json"], "--coco is given without --images"),
-        (["--images", "pictures"], "--images is given without --coco"),
+        (["--images", "images"], "--images is given without --coco"),
     ],
 )
 def test_command_without_annotations(

@@ -182,7 +182,7 @@ def test_measure_counts_lost_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measure_video_file(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.avi", numbered(12, 320, 240), fps=50)
     (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT, source=str(clip))
-    # Its name, not where it lies.
+    # Its name without the folder.
     assert (row.source, row.width, row.height) == ("clip.avi", 320, 240)
     assert row.pipeline_to_invoke_ratio is not None
     # Shorter than a round, it starts again; no message is lost although no person is visible.

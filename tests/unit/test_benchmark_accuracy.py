@@ -246,10 +246,13 @@ def test_read_annotations_in_order_of_ids(tmp_path: Path) -> None:
         {"id": 9, "image_id": 1, "category_id": 7, "area": 4.0, "bbox": [0, 0, 2, 2]}
     )
     path.write_text(json.dumps(content))
-    assert read_annotations(path) == (
-        AnnotatedImage("b.jpg", (64, 48), (CROWD,)),
-        AnnotatedImage("a.jpg", (32, 32), (ONE,)),
-    )
+    first, second = read_annotations(path)
+    assert [(first.file_name, first.size_wh), (second.file_name, second.size_wh)] == [
+        ("b.jpg", (64, 48)),
+        ("a.jpg", (32, 32)),
+    ]
+    assert [(p.box_xywh, bool(p.crowd)) for p in first.persons] == [(CROWD.box_xywh, True)]
+    assert [(p.box_xywh, p.keypoints) for p in second.persons] == [(ONE.box_xywh, ONE.keypoints)]
 
 
 def changed(**changes: Any) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_main_names_invalid_files(folder: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     "text",
     [
-        "the picture /home/ann/me.jpg",
+        "the image /home/ann/me.jpg",
         "~/models/x.tflite: cannot be read",
         "/srv/models/x.tflite: not enough memory",
         "mqtt://kitchen.local",

@@ -1,4 +1,4 @@
-"""The picture of latency against mAP."""
+"""The plot of latency against mAP."""
 
 import itertools
 import sys

@@ -30,7 +30,7 @@ def test_published_figures_are_exact() -> None:
 
 
 def test_published_figures_match_copy_of_page() -> None:
-    """Against a copy of the page itself, whose rows say `MoveNet.Thunder(FP16 ...) 12.6MB ...`."""
+    """A copy of the page has rows of the form `MoveNet.Thunder(FP16 ...) 12.6MB ...`."""
     documents = sorted((SHARED / "seeds").glob("*.txt"))
     if not documents:
         pytest.skip("no copy of the published page beside the checkout")
