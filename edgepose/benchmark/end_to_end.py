@@ -73,7 +73,7 @@ class DaemonRound:
     @property
     def rate(self) -> float:
         """Frames per second."""
-        return self.frames / self.seconds
+        return (self.frames - 1) / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,8 @@ class PipelineBenchmark:
         arrivals = subscriber.collect(len(traces))
         self._size_wh = source.size_wh
         first = self._plan.warm_up
-        frames = len(traces) - first - 1
-        if frames < 1:
+        frames = len(traces) - first
+        if frames < 2:
             raise SourceError(
                 f"{source.description}: expected at least {first + 2} frames for a measurement, "
                 f"{len(traces)} were published in a round"
@@ -205,7 +205,7 @@ class PipelineBenchmark:
         line = DaemonRound(
             frames=frames,
             seconds=(traces[-1].publish_to_ns - traces[first].publish_to_ns) / 1e9,
-            cpu_ms=(traces[-1].cpu_ns - traces[first].cpu_ns) / 1e6 / frames,
+            cpu_ms=(traces[-1].cpu_ns - traces[first].cpu_ns) / 1e6 / (frames - 1),
             dropped=len(source.timestamps_ns) - len(traces),
             lost=sum(trace.sequence not in arrivals for trace in traces),
             received=[
