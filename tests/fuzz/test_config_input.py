@@ -42,8 +42,8 @@ TREES = st.recursive(
 )
 
 
-def check_sentences(error: ConfigError) -> None:
-    """See that it is one sentence, or a list of them, and nothing that a terminal would obey."""
+def check_lines(error: ConfigError) -> None:
+    """Check that the error is one line, or a list of lines, without control characters."""
     text = str(error)
     assert text.strip()
     assert len(text) < 30_000
@@ -55,7 +55,7 @@ def outcome(path: Path) -> Config | ConfigError:
     try:
         config = load_config(path)
     except ConfigError as error:
-        check_sentences(error)
+        check_lines(error)
         return error
     assert isinstance(config, Config)
     # What loads can also be shown, and used as far as that needs no file and no network.
@@ -250,6 +250,6 @@ def test_load_config_any_flag(flags: dict[str, object]) -> None:
     try:
         config = load_config(None, flags)
     except ConfigError as error:
-        check_sentences(error)
+        check_lines(error)
     else:
         assert isinstance(config, Config)
