@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from edgepose.benchmark import tables
 from edgepose.benchmark.environment import ports_text, throttling_text
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
 from edgepose.benchmark.render import rendered_report
@@ -23,14 +24,6 @@ from edgepose.benchmark.results import (
     PipelineRow,
     encode,
     read,
-)
-from edgepose.benchmark.tables import (
-    UNSTABLE_MARK,
-    Report,
-    Table,
-    format_or_dash,
-    format_threads,
-    table_of,
 )
 
 KIND: Final = "edgepose-benchmark-comparison"
@@ -147,7 +140,7 @@ def rendered(comparison: Comparison, output_format: str) -> str:
         f"{letter}: {side.file}, {side.machine}, edgepose {side.edgepose}, {side.created_at[:10]}"
         for letter, side in (("A", comparison.a), ("B", comparison.b))
     )
-    report = Report(head, tuple(_tables(comparison)), comparison.notes)
+    report = tables.Report(head, tuple(_tables(comparison)), comparison.notes)
     return rendered_report(report, output_format)
 
 
@@ -155,7 +148,7 @@ def _named_rows(document: Document) -> dict[str, Any]:
     """Return the rows of a document by what makes rows of two documents the same."""
 
     def backend(row: LatencyRow | PipelineRow) -> str:
-        return f"{row.model}, {row.backend}, {format_threads(row.threads)}"
+        return f"{row.model}, {row.backend}, {tables.format_threads(row.threads)}"
 
     return {
         **{backend(row): row for row in document.latency},
@@ -322,14 +315,14 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
         )
     if any(each.unstable for each in compared):
         yield (
-            f"{UNSTABLE_MARK}: at least one document marks the figure as unstable; then all rounds "
-            "of both sides are compared, and it is unclear if they overlap."
+            f"{tables.UNSTABLE_MARK}: at least one document marks the figure as unstable; then all "
+            "rounds of both sides are compared, and it is unclear if they overlap."
         )
 
 
-def _tables(comparison: Comparison) -> Iterator[Table]:
+def _tables(comparison: Comparison) -> Iterator[tables.Table]:
     if comparison.differences:
-        yield table_of(
+        yield tables.table_of(
             "differences",
             "machines, versions and methods",
             comparison.differences,
@@ -339,23 +332,25 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
         rows = [each for each in comparison.compared if each.table == name]
         columns: dict[str, Callable[[Compared], str]] = {
             "row": lambda each: each.row + f": {each.figure}" * (each.table == "pipeline"),
-            "A": lambda each: format_or_dash("{:.4g}", each.a),
-            "B": lambda each: format_or_dash("{:.4g}", each.b),
+            "A": lambda each: tables.format_or_dash("{:.4g}", each.a),
+            "B": lambda each: tables.format_or_dash("{:.4g}", each.b),
             "B-A" if name == "accuracy" else "B/A": _change,
             "": _uncertainty,
-            "B is": lambda each: each.verdict + UNSTABLE_MARK * each.unstable,
+            "B is": lambda each: each.verdict + tables.UNSTABLE_MARK * each.unstable,
         }
         if rows:
-            yield table_of(name, about, rows, columns)
+            yield tables.table_of(name, about, rows, columns)
     for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
-            yield table_of(f"only in {letter}", "rows without a counterpart", names, {"row": str})
+            yield tables.table_of(
+                f"only in {letter}", "rows without a counterpart", names, {"row": str}
+            )
 
 
 def _change(each: Compared) -> str:
     if each.difference is not None:
         return f"{each.difference:+.1f}"
-    return format_or_dash("{:.3f}", each.ratio)
+    return tables.format_or_dash("{:.3f}", each.ratio)
 
 
 def _uncertainty(each: Compared) -> str:

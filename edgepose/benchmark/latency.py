@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from msgspec.structs import asdict
 
 from edgepose.benchmark.backends import Backend, delegate_of
 from edgepose.benchmark.environment import LOW_CLOCK
@@ -221,13 +222,10 @@ def measure(
 def statistics_of(times_ns: Sequence[int]) -> Statistics:
     """Return statistics of runs: interpolated percentiles, standard deviation of the sample."""
     values = np.array(times_ns, np.float64)
-    percentiles = percentiles_of(times_ns)
     return Statistics(
+        **asdict(percentiles_of(times_ns)),
         min=in_ms(values.min()),
         mean=in_ms(values.mean()),
-        p50=percentiles.p50,
-        p95=percentiles.p95,
-        p99=percentiles.p99,
         max=in_ms(values.max()),
         standard_deviation=in_ms(values.std(ddof=1) if len(values) > 1 else 0.0),
     )

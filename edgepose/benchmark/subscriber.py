@@ -205,17 +205,15 @@ class _Recorder:
         while not all(info.is_published() for info in sent) and time.monotonic() < deadline:
             self._client.loop(_POLL_S)
 
-    def _on_connect(
-        self, client: Any, _userdata: object, _flags: object, code: Any, _properties: object
-    ) -> None:
+    def _on_connect(self, *arguments: Any) -> None:
+        client, _, _, code, _ = arguments
         if code.is_failure:
             self._answer = str(code)
         else:
             client.subscribe(f"{self._root}/#", 0)
 
-    def _on_subscribe(
-        self, _client: object, _userdata: object, _mid: object, codes: Any, _properties: object
-    ) -> None:
+    def _on_subscribe(self, *arguments: Any) -> None:
+        _, _, _, codes, _ = arguments
         refused = any(code.is_failure for code in codes)
         self._answer = "the subscription is refused" if refused else _SUBSCRIBED
 

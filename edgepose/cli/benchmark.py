@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -176,7 +176,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    _check(mqtt=mqtt, **values)
+    _check(mqtt, values)
     set_up_logging("warning")
     config = load_config(find_config_file(config_path), {"mqtt.url": mqtt})
 
@@ -215,35 +215,23 @@ def compare_command(first: Path, second: Path, output_format: str, output: Path 
     _write(compare.rendered(compare.compare_files(first, second), output_format), output)
 
 
-def _check(
-    *,
-    latency: bool,
-    pipeline: bool,
-    annotations: Path | None,
-    images: Path | None,
-    source: str | None,
-    mqtt: str | None,
-    plot: Path | None,
-    **_others: Any,
-) -> None:
+def _check(mqtt: str | None, values: Mapping[str, Any]) -> None:
     """Raise UsageError for options that contradict each other."""
-    for given, value, needed, other in (
-        ("--coco", annotations, "--images DIR", images),
-        ("--images", images, "--coco FILE", annotations),
-    ):
-        if value is not None and other is None:
-            raise UsageError(f"{given} is given without {needed}; accuracy needs both")
-    if not latency and not pipeline and annotations is None:
+    annotations, images, plot = values["annotations"], values["images"], values["plot"]
+    if (annotations is None) != (images is None):
+        given, missing = ("--images", "--coco FILE") if images else ("--coco", "--images DIR")
+        raise UsageError(f"{given} is given without {missing}; accuracy needs both")
+    if not values["latency"] and not values["pipeline"] and annotations is None:
         raise UsageError(
             "--no-latency leaves nothing to measure; add --coco ANNOTATIONS.json --images DIR for "
             "accuracy, or --pipeline"
         )
-    for option, text in (("--source", source), ("--mqtt", mqtt)):
-        if text is not None and not pipeline:
+    for option, value in (("--source", values["source"]), ("--mqtt", mqtt)):
+        if value is not None and not values["pipeline"]:
             raise UsageError(f"{option} belongs to --pipeline, which is not given; add it")
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: expected a file name ending in .png or .svg")
-    if plot is not None and not latency:
+    if plot is not None and not values["latency"]:
         raise UsageError("--plot draws latencies, which --no-latency leaves out; drop one")
 
 
