@@ -66,13 +66,13 @@ def pi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     return Pi(prepared(request.param, tmp_path_factory.mktemp("desk")))
 
 
-def test_it_is_another_machine(pi: Pi, tmp_path: Path) -> None:
+def test_arm64_machine_is_emulated(pi: Pi, tmp_path: Path) -> None:
     said = pi.run(tmp_path, "-c", "import platform; print(platform.machine())")
     assert said.split() == ["aarch64"]
 
 
 @pytest.mark.parametrize("cpu", CPUS.values(), ids=CPUS)
-def test_every_model_finds_there_what_it_finds_here(pi: Pi, tmp_path: Path, cpu: str) -> None:
+def test_arm64_estimate_poses_equal_those_of_this_machine(pi: Pi, tmp_path: Path, cpu: str) -> None:
     """The runtime has other code for every kind of processor, and a file may suit only some."""
     assert len(MODELS) >= 8
     for model in MODELS:
@@ -105,7 +105,7 @@ def best_pose(said: str) -> PoseEntry:
     return max(msgspec.json.decode(line, type=EstimateLine).poses, key=lambda pose: pose.score)
 
 
-def test_the_daemon_tells_of_poses(pi: Pi, tmp_path: Path) -> None:
+def test_arm64_daemon_publishes_poses(pi: Pi, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"node: testnode\nstate_directory: {DESK}/state\n")
     folder = tmp_path / "broker"
     folder.mkdir()
@@ -127,7 +127,7 @@ def test_the_daemon_tells_of_poses(pi: Pi, tmp_path: Path) -> None:
         wait_for(lambda: listener.payloads(f"{NODE}/availability")[-1] == b"offline", "the goodbye")
 
 
-def test_our_own_tests_pass_there(pi: Pi, tmp_path: Path) -> None:
+def test_arm64_unit_tests_pass(pi: Pi, tmp_path: Path) -> None:
     """Those that need neither another program nor a clock: geometry, decoding, both runtimes."""
     said = pi.run(
         tmp_path,

@@ -32,16 +32,16 @@ VISITS = told((0.0, {1}), (1.0, {1}), (1.1, set()), (3.0, {2}), (3.9, {2}), (4.0
 EXPECTED: list[tuple[Kind, int]] = [("enter", 1), ("leave", 1), ("enter", 2), ("leave", 2)]
 
 
-def test_who_came_and_went_is_read_from_the_poses() -> None:
+def test_judge_derives_enter_and_leave_from_poses() -> None:
     assert names(judge.happenings(VISITS, leave_delay_s=DELAY_S)) == EXPECTED
 
 
-def test_a_gap_that_the_tracker_bridges_is_no_leaving() -> None:
+def test_judge_gap_within_track_age_is_no_leave() -> None:
     gap = told((0.0, {1}), (0.1, set()), (0.2, {1}), (0.3, set()), (9.0, set()))
     assert names(judge.happenings(gap, leave_delay_s=DELAY_S)) == EXPECTED[:2]
 
 
-def test_what_is_seen_late_happened_in_time() -> None:
+def test_judge_late_frame_counts_at_its_timestamp() -> None:
     """A frame on which the Edge TPU hung is told of after the others would have been."""
     late = [Told(0.0, frozenset({1}), 0.8), Told(0.9, frozenset({2}), 0.91)]
     assert names(judge.happenings(late, leave_delay_s=DELAY_S))[:3] == [
@@ -51,7 +51,7 @@ def test_what_is_seen_late_happened_in_time() -> None:
     ]
 
 
-def test_at_a_kill_only_what_was_in_the_making_is_uncertain() -> None:
+def test_judge_kill_excuses_only_events_in_progress() -> None:
     killed = judge.happenings(VISITS, leave_delay_s=DELAY_S, killed_at_s=3.95)
     assert [h.name for h in killed if h.certain] == EXPECTED[:3]
     just_entered = judge.happenings(VISITS[:4], leave_delay_s=DELAY_S, killed_at_s=3.02)
@@ -71,14 +71,14 @@ def test_at_a_kill_only_what_was_in_the_making_is_uncertain() -> None:
         ([*EXPECTED[:2], ("enter", 7), *EXPECTED[2:]], [], 1),
     ],
 )
-def test_what_does_not_arrive_in_its_order_is_lost(
+def test_judge_event_out_of_order_is_lost(
     arrived: list[tuple[Kind, int]], lost: list[tuple[Kind, int]], unexplained: int
 ) -> None:
     found = judge.lost_events(judge.happenings(VISITS, leave_delay_s=DELAY_S), arrived)
     assert (sorted(names(found[0])), found[1]) == (sorted(lost), unexplained)
 
 
-def test_of_two_things_at_once_either_may_be_told_first() -> None:
+def test_judge_simultaneous_events_in_any_order() -> None:
     both = [Happening("leave", 1, 5.0), Happening("enter", 2, 5.1)]
     for arrived in ([both[0].name, both[1].name], [both[1].name, both[0].name]):
         assert judge.lost_events(both, arrived) == ([], 0)
@@ -86,7 +86,7 @@ def test_of_two_things_at_once_either_may_be_told_first() -> None:
     assert len(judge.lost_events(apart, [apart[1].name, apart[0].name])[0]) == 1
 
 
-def test_a_message_that_is_sent_twice_arrives_once() -> None:
+def test_judge_duplicate_message_counts_once() -> None:
     def event(kind: Kind, second: int) -> bytes:
         time = f"2026-01-31T12:00:{second:02}.000000Z"
         return msgspec.json.encode(
@@ -98,11 +98,11 @@ def test_a_message_that_is_sent_twice_arrives_once() -> None:
     assert judge.arrivals(payloads) == [("enter", 1), ("leave", 1), ("enter", 1)]
 
 
-def test_poses_are_counted_one_by_one() -> None:
+def test_judge_counts_lost_pose_messages() -> None:
     assert judge.lost_poses([b"a", b"b", b"b"], [b"b", b"x"]) == 2
 
 
-def test_states_that_are_missing_or_wrong_are_named() -> None:
+def test_judge_names_missing_and_wrong_states() -> None:
     expected: dict[str, bytes | Mapping[str, object]] = {
         "a": b"ON",
         "b": b"ON",
@@ -127,13 +127,13 @@ def test_states_that_are_missing_or_wrong_are_named() -> None:
         (Row("x", "X", survived=False), "not survived"),
     ],
 )
-def test_every_target_that_is_missed_is_a_failure(row: Row, says: str) -> None:
+def test_judge_every_missed_target_is_a_failure(row: Row, says: str) -> None:
     row.judge()
     assert not row.passed
     assert says in row.failures[0]
 
 
-def test_a_row_within_the_targets_passes_and_shows_its_figures() -> None:
+def test_judge_row_within_targets_passes() -> None:
     row = Row("x", "A fault", 0.02, resumed_s=4.9, poses_lost=31, events=8)
     row.judge()
     assert row.passed
@@ -142,7 +142,7 @@ def test_a_row_within_the_targets_passes_and_shows_its_figures() -> None:
     ]
 
 
-def test_a_fault_that_cannot_be_tried_or_judged_is_said_to_be(tmp_path: Path) -> None:
+def test_judge_fault_that_cannot_run_is_reported(tmp_path: Path) -> None:
     def missed(folder: Path, row: Row) -> Row:
         raise MissedError("waited in vain")
 
@@ -161,7 +161,7 @@ def test_a_fault_that_cannot_be_tried_or_judged_is_said_to_be(tmp_path: Path) ->
     assert "not tried" in judge.table([skipped])
 
 
-def test_what_needs_a_network_of_its_own_leaves_this_one_alone(
+def test_chaos_fault_without_network_namespace_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(INSIDE, raising=False)
@@ -170,14 +170,14 @@ def test_what_needs_a_network_of_its_own_leaves_this_one_alone(
         assert "namespace" in str(row.skipped)
 
 
-def test_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_chaos_command_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert suite.main(["--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in FAULTS)
     assert len(FAULTS) >= 20
 
 
-def test_planted_losses_are_found(tmp_path: Path) -> None:
+def test_chaos_planted_losses_are_found(tmp_path: Path) -> None:
     """An event that never came, a pose message that never came, and a state that is not so."""
     with Stage(tmp_path) as stage:
         topic = TOPICS.event("door")
@@ -194,7 +194,7 @@ def test_planted_losses_are_found(tmp_path: Path) -> None:
     assert f"{TOPICS.status('door')} is b'stalled', not b'online'" in row.failures
 
 
-def test_a_daemon_that_died_is_not_survived(tmp_path: Path) -> None:
+def test_chaos_daemon_that_died_fails(tmp_path: Path) -> None:
     with Stage(tmp_path) as stage:
         stage.life.process.kill()
         stage.life.process.wait()
@@ -203,7 +203,7 @@ def test_a_daemon_that_died_is_not_survived(tmp_path: Path) -> None:
     assert "not survived" in row.failures
 
 
-def test_in_peace_nothing_is_lost(tmp_path: Path) -> None:
+def test_chaos_without_fault_loses_nothing(tmp_path: Path) -> None:
     """Else what a fault costs could not be told from what the suite itself loses."""
     with Stage(tmp_path) as stage:
         wait(lambda: len(stage.observer.payloads(TOPICS.event("door"))) >= 3, "some events")

@@ -69,7 +69,7 @@ def test_interpreter_runs_and_repeats_itself(cpu: CpuAccelerator, name: str) -> 
 
 @pytest.mark.skipif(len(RUNTIMES) < 2, reason="tflite-runtime ends at Python 3.11")
 @pytest.mark.parametrize("name", [name for name in FILES if "movenet" in name])
-def test_runtimes_find_the_same_face(name: str) -> None:
+def test_interpreter_runtimes_agree_on_photograph(name: str) -> None:
     found = []
     for runtime in RUNTIMES:
         interpreter = accelerator(runtime).load(MODELS / name)
@@ -150,7 +150,8 @@ def test_load_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
         load_runtime()
 
 
-def test_default_threads_are_the_cores_up_to_four() -> None:
+def test_interpreter_default_threads() -> None:
+    """As many threads as the machine has cores, at most four."""
     assert 1 <= default_threads() <= 4
     assert CpuAccelerator(threads=3).threads == 3
     assert CpuAccelerator().threads == default_threads()

@@ -20,13 +20,13 @@ MANIFEST = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("entry", MANIFEST["models"], ids=lambda entry: entry["name"])
-def test_the_manifest_describes_the_file(entry: dict[str, Any]) -> None:
+def test_built_models_equal_manifest(entry: dict[str, Any]) -> None:
     content = (MODELS / entry["file"]).read_bytes()
     assert len(content) == entry["bytes"]
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
 
 
-def test_every_file_that_can_be_built_is_there() -> None:
+def test_built_models_complete() -> None:
     assert {entry["name"] for entry in MANIFEST["models"]} == set(build.BUILDABLE)
 
 
@@ -44,7 +44,7 @@ def pictures(side: int) -> list[Any]:
 @pytest.mark.parametrize(
     "name", [name for name, recipe in build.RECIPES.items() if recipe.precision != "int8"]
 )
-def test_float_files_compute_what_the_published_graph_computes(name: str) -> None:
+def test_built_models_float_outputs_equal_published_graph(name: str) -> None:
     """TensorFlow runs the published graph, LiteRT the file; the inputs are the same bytes."""
     pytest.importorskip("tensorflow")
     from ai_edge_litert.interpreter import Interpreter
@@ -79,7 +79,7 @@ def test_float_files_compute_what_the_published_graph_computes(name: str) -> Non
 
 
 @pytest.mark.convert
-def test_calibration_pictures_are_the_same_every_time() -> None:
+def test_calibration_images_are_reproducible() -> None:
     pytest.importorskip("skimage")
     from edgepose.model_builder.calibration import calibration_pictures
 

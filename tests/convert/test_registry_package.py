@@ -13,7 +13,8 @@ from edgepose.model_builder import build
 from edgepose.model_builder import npm_package as registry_package
 
 
-def test_the_notation_is_that_of_npm(tmp_path: Path) -> None:
+def test_npm_package_integrity_notation(tmp_path: Path) -> None:
+    """Hashes are written as npm writes them."""
     file = tmp_path / "empty"
     file.write_bytes(b"")
     assert registry_package.integrity(file).startswith(
@@ -21,7 +22,7 @@ def test_the_notation_is_that_of_npm(tmp_path: Path) -> None:
     )
 
 
-def test_a_package_with_another_hash_is_refused_and_not_kept(
+def test_npm_package_wrong_hash_is_rejected_and_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -38,15 +39,13 @@ def test_a_package_with_another_hash_is_refused_and_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registry_that_is_no_web_address_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_npm_package_invalid_registry_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///somewhere")
     with pytest.raises(ConversionError, match="no http address"):
         registry_package.package_archive(tmp_path, lambda _text: None)
 
 
-def test_a_model_that_is_not_in_the_package_is_named(tmp_path: Path) -> None:
+def test_npm_package_missing_model_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "package.tgz"
     with tarfile.open(archive, "w:gz"):
         pass
@@ -54,6 +53,6 @@ def test_a_model_that_is_not_in_the_package_is_named(tmp_path: Path) -> None:
         registry_package.read_model(archive, "movenet-lightning")
 
 
-def test_an_unknown_model_name_lists_the_known_ones(tmp_path: Path) -> None:
+def test_npm_package_unknown_model_lists_known_names(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="movenet-lightning-int8"):
         build.build_model("movenet-lightening", tmp_path)

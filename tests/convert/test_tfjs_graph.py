@@ -40,7 +40,7 @@ def graph(*nodes: Node, weights: dict[str, Any] | None = None) -> TfjsGraph:
     return TfjsGraph(nodes, weights or {}, "input", ("output",))
 
 
-def test_half_precision_weights_are_widened_and_follow_each_other() -> None:
+def test_tfjs_weights_half_precision() -> None:
     first, second = np.array([0.5, -2.0], "<f2"), np.array([[7, 8, 9]], "<i4")
     weights = tfjs_graph.read_weights(
         manifest(
@@ -55,19 +55,20 @@ def test_half_precision_weights_are_widened_and_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(("size", "text"), [(7, "data ends at byte 7"), (9, "byte 8 of 9")])
-def test_data_of_the_wrong_length_is_refused(size: int, text: str) -> None:
+def test_tfjs_weights_wrong_length(size: int, text: str) -> None:
     entry = {"name": "a", "shape": [2], "dtype": "float32"}
     with pytest.raises(ConversionError, match=text):
         tfjs_graph.read_weights(manifest(entry), bytes(size))
 
 
-def test_an_unknown_packing_is_refused() -> None:
+def test_tfjs_weights_unknown_quantization() -> None:
     entry = {"name": "a", "shape": [2], "dtype": "float32", "quantization": {"dtype": "uint8"}}
     with pytest.raises(ConversionError, match="stored as uint8"):
         tfjs_graph.read_weights(manifest(entry), bytes(2))
 
 
-def test_a_fused_convolution_becomes_a_chain_that_ends_in_its_name() -> None:
+def test_tfjs_graph_fused_convolution_becomes_chain() -> None:
+    """The last node keeps the name of the fused one."""
     chain = tfjs_graph.expand_fused([fused_convolution("BiasAdd", "Relu6")])
     assert [node["op"] for node in chain] == ["Conv2D", "BiasAdd", "Relu6"]
     assert chain[-1]["name"] == "conv"
@@ -77,12 +78,12 @@ def test_a_fused_convolution_becomes_a_chain_that_ends_in_its_name() -> None:
     assert not {"fused_ops", "num_args", "epsilon"} & set(chain[0]["attr"])
 
 
-def test_an_unknown_fused_operation_is_refused() -> None:
+def test_tfjs_graph_unknown_fused_operation() -> None:
     with pytest.raises(ConversionError, match="Prelu"):
         tfjs_graph.expand_fused([fused_convolution("BiasAdd", "Prelu")])
 
 
-def test_other_files_are_refused() -> None:
+def test_tfjs_graph_other_files() -> None:
     with pytest.raises(ConversionError, match="layers-model"):
         tfjs_graph.read_graph({"format": "layers-model"}, b"")
 
@@ -94,7 +95,7 @@ def input_nodes() -> tuple[Node, Node]:
     )
 
 
-def test_the_input_becomes_bytes_and_the_original_stays() -> None:
+def test_use_uint8_input_leaves_original_graph_unchanged() -> None:
     original = graph(*input_nodes())
     changed = tfjs_graph.use_uint8_input(original)
     assert changed.input_dtype == "DT_UINT8"
@@ -102,7 +103,7 @@ def test_the_input_becomes_bytes_and_the_original_stays() -> None:
     assert original.input_dtype == "DT_INT32"
 
 
-def test_an_input_that_is_used_without_a_cast_stays_as_it_is() -> None:
+def test_use_uint8_input_without_cast() -> None:
     add: Node = {"name": "add", "op": "AddV2", "input": ["input", "input"], "attr": {}}
     with pytest.raises(ConversionError, match="AddV2"):
         tfjs_graph.use_uint8_input(graph(*input_nodes(), add))
@@ -133,7 +134,7 @@ def bounds(length: int) -> dict[str, Any]:
     }
 
 
-def test_a_slice_that_only_adds_axes_becomes_expand_dims() -> None:
+def test_tfjs_graph_slice_with_new_axes_becomes_expand_dims() -> None:
     """x[:, :, newaxis, newaxis] has no slice left, and the last node keeps the name."""
     changed = tfjs_graph.new_axes_by_expand_dims(
         graph(slice_node(0b1100, 0b0011, 0b0011), weights=bounds(4))
@@ -146,7 +147,7 @@ def test_a_slice_that_only_adds_axes_becomes_expand_dims() -> None:
     assert steps[1]["name"] == "cut"
 
 
-def test_a_slice_that_cuts_and_adds_an_axis_does_one_after_the_other() -> None:
+def test_tfjs_graph_slice_with_range_and_new_axis() -> None:
     """x[:, newaxis, :3] is x[:, :3], then the axis."""
     changed = tfjs_graph.new_axes_by_expand_dims(
         graph(slice_node(0b010, 0b101, 0b001), weights=bounds(3))
@@ -161,7 +162,7 @@ def test_a_slice_that_cuts_and_adds_an_axis_does_one_after_the_other() -> None:
     assert int(changed.weights[expand["input"][1]]) == 1
 
 
-def test_a_slice_that_drops_axes_too_is_refused() -> None:
+def test_tfjs_graph_slice_that_drops_axes() -> None:
     with pytest.raises(ConversionError, match="drops"):
         tfjs_graph.new_axes_by_expand_dims(
             graph(slice_node(0b01, 0b10, 0b10, shrink=0b10), weights=bounds(2))

@@ -56,7 +56,7 @@ def listening(pid: int) -> list[tuple[str, str, int]]:
     return found
 
 
-def test_this_test_sees_what_listens(tmp_path: Path) -> None:
+def test_listening_ports_finds_open_port(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as tcp,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
@@ -81,9 +81,7 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.communicate()
 
 
-def test_the_daemon_listens_on_nothing(
-    tmp_path: Path, started: list[subprocess.Popen[bytes]]
-) -> None:
+def test_daemon_opens_no_port(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"node: gym\nstate_directory: {tmp_path / 'state'}\n")
     with Mosquitto(tmp_path) as broker, broker.listener() as listener:
@@ -113,7 +111,7 @@ sys.exit(run_command(["demo", "--source", "synthetic:", "--seconds", "60"]))
 """
 
 
-def test_the_broker_of_the_demonstration_is_for_this_machine_only(
+def test_demo_broker_listens_on_loopback_only(
     started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     pytest.importorskip("amqtt", reason="the demo extra is not installed")

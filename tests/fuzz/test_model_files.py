@@ -72,7 +72,7 @@ def damaged(chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_probe_refuses_or_passes_damaged_models(tmp_path: Path, runtime: RuntimeName) -> None:
+def test_probe_damaged_models(tmp_path: Path, runtime: RuntimeName) -> None:
     """A third of these end tflite-runtime 2.14; a child process takes the crash."""
     path = tmp_path / "damaged.tflite"
     refused = 0
@@ -88,7 +88,7 @@ def test_probe_refuses_or_passes_damaged_models(tmp_path: Path, runtime: Runtime
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_probe_passes_a_sound_model_once(
+def test_probe_valid_model_is_probed_once(
     tmp_path: Path, runtime: RuntimeName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "copy.tflite"
@@ -102,7 +102,7 @@ def test_probe_passes_a_sound_model_once(
         probe_model(path, runtime)
 
 
-def test_probe_crash_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_crash_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     monkeypatch.setattr(probe, "_START", crash)
     path = tmp_path / "m.tflite"
@@ -116,7 +116,7 @@ def test_probe_missing_file(tmp_path: Path) -> None:
         probe_model(tmp_path / "nowhere.tflite")
 
 
-def test_named_model_with_a_flipped_bit_is_refused_at_load(tmp_path: Path) -> None:
+def test_load_named_model_with_flipped_bit(tmp_path: Path) -> None:
     from edgepose.build import check_model
 
     file = default_registry().resolve("posenet-mobilenet-int8")
@@ -129,13 +129,13 @@ def test_named_model_with_a_flipped_bit_is_refused_at_load(tmp_path: Path) -> No
         check_model(ModelFile(file.name, path, file.entry))
 
 
-def test_whole_models_are_read() -> None:
+def test_operators_of_bundled_models() -> None:
     for path in sorted(MODELS.glob("*.tflite")):
         check_file(path)
         assert operators(path.read_bytes(), name=path.name).total() > 20
 
 
-def test_models_of_others_are_read(shared_data: Path) -> None:
+def test_operators_of_other_models(shared_data: Path) -> None:
     for path in sorted((shared_data.parent / "models").glob("*.tflite")):
         assert operators(path.read_bytes(), name=path.name)
 
@@ -155,7 +155,7 @@ def test_operators_of_damaged_files(seed: int) -> None:
 
 @examples(300)
 @given(data=st.binary(max_size=200), root=st.integers(0, 40))
-def test_operators_of_any_bytes_behind_the_identifier(data: bytes, root: int) -> None:
+def test_operators_any_bytes_after_identifier(data: bytes, root: int) -> None:
     model = struct.pack("<I", root) + b"TFL3" + data
     try:
         operators(model)
@@ -163,7 +163,7 @@ def test_operators_of_any_bytes_behind_the_identifier(data: bytes, root: int) ->
         assert str(error).startswith("the model: ")  # noqa: PT017 - nothing else may come
 
 
-def test_operators_with_control_characters_in_a_name() -> None:
+def test_operators_control_characters_in_name() -> None:
     """An operator's name is in the file, and errors name the operator."""
     model = read_model(MODEL)
     model.operatorCodes[0].customCode = "\x1b[2J\x1b[31mROOT"
@@ -175,7 +175,7 @@ def test_operators_with_control_characters_in_a_name() -> None:
     assert str(caught.value).isprintable()
 
 
-def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_operators_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     with path.open("wb") as file:
         file.write(MODEL)
@@ -184,7 +184,7 @@ def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         check_file(path)
 
 
-def test_smallest_files() -> None:
+def test_operators_smallest_files() -> None:
     for length in range(64):
         with pytest.raises(ModelFileError):
             operators(MODEL[:length])

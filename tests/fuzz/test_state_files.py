@@ -87,7 +87,7 @@ def test_event_store_damaged_database(tmp_path: Path, place: int, damage: bytes)
     | BAD_LINES
     | JSON.map(lambda v: json.dumps({"off": v}).encode())
 )
-def test_any_bytes_as_switches_open_no_camera(tmp_path: Path, content: bytes) -> None:
+def test_switches_any_bytes_leave_cameras_off(tmp_path: Path, content: bytes) -> None:
     """Only a list of names says which cameras are on; with anything else they all stay off."""
     path = tmp_path / "switches.json"
     path.write_bytes(content)
@@ -107,7 +107,7 @@ def test_any_bytes_as_switches_open_no_camera(tmp_path: Path, content: bytes) ->
 @pytest.mark.parametrize(
     "content", [DEEP, b'{"off":"main"}', b'{"off":{}}', b'{"off":[1]}', b"null"]
 )
-def test_switches_that_say_nothing(
+def test_switches_invalid_content(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "switches.json"
@@ -158,7 +158,7 @@ def _published(path: Path) -> tuple[list[bytes], list[float]]:
 
 @examples(200)
 @given(content=st.binary(max_size=400) | BAD_LINES)
-def test_any_bytes_as_a_recording(tmp_path: Path, content: bytes) -> None:
+def test_replay_any_bytes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "recording.ndjson"
     path.write_bytes(content)
     told: list[str] = []
@@ -173,7 +173,7 @@ def test_any_bytes_as_a_recording(tmp_path: Path, content: bytes) -> None:
     bad=st.lists(BAD_LINES, max_size=4),
     order=st.lists(st.integers(0, 20), min_size=4, max_size=4),
 )
-def test_good_messages_are_replayed_beside_bad_lines(
+def test_replay_valid_messages_among_invalid_lines(
     tmp_path: Path, count: int, bad: list[bytes], order: list[int]
 ) -> None:
     path = tmp_path / "recording.ndjson"
@@ -187,7 +187,7 @@ def test_good_messages_are_replayed_beside_bad_lines(
     field=st.sampled_from(sorted(json.loads(message()))),
     value=JSON | st.sampled_from(["9999-12-31T23:59:59Z", "0001-01-01T00:00:00", "a/b", "+", "\n"]),
 )
-def test_a_message_with_any_value_in_any_field(tmp_path: Path, field: str, value: object) -> None:
+def test_replay_message_with_any_field_value(tmp_path: Path, field: str, value: object) -> None:
     path = tmp_path / "recording.ndjson"
     odd = json.dumps(json.loads(message(1)) | {field: value}).encode()
     path.write_bytes(b"\n".join([message(0), odd, message(2)]) + b"\n")
@@ -195,9 +195,7 @@ def test_a_message_with_any_value_in_any_field(tmp_path: Path, field: str, value
     assert [payload for payload in sent if payload != odd] == [message(0), message(2)]
 
 
-def test_a_time_centuries_ahead_is_slept_in_pieces(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_replay_timestamp_centuries_ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """time.sleep raises OverflowError for the 250,000,000,000 seconds until the year 9999."""
     path = tmp_path / "recording.ndjson"
     late = json.dumps(json.loads(message(1)) | {"captured_at": "9999-12-31T00:00:00Z"}).encode()
@@ -232,7 +230,7 @@ def listed(**changes: object) -> bytes:
         JSON,
     )
 )
-def test_any_bytes_as_a_list_of_models(tmp_path: Path, content: bytes) -> None:
+def test_registry_any_bytes_as_manifest(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     try:
         registry = Registry.of((tmp_path,))
@@ -260,9 +258,7 @@ def test_any_bytes_as_a_list_of_models(tmp_path: Path, content: bytes) -> None:
         {"sha256": "0" * 63},
     ],
 )
-def test_entries_that_lead_elsewhere_are_refused(
-    tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_registry_entry_outside_folder(tmp_path: Path, changes: dict[str, object]) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(listed(**changes))
     with pytest.raises(ModelFileError, match="not a list of models") as caught:
@@ -272,7 +268,7 @@ def test_entries_that_lead_elsewhere_are_refused(
     assert len(read_list(path)) == 1
 
 
-def test_a_list_of_models_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+def test_registry_manifest_too_large(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(listed(note="x" * (2 << 20)))
     with pytest.raises(ModelFileError, match="over 1 MiB long"):
@@ -281,7 +277,7 @@ def test_a_list_of_models_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 
 @examples(60)
 @given(content=st.binary(max_size=60) | BAD_LINES)
-def test_a_list_that_cannot_be_read_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+def test_registry_unreadable_manifest_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(content)
     (entry,) = _decoded(listed())
@@ -294,7 +290,9 @@ def _decoded(content: bytes) -> tuple[ModelEntry, ...]:
     return msgspec.json.decode(content, type=ModelList).models
 
 
-def test_nothing_here_speaks_at_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_state_files_damaged_lines_are_logged_in_few_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A thousand bad lines are one warning, or the first five of them, not a thousand."""
     caplog.set_level(logging.INFO)
     path = tmp_path / "spool"

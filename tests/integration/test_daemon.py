@@ -40,7 +40,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         yield running
 
 
-def test_everything_a_subscriber_is_promised(tmp_path: Path, broker: Mosquitto) -> None:
+def test_daemon_publishes_every_topic_of_the_contract(tmp_path: Path, broker: Mosquitto) -> None:
     with broker.listener() as listener, running(tmp_path, broker) as daemon:
         for topic, payload in RETAINED.items():
             wait_for_last(listener, topic, payload)
@@ -90,7 +90,7 @@ def test_everything_a_subscriber_is_promised(tmp_path: Path, broker: Mosquitto) 
     assert stats["mqtt"]["connected"] is True
 
 
-def test_a_clip_runs_to_its_end_and_says_goodbye(tmp_path: Path, broker: Mosquitto) -> None:
+def test_daemon_ends_after_clip_and_publishes_offline(tmp_path: Path, broker: Mosquitto) -> None:
     clip = make_clip(tmp_path / "clip with spaces.mp4", frames=20)
     with broker.listener() as listener, running(tmp_path, broker, str(clip)) as daemon:
         code, _, stderr = daemon.wait()
@@ -99,9 +99,7 @@ def test_a_clip_runs_to_its_end_and_says_goodbye(tmp_path: Path, broker: Mosquit
         assert len(listener.payloads(f"{CAMERA}/poses")) >= 18
 
 
-def test_the_privacy_switch_closes_the_camera_and_outlives_a_restart(
-    tmp_path: Path, broker: Mosquitto
-) -> None:
+def test_daemon_privacy_switch_survives_restart(tmp_path: Path, broker: Mosquitto) -> None:
     with broker.listener() as listener:
         with running(tmp_path, broker) as daemon:
             wait_for_last(listener, f"{CAMERA}/presence", b"ON")
@@ -127,7 +125,7 @@ def test_the_privacy_switch_closes_the_camera_and_outlives_a_restart(
             wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 3, "poses again")
 
 
-def test_a_broker_that_dies_and_comes_back_hears_everything_again(
+def test_daemon_broker_restart_restores_states_and_events(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     with running(tmp_path, broker) as daemon:
@@ -145,9 +143,8 @@ def test_a_broker_that_dies_and_comes_back_hears_everything_again(
     assert "Traceback" not in stderr
 
 
-def test_a_changed_configuration_is_taken_up_and_a_wrong_one_refused(
-    tmp_path: Path, broker: Mosquitto
-) -> None:
+def test_daemon_reload_valid_and_invalid_configuration(tmp_path: Path, broker: Mosquitto) -> None:
+    """A valid one is applied, an invalid one is rejected."""
     with broker.listener() as listener, running(tmp_path, broker) as daemon:
         wait_for_last(listener, f"{CAMERA}/presence", b"ON")
         path = tmp_path / "config.yaml"
@@ -178,14 +175,14 @@ def test_a_changed_configuration_is_taken_up_and_a_wrong_one_refused(
     assert model() == "movenet-thunder-int8"
 
 
-def test_a_killed_daemon_leaves_its_will(tmp_path: Path, broker: Mosquitto) -> None:
+def test_daemon_killed_leaves_last_will(tmp_path: Path, broker: Mosquitto) -> None:
     with broker.listener() as listener, running(tmp_path, broker) as daemon:
         wait_for_last(listener, f"{NODE}/availability", b"online")
         daemon.end(signal.SIGKILL)
         wait_for_last(listener, f"{NODE}/availability", b"offline")
 
 
-def test_ndjson_on_stdout_needs_no_broker(tmp_path: Path) -> None:
+def test_daemon_ndjson_on_stdout_without_broker(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=12)
     daemon = Daemon(
         tmp_path,
@@ -202,7 +199,7 @@ def test_ndjson_on_stdout_needs_no_broker(tmp_path: Path) -> None:
     assert lines[-1].poses == []
 
 
-def test_a_reader_of_ndjson_that_leaves_ends_the_daemon_quietly(tmp_path: Path) -> None:
+def test_daemon_ends_if_ndjson_reader_closes_pipe(tmp_path: Path) -> None:
     config = "mqtt:\n  enabled: false\noutput:\n  ndjson: true\n"
     daemon = Daemon(tmp_path, "--source", "synthetic:", config=config)
     assert daemon.process.stdout is not None
@@ -215,7 +212,7 @@ def test_a_reader_of_ndjson_that_leaves_ends_the_daemon_quietly(tmp_path: Path) 
     assert "edgepose: " not in complaint
 
 
-def test_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
+def test_daemon_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
     config = (
         "cameras:\n"
         "  - {name: door, source: 'synthetic:?fps=10'}\n"
@@ -256,7 +253,7 @@ def test_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
         (["--speed"], "No such option", 2),
     ],
 )
-def test_what_cannot_work_is_said_in_one_sentence(
+def test_daemon_invalid_setup_is_one_error_line(
     tmp_path: Path, broker: Mosquitto, arguments: list[str], says: str, code: int
 ) -> None:
     given = [] if "--mqtt" in arguments else ["--mqtt", broker.url]
@@ -268,7 +265,7 @@ def test_what_cannot_work_is_said_in_one_sentence(
     assert "Traceback" not in stderr
 
 
-def test_a_port_that_refuses_is_said_and_ends(tmp_path: Path) -> None:
+def test_daemon_connection_refused_ends_with_error(tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     code, _, stderr = Daemon(tmp_path, "--source", "synthetic:", "--mqtt", url).wait()
     assert code == 1

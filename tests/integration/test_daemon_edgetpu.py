@@ -65,7 +65,7 @@ def wait_for_poses_on(listener: Listener, device: str) -> PoseMessage:
 
 
 @pytest.mark.parametrize("word", ["abort", "fail", "hang", "unplugged"])
-def test_a_death_is_bridged_and_healed(
+def test_daemon_falls_back_to_cpu_and_returns_to_edge_tpu(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word
 ) -> None:
     """The CPU takes the frame on which the Edge TPU died, and nobody loses their identity."""
@@ -99,7 +99,7 @@ def test_a_death_is_bridged_and_healed(
     assert stderr.count(f"falling back to {CPU_MODEL} on the CPU") == 1
 
 
-def test_auto_serves_from_the_cpu_until_a_device_comes(
+def test_daemon_device_auto_uses_cpu_until_edge_tpu_appears(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     model = stand_in.compiled_model()
@@ -114,7 +114,7 @@ def test_auto_serves_from_the_cpu_until_a_device_comes(
         assert not wait_for_poses_on(listener, "edgetpu").degraded
 
 
-def test_a_model_known_by_name_finds_its_compiled_file(
+def test_daemon_named_model_uses_compiled_file(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """Thresholds for the Edge TPU are its own."""
@@ -137,7 +137,7 @@ def test_a_model_known_by_name_finds_its_compiled_file(
         assert set(wait_for_poses_on(listener, "edgetpu").poses[0].keypoints) == {None}
 
 
-def test_without_a_stand_in_the_daemon_waits_blind_and_sees_again(
+def test_daemon_without_fallback_waits_for_edge_tpu(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     model = stand_in.compiled_model()
@@ -161,7 +161,7 @@ def test_without_a_stand_in_the_daemon_waits_blind_and_sees_again(
     assert (code, "Traceback" in stderr) == (0, False), stderr
 
 
-def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
+def test_daemon_notices_stopped_worker_while_idle(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """With the camera switched off nobody invokes; the heartbeat tells."""
@@ -181,7 +181,7 @@ def test_a_worker_that_stops_while_nothing_is_asked_is_noticed(
         assert worker not in children(daemon.process.pid)
 
 
-def test_a_reload_keeps_the_device_or_hands_it_over(
+def test_daemon_reload_keeps_or_reopens_edge_tpu(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """Only a change of what looks opens the device again: one process can have it."""
@@ -221,7 +221,7 @@ def test_a_reload_keeps_the_device_or_hands_it_over(
     assert (code, "Traceback" in stderr) == (0, False), stderr
 
 
-def test_a_picture_is_looked_at_by_a_compiled_model(tmp_path: Path, stand_in: StandIn) -> None:
+def test_estimate_with_compiled_model(tmp_path: Path, stand_in: StandIn) -> None:
     model = stand_in.compiled_model()
     command = [sys.executable, "-m", "edgepose", "estimate", "--model", str(model), str(PHOTOGRAPH)]
     environment = {**os.environ, **stand_in.environment()}
@@ -237,7 +237,7 @@ def test_a_picture_is_looked_at_by_a_compiled_model(tmp_path: Path, stand_in: St
     assert run.stderr.startswith("edgepose: no Edge TPU is plugged in")
 
 
-def test_no_worker_outlives_its_daemon(
+def test_daemon_killed_ends_edge_tpu_worker(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn
 ) -> None:
     """An orphan would hold the device for ever."""
@@ -263,7 +263,7 @@ def test_no_worker_outlives_its_daemon(
         ("fail", "failed its first inference"),
     ],
 )
-def test_edgetpu_fails_at_the_start_with_the_reason(
+def test_daemon_edgetpu_fails_at_start_with_reason(
     tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word, sentence: str
 ) -> None:
     stand_in.set(word)
@@ -278,7 +278,7 @@ def test_edgetpu_fails_at_the_start_with_the_reason(
     assert "Traceback" not in stderr
 
 
-def test_edgetpu_without_a_compiled_file_says_how_to_get_one(
+def test_daemon_edgetpu_without_compiled_file_names_remedy(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     arguments = ("--accelerator", "edgetpu", "--mqtt", broker.url)

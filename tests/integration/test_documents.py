@@ -62,7 +62,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line not in ELSEWHERE])
-def test_command_of_a_document_works(command: str, folder: Path, broker: Mosquitto) -> None:
+def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -> None:
     """Only the broker's port and the interpreter differ from what is written."""
     command = command.removeprefix(".venv/bin/")
     words = shlex.split(command.replace("127.0.0.1:1883", f"127.0.0.1:{broker.port}"))
@@ -84,7 +84,7 @@ def test_command_of_a_document_works(command: str, folder: Path, broker: Mosquit
     assert "Traceback" not in text
 
 
-def test_annotate_writes_a_copy_of_every_frame(folder: Path) -> None:
+def test_document_annotate_command_writes_every_frame(folder: Path) -> None:
     """`--annotate` of the documents draws every frame of the clip."""
     shutil.rmtree(folder / "annotated", ignore_errors=True)
     command = next(line for line in commands() if "--annotate" in line)
@@ -93,7 +93,7 @@ def test_annotate_writes_a_copy_of_every_frame(folder: Path) -> None:
     assert len(list((folder / "annotated").glob("clip-*.jpg"))) == 10
 
 
-def test_configuration_of_the_readme_means_what_it_says(folder: Path) -> None:
+def test_readme_configuration_is_in_effect(folder: Path) -> None:
     """The keys of the example are in effect, with the password of its file."""
     config = load_config(folder / "my-config.yaml")
     assert config.node_name == "gym"
@@ -104,7 +104,7 @@ def test_configuration_of_the_readme_means_what_it_says(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: str(block.document))
-def test_configuration_of_a_document_is_valid(block: Block, tmp_path: Path) -> None:
+def test_document_configuration_is_valid(block: Block, tmp_path: Path) -> None:
     """Every YAML block is a configuration without mistakes."""
     path = tmp_path / "config.yaml"
     path.write_text(block.text)

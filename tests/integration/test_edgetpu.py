@@ -47,7 +47,7 @@ def photograph(interpreter: Interpreter) -> np.ndarray[tuple[int, ...], np.dtype
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_what_the_protocols_promise(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_edgetpu_interpreter_protocol(stand_in: StandIn, runtime: RuntimeName) -> None:
     path = stand_in.compiled_model()
     accelerator = EdgeTpuAccelerator(runtime=runtime)
     interpreter = accelerator.load(path)
@@ -67,7 +67,7 @@ def test_what_the_protocols_promise(stand_in: StandIn, runtime: RuntimeName) -> 
         interpreter.invoke(tensor)
 
 
-def test_a_tensor_of_another_type_is_refused(stand_in: StandIn) -> None:
+def test_edgetpu_wrong_tensor_type(stand_in: StandIn) -> None:
     interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
     with pytest.raises(TypeError):
         interpreter.invoke(np.zeros(interpreter.input.shape, np.float32))
@@ -83,7 +83,7 @@ def test_a_tensor_of_another_type_is_refused(stand_in: StandIn) -> None:
         ("unplugged", "process"),
     ],
 )
-def test_a_death_in_the_middle_is_heard_and_final(
+def test_edgetpu_worker_death_during_invoke_is_final(
     stand_in: StandIn, word: Word, sentence: str
 ) -> None:
     interpreter = EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
@@ -102,7 +102,7 @@ def test_a_death_in_the_middle_is_heard_and_final(
 
 
 @pytest.mark.parametrize("word", ["hang", "hang-at-create"])
-def test_a_device_that_hangs_while_it_is_opened(stand_in: StandIn, word: Word) -> None:
+def test_edgetpu_device_hangs_during_open(stand_in: StandIn, word: Word) -> None:
     stand_in.set(word)
     with pytest.raises(AcceleratorError, match="did not answer for 3 s while"):
         EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
@@ -110,20 +110,20 @@ def test_a_device_that_hangs_while_it_is_opened(stand_in: StandIn, word: Word) -
     EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
 
 
-def test_a_device_can_be_chosen(stand_in: StandIn) -> None:
+def test_edgetpu_device_by_name(stand_in: StandIn) -> None:
     path = stand_in.compiled_model()
     EdgeTpuAccelerator(device="usb:0").load(path).close()
     with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
         EdgeTpuAccelerator(device="pci:0").load(path)
 
 
-def test_no_library(stand_in: StandIn) -> None:
+def test_edgetpu_missing_library(stand_in: StandIn) -> None:
     stand_in.shared_object.unlink()
     with pytest.raises(AcceleratorError, match="install libedgetpu1-std"):
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
 
-def test_a_library_that_is_none(stand_in: StandIn) -> None:
+def test_edgetpu_library_without_delegate(stand_in: StandIn) -> None:
     """Any shared library has no delegate in it."""
     stand_in.shared_object.unlink()
     stand_in.shared_object.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
@@ -131,12 +131,12 @@ def test_a_library_that_is_none(stand_in: StandIn) -> None:
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
 
-def test_a_model_that_is_not_compiled(stand_in: StandIn) -> None:
+def test_edgetpu_model_not_compiled(stand_in: StandIn) -> None:
     with pytest.raises(ModelFileError, match="compiled for the Edge TPU"):
         EdgeTpuAccelerator().load(MODELS / "movenet-lightning-int8.tflite")
 
 
-def test_why_a_device_that_is_there_cannot_be_opened(
+def test_edgetpu_open_error_has_reason(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = stand_in.compiled_model()
@@ -161,7 +161,7 @@ def test_why_a_device_that_is_there_cannot_be_opened(
         accelerator.load(path)
 
 
-def test_one_library_that_suits_only_the_second_runtime(
+def test_edgetpu_library_incompatible_with_first_runtime(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The official libedgetpu crashes newer runtimes; the other one is tried by itself."""
@@ -183,7 +183,7 @@ def test_one_library_that_suits_only_the_second_runtime(
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends at Python 3.11")
-def test_pycoral_opens_the_device_where_it_is_installed(
+def test_edgetpu_uses_installed_pycoral(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package with pycoral's one function that matters, in the worker's path."""
@@ -209,7 +209,7 @@ def test_pycoral_opens_the_device_where_it_is_installed(
         EdgeTpuAccelerator().load(stand_in.compiled_model())
 
 
-def test_a_talkative_library_does_not_fill_the_memory(stand_in: StandIn) -> None:
+def test_edgetpu_library_output_is_bounded(stand_in: StandIn) -> None:
     interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
     stderr = Path(f"/proc/{interpreter.process_id}/fd/2")
     with stderr.open("ab") as flood:
@@ -233,7 +233,7 @@ def test_edgetpu_worker_outlives_the_thread_that_started_it(stand_in: StandIn) -
 
 
 @pytest.mark.parametrize("busy", ["time.sleep(60)", "signal.pause()", "sum(range(10**12))"])
-def test_end_with_parent_ends_a_busy_process(busy: str) -> None:
+def test_end_with_parent_busy_process(busy: str) -> None:
     """Whatever the worker does when the other end of the pipe closes, the GIL held or not."""
     lifeline, parent = os.pipe()
     script = (

@@ -150,7 +150,7 @@ def fresh(stand_in: StandIn, runtime: RuntimeName, device: str | None = None) ->
 
 
 @pytest.mark.parametrize("name", [LIGHTNING, "movenet-thunder-int8", "posenet-mobilenet-int8"])
-def test_outputs_are_the_cpu_files_to_the_last_bit(
+def test_stand_in_outputs_equal_cpu_file(
     stand_in: StandIn, runtime: RuntimeName, name: str
 ) -> None:
     model = stand_in.compiled_model(name)
@@ -164,7 +164,7 @@ def test_outputs_are_the_cpu_files_to_the_last_bit(
         assert np.array_equal(np.array(two, wanted.dtype), wanted)
 
 
-def test_there_is_somebody_in_the_picture(ready: Probe) -> None:
+def test_stand_in_finds_face_in_photograph(ready: Probe) -> None:
     """Two zeros are equal too: the face is where the photograph has it."""
     (poses,) = ready.do("invoke")["outputs"]
     nose_y, nose_x, nose_score = poses[0][0][0]
@@ -173,9 +173,7 @@ def test_there_is_somebody_in_the_picture(ready: Probe) -> None:
 
 
 @pytest.mark.parametrize("name", existing_models("movenet_single_pose_lightning_ptq.tflite"))
-def test_a_file_of_the_real_compiler_runs_too(
-    stand_in: StandIn, runtime: RuntimeName, name: str
-) -> None:
+def test_stand_in_file_of_real_compiler(stand_in: StandIn, runtime: RuntimeName, name: str) -> None:
     cpu = SHARED / "models" / name
     model = stand_in.add_model(cpu.with_name(f"{cpu.stem}_edgetpu.tflite"), cpu)
     with Probe(stand_in, runtime, model) as child:
@@ -185,7 +183,7 @@ def test_a_file_of_the_real_compiler_runs_too(
     assert expected[..., 2].max() > 0.5
 
 
-def test_both_models_can_be_loaded_at_once(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_two_models_at_once(stand_in: StandIn, runtime: RuntimeName) -> None:
     """The device finds out by the operator's tensors which network it is to be."""
     stand_in.compiled_model("movenet-thunder-int8")
     with serving(stand_in, runtime) as child:
@@ -195,7 +193,7 @@ def test_both_models_can_be_loaded_at_once(stand_in: StandIn, runtime: RuntimeNa
         assert np.array_equal(np.array(poses, np.float32), expected)
 
 
-def test_a_compiled_file_looks_like_one(stand_in: StandIn) -> None:
+def test_stand_in_compiled_file_has_custom_operator(stand_in: StandIn) -> None:
     model = stand_in.compiled_model()
     before = operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
     after = operators(model.read_bytes())
@@ -210,19 +208,19 @@ def test_a_compiled_file_looks_like_one(stand_in: StandIn) -> None:
         CpuAccelerator().load(model)
 
 
-def test_a_compiled_file_needs_the_delegate(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_compiled_file_needs_delegate(stand_in: StandIn, runtime: RuntimeName) -> None:
     with fresh(stand_in, runtime) as child:
         answer = child.do("load")
     assert answer["error"] == "RuntimeError"
     assert "unresolved custom op: edgetpu-custom-op" in answer["text"]
 
 
-def test_open_shapes_cannot_be_compiled() -> None:
+def test_stand_in_compile_rejects_dynamic_shapes() -> None:
     with pytest.raises(ValueError, match="fixed shapes"):
         compiled.compile_model((MODELS / "movenet-multipose-int8.tflite").read_bytes())
 
 
-def test_another_network_is_not_taken_for_the_same(stand_in: StandIn) -> None:
+def test_stand_in_distinguishes_networks(stand_in: StandIn) -> None:
     thunder = MODELS / "movenet-thunder-int8.tflite"
     with pytest.raises(ValueError, match="same network"):
         stand_in.add_model(stand_in.compiled_model(), thunder)
@@ -230,7 +228,7 @@ def test_another_network_is_not_taken_for_the_same(stand_in: StandIn) -> None:
         stand_in.add_model(thunder, thunder)
 
 
-def test_a_model_it_cannot_compute_is_refused(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_unknown_model_is_rejected(stand_in: StandIn, runtime: RuntimeName) -> None:
     """It must not serve zeros where a test forgot to give it the CPU file."""
     model = stand_in.compiled_model()
     (stand_in.folder / "heads" / f"{LIGHTNING}.tflite").unlink()
@@ -244,7 +242,7 @@ def test_a_model_it_cannot_compute_is_refused(stand_in: StandIn, runtime: Runtim
 
 
 @pytest.mark.parametrize("word", ["absent", "busy", "unplugged"])
-def test_a_device_that_is_not_to_be_had_says_nothing(
+def test_stand_in_unavailable_device_gives_no_reason(
     stand_in: StandIn, runtime: RuntimeName, word: Any
 ) -> None:
     stand_in.set(word)
@@ -255,7 +253,7 @@ def test_a_device_that_is_not_to_be_had_says_nothing(
         assert child.do("create", "load", "invoke")["outputs"]
 
 
-def test_one_process_holds_the_device(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_device_is_exclusive(stand_in: StandIn, runtime: RuntimeName) -> None:
     with serving(stand_in, runtime) as first, fresh(stand_in, runtime) as second:
         answer = second.do("create")
         assert (answer["error"], answer["text"].strip()) == ("ValueError", NO_DEVICE)
@@ -266,7 +264,7 @@ def test_one_process_holds_the_device(stand_in: StandIn, runtime: RuntimeName) -
         assert second.do("create", "load", "invoke")["outputs"]
 
 
-def test_a_test_can_hold_the_device(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_device_held_by_test(stand_in: StandIn, runtime: RuntimeName) -> None:
     with fresh(stand_in, runtime) as child:
         with stand_in.held():
             assert child.do("create")["text"].strip() == NO_DEVICE
@@ -288,7 +286,7 @@ def test_a_test_can_hold_the_device(stand_in: StandIn, runtime: RuntimeName) -> 
         ("pci:0", "usb:0", False),
     ],
 )
-def test_only_the_device_that_is_there_is_found(
+def test_stand_in_finds_present_device_only(
     tmp_path: Path, there: str, wanted: str | None, found: bool
 ) -> None:
     stand_in = StandIn(tmp_path, device=there)
@@ -302,7 +300,7 @@ def test_only_the_device_that_is_there_is_found(
 
 
 @pytest.mark.parametrize("word", ["fail", "absent"])
-def test_a_failed_invoke_is_an_error(stand_in: StandIn, ready: Probe, word: Any) -> None:
+def test_stand_in_failed_invoke(stand_in: StandIn, ready: Probe, word: Any) -> None:
     assert ready.do("invoke")["outputs"]
     stand_in.set(word)
     answer = ready.do("invoke")
@@ -312,14 +310,14 @@ def test_a_failed_invoke_is_an_error(stand_in: StandIn, ready: Probe, word: Any)
     assert ready.do("load", "invoke")["outputs"]
 
 
-def test_a_lost_device_takes_the_process_with_it(stand_in: StandIn, ready: Probe) -> None:
+def test_stand_in_lost_device_ends_process(stand_in: StandIn, ready: Probe) -> None:
     assert ready.do("invoke")["outputs"]
     stand_in.set("abort")
     assert ready.dies_of("invoke") == signal.SIGABRT
     assert "F driver/usb/usb_driver.cc" in ready.stderr
 
 
-def test_a_cable_pulled_out_and_put_back(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_unplugged_and_plugged_in(stand_in: StandIn, runtime: RuntimeName) -> None:
     with serving(stand_in, runtime) as child:
         before = child.do("invoke")["outputs"]
         stand_in.set("unplugged")
@@ -334,7 +332,7 @@ def test_a_cable_pulled_out_and_put_back(stand_in: StandIn, runtime: RuntimeName
     ("word", "death"),
     [("abort-at-create", signal.SIGABRT), ("segfault-at-create", signal.SIGSEGV)],
 )
-def test_a_library_that_kills_at_once(
+def test_stand_in_library_crashes_at_load(
     stand_in: StandIn, runtime: RuntimeName, word: Any, death: signal.Signals
 ) -> None:
     stand_in.set(word)
@@ -342,7 +340,7 @@ def test_a_library_that_kills_at_once(
         assert child.dies_of("create") == death
 
 
-def test_a_hang_stops_the_invoke_and_nothing_else(stand_in: StandIn, ready: Probe) -> None:
+def test_stand_in_hang_during_invoke_releases_gil(stand_in: StandIn, ready: Probe) -> None:
     """As with the real one, the GIL is free meanwhile: a heartbeat of Python's goes on."""
     stand_in.set("hang")
     ready.order("invoke")
@@ -353,7 +351,7 @@ def test_a_hang_stops_the_invoke_and_nothing_else(stand_in: StandIn, ready: Prob
     assert ready.process.poll() is None
 
 
-def test_a_hang_at_create_stops_the_whole_process(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_hang_at_create_holds_gil(stand_in: StandIn, runtime: RuntimeName) -> None:
     """As with the real one, `load_delegate` holds the GIL: no thread of Python's goes on."""
     stand_in.set("hang-at-create")
     with fresh(stand_in, runtime) as child:
@@ -370,23 +368,23 @@ def test_a_hang_at_create_stops_the_whole_process(stand_in: StandIn, runtime: Ru
         assert child.process.poll() is None
 
 
-def test_slow_is_at_least_that_slow(stand_in: StandIn, ready: Probe) -> None:
+def test_stand_in_slow_invoke(stand_in: StandIn, ready: Probe) -> None:
+    """It takes at least the given time."""
     stand_in.set("slow", ms=60)
     answer = ready.do("invoke")
     assert answer["took_ns"] >= 60_000_000
     assert np.any(answer["outputs"][0])
 
 
-def test_slow_at_create_ends_well(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_slow_create(stand_in: StandIn, runtime: RuntimeName) -> None:
+    """It takes at least the given time and succeeds."""
     stand_in.set("slow-at-create", ms=60)
     with fresh(stand_in, runtime) as child:
         assert child.do("create")["took_ns"] >= 60_000_000
         assert child.do("load", "invoke")["outputs"]
 
 
-def test_a_model_for_a_newer_runtime_does_not_prepare(
-    stand_in: StandIn, runtime: RuntimeName
-) -> None:
+def test_stand_in_model_for_newer_runtime(stand_in: StandIn, runtime: RuntimeName) -> None:
     stand_in.set("version")
     with fresh(stand_in, runtime) as child:
         answer = child.do("create", "load")
@@ -398,7 +396,7 @@ def test_a_model_for_a_newer_runtime_does_not_prepare(
     assert "(EdgeTpuDelegateForCustomOp) failed to prepare" in answer["text"]
 
 
-def test_zeros_are_zero(stand_in: StandIn, ready: Probe) -> None:
+def test_stand_in_zeros(stand_in: StandIn, ready: Probe) -> None:
     real = ready.do("invoke")["outputs"]
     stand_in.set("zeros")
     zeros = ready.do("invoke")["outputs"]
@@ -410,7 +408,7 @@ def test_zeros_are_zero(stand_in: StandIn, ready: Probe) -> None:
 # ---- the control file ----
 
 
-def test_after_counts_from_when_it_was_said(stand_in: StandIn, ready: Probe) -> None:
+def test_stand_in_after_counts_from_command(stand_in: StandIn, ready: Probe) -> None:
     for _ in range(3):
         assert ready.do("invoke")["outputs"]
     stand_in.set("fail", after=2)
@@ -421,7 +419,7 @@ def test_after_counts_from_when_it_was_said(stand_in: StandIn, ready: Probe) -> 
     assert [("error" in ready.do("invoke")) for _ in range(3)] == [False, False, True]
 
 
-def test_after_holds_for_each_new_process(stand_in: StandIn, runtime: RuntimeName) -> None:
+def test_stand_in_after_applies_to_each_process(stand_in: StandIn, runtime: RuntimeName) -> None:
     stand_in.set("unplugged", after=1)
     for _ in range(2):
         with serving(stand_in, runtime) as child:
@@ -429,7 +427,7 @@ def test_after_holds_for_each_new_process(stand_in: StandIn, runtime: RuntimeNam
             assert child.dies_of("invoke") == signal.SIGABRT
 
 
-def test_the_library_knows_every_word(stand_in: StandIn) -> None:
+def test_stand_in_knows_every_command(stand_in: StandIn) -> None:
     """`after` keeps each from happening: only that it is known is asked."""
     with fresh(stand_in, "litert") as child:
         for word in WORDS:
@@ -441,7 +439,7 @@ def test_the_library_knows_every_word(stand_in: StandIn) -> None:
         assert "unknown control word asleep" in child.stderr
 
 
-def test_a_word_it_does_not_know_is_refused(stand_in: StandIn) -> None:
+def test_stand_in_unknown_command(stand_in: StandIn) -> None:
     for word, ms in (("asleep", None), ("slow", None), ("hang", 5)):
         with pytest.raises(ValueError, match="no such behaviour"):
             stand_in.set(word, ms=ms)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from tests.unit.test_recorder import message_of
 pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
 
 
-def test_a_node_and_a_subscriber_meet_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_embedded_broker_delivers_messages(caplog: pytest.LogCaptureFixture) -> None:
     received: dict[str, bytes] = {}
     with EmbeddedBroker() as broker:
         subscriber = paho.Client(CallbackAPIVersion.VERSION2)
@@ -59,7 +59,7 @@ def test_a_node_and_a_subscriber_meet_there(caplog: pytest.LogCaptureFixture) ->
     assert not [thread for thread in threading.enumerate() if thread.name == "embedded-broker"]
 
 
-def test_a_port_that_is_taken_is_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+def test_embedded_broker_port_in_use(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -68,13 +68,13 @@ def test_a_port_that_is_taken_is_a_sentence(caplog: pytest.LogCaptureFixture) ->
     assert not [thread for thread in threading.enumerate() if thread.name == "embedded-broker"]
 
 
-def test_without_amqtt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_broker_without_amqtt_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
     with pytest.raises(BrokerError, match=r"edgepose\[demo\]"):
         EmbeddedBroker().__enter__()
 
 
-def test_closing_twice_is_fine() -> None:
+def test_embedded_broker_close_twice() -> None:
     broker = EmbeddedBroker()
     broker.close()
     with broker:

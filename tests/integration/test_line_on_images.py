@@ -66,7 +66,7 @@ def visitor(background: Image) -> Iterator[Image]:
         yield room
 
 
-def test_presence_and_events_follow_a_visitor(tmp_path: Path) -> None:
+def test_pipeline_presence_and_events_of_a_visitor(tmp_path: Path) -> None:
     """One enter and one leave, one track, and presence right but for a second at each change."""
     background = np.full((360, 480, 3), 150, np.uint8)
     clip = write_video(tmp_path / "visitor.avi", visitor(background), fps=FPS)

@@ -162,7 +162,7 @@ def part_of(folder: Path, content: bytes) -> Path:
 # --- good servers
 
 
-def test_a_good_file_arrives_whole_and_is_fetched_once(server: Server, folder: Path) -> None:
+def test_download_valid_file_once(server: Server, folder: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     path = pull(entry_of(server), folder, progress=lambda *now: seen.append(now))
     assert path.read_bytes() == CONTENT
@@ -174,19 +174,19 @@ def test_a_good_file_arrives_whole_and_is_fetched_once(server: Server, folder: P
     assert server.paths == [f"/a/{FILE}?lite-format=tflite"]
 
 
-def test_a_redirect_is_followed(server: Server, folder: Path) -> None:
+def test_download_follows_redirect(server: Server, folder: Path) -> None:
     server.answers = [lambda h: send(h, b"", status=302, Location="/elsewhere"), whole]
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
     assert server.paths[-1] == "/elsewhere"
 
 
-def test_a_broken_connection_is_resumed_where_it_broke(server: Server, folder: Path) -> None:
+def test_download_resumes_after_connection_loss(server: Server, folder: Path) -> None:
     server.answers = [ranged(CONTENT, 100_000), ranged(CONTENT, 100_000), whole]
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
 
 
-def test_the_next_run_goes_on_where_the_last_one_stopped(server: Server, folder: Path) -> None:
+def test_download_resumes_partial_file_of_earlier_run(server: Server, folder: Path) -> None:
     part_of(folder, CONTENT[:123_456])
     seen: list[int] = []
     pull(entry_of(server), folder, progress=lambda done, _total: seen.append(done))
@@ -195,33 +195,33 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(server: Server, folder:
     assert (folder / FILE).read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_starts_anew(server: Server, folder: Path) -> None:
+def test_download_restarts_if_server_has_no_ranges(server: Server, folder: Path) -> None:
     part_of(folder, b"y" * 200_000)
     server.answers = [without_ranges]
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
 
 
-def test_a_whole_part_file_needs_no_network(folder: Path) -> None:
+def test_download_complete_partial_file_needs_no_network(folder: Path) -> None:
     part_of(folder, CONTENT)
     entry = entry_of(None, urls=("http://127.0.0.1:9/x",))
     assert pull(entry, folder).read_bytes() == CONTENT
     assert names(folder) == [FILE]
 
 
-def test_an_overlong_part_file_is_thrown_away(server: Server, folder: Path) -> None:
+def test_download_discards_partial_file_too_long(server: Server, folder: Path) -> None:
     part_of(folder, CONTENT + b"more")
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
     assert server.ranges == [None]
 
 
-def test_a_damaged_file_in_its_place_is_replaced(server: Server, folder: Path) -> None:
+def test_download_replaces_damaged_file(server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / FILE).write_bytes(CONTENT[:-1] + b"\0\0"[:1])
     (folder / FILE).write_bytes(b"z" * len(CONTENT))
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
 
 
-def test_a_file_known_by_its_git_blob_id(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_download_file_with_git_blob_id(server: Server, folder: Path, tmp_path: Path) -> None:
     same = tmp_path / "same"
     same.write_bytes(CONTENT)
     entry = entry_of(server, bytes=None, sha256=None, git_blob_sha1=git_blob_sha1(same))
@@ -237,7 +237,7 @@ def test_a_file_known_by_its_git_blob_id(server: Server, folder: Path, tmp_path:
 # --- bad servers
 
 
-def test_a_wrong_file_is_deleted_and_told(server: Server, folder: Path) -> None:
+def test_download_wrong_hash_is_deleted_and_reported(server: Server, folder: Path) -> None:
     server.answers = [ranged(b"x" * len(CONTENT))]
     with pytest.raises(ModelHashError, match="wrong file, deleted") as caught:
         pull(entry_of(server), folder)
@@ -245,14 +245,15 @@ def test_a_wrong_file_is_deleted_and_told(server: Server, folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_damage_from_an_earlier_run_is_gone_after_one_failure(server: Server, folder: Path) -> None:
+def test_download_damaged_partial_file_is_deleted(server: Server, folder: Path) -> None:
+    """The next run after the failure starts anew."""
     part_of(folder, b"y" * 1000)
     with pytest.raises(ModelHashError):
         pull(entry_of(server), folder)
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
 
 
-def test_the_second_address_is_tried_after_a_wrong_file(server: Server, folder: Path) -> None:
+def test_download_tries_second_url_after_wrong_hash(server: Server, folder: Path) -> None:
     server.answers = [ranged(b"x" * len(CONTENT)), whole]
     urls = (f"{server.url}/wrong", f"{server.url}/right")
     assert pull(entry_of(server, urls=urls), folder).read_bytes() == CONTENT
@@ -260,9 +261,8 @@ def test_the_second_address_is_tried_after_a_wrong_file(server: Server, folder: 
     assert server.ranges == [None, None]
 
 
-def test_a_file_of_another_size_is_refused_before_it_is_fetched(
-    server: Server, folder: Path
-) -> None:
+def test_download_wrong_content_length(server: Server, folder: Path) -> None:
+    """It is rejected before the file is downloaded."""
     page = b"<html>please log in</html>"
     server.answers = [lambda h: send(h, page, Content_Type="text/html; charset=utf-8")]
     with pytest.raises(ModelFileError, match="the server has 26, a web page"):
@@ -270,7 +270,9 @@ def test_a_file_of_another_size_is_refused_before_it_is_fetched(
     assert names(folder) == []
 
 
-def test_an_endless_file_is_cut_off(server: Server, folder: Path) -> None:
+def test_download_endless_response(server: Server, folder: Path) -> None:
+    """It is cut off at the listed size."""
+
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
@@ -283,7 +285,7 @@ def test_an_endless_file_is_cut_off(server: Server, folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_a_truncated_file_is_kept_for_the_next_run(server: Server, folder: Path) -> None:
+def test_download_keeps_truncated_file_for_next_run(server: Server, folder: Path) -> None:
     server.answers = [ranged(CONTENT, 1000), ranged(CONTENT, 0)]
     with pytest.raises(ModelFileError, match="the 1,000 bytes that came are kept"):
         pull(entry_of(server), folder)
@@ -293,21 +295,21 @@ def test_a_truncated_file_is_kept_for_the_next_run(server: Server, folder: Path)
     assert server.ranges[-1] == "bytes=1000-"
 
 
-def test_a_file_that_is_truncated_for_good_is_refused(server: Server, folder: Path) -> None:
+def test_download_always_truncated(server: Server, folder: Path) -> None:
     server.answers = [ranged(CONTENT[:1000])]
     with pytest.raises(ModelFileError, match="the server has 1,000"):
         pull(entry_of(server), folder)
     assert names(folder) == []
 
 
-def test_a_silent_server_is_given_up(server: Server, folder: Path) -> None:
+def test_download_silent_server(server: Server, folder: Path) -> None:
     server.answers = [silent_after(5000)]
     with pytest.raises(ModelFileError, match="no answer in time"):
         pull(entry_of(server), folder, limits=Limits(timeout_s=0.3))
     assert (folder / f"{FILE}.part").read_bytes() == CONTENT[:5000]
 
 
-def test_a_trickling_server_is_given_up(
+def test_download_server_too_slow(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A byte now and then never meets the socket's time-out, and would take years."""
@@ -319,14 +321,14 @@ def test_a_trickling_server_is_given_up(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_a_refusal_is_told_with_its_number(server: Server, folder: Path, status: int) -> None:
+def test_download_http_error_has_status_code(server: Server, folder: Path, status: int) -> None:
     server.answers = [lambda h: send(h, b"", status=status)]
     with pytest.raises(ModelFileError, match=f"the server answered {status}"):
         pull(entry_of(server), folder)
     assert names(folder) == []
 
 
-def test_a_server_that_speaks_nonsense(server: Server, folder: Path) -> None:
+def test_download_invalid_http_response(server: Server, folder: Path) -> None:
     def nonsense(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"\0\1\2 nonsense\r\n\r\n")
         handler.close_connection = True
@@ -339,7 +341,7 @@ def test_a_server_that_speaks_nonsense(server: Server, folder: Path) -> None:
 # --- no network
 
 
-def test_offline_says_what_to_copy_where(folder: Path) -> None:
+def test_download_offline_names_file_and_folder(folder: Path) -> None:
     entry = entry_of(None, urls=("http://127.0.0.1:9/there.tflite",))
     with pytest.raises(ModelFileError) as caught:
         pull(entry, folder)
@@ -350,13 +352,15 @@ def test_offline_says_what_to_copy_where(folder: Path) -> None:
     assert "`edgepose models pull tiny --from FOLDER`" in text
 
 
-def test_a_folder_stands_in_for_the_network(folder: Path, tmp_path: Path) -> None:
+def test_download_origin_folder(folder: Path, tmp_path: Path) -> None:
+    """A folder replaces the network."""
     (tmp_path / FILE).write_bytes(CONTENT)
     assert pull(entry_of(None), folder, origin=str(tmp_path)).read_bytes() == CONTENT
     assert names(folder) == [FILE]
 
 
-def test_a_wrong_file_in_a_folder_is_refused_and_left_there(folder: Path, tmp_path: Path) -> None:
+def test_download_origin_folder_with_wrong_file(folder: Path, tmp_path: Path) -> None:
+    """It is rejected and stays in the folder."""
     (tmp_path / FILE).write_bytes(CONTENT[:-1] + b"\0")
     (tmp_path / FILE).write_bytes(CONTENT[:8] + b"x" * (len(CONTENT) - 8))
     with pytest.raises(ModelHashError, match="damaged or another file"):
@@ -365,23 +369,23 @@ def test_a_wrong_file_in_a_folder_is_refused_and_left_there(folder: Path, tmp_pa
     assert names(folder) == []
 
 
-def test_a_folder_without_the_file(folder: Path, tmp_path: Path) -> None:
+def test_download_origin_folder_without_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=f"there is no {FILE} in it"):
         pull(entry_of(None), folder, origin=str(tmp_path))
 
 
-def test_a_mirror_serves_the_plain_file_name(server: Server, folder: Path) -> None:
+def test_download_mirror_uses_plain_file_name(server: Server, folder: Path) -> None:
     pull(entry_of(None), folder, origin=f"{server.url}/mirror/")
     assert server.paths == [f"/mirror/{FILE}"]
 
 
 @pytest.mark.parametrize("origin", ["ftp://host/x", "nowhere/at/all", "file:///no/such/folder"])
-def test_an_origin_that_is_neither(folder: Path, origin: str) -> None:
+def test_download_invalid_origin(folder: Path, origin: str) -> None:
     with pytest.raises(UsageError, match="a folder or an http"):
         pull(entry_of(None), folder, origin=origin)
 
 
-def test_a_model_that_nobody_publishes(folder: Path) -> None:
+def test_download_model_without_url(folder: Path) -> None:
     with pytest.raises(ModelFileError, match="`edgepose models build tiny`"):
         pull(entry_of(None), folder)
 
@@ -389,7 +393,8 @@ def test_a_model_that_nobody_publishes(folder: Path) -> None:
 # --- the folder
 
 
-def test_two_at_once_do_not_mix(server: Server, folder: Path) -> None:
+def test_download_two_processes_at_once(server: Server, folder: Path) -> None:
+    """Their files do not mix."""
     server.answers = [silent_after(5000)]
 
     def pull_slowly() -> None:
@@ -408,7 +413,7 @@ def test_two_at_once_do_not_mix(server: Server, folder: Path) -> None:
     assert not first.is_alive()
 
 
-def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
+def test_download_folder_cannot_be_created(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelFileError, match="models cannot be stored there"):
         pull(entry_of(server), tmp_path / "file" / "models")
@@ -431,7 +436,7 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_pull_prints_the_path_and_verify_agrees(
+def test_models_pull_prints_path(
     server: Server, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_to_list(home, entry_of(server))
@@ -446,7 +451,7 @@ def test_pull_prints_the_path_and_verify_agrees(
     assert err.startswith(f"edgepose: {home / FILE}: ")
 
 
-def test_pull_from_a_folder_by_flag_and_by_environment(
+def test_models_pull_origin_flag_and_environment(
     home: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -463,7 +468,7 @@ def test_pull_from_a_folder_by_flag_and_by_environment(
     assert (home / FILE).read_bytes() == CONTENT
 
 
-def test_one_failure_does_not_keep_the_others(
+def test_models_pull_continues_after_failure(
     server: Server, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_to_list(
@@ -476,7 +481,7 @@ def test_one_failure_does_not_keep_the_others(
     assert "Traceback" not in err
 
 
-def test_wrong_usage_ends_with_2(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_pull_usage_errors(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, text in (
         (("pull",), "expected the name of a model"),
         (("pull", "movenet-lightnin-int8"), "did you mean"),

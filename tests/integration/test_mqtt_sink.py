@@ -87,7 +87,7 @@ def wait_for_tries(broker_port: int, tries: int) -> None:
             server.accept()[0].close()
 
 
-def test_a_subscriber_gets_everything_as_the_contract_says(
+def test_mqtt_sink_publishes_every_topic_of_the_contract(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink
 ) -> None:
     sink = make_sink(broker.url)
@@ -127,9 +127,10 @@ def test_a_subscriber_gets_everything_as_the_contract_says(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_message_that_fills_the_socket_arrives_whole_and_in_order(
+def test_mqtt_sink_message_larger_than_socket_buffer(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink, protocol: str
 ) -> None:
+    """It arrives complete and in order."""
     sink = make_sink(broker.url, protocol=protocol)
     sink.open(require_connection_within_s=10)
     lengths = (0, 1, 20_000, 3_000_000, 130_000, 6_000_000, 7)
@@ -144,7 +145,7 @@ def test_a_message_that_fills_the_socket_arrives_whole_and_in_order(
     assert sink.connected
 
 
-def test_messages_of_several_threads_keep_their_order(
+def test_mqtt_sink_keeps_order_of_each_thread(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink
 ) -> None:
     sink = make_sink(broker.url)
@@ -177,7 +178,7 @@ def test_messages_of_several_threads_keep_their_order(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_state_that_is_no_news_is_not_sent(
+def test_mqtt_sink_unchanged_state_is_not_sent(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink, protocol: str
 ) -> None:
     sink = make_sink(broker.url, protocol=protocol)
@@ -190,7 +191,7 @@ def test_a_state_that_is_no_news_is_not_sent(
     assert listener.payloads(TOPICS.presence("main")) == [b"ON", b"OFF", b"ON"]
 
 
-def test_the_socket_sends_small_messages_at_once(
+def test_mqtt_sink_sets_tcp_nodelay(
     broker: Mosquitto, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without TCP_NODELAY one message in a hundred waits 40 ms for an acknowledgement."""
@@ -207,7 +208,7 @@ def test_the_socket_sends_small_messages_at_once(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_commands_are_validated_strictly(
+def test_mqtt_sink_validates_commands(
     broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, protocol: str
 ) -> None:
     commands: list[tuple[str | None, bytes]] = []
@@ -238,7 +239,7 @@ def test_commands_are_validated_strictly(
     assert sink.connected
 
 
-def test_a_broker_that_dies_and_comes_back_knows_everything_again(
+def test_mqtt_sink_broker_restart_restores_states_and_events(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
     """Poses of the outage are dropped and counted, the newest state wins, events keep order."""
@@ -277,7 +278,7 @@ def test_a_broker_that_dies_and_comes_back_knows_everything_again(
     assert sum("again" in r.getMessage() for r in log.records if r.levelno == logging.INFO) == 1
 
 
-def test_on_every_connect_the_order_is_states_events_online(
+def test_mqtt_sink_connect_sends_states_then_events_then_online(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink
 ) -> None:
     """More events than fit unacknowledged into one window."""
@@ -300,7 +301,7 @@ def events_in(path: Path) -> list[bytes]:
     return [event.payload for event in EventStore(path, max_events=1000)]
 
 
-def test_events_wait_over_a_restart_of_the_daemon(
+def test_mqtt_sink_events_survive_daemon_restart(
     broker: Mosquitto, make_sink: MakeSink, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
@@ -322,7 +323,7 @@ def test_events_wait_over_a_restart_of_the_daemon(
     wait_for(lambda: not events_in(state / EVENTS_FILE), "acknowledged events to be removed")
 
 
-def test_events_of_a_killed_daemon_are_in_the_file(
+def test_mqtt_sink_events_of_killed_daemon_are_stored(
     broker: Mosquitto, make_sink: MakeSink, tmp_path: Path
 ) -> None:
     """The file is written while the broker is unreachable, and not only at the end."""
@@ -334,7 +335,7 @@ def test_events_of_a_killed_daemon_are_in_the_file(
     wait_for(lambda: path.exists() and events_in(path) == [b"x"], "the event")
 
 
-def test_events_that_arrive_at_once_never_touch_the_disk(
+def test_mqtt_sink_acknowledged_events_are_not_stored(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
@@ -348,7 +349,7 @@ def test_events_that_arrive_at_once_never_touch_the_disk(
     assert not state.exists()
 
 
-def test_events_beyond_the_bound_drop_the_oldest(
+def test_mqtt_sink_full_event_store_drops_oldest(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink
 ) -> None:
     sink = make_sink(broker.url)
@@ -361,9 +362,7 @@ def test_events_beyond_the_bound_drop_the_oldest(
     assert listener.payloads(TOPICS.event("main")) == [b"%d" % n for n in range(10, 1010)]
 
 
-def test_a_broker_that_stops_reading_costs_no_memory(
-    broker: Mosquitto, make_sink: MakeSink
-) -> None:
+def test_mqtt_sink_broker_stops_reading(broker: Mosquitto, make_sink: MakeSink) -> None:
     """Half-open links: `connected` for a while yet, so poses pile up somewhere; but where?"""
     sink = make_sink(broker.url, keepalive_s=1000)
     sink.open(require_connection_within_s=10)
@@ -383,7 +382,7 @@ def test_a_broker_that_stops_reading_costs_no_memory(
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_frozen_broker_is_noticed_by_its_silence(
+def test_mqtt_sink_frozen_broker_is_detected(
     broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, *, busy: bool
 ) -> None:
     sink = make_sink(broker.url, keepalive_s=1)
@@ -401,7 +400,7 @@ def test_a_frozen_broker_is_noticed_by_its_silence(
     wait_for(lambda: sink.connected, "the connection to come back")
 
 
-def test_a_broker_that_hangs_from_the_start(
+def test_mqtt_sink_broker_hangs_at_connect(
     broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
     broker.freeze()
@@ -421,7 +420,7 @@ def test_a_broker_that_hangs_from_the_start(
         (USERNAME, "WR0NG-S3CRET", f"check the username '{USERNAME}'"),
     ],
 )
-def test_a_wrong_login_is_told_once_and_never_the_password(
+def test_mqtt_sink_wrong_login_is_logged_once_without_password(
     password_broker: Mosquitto,
     make_sink: MakeSink,
     log: pytest.LogCaptureFixture,
@@ -446,7 +445,7 @@ def test_a_wrong_login_is_told_once_and_never_the_password(
     assert "WR0NG" not in str(caught.value)
 
 
-def test_the_right_login_gets_in(password_broker: Mosquitto, make_sink: MakeSink) -> None:
+def test_mqtt_sink_valid_login(password_broker: Mosquitto, make_sink: MakeSink) -> None:
     sink = make_sink(password_broker.url, username=USERNAME, password=Secret(PASSWORD))
     sink.open(require_connection_within_s=10)
     url = password_broker.url.replace("//", f"//{USERNAME}@")
@@ -455,7 +454,7 @@ def test_the_right_login_gets_in(password_broker: Mosquitto, make_sink: MakeSink
     )
 
 
-def test_tls_with_the_right_authority_gets_in(
+def test_mqtt_sink_tls_valid_certificate(
     tls_broker: Mosquitto, make_sink: MakeSink, certificates: Certificates
 ) -> None:
     sink = make_sink(tls_broker.url, tls=TlsFiles(ca_file=certificates.authority))
@@ -468,7 +467,7 @@ def test_tls_with_the_right_authority_gets_in(
         listener.wait_for(TOPICS.poses("main"))
 
 
-def test_tls_mismatches_are_told_apart(
+def test_mqtt_sink_tls_errors_have_reasons(
     tls_broker: Mosquitto,
     broker: Mosquitto,
     make_sink: MakeSink,
@@ -489,14 +488,14 @@ def test_tls_mismatches_are_told_apart(
     assert "use mqtt://" in reason(broker.url.replace("mqtt", "mqtts"), right)
 
 
-def test_insecure_tls_gets_in_with_a_warning(
+def test_mqtt_sink_tls_insecure_logs_warning(
     tls_broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
     make_sink(tls_broker.url, tls=TlsFiles(insecure=True)).open(require_connection_within_s=10)
     assert len([text for text in warnings(log) if "insecure" in text]) == 1
 
 
-def test_a_client_certificate_is_shown_and_its_lack_is_named(
+def test_mqtt_sink_tls_client_certificate(
     tmp_path: Path, make_sink: MakeSink, certificates: Certificates
 ) -> None:
     with Mosquitto(tmp_path, certificates=certificates, require_certificate=True) as broker:
@@ -508,7 +507,7 @@ def test_a_client_certificate_is_shown_and_its_lack_is_named(
         make_sink(broker.url, tls=files).open(require_connection_within_s=10)
 
 
-def test_tls_files_that_cannot_be_used_are_named(
+def test_mqtt_sink_tls_invalid_files_are_named(
     make_sink: MakeSink, certificates: Certificates, tmp_path: Path
 ) -> None:
     for files, names in (
@@ -521,9 +520,8 @@ def test_tls_files_that_cannot_be_used_are_named(
             make_sink("mqtts://localhost", tls=files)
 
 
-def test_a_port_that_refuses_gets_one_clear_sentence(
-    make_sink: MakeSink, log: pytest.LogCaptureFixture
-) -> None:
+def test_mqtt_sink_connection_refused(make_sink: MakeSink, log: pytest.LogCaptureFixture) -> None:
+    """It is logged in one message."""
     log.set_level(logging.DEBUG)
     port = free_port()
     sink = make_sink(f"mqtt://localhost:{port}")
@@ -537,7 +535,7 @@ def test_a_port_that_refuses_gets_one_clear_sentence(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_two_nodes_with_one_id_are_told_so_and_back_off(
+def test_mqtt_sink_duplicate_client_id_backs_off(
     broker: Mosquitto, make_sink: MakeSink, log: pytest.LogCaptureFixture, protocol: str
 ) -> None:
     first = make_sink(broker.url, protocol=protocol)
@@ -602,9 +600,10 @@ WITH_REASON = b"\x05\x1f\x00\x02hi"
         ([CONNACK_5 + b"\x40\x01\x00"], "127.0.0.1"),
     ],
 )
-def test_strange_brokers_are_explained_and_harm_nothing(
+def test_mqtt_sink_invalid_brokers(
     make_sink: MakeSink, log: pytest.LogCaptureFixture, answers: list[bytes], says: str
 ) -> None:
+    """Each is explained in the log; none ends the connection's thread."""
     fake = FakeBroker(*answers)
     sink = make_sink(fake.url)
     sink.open()
@@ -614,7 +613,7 @@ def test_strange_brokers_are_explained_and_harm_nothing(
     assert not any("internal error" in text for text in warnings(log))
 
 
-def test_a_broker_without_mqtt_5_is_spoken_to_in_its_own_version(
+def test_mqtt_sink_falls_back_to_mqtt_311(
     make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
     fake = FakeBroker(b"\x20\x02\x00\x01", b"\x20\x02\x00\x00")
@@ -625,7 +624,7 @@ def test_a_broker_without_mqtt_5_is_spoken_to_in_its_own_version(
     fake.close()
 
 
-def test_rights_that_are_lacking_are_named(
+def test_mqtt_sink_missing_permissions_are_named(
     tmp_path: Path, make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
     with Mosquitto(tmp_path, acl="topic readwrite elsewhere/#\n") as broker:
@@ -645,7 +644,7 @@ time.sleep(60)
 """
 
 
-def test_the_last_will_tells_of_a_killed_daemon(broker: Mosquitto, listener: Listener) -> None:
+def test_mqtt_sink_killed_daemon_sends_last_will(broker: Mosquitto, listener: Listener) -> None:
     process = subprocess.Popen([sys.executable, "-c", CHILD, broker.url])
     try:
         listener.wait_for(TOPICS.availability, b"online")
@@ -655,7 +654,7 @@ def test_the_last_will_tells_of_a_killed_daemon(broker: Mosquitto, listener: Lis
     assert listener.wait_for(TOPICS.availability, b"offline").qos == 1
 
 
-def test_closing_takes_seconds_at_most_and_leaves_nothing_behind(
+def test_mqtt_sink_close_is_bounded_and_leaves_no_thread(
     broker: Mosquitto, make_sink: MakeSink
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

@@ -35,7 +35,7 @@ def record(path: Path, count: int) -> list[bytes]:
     return path.read_bytes().splitlines()
 
 
-def test_what_was_recorded_arrives_again_byte_for_byte(
+def test_replay_publishes_recorded_bytes(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     """Without waiting, faster than any broker: nothing may be dropped on this side."""
@@ -50,7 +50,7 @@ def test_what_was_recorded_arrives_again_byte_for_byte(
     assert not any(received.retain for received in listener.received)
 
 
-def test_a_replay_does_not_throw_out_the_node(broker: Mosquitto, tmp_path: Path) -> None:
+def test_replay_uses_another_client_id(broker: Mosquitto, tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     with broker.listener("edgepose/#") as listener:
         done = run_replay(
@@ -60,9 +60,7 @@ def test_a_replay_does_not_throw_out_the_node(broker: Mosquitto, tmp_path: Path)
         listener.wait_for("edgepose/again/gym/main/poses")
 
 
-def test_the_password_comes_from_a_file_or_the_environment(
-    password_broker: Mosquitto, tmp_path: Path
-) -> None:
+def test_replay_password_file_and_environment(password_broker: Mosquitto, tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     url = password_broker.url.replace("//", f"//{USERNAME}@")
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
@@ -75,7 +73,7 @@ def test_the_password_comes_from_a_file_or_the_environment(
     assert "without a password" in done.stderr
 
 
-def test_what_goes_wrong_is_one_sentence_and_the_right_exit_code(tmp_path: Path) -> None:
+def test_cli_replay_errors_are_one_line_with_exit_code(tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     (tmp_path / "rubbish").write_bytes(b"\0" * 100)
     nobody = f"mqtt://localhost:{free_port()}"
@@ -97,7 +95,7 @@ def test_what_goes_wrong_is_one_sentence_and_the_right_exit_code(tmp_path: Path)
         assert done.stdout == ""
 
 
-def test_a_broker_that_goes_away_for_good_ends_the_replay_with_its_reason(
+def test_replay_lost_broker_ends_with_reason(
     broker: Mosquitto, listener: Listener, tmp_path: Path
 ) -> None:
     path = tmp_path / "r"
@@ -114,7 +112,7 @@ def test_a_broker_that_goes_away_for_good_ends_the_replay_with_its_reason(
     assert "gave up after 10 s" in errors
 
 
-def test_ctrl_c_ends_a_replay(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
+def test_replay_ctrl_c(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
     path = tmp_path / "r"
     path.write_bytes(b"\n".join(map(line_of, (0.0, 3000.0))) + b"\n")
     process = subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 
-def test_run_with_recorded_outputs(tmp_path: Path) -> None:
+def test_cli_run_with_recorded_outputs(tmp_path: Path) -> None:
     recording = tmp_path / "outputs.npz"
     subprocess.run(
         [

@@ -47,7 +47,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     listening.close()
 
 
-def test_a_life_under_a_service_manager(
+def test_daemon_notifies_service_manager(
     tmp_path: Path, broker: Mosquitto, manager: Manager
 ) -> None:
     environment = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"}
@@ -70,7 +70,7 @@ def test_a_life_under_a_service_manager(
         wait_for(lambda: manager.heard[-1] == "STOPPING=1", "the farewell")
 
 
-def test_a_service_waits_for_a_broker_that_is_away(
+def test_daemon_as_service_waits_for_broker(
     tmp_path: Path, broker: Mosquitto, manager: Manager
 ) -> None:
     broker.stop()
@@ -83,7 +83,7 @@ def test_a_service_waits_for_a_broker_that_is_away(
         assert daemon.end()[0] == 0
 
 
-def test_a_service_waits_for_a_camera_that_is_away(
+def test_daemon_as_service_waits_for_camera(
     tmp_path: Path, broker: Mosquitto, manager: Manager
 ) -> None:
     """Ending at once, it flapped between online and offline for as long as systemd restarted it."""
@@ -105,7 +105,7 @@ def test_a_service_waits_for_a_camera_that_is_away(
     assert "delivers frames again" in stderr
 
 
-def test_one_camera_of_two_may_come_later(tmp_path: Path, broker: Mosquitto) -> None:
+def test_daemon_as_service_second_camera_appears_later(tmp_path: Path, broker: Mosquitto) -> None:
     clip = tmp_path / "later.mp4"
     config = (
         "cameras:\n"

@@ -99,7 +99,7 @@ def real_outputs(model: Posenet, name: str, run: Runner, outputs: Sequence[Tenso
 
 @pytest.mark.parametrize("name", POSENETS)
 @pytest.mark.parametrize("path", [*TRIOS, *existing(CLOSE_COUPLE), "astronaut"])
-def test_posenet_decoding_agrees_with_a_second_implementation(name: str, path: str) -> None:
+def test_posenet_equals_reference_decoder(name: str, path: str) -> None:
     run = runner(name)
     assert isinstance(run.model, Posenet)
     outputs, _ = run.outputs(frame(path))
@@ -118,12 +118,12 @@ def test_posenet_decoding_agrees_with_a_second_implementation(name: str, path: s
 @pytest.mark.parametrize(
     ("path", "count"), [*((trio, 3) for trio in TRIOS), *((pair, 2) for pair in PAIRS)]
 )
-def test_people_side_by_side_are_counted(name: str, path: str, count: int) -> None:
+def test_multipose_counts_people_side_by_side(name: str, path: str, count: int) -> None:
     assert len(runner(name).poses(frame(path))) == count
 
 
 @pytest.mark.parametrize("name", SURE)
-def test_people_side_by_side_are_found_where_they_are(name: str) -> None:
+def test_multipose_positions_of_people_side_by_side(name: str) -> None:
     poses = runner(name).poses(frame(THREE_PEOPLE))
     noses = poses.keypoints[np.argsort(poses.keypoints[:, 0, 0]), 0]
     # The noses in the image, 1138 px wide, measured by eye.
@@ -132,7 +132,7 @@ def test_people_side_by_side_are_found_where_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", [FLOAT, *existing_models(CORAL), MULTIPOSE])
 @pytest.mark.parametrize("path", existing(CLOSE_COUPLE))
-def test_couple_cheek_to_cheek_is_two(name: str, path: str) -> None:
+def test_multipose_two_adjacent_faces(name: str, path: str) -> None:
     """Two faces next to each other: neither is taken twice."""
     poses = runner(name).poses(frame(path))
     assert len(poses) == 2
@@ -142,7 +142,7 @@ def test_couple_cheek_to_cheek_is_two(name: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_no_pose_is_found_without_a_person(name: str) -> None:
+def test_multipose_without_a_person(name: str) -> None:
     run = runner(name)
     assert [path for path in EMPTY if len(run.poses(frame(path)))] == []
     more = sorted((SHARED / "data" / "coco" / "negatives").glob("*.jpg"))
@@ -152,7 +152,7 @@ def test_no_pose_is_found_without_a_person(name: str) -> None:
 
 @pytest.mark.parametrize("path", [THREE_PEOPLE, *existing(PILOTS)])
 @pytest.mark.parametrize("name", SURE)
-def test_mirrored_image_gives_mirrored_poses(name: str, path: str) -> None:
+def test_multipose_mirrored_image(name: str, path: str) -> None:
     """When the decoder counted pixels from their centre, this was off by a pixel and a cell."""
     run = runner(name)
     original = frame(path)
@@ -169,7 +169,7 @@ def test_mirrored_image_gives_mirrored_poses(name: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_swapping_two_halves_of_an_image_swaps_the_people(name: str) -> None:
+def test_multipose_swapped_halves_of_image(name: str) -> None:
     run = runner(name)
     near = image("astronaut")[:400, :400]
     far = np.full_like(near, 127)
@@ -196,7 +196,7 @@ def test_swapping_two_halves_of_an_image_swaps_the_people(name: str) -> None:
 
 
 @pytest.mark.parametrize("decoder", existing_models(CORAL_DECODER))
-def test_coral_decoder_file_agrees_with_the_plain_one(decoder: str) -> None:
+def test_posenet_coral_decoder_file_equals_plain_file(decoder: str) -> None:
     first, second = (runner(name).poses(frame(PILOTS)) for name in (CORAL, decoder))
     similarity = keypoint_similarity(first, second)
     assert similarity.shape == (3, 3)
@@ -204,7 +204,7 @@ def test_coral_decoder_file_agrees_with_the_plain_one(decoder: str) -> None:
 
 
 @pytest.mark.parametrize("name", [FLOAT, INT8, *existing_models(CORAL)])
-def test_posenet_single_finds_the_person_that_multiple_finds(name: str) -> None:
+def test_posenet_single_equals_multiple_for_one_person(name: str) -> None:
     one = runner(name, multiple=False).candidates(frame("astronaut"))
     several = runner(name).candidates(frame("astronaut"))
     assert len(one) == 1

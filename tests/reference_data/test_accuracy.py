@@ -72,7 +72,7 @@ def test_pipeline_false_positives_and_recall_on_coco(shared_data: Path, name: st
     assert shares[1] >= 0.6
 
 
-def test_presence_follows_the_annotation(shared_data: Path) -> None:
+def test_presence_on_annotated_clip(shared_data: Path) -> None:
     video = shared_data / "video"
     truth = json.loads((video / "one_by_one_A.presence.json").read_text())
     spans = truth["person_visible_seconds"]
@@ -90,6 +90,6 @@ def test_presence_follows_the_annotation(shared_data: Path) -> None:
     assert wrong == []
 
 
-def test_keypoint_names_are_those_of_the_annotation(shared_data: Path) -> None:
+def test_keypoint_names_equal_coco(shared_data: Path) -> None:
     header = (shared_data / "peer/tf_examples/pose_landmark_truth.image1.csv").read_text()
     assert re.findall(r"(\w+)_x", header.splitlines()[0]) == list(KEYPOINT_NAMES)

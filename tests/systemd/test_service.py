@@ -28,7 +28,7 @@ MAX_EXPOSURE = 2.0
 PROBE = (Path(__file__).parent / "probe.py").read_text()
 
 
-def test_installing_says_what_it_does_and_leaves_a_service(machine: Machine) -> None:
+def test_install_prints_steps_and_enables_service(machine: Machine) -> None:
     said, container = machine.said, machine.container
     assert "installing Debian's python3-venv" in said
     assert "creating a virtual environment in /opt/edgepose" in said
@@ -45,7 +45,7 @@ def test_installing_says_what_it_does_and_leaves_a_service(machine: Machine) -> 
     container.run("edgepose", "config", "check", "-c", CONFIG)
 
 
-def test_systemd_and_udev_understand_every_line(machine: Machine) -> None:
+def test_service_units_and_rules_are_valid(machine: Machine) -> None:
     container = machine.container
     for unit in ("edgepose.service", "edgepose@.service"):
         assert container.run("systemd-analyze", "verify", f"{UNITS}/{unit}").stderr == ""
@@ -54,7 +54,7 @@ def test_systemd_and_udev_understand_every_line(machine: Machine) -> None:
         container.run("udevadm", "verify", "/usr/local/lib/udev/rules.d/60-edgepose.rules")
 
 
-def test_started_it_is_ready_and_sends_poses(machine: Machine, tmp_path: Path) -> None:
+def test_service_is_ready_and_publishes_poses(machine: Machine, tmp_path: Path) -> None:
     with machine.serving(tmp_path / "log") as subscriber:
         subscriber.wait_for(AVAILABILITY, "online")
         subscriber.wait_for(STATUS, "online")
@@ -67,7 +67,7 @@ def test_started_it_is_ready_and_sends_poses(machine: Machine, tmp_path: Path) -
         assert "unexpected" not in machine.container.journal("edgepose")
 
 
-def test_no_port_is_open(machine: Machine, tmp_path: Path) -> None:
+def test_service_opens_no_port(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     user = container.output("id", "-u", "edgepose")
     with machine.serving(tmp_path / "log"):
@@ -83,7 +83,7 @@ def test_no_port_is_open(machine: Machine, tmp_path: Path) -> None:
     assert [fields[1] for fields in of_the_daemon if fields[1] in listening] == []
 
 
-def test_the_sandbox_gives_what_is_needed_and_no_more(machine: Machine) -> None:
+def test_service_sandbox_permissions(machine: Machine) -> None:
     container = machine.container
     container.write("/etc/edgepose/probe.py", PROBE)
     container.write("/etc/edgepose/secret", "of cameras' users")
@@ -121,7 +121,7 @@ def test_the_sandbox_gives_what_is_needed_and_no_more(machine: Machine) -> None:
     }
 
 
-def test_a_daemon_that_hangs_is_replaced(machine: Machine, tmp_path: Path) -> None:
+def test_service_hung_daemon_is_restarted(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
         # As shipped but for the time: 20 s would only make the test longer.
@@ -137,7 +137,7 @@ def test_a_daemon_that_hangs_is_replaced(machine: Machine, tmp_path: Path) -> No
         subscriber.wait_for(POSES, more_than=poses)
 
 
-def test_a_daemon_that_dies_is_replaced(machine: Machine, tmp_path: Path) -> None:
+def test_service_killed_daemon_is_restarted(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
         for _ in range(3):
@@ -149,7 +149,7 @@ def test_a_daemon_that_dies_is_replaced(machine: Machine, tmp_path: Path) -> Non
             subscriber.wait_for(AVAILABILITY, "online", more_than=seen + 1)
 
 
-def test_it_waits_for_a_camera_that_is_not_there_yet(machine: Machine, tmp_path: Path) -> None:
+def test_service_waits_for_missing_camera(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     container.run("systemctl", "stop", "edgepose")
     kept = container.read(CONFIG)
@@ -168,7 +168,7 @@ def test_it_waits_for_a_camera_that_is_not_there_yet(machine: Machine, tmp_path:
         container.run("rm", f"{STATE}/camera.jpg")
 
 
-def test_a_mistake_in_the_configuration_waits_for_a_person(machine: Machine) -> None:
+def test_service_invalid_configuration_is_not_restarted(machine: Machine) -> None:
     container = machine.container
     container.run("systemctl", "stop", "edgepose")
     kept = container.read(CONFIG)
@@ -186,9 +186,7 @@ def test_a_mistake_in_the_configuration_waits_for_a_person(machine: Machine) -> 
         container.run("systemctl", "reset-failed", "edgepose")
 
 
-def test_a_reload_takes_up_a_changed_file_and_keeps_the_broker(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_service_reload_keeps_broker_connection(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     container.run(
         *(
@@ -216,9 +214,7 @@ def test_a_reload_takes_up_a_changed_file_and_keeps_the_broker(
 
 
 @pytest.mark.parametrize("how", ["systemctl", "signal"])
-def test_a_reload_refuses_a_mistake_and_the_old_configuration_stays(
-    machine: Machine, tmp_path: Path, how: str
-) -> None:
+def test_service_reload_invalid_configuration(machine: Machine, tmp_path: Path, how: str) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
         pid, said = machine.pid(), len(container.journal("edgepose"))
@@ -239,7 +235,7 @@ def test_a_reload_refuses_a_mistake_and_the_old_configuration_stays(
         assert subscriber.heard(AVAILABILITY, retained=False) == ["online"]
 
 
-def test_a_reload_refuses_another_broker_until_a_restart(machine: Machine, tmp_path: Path) -> None:
+def test_service_reload_other_broker_needs_restart(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
         pid = machine.pid()
@@ -251,7 +247,7 @@ def test_a_reload_refuses_another_broker_until_a_restart(machine: Machine, tmp_p
         subscriber.wait_for(POSES, more_than=poses)
 
 
-def test_stopped_it_says_so_and_leaves_at_once(machine: Machine, tmp_path: Path) -> None:
+def test_service_stop_publishes_offline_and_ends(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
         start = time.monotonic()
@@ -265,7 +261,7 @@ def test_stopped_it_says_so_and_leaves_at_once(machine: Machine, tmp_path: Path)
         assert took_s < 10
 
 
-def test_two_nodes_run_beside_each_other(machine: Machine, tmp_path: Path) -> None:
+def test_service_two_instances(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     config = BASIC.replace("gym", "garage")
     with (
@@ -285,7 +281,7 @@ def test_two_nodes_run_beside_each_other(machine: Machine, tmp_path: Path) -> No
     container.run("rm", "-r", f"{STATE}/instances")
 
 
-def test_the_password_comes_as_a_credential(machine: Machine, tmp_path: Path) -> None:
+def test_service_password_from_credential(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     container.run("mosquitto_passwd", "-b", "-c", "/etc/passwords", "pose", "geheim!")
     container.run("chown", "mosquitto", "/etc/passwords")
@@ -317,9 +313,7 @@ def test_the_password_comes_as_a_credential(machine: Machine, tmp_path: Path) ->
         container.run("rm", "/etc/passwords", "/etc/locked.conf")
 
 
-def test_an_edge_tpu_works_in_the_sandbox_and_dies_with_the_daemon(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
     """Its process ignores SIGTERM; only systemd's KillMode may have to see to it."""
     container = machine.container
     if machine.libc() < libc_of(os.confstr("CS_GNU_LIBC_VERSION")):
@@ -370,7 +364,7 @@ def test_an_edge_tpu_works_in_the_sandbox_and_dies_with_the_daemon(
         assert container.property("edgepose", "Result") == "success"
 
 
-def test_installing_again_is_an_upgrade(machine: Machine, tmp_path: Path) -> None:
+def test_install_again_upgrades(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     package = f"{CHECKOUT}/edgepose/__init__.py"
     with machine.serving(tmp_path / "log") as subscriber:
@@ -386,7 +380,7 @@ def test_installing_again_is_an_upgrade(machine: Machine, tmp_path: Path) -> Non
         assert "99.1" in subscriber.heard("edgepose/gym/info")[-1]
 
 
-def test_a_new_python_and_a_pi_are_seen_to(machine: Machine) -> None:
+def test_install_after_python_upgrade_and_on_raspberry_pi(machine: Machine) -> None:
     """An upgrade of Debian left /opt/edgepose with a Python that was gone."""
     container = machine.container
     container.run("ln", "-sfn", "/usr/bin/python3.0", "/opt/edgepose/bin/python3")
@@ -401,7 +395,7 @@ def test_a_new_python_and_a_pi_are_seen_to(machine: Machine) -> None:
     container.run("edgepose", "--version")
 
 
-def test_uninstalling_leaves_only_what_is_yours(machine: Machine, tmp_path: Path) -> None:
+def test_uninstall_keeps_configuration_and_state(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     container.write("/etc/edgepose/garage.yaml", BASIC.replace("gym", "garage"))
     container.run("systemctl", "enable", "--now", "edgepose@garage")

@@ -368,7 +368,7 @@ def test_daemon_ends_with_a_bug(tmp_path: Path) -> None:
     assert rig.mqtt.closed
 
 
-def test_daemon_is_healthy_only_while_inference_and_network_make_progress(tmp_path: Path) -> None:
+def test_daemon_healthy_only_while_inference_and_network_make_progress(tmp_path: Path) -> None:
     """The main loop alone would keep the watchdog quiet while a model hangs."""
     entered, go_on = threading.Event(), threading.Event()
 

@@ -27,7 +27,7 @@ WORDS = r"\b(pictures?|somebody|nobody|whoever|tells|says|stands? in|stand-in|by
 
 
 @pytest.mark.parametrize("path", generate_docs.documents(), ids=lambda path: path.name)
-def test_generated_document_is_current(path: Path) -> None:
+def test_documents_generated_files_are_current(path: Path) -> None:
     """What `make docs` would write is what lies there."""
     written, expected = path.read_text(), generate_docs.documents()[path]
     hint = f"{path.name} is out of date; run `make docs`"
@@ -38,7 +38,7 @@ def test_generated_document_is_current(path: Path) -> None:
         assert written == expected, hint
 
 
-def test_readme_is_short_and_begins_with_a_sentence_and_an_image() -> None:
+def test_readme_is_short_and_starts_with_sentence_and_image() -> None:
     """The README fits on a few screens; details are in docs/."""
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= README_LINES
@@ -46,7 +46,7 @@ def test_readme_is_short_and_begins_with_a_sentence_and_an_image() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_links_of_a_document_lead_somewhere(document: Path) -> None:
+def test_documents_links_exist(document: Path) -> None:
     """Relative links name a file, and their fragments a heading of it."""
     folder = (ROOT / document).parent
     text = (ROOT / document).read_text()
@@ -59,13 +59,13 @@ def test_links_of_a_document_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, Path("config.yaml")], ids=str)
-def test_document_uses_the_words_of_the_field(document: Path) -> None:
+def test_documents_terms(document: Path) -> None:
     """A reader finds every term with a search engine; only the table of words may show the rest."""
     text = (ROOT / document).read_text().partition("## Words")[0]
     assert re.findall(WORDS, text, re.IGNORECASE) == []
 
 
-def test_every_document_is_linked_from_the_readme() -> None:
+def test_readme_links_every_document() -> None:
     """A reader of the README finds every document."""
     text = (ROOT / "README.md").read_text()
     for document in DOCUMENTS:
@@ -73,19 +73,19 @@ def test_every_document_is_linked_from_the_readme() -> None:
             assert f"]({document})" in text, document
 
 
-def test_code_blocks_are_of_a_kind_that_is_tested() -> None:
+def test_documents_code_blocks_are_tested() -> None:
     """Commands, configurations and messages are marked as such; the rest is output or a diagram."""
     assert {block.language for block in blocks()} == {"", "sh", "yaml", "json"}
 
 
-def test_commands_tested_elsewhere_are_in_the_documents() -> None:
+def test_documents_commands_tested_elsewhere() -> None:
     """No exception remains for a command that no document has, and its test exists."""
     for command, file in ELSEWHERE.items():
         assert command in commands()
         assert (ROOT / file).is_file()
 
 
-def test_messages_of_the_documents_are_valid() -> None:
+def test_documents_messages_are_valid() -> None:
     """Every JSON example has all fields of its message and no other."""
     kinds = []
     for block in blocks("json"):
@@ -100,7 +100,7 @@ def test_messages_of_the_documents_are_valid() -> None:
     assert set(kinds) == {PoseMessage, EventMessage, AcceleratorMessage}
 
 
-def test_topics_of_the_documents_are_all_topics() -> None:
+def test_documents_topics_are_complete() -> None:
     """The table of topics has every topic that the code publishes."""
     text = (ROOT / "docs/mqtt-topics.md").read_text()
     topics = Topics(node="n", base="b")
@@ -113,7 +113,7 @@ def test_topics_of_the_documents_are_all_topics() -> None:
         assert f"| `{shown}` |" in text
 
 
-def test_reload_table_is_what_a_reload_does() -> None:
+def test_documents_reload_table() -> None:
     """One change of each row of the table in docs/configuration.md."""
     default = Config()
     live = {"tracking": TrackingConfig(max_age_ms=1), "presence": PresenceConfig(on_delay_ms=1)}
@@ -126,7 +126,7 @@ def test_reload_table_is_what_a_reload_does() -> None:
     assert config_changes(default, msgspec.structs.replace(default, node="other")).restart
 
 
-def test_error_texts_of_troubleshooting_are_those_of_the_code() -> None:
+def test_documents_error_texts_exist_in_code() -> None:
     """A reader who searches for the text of an error finds the row."""
     texts = _texts_of_the_code()
     page = (ROOT / "docs/troubleshooting.md").read_text()
@@ -135,7 +135,7 @@ def test_error_texts_of_troubleshooting_are_those_of_the_code() -> None:
         assert any(pattern.search(text) for text in texts), quoted
 
 
-def test_models_of_the_readme_have_their_size_and_accuracy() -> None:
+def test_readme_model_sizes_and_accuracy() -> None:
     """Sizes are those of the files, accuracy and latency those of the measurements."""
     measured = (ROOT / "models/README.md").read_text()
     result = json.loads((ROOT / "docs/results/x86-64-epyc-2-cores.json").read_text())

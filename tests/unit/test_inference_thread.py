@@ -109,7 +109,7 @@ def test_inference_thread_waits_for_a_slow_publisher(rig: Rig) -> None:
     assert waiting.frame.sequence == MAX_PENDING_RESULTS + 1
 
 
-def test_finish_current_waits_for_a_running_inference(rig: Rig) -> None:
+def test_inference_thread_finish_current_waits_for_inference(rig: Rig) -> None:
     interpreter = BlockingInterpreter()
     rig.pipeline.models = SingleModel(loaded_model(interpreter, rig.pipeline_rig.model))
     rig.put(0)
@@ -120,7 +120,7 @@ def test_finish_current_waits_for_a_running_inference(rig: Rig) -> None:
     assert interpreter.invoked == 1
 
 
-def test_join_leaves_a_model_that_hangs(rig: Rig) -> None:
+def test_inference_thread_join_leaves_a_hung_model(rig: Rig) -> None:
     interpreter = BlockingInterpreter()
     rig.pipeline.models = SingleModel(loaded_model(interpreter, rig.pipeline_rig.model))
     rig.put(0)
@@ -130,7 +130,7 @@ def test_join_leaves_a_model_that_hangs(rig: Rig) -> None:
     interpreter.go_on.set()
 
 
-def test_next_result_returns_on_time_despite_signals() -> None:
+def test_inference_thread_next_result_on_time_despite_signals() -> None:
     """A signal just as the time was up made `queue.SimpleQueue` wait for ever (CPython 3.11)."""
     script = (
         "import signal\n"

@@ -23,7 +23,7 @@ def message(tracked: TrackedPoses) -> PoseMessage:
     return pose_message(CONTEXT, frame_of((640, 480), boottime_ns(), 7), tracked, TIMINGS)
 
 
-def test_the_fields_of_the_contract() -> None:
+def test_messages_fields_of_the_contract() -> None:
     points = np.linspace((64, 48), (320, 240), 17)
     tracked = tracked_of(points, first_id=3)
     decoded = json.loads(messages.encode(message(tracked)))
@@ -43,7 +43,8 @@ def test_the_fields_of_the_contract() -> None:
     assert pose["keypoints"][16] == [0.5, 0.5, 0.9]
 
 
-def test_weak_keypoints_are_null_and_nothing_leaves_the_frame() -> None:
+def test_pose_message_low_score_keypoints_are_null() -> None:
+    """No keypoint is outside the frame."""
     points = np.full((17, 2), 100.0)
     points[3] = (-50, 1000)
     poses = tracked_of(points).poses
@@ -54,7 +55,7 @@ def test_weak_keypoints_are_null_and_nothing_leaves_the_frame() -> None:
     assert all(0 <= side <= 1 for side in entry.box)
 
 
-def test_nobody_there_is_an_empty_list() -> None:
+def test_pose_message_without_poses() -> None:
     nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
     assert json.loads(messages.encode(message(nobody)))["poses"] == []
 
@@ -63,9 +64,7 @@ def test_nobody_there_is_an_empty_list() -> None:
     st.lists(st.floats(-2000, 3000, width=32), min_size=34, max_size=34),
     st.lists(st.floats(-0.125, 1.125, width=32), min_size=17, max_size=17),
 )
-def test_whatever_a_model_says_the_message_fits_its_schema(
-    points: list[float], scores: list[float]
-) -> None:
+def test_pose_message_any_poses_fit_schema(points: list[float], scores: list[float]) -> None:
     poses = tracked_of(np.array(points).reshape(17, 2)).poses
     poses.keypoint_scores[0] = scores
     decoded = messages.decode(messages.encode(message(TrackedPoses(poses, np.array([1])))))
@@ -73,24 +72,24 @@ def test_whatever_a_model_says_the_message_fits_its_schema(
         assert keypoint is None or all(0 <= value <= 1 for value in keypoint)
 
 
-def test_a_message_of_one_pose_stays_under_a_kilobyte() -> None:
+def test_pose_message_size() -> None:
     points = np.random.default_rng(0).uniform(0, 480, (17, 2))
     assert len(messages.encode(message(tracked_of(points)))) < 1024
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b"null", b"\xff", b'{"schema": "x"}'])
-def test_what_is_no_message_is_refused(payload: bytes) -> None:
+def test_messages_invalid_json(payload: bytes) -> None:
     with pytest.raises((msgspec.ValidationError, msgspec.DecodeError)):
         messages.decode(payload)
 
 
-def test_the_schema_names_every_field() -> None:
+def test_messages_schema_has_every_field() -> None:
     definitions = messages.pose_message_schema()["$defs"]
     assert isinstance(definitions, dict)
     assert set(definitions["PoseMessage"]["required"]) >= {"node", "camera", "poses"}
 
 
-def test_times_are_utc_with_microseconds() -> None:
+def test_messages_timestamp_format() -> None:
     assert isoformat_utc(1_769_860_800_123_456_789) == "2026-01-31T12:00:00.123456Z"
     assert isoformat_utc(0) == "1970-01-01T00:00:00.000000Z"
     assert isoformat_utc(1_769_860_799_999_999_999) == "2026-01-31T11:59:59.999999Z"

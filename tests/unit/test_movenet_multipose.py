@@ -45,7 +45,7 @@ def output_of(
     long_side_px=st.integers(4, 16).map(lambda count: 32 * count),
     at=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=17, max_size=17),
 )
-def test_padding_is_undone_for_keypoints_and_boxes(
+def test_multipose_maps_keypoints_and_boxes_to_frame(
     frame_wh: tuple[int, int],
     resizable: bool,
     long_side_px: int,
@@ -68,7 +68,7 @@ def test_padding_is_undone_for_keypoints_and_boxes(
     np.testing.assert_allclose(poses.boxes_xyxy[0], box, atol=0.51 * per_px + 0.01)
 
 
-def test_the_frame_is_in_the_upper_left_and_black_is_below() -> None:
+def test_multipose_preprocess_pads_right_and_bottom() -> None:
     frame = frame_of((640, 360))
     model = multipose()
     tensor, to_frame = preprocess(frame.image, model.default_region((640, 360)), model.input_spec)
@@ -77,7 +77,7 @@ def test_the_frame_is_in_the_upper_left_and_black_is_below() -> None:
     assert to_frame == TensorToFrame((2.5, 2.5), (0.0, 0.0))
 
 
-def test_poses_come_best_first_with_their_own_scores_and_boxes() -> None:
+def test_multipose_sorts_by_score() -> None:
     rng = np.random.default_rng(1)
     output = rng.uniform(0, 1, (1, 6, 56)).astype(np.float32)
     output[0, :, 55] = (0.1, 0.9, 0.3, 0.8, 0.2, 0.0)
@@ -94,7 +94,7 @@ def test_poses_come_best_first_with_their_own_scores_and_boxes() -> None:
 
 
 @given(order=st.permutations(range(6)))
-def test_the_order_in_the_output_does_not_matter(order: list[int]) -> None:
+def test_multipose_order_of_outputs(order: list[int]) -> None:
     rng = np.random.default_rng(2)
     output = rng.uniform(0, 1, (1, 6, 56)).astype(np.float32)
     to_frame = TensorToFrame((2.0, 3.0), (4.0, 5.0))
@@ -105,7 +105,8 @@ def test_the_order_in_the_output_does_not_matter(order: list[int]) -> None:
     np.testing.assert_array_equal(straight.boxes_xyxy, permuted.boxes_xyxy)
 
 
-def test_max_poses_keeps_the_best() -> None:
+def test_multipose_max_poses() -> None:
+    """The poses with the best scores are kept."""
     output = np.zeros((1, 6, 56), np.float32)
     output[0, :, 55] = (0.1, 0.9, 0.3, 0.8, 0.2, 0.0)
     model = multipose(max_poses=2)
@@ -114,14 +115,14 @@ def test_max_poses_keeps_the_best() -> None:
     assert model.next_region(poses, (640, 480)) is None
 
 
-def test_decoding_leaves_the_output_alone() -> None:
+def test_multipose_decode_does_not_change_output() -> None:
     output = np.full((1, 6, 56), 0.5, np.float32)
     poses = multipose().decode([output], TensorToFrame((2.0, 2.0), (1.0, 1.0)))
     poses.keypoint_scores[:] = 0.0
     assert (output == 0.5).all()
 
 
-def test_quantized_outputs_are_dequantized() -> None:
+def test_multipose_quantized_outputs() -> None:
     spec = replace(OUTPUT, dtype=np.dtype(np.uint8), scale=1 / 200, zero_point=10)
     model = MovenetMultipose(image_input(256, 256), (spec,), name="m.tflite")
     stored = np.full((1, 6, 56), 110, np.uint8)
@@ -134,7 +135,7 @@ def test_quantized_outputs_are_dequantized() -> None:
     frame_wh=st.tuples(st.integers(1, 8000), st.integers(1, 8000)),
     long_side_px=st.integers(1, 16).map(lambda count: 32 * count),
 )
-def test_the_preferred_size_is_the_smallest_that_holds_the_frame(
+def test_multipose_preferred_size_is_smallest_that_fits(
     frame_wh: tuple[int, int], long_side_px: int
 ) -> None:
     size_wh = preferred_input_size_wh(frame_wh, long_side_px)
@@ -149,17 +150,18 @@ def test_the_preferred_size_is_the_smallest_that_holds_the_frame(
     ("frame_wh", "expected"),
     [((640, 480), (256, 192)), ((1280, 720), (256, 160)), ((480, 640), (192, 256))],
 )
-def test_preferred_sizes(frame_wh: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_multipose_preferred_sizes(frame_wh: tuple[int, int], expected: tuple[int, int]) -> None:
     assert preferred_input_size_wh(frame_wh) == expected
 
 
 @pytest.mark.parametrize("long_side_px", [0, 16, 250, 544])
-def test_a_long_side_that_no_model_takes_is_refused(long_side_px: int) -> None:
+def test_multipose_invalid_long_side(long_side_px: int) -> None:
     with pytest.raises(ValueError, match=f"multiple of 32 from 32 to 512, got {long_side_px}"):
         preferred_input_size_wh((640, 480), long_side_px)
 
 
-def test_a_resizable_file_takes_the_chosen_size_and_a_square_without_one() -> None:
+def test_multipose_resizable_input() -> None:
+    """It takes the chosen size, and a square without one."""
     chosen = MovenetMultipose(
         image_input(-1, -1), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
     )
@@ -167,7 +169,8 @@ def test_a_resizable_file_takes_the_chosen_size_and_a_square_without_one() -> No
     assert multipose(-1, -1).input_spec.size_wh == (256, 256)
 
 
-def test_a_fixed_file_does_not_take_another_size() -> None:
+def test_multipose_fixed_input() -> None:
+    """It rejects another size."""
     with pytest.raises(ModelShapeError, match=r"m\.tflite: its input is fixed at 256x256"):
         MovenetMultipose(
             image_input(256, 256), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
@@ -183,18 +186,18 @@ def test_a_fixed_file_does_not_take_another_size() -> None:
         ([], "outputs are none"),
     ],
 )
-def test_other_outputs_are_refused(shapes: list[tuple[int, ...]], says: str) -> None:
+def test_multipose_wrong_outputs(shapes: list[tuple[int, ...]], says: str) -> None:
     outputs = tuple(replace(OUTPUT, shape=shape) for shape in shapes)
     with pytest.raises(ModelShapeError, match=says):
         MovenetMultipose(image_input(256, 256), outputs, name="m.tflite")
 
 
-def test_sides_that_are_no_multiple_of_32_are_refused() -> None:
+def test_multipose_sides_not_multiple_of_32() -> None:
     with pytest.raises(ModelShapeError, match="250x256, expected sides that are multiples of 32"):
         multipose(250, 256)
 
 
-def test_nobody_may_be_decoded_too() -> None:
+def test_multipose_decode_without_poses() -> None:
     spec = replace(OUTPUT, shape=(1, 0, 56))
     model = MovenetMultipose(image_input(256, 256), (spec,), name="m.tflite")
     poses = model.decode([np.empty((1, 0, 56), np.float32)], TensorToFrame((1, 1), (0, 0)))

@@ -22,7 +22,7 @@ def output(y: float = 0.5, x: float = 0.25, score: float = 0.9) -> Floats:
     return values
 
 
-def test_y_comes_first_and_is_a_fraction_of_the_input() -> None:
+def test_movenet_single_output_is_y_x_in_fractions() -> None:
     poses = model().decode([output()], TensorToFrame((2.0, 3.0), (10.0, -20.0)))
     assert len(poses) == 1
     assert poses.keypoints[0, 0] == pytest.approx([0.25 * 192 * 2 + 10, 0.5 * 192 * 3 - 20])
@@ -30,14 +30,14 @@ def test_y_comes_first_and_is_a_fraction_of_the_input() -> None:
     assert poses.scores[0] == pytest.approx(0.9)
 
 
-def test_keypoints_keep_their_order() -> None:
+def test_movenet_single_keypoint_order() -> None:
     values = output()
     values[0, 0, :, 1] = np.arange(17) / 16
     poses = model().decode([values], IDENTITY)
     assert poses.keypoints[0, :, 0] == pytest.approx(np.arange(17) * 12)
 
 
-def test_the_box_holds_what_is_visible_only() -> None:
+def test_movenet_single_box_of_visible_keypoints() -> None:
     values = output(score=0.8)
     values[0, 0, :, :2] = np.linspace(0.3, 0.6, 34).reshape(17, 2)
     values[0, 0, 16] = (0.99, 0.01, 0.05)
@@ -47,19 +47,19 @@ def test_the_box_holds_what_is_visible_only() -> None:
     )
 
 
-def test_a_pose_with_nothing_visible_still_has_a_box() -> None:
+def test_movenet_single_box_without_visible_keypoints() -> None:
     poses = model().decode([output(score=0.01)], IDENTITY)
     assert np.isfinite(poses.boxes_xyxy).all()
 
 
-def test_a_quantized_output_is_scaled() -> None:
+def test_movenet_single_quantized_output() -> None:
     spec = TensorSpec("poses", (1, 1, 17, 3), np.dtype(np.uint8), 1 / 255, 0)
     quantized = MovenetSingle(INPUT, (spec,), name="test")
     values = np.full((1, 1, 17, 3), 51, np.uint8)
     assert quantized.decode([values], IDENTITY).scores[0] == pytest.approx(0.2)
 
 
-def test_crop_can_be_switched_off() -> None:
+def test_movenet_single_crop_disabled() -> None:
     values = output()
     values[0, 0, :, 0] = np.linspace(0.3, 0.6, 17)
     poses = model().decode([values], TensorToFrame((3.0, 3.0), (0.0, 0.0)))
@@ -76,7 +76,7 @@ def test_crop_can_be_switched_off() -> None:
         ((1, 192, 192, 1), (1, 1, 17, 3), r"expected \(1, S, S, 3\)"),
     ],
 )
-def test_another_network_is_refused(
+def test_movenet_single_other_network(
     shape_in: tuple[int, ...], shape_out: tuple[int, ...], says: str
 ) -> None:
     with pytest.raises(ModelShapeError, match=says):

@@ -30,7 +30,7 @@ from edgepose.mqtt.url import (
         ("mqtts://[fd00::1]:8884", BrokerAddress("fd00::1", 8884, tls=True)),
     ],
 )
-def test_addresses_are_read_and_written_back(url: str, address: BrokerAddress) -> None:
+def test_broker_url_round_trip(url: str, address: BrokerAddress) -> None:
     assert parse_broker_url(url) == address
     assert parse_broker_url(str(address)) == address
 
@@ -57,12 +57,12 @@ def test_addresses_are_read_and_written_back(url: str, address: BrokerAddress) -
         ("mqtt://a\n", "space"),
     ],
 )
-def test_mistakes_are_named(url: str, says: str) -> None:
+def test_broker_url_errors(url: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse_broker_url(url)
 
 
-def test_a_password_in_the_address_is_refused_with_the_remedy() -> None:
+def test_broker_url_with_password_names_remedy() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_broker_url("mqtt://pose:hunter2@broker")
     assert "hunter2" not in str(caught.value)
@@ -77,14 +77,14 @@ def test_a_password_in_the_address_is_refused_with_the_remedy() -> None:
         ["S3cr3t", "S3cr3t/x", "S3cr3t#x", "S3cr3t?x", "x@S3cr3t", "S3cr3t:9", "S3cr3t["]
     ),
 )
-def test_no_text_of_an_error_has_the_password_in_it(scheme: str, rest: str, password: str) -> None:
+def test_broker_url_errors_mask_password(scheme: str, rest: str, password: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_broker_url(f"{scheme}pose:{password}@{rest}")
     assert "S3cr3t" not in str(caught.value)
     assert "S3cr3t" not in repr(caught.value.__cause__)
 
 
-def test_a_secret_shows_only_when_asked_by_name() -> None:
+def test_secret_text_is_masked() -> None:
     secret = Secret("hunter2")
     shown = f"{secret} {secret!r} {secret!s:>20} {[secret]} {vars_of(secret)}"
     assert "hunter2" not in shown
@@ -102,7 +102,7 @@ def vars_of(secret: Secret) -> dict[str, object]:
     return getattr(secret, "__dict__", {})
 
 
-def test_a_password_file_may_end_in_a_line_end(tmp_path: Path) -> None:
+def test_password_file_trailing_newline(tmp_path: Path) -> None:
     path = tmp_path / "password"
     for text in ("pä ss", "pä ss\n", "pä ss\r\n"):
         path.write_bytes(text.encode())
@@ -113,26 +113,26 @@ def test_a_password_file_may_end_in_a_line_end(tmp_path: Path) -> None:
     ("content", "says"),
     [(b"", "an empty file"), (b"\n", "an empty file"), (b"a\nb\n", "several"), (b"\xff", "UTF-8")],
 )
-def test_other_password_files_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+def test_password_file_invalid(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "password"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=says):
         read_password(file=path)
 
 
-def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
+def test_password_file_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere: .*No such file"):
         read_password(file=tmp_path / "nowhere")
 
 
-def test_a_password_from_the_environment() -> None:
+def test_password_from_environment() -> None:
     assert read_password(variable="PW", environment={"PW": "x y"}) == Secret("x y")
     for environment, says in (({}, "not set"), ({"PW": ""}, "empty")):
         with pytest.raises(ConfigError, match=says):
             read_password(variable="PW", environment=environment)
 
 
-def test_a_password_from_systemd(tmp_path: Path) -> None:
+def test_password_from_systemd_credential(tmp_path: Path) -> None:
     (tmp_path / "mqtt-password").write_text("x")
     environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert read_password(credential="mqtt-password", environment=environment) == Secret("x")
@@ -144,7 +144,7 @@ def test_a_password_from_systemd(tmp_path: Path) -> None:
         read_password(credential="other", environment=environment)
 
 
-def test_a_password_has_one_place(tmp_path: Path) -> None:
+def test_password_in_two_places(tmp_path: Path) -> None:
     assert read_password() is None
     with pytest.raises(ConfigError, match="keep one"):
         read_password(file=tmp_path / "x", variable="PW", environment={"PW": "x"})

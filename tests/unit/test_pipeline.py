@@ -26,7 +26,7 @@ def test_pipeline_confirms_a_pose_in_a_crop() -> None:
     assert rig.model.cropped == [False, True, True, True]
 
 
-def test_pipeline_false_positive_is_not_reported_and_does_not_lock_the_crop() -> None:
+def test_pipeline_false_positive_is_not_reported_nor_cropped() -> None:
     rig = PipelineRig(FakePoseModel(0.6, 0.3))
     assert [len(rig.process().tracked) for _ in range(4)] == [0, 0, 0, 0]
     assert rig.model.cropped == [False, True, False, True]
@@ -38,7 +38,7 @@ def test_pipeline_without_cropping_reports_the_first_detection() -> None:
     assert len(PipelineRig(FakePoseModel(0.4, 0.0, crops=False)).process().tracked) == 0
 
 
-def test_process_confirms_a_still_image_at_once() -> None:
+def test_process_confirms_still_image() -> None:
     rig = PipelineRig(FakePoseModel(0.3, 0.9))
     assert len(rig.process(confirm_in_crop=True).tracked) == 1
     assert rig.interpreter.invoked == 2

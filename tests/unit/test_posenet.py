@@ -62,7 +62,7 @@ RIGHT_BODY = bodies((16, COLUMNS - 2))
 @pytest.mark.parametrize("stride", [8, 16, 32])
 @given(body=bodies((1, COLUMNS - 2), 1), score=st.floats(0.55, 0.99))
 @settings(max_examples=40)
-def test_one_person_is_decoded_to_where_they_are(stride: int, body: Doubles, score: float) -> None:
+def test_posenet_one_person(stride: int, body: Doubles, score: float) -> None:
     outputs = draw([Person(body * stride, score)], rows=ROWS, columns=COLUMNS, stride=stride)
     model = posenet(outputs)
     assert model.stride == stride
@@ -75,7 +75,8 @@ def test_one_person_is_decoded_to_where_they_are(stride: int, body: Doubles, sco
 
 @given(left=LEFT_BODY, right=RIGHT_BODY)
 @settings(max_examples=60)
-def test_swapping_two_people_swaps_them_in_the_result(left: Doubles, right: Doubles) -> None:
+def test_posenet_swapped_people(left: Doubles, right: Doubles) -> None:
+    """Two people who change places are swapped in the result."""
     decoded = []
     for left_score, right_score in ((0.9, 0.7), (0.7, 0.9)):
         people = [Person(left, left_score), Person(right, right_score)]
@@ -88,7 +89,7 @@ def test_swapping_two_people_swaps_them_in_the_result(left: Doubles, right: Doub
 
 @given(left=LEFT_BODY, right=RIGHT_BODY)
 @settings(max_examples=40)
-def test_single_takes_the_best_cell_of_each_keypoint(left: Doubles, right: Doubles) -> None:
+def test_posenet_single_uses_best_cell_of_each_keypoint(left: Doubles, right: Doubles) -> None:
     people = [Person(left, 0.7), Person(right, 0.9)]
     outputs = draw(people, rows=ROWS, columns=COLUMNS, stride=STRIDE)
     poses = posenet(outputs, multiple=False).decode(outputs.tensors(), IDENTITY)
@@ -99,7 +100,7 @@ def test_single_takes_the_best_cell_of_each_keypoint(left: Doubles, right: Doubl
 
 @given(seed=st.integers(0, 2**32 - 1), max_poses=st.integers(1, 8))
 @settings(max_examples=25, deadline=None)
-def test_agrees_with_a_second_implementation_on_any_outputs(seed: int, max_poses: int) -> None:
+def test_posenet_equals_reference_decoder_on_any_outputs(seed: int, max_poses: int) -> None:
     rng = np.random.default_rng(seed)
     outputs = Outputs(
         rng.normal(-3.0, 2.0, (9, 11, 17)).astype(np.float32).astype(np.float64),
@@ -146,7 +147,8 @@ def coral(outputs: Outputs) -> tuple[tuple[TensorSpec, ...], list[NDArray[np.uin
     return specs, tensors
 
 
-def test_quantized_outputs_with_joined_displacements_say_the_same() -> None:
+def test_posenet_quantized_outputs_with_joined_displacements() -> None:
+    """They give the same poses as float outputs."""
     people = [Person(body_at(150, 120), 0.9), Person(body_at(180, 340), 0.8)]
     outputs = draw(people, rows=ROWS, columns=COLUMNS, stride=STRIDE)
     specs, tensors = coral(outputs)
@@ -161,7 +163,8 @@ def test_quantized_outputs_with_joined_displacements_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
-def test_outputs_are_found_in_any_order_by_channels_and_name(order: tuple[int, ...]) -> None:
+def test_posenet_outputs_in_any_order(order: tuple[int, ...]) -> None:
+    """Outputs are found by their channels and names."""
     person = Person(body_at(150, 240), 0.9)
     outputs = draw([person], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     specs = tuple(outputs.specs()[index] for index in order)
@@ -172,7 +175,8 @@ def test_outputs_are_found_in_any_order_by_channels_and_name(order: tuple[int, .
     )
 
 
-def test_nameless_displacements_are_forward_first() -> None:
+def test_posenet_displacements_without_names() -> None:
+    """Without names, the forward displacements come first."""
     person = Person(body_at(150, 240), 0.9)
     outputs = draw([person], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     specs = tuple(replace(spec, name=f"Identity_{i}") for i, spec in enumerate(outputs.specs()))
@@ -182,7 +186,8 @@ def test_nameless_displacements_are_forward_first() -> None:
     )
 
 
-def test_heatmaps_that_are_scores_already_stay_as_they_are() -> None:
+def test_posenet_heatmaps_of_scores() -> None:
+    """Heatmaps that are scores already are used unchanged."""
     outputs = draw([Person(body_at(150, 240), 0.8)], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     scores = replace(outputs, heatmaps=np.where(outputs.heatmaps > 0, 0.8, 0.001))
     for sigmoid in (None, False):
@@ -198,9 +203,10 @@ def test_heatmaps_that_are_scores_already_stay_as_they_are() -> None:
     [(1 / 256, 0, 200, 200 / 256), (0.05, 128, 168, 1 / (1 + np.exp(-2.0)))],
     ids=["scores", "logits"],
 )
-def test_quantization_tells_whether_heatmaps_are_logits(
+def test_posenet_heatmaps_of_logits_by_quantization(
     scale: float, zero_point: int, stored: int, expected: float
 ) -> None:
+    """The quantization shows whether heatmaps are logits."""
     outputs = draw([Person(body_at(150, 240), 0.8)], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     specs, tensors = coral(outputs)
     tensors[0] = np.where(outputs.heatmaps > 0, stored, 0).astype(np.uint8)[np.newaxis]
@@ -212,21 +218,22 @@ def test_quantization_tells_whether_heatmaps_are_logits(
     np.testing.assert_allclose(poses.keypoint_scores[0], expected, rtol=1e-5)
 
 
-def test_nobody_is_no_pose() -> None:
+def test_posenet_without_a_person() -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     poses = posenet(outputs).decode(outputs.tensors(), IDENTITY)
     assert len(poses) == 0
     assert poses.keypoints.shape == (0, 17, 2)
 
 
-def test_a_crowd_is_cut_to_the_best_max_poses() -> None:
+def test_posenet_max_poses() -> None:
+    """The poses with the best scores are kept."""
     crowd = [Person(body_at(80 + 20 * i, 70 + 45 * i), 0.6 + 0.05 * i) for i in range(7)]
     outputs = draw(crowd, rows=ROWS, columns=COLUMNS, stride=STRIDE)
     poses = posenet(outputs, max_poses=3).decode(outputs.tensors(), IDENTITY)
     np.testing.assert_allclose(poses.scores, (0.9, 0.85, 0.8), atol=1e-5)
 
 
-def test_the_nms_radius_decides_whether_a_near_twin_is_another_person() -> None:
+def test_posenet_nms_radius() -> None:
     """The twin stands 3 cells to the right: 48 px."""
     body = np.rint(body_at(150, 200) / STRIDE) * STRIDE
     people = [Person(body, 0.9), Person(body + np.array((0.0, 48.0)), 0.8)]
@@ -240,7 +247,7 @@ def test_the_nms_radius_decides_whether_a_near_twin_is_another_person() -> None:
 
 @given(left=LEFT_BODY)
 @settings(max_examples=30)
-def test_poses_below_the_pose_threshold_make_room_for_better_ones(left: Doubles) -> None:
+def test_posenet_pose_threshold_before_max_poses(left: Doubles) -> None:
     """A poor pose with a strong root used to take the only place from a whole person."""
     poor = Person(body_at(150, 350), 0.02)
     outputs = draw([Person(left, 0.8), poor], rows=ROWS, columns=COLUMNS, stride=STRIDE)
@@ -251,7 +258,8 @@ def test_poses_below_the_pose_threshold_make_room_for_better_ones(left: Doubles)
     np.testing.assert_allclose(points_yx(poses)[0], left, atol=0.01)
 
 
-def test_frame_px_count_from_the_corner_and_the_box_bounds_visible_keypoints() -> None:
+def test_posenet_coordinates_and_box() -> None:
+    """Coordinates are in px from the frame's corner; the box bounds the visible keypoints."""
     body = body_at(150, 240)
     outputs = draw([Person(body, 0.9)], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     row, column = np.rint(body[16] / STRIDE).astype(int)
@@ -266,7 +274,8 @@ def test_frame_px_count_from_the_corner_and_the_box_bounds_visible_keypoints() -
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e30])
-def test_garbage_in_the_vectors_does_not_raise(garbage: float) -> None:
+def test_posenet_invalid_vectors(garbage: float) -> None:
+    """They do not raise."""
     outputs = draw([Person(body_at(150, 240), 0.9)], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     outputs.forward[:] = outputs.backward[:] = outputs.offsets[:] = garbage
     with np.errstate(all="ignore"):
@@ -278,9 +287,7 @@ def test_garbage_in_the_vectors_does_not_raise(garbage: float) -> None:
     frame_width=st.integers(16, 4000),
     frame_height=st.integers(16, 4000),
 )
-def test_the_default_region_holds_the_frame_in_its_middle(
-    frame_width: int, frame_height: int
-) -> None:
+def test_posenet_default_region_centres_frame(frame_width: int, frame_height: int) -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     model = posenet(outputs)
     region = model.default_region((frame_width, frame_height))
@@ -305,7 +312,7 @@ def test_the_default_region_holds_the_frame_in_its_middle(
         ("uint8", 0.02, 100, (1 / (127.5 * 0.02), 50.0)),
     ],
 )
-def test_pixels_become_the_tensor_as_the_file_wants_them(
+def test_posenet_preprocess_scale_and_offset(
     dtype: str, scale: float, zero_point: int, expected: tuple[float, float]
 ) -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
@@ -316,7 +323,7 @@ def test_pixels_become_the_tensor_as_the_file_wants_them(
     assert (spec.pixel_scale, spec.pixel_offset) == pytest.approx(expected)
 
 
-def test_coral_720p_has_one_cell_more_than_its_input_fills() -> None:
+def test_posenet_coral_720p_grid() -> None:
     """81 x 46 cells on 1280 x 720: a spacing of 15.98, which is stride 16."""
     outputs = draw([], rows=46, columns=81, stride=16)
     model = Posenet(image_input((1280, 720)), outputs.specs(), name="x.tflite")
@@ -335,26 +342,27 @@ WRONG: dict[str, Callable[[Specs], Specs]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_other_outputs_are_refused_with_what_they_are(wrong: str) -> None:
+def test_posenet_wrong_outputs(wrong: str) -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     specs = WRONG[wrong](outputs.specs())
     with pytest.raises(ModelShapeError, match=r"^x\.tflite: outputs are .*expected.*model\.kind"):
         Posenet(image_input(outputs.size_wh), specs, name="x.tflite")
 
 
-def test_a_stride_that_is_none_is_refused() -> None:
+def test_posenet_invalid_stride() -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     with pytest.raises(ModelShapeError, match=r"192x192.*31x23 cells.*8, 16 or 32"):
         Posenet(image_input((192, 192)), outputs.specs(), name="x.tflite")
 
 
-def test_an_input_that_is_no_picture_is_refused() -> None:
+def test_posenet_input_is_not_an_image() -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     with pytest.raises(ModelShapeError, match=r"input is \(1, 40\).*height, width, 3"):
         Posenet(TensorSpec("x", (1, 40), np.dtype("f4")), outputs.specs(), name="x.tflite")
 
 
-def test_the_tree_joins_every_keypoint_to_the_nose_once() -> None:
+def test_posenet_tree_connects_every_keypoint() -> None:
+    """Every keypoint is connected to the nose by one path."""
     reached = {0}
     for parent, child in PARENT_CHILD:
         assert parent in reached
@@ -367,7 +375,7 @@ def test_the_tree_joins_every_keypoint_to_the_nose_once() -> None:
 
 @given(first=LEFT_BODY, second=LEFT_BODY)
 @settings(max_examples=60)
-def test_a_second_person_never_moves_the_first(first: Doubles, second: Doubles) -> None:
+def test_posenet_second_person_does_not_move_first(first: Doubles, second: Doubles) -> None:
     """The same people anywhere, even mixed up, as long as no keypoint shares or touches a cell."""
     gap = np.abs(np.rint(first / STRIDE) - np.rint(second / STRIDE)).max(axis=1)
     assume(gap.min() > 1)

@@ -60,14 +60,14 @@ def recording(path: Path, *lines: bytes, end: bytes = b"\n") -> Path:
     return path
 
 
-def test_messages_follow_each_other_as_they_were_recorded(tmp_path: Path) -> None:
+def test_replay_keeps_recorded_intervals(tmp_path: Path) -> None:
     path = recording(tmp_path / "r", *map(line_of, (10.0, 10.1, 10.25, 12.0)))
     publisher = Publisher()
     assert publisher.replay(path) == (4, 0)
     assert publisher.times() == [0.0, 0.1, 0.25, 2.0]
 
 
-def test_speed_divides_the_waits(tmp_path: Path) -> None:
+def test_replay_speed(tmp_path: Path) -> None:
     path = recording(tmp_path / "r", *map(line_of, (10.0, 11.0, 13.0)))
     publisher = Publisher()
     publisher.replay(path, speed=4)
@@ -77,7 +77,7 @@ def test_speed_divides_the_waits(tmp_path: Path) -> None:
     assert publisher.times() == [0.0, 0.004, 0.008]
 
 
-def test_bytes_and_topics_are_those_of_the_recording(tmp_path: Path) -> None:
+def test_replay_bytes_and_topics(tmp_path: Path) -> None:
     lines = (
         line_of(1.0, camera="door"),
         line_of(1.0, camera="main", node="hall"),
@@ -92,14 +92,16 @@ def test_bytes_and_topics_are_those_of_the_recording(tmp_path: Path) -> None:
     ]
 
 
-def test_two_recordings_in_one_file_follow_each_other_at_once(tmp_path: Path) -> None:
+def test_replay_two_recordings_in_one_file(tmp_path: Path) -> None:
+    """The second one follows at once."""
     path = recording(tmp_path / "r", *map(line_of, (100.0, 101.0, 5.0, 6.5)))
     publisher = Publisher()
     publisher.replay(path)
     assert publisher.times() == [0.0, 1.0, 1.004, 2.504]
 
 
-def test_cameras_that_interleave_out_of_order_do_not_wait(tmp_path: Path) -> None:
+def test_replay_interleaved_cameras(tmp_path: Path) -> None:
+    """Messages of two cameras that are out of order do not wait."""
     path = recording(tmp_path / "r", *map(line_of, (10.0, 10.5, 10.45, 11.0)))
     publisher = Publisher()
     publisher.replay(path)
@@ -118,7 +120,7 @@ def test_cameras_that_interleave_out_of_order_do_not_wait(tmp_path: Path) -> Non
         (line_of(1.0).replace(b"[0.5,0.5,0.9]", b"[0.5,0.5,9]"), "<= 1.0"),
     ],
 )
-def test_a_damaged_line_is_named_and_skipped(
+def test_replay_damaged_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: bytes, says: str
 ) -> None:
     path = recording(tmp_path / "r", line_of(1.0), bad, b"", line_of(2.0))
@@ -129,9 +131,8 @@ def test_a_damaged_line_is_named_and_skipped(
     assert says in record.getMessage()
 
 
-def test_a_file_that_a_power_cut_ended_is_readable_up_to_there(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_replay_truncated_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that a power cut ended is read up to the damage."""
     path = recording(tmp_path / "r", line_of(1.0), line_of(2.0)[:-30], end=b"")
     publisher = Publisher()
     assert publisher.replay(path) == (1, 1)
@@ -139,9 +140,7 @@ def test_a_file_that_a_power_cut_ended_is_readable_up_to_there(
     assert "power cut" in caplog.text
 
 
-def test_many_damaged_lines_are_not_told_one_by_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_replay_many_damaged_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = recording(tmp_path / "r", line_of(1.0), *[b"x"] * 100, line_of(2.0))
     publisher = Publisher()
     assert publisher.replay(path) == (2, 100)
@@ -150,7 +149,7 @@ def test_many_damaged_lines_are_not_told_one_by_one(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"x\n", b"x\n" * 1000, b"\0" * 3_000_000])
-def test_a_file_without_any_message_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_replay_file_without_messages(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "r"
     path.write_bytes(content)
     publisher = Publisher()
@@ -160,7 +159,7 @@ def test_a_file_without_any_message_is_refused(tmp_path: Path, content: bytes) -
     assert len(content) < 4 * MAX_LINE_BYTES
 
 
-def test_what_cannot_be_replayed_is_a_sentence(tmp_path: Path) -> None:
+def test_replay_errors(tmp_path: Path) -> None:
     publisher = Publisher()
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         publisher.replay(tmp_path / "nowhere")
@@ -173,7 +172,7 @@ def test_what_cannot_be_replayed_is_a_sentence(tmp_path: Path) -> None:
     assert not publisher.sent
 
 
-def test_a_long_silence_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_replay_long_pause_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = recording(tmp_path / "r", line_of(1.0), line_of(601.0))
     publisher = Publisher()
     publisher.replay(path)

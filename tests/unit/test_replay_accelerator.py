@@ -45,7 +45,7 @@ def recorded(path: Path, count: int) -> Path:
     return path
 
 
-def test_replay_plays_recorded_outputs_in_a_loop(tmp_path: Path) -> None:
+def test_replay_accelerator_plays_recorded_outputs_in_a_loop(tmp_path: Path) -> None:
     interpreter = load_recording(recorded(tmp_path / "r.npz", 3))
     assert isinstance(interpreter, Interpreter)
     assert (interpreter.input, interpreter.outputs) == (INPUT, (OUTPUT,))
@@ -53,13 +53,13 @@ def test_replay_plays_recorded_outputs_in_a_loop(tmp_path: Path) -> None:
     assert played == [1, 2, 3, 1, 2, 3, 1]
 
 
-def test_replay_outputs_belong_to_the_caller(tmp_path: Path) -> None:
+def test_replay_accelerator_outputs_belong_to_the_caller(tmp_path: Path) -> None:
     interpreter = load_recording(recorded(tmp_path / "r.npz", 1))
     interpreter.invoke(ZEROS)[0][:] = 99
     assert float(interpreter.invoke(ZEROS)[0][0, 0]) == 1
 
 
-def test_replay_wrong_tensor_and_after_close(tmp_path: Path) -> None:
+def test_replay_accelerator_wrong_tensor_and_after_close(tmp_path: Path) -> None:
     interpreter = load_recording(recorded(tmp_path / "r.npz", 1))
     with pytest.raises(AcceleratorError, match="expected a tensor uint8"):
         interpreter.invoke(ZEROS.astype(np.float32))
@@ -70,14 +70,14 @@ def test_replay_wrong_tensor_and_after_close(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no npz", bytes(1000)])
-def test_replay_damaged_file(tmp_path: Path, content: bytes) -> None:
+def test_replay_accelerator_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "r.npz"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"r\.npz: expected model outputs"):
         load_recording(path)
 
 
-def test_replay_truncated_file(tmp_path: Path) -> None:
+def test_replay_accelerator_truncated_file(tmp_path: Path) -> None:
     path = recorded(tmp_path / "r.npz", 3)
     data = path.read_bytes()
     for length in range(0, len(data), 97):
@@ -86,17 +86,17 @@ def test_replay_truncated_file(tmp_path: Path) -> None:
             load_recording(path)
 
 
-def test_replay_missing_file(tmp_path: Path) -> None:
+def test_replay_accelerator_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="No such file"):
         load_recording(tmp_path / "nowhere.npz")
 
 
-def test_replay_empty_recording_is_not_saved(tmp_path: Path) -> None:
+def test_replay_accelerator_empty_recording_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one invoke"):
         OutputRecorder(ReplayInterpreter(INPUT, [OUTPUT], [])).save(tmp_path / "r.npz")
 
 
-def test_replay_of_a_real_model_is_a_model(tmp_path: Path) -> None:
+def test_replay_accelerator_of_a_real_model_is_a_model(tmp_path: Path) -> None:
     path = MODELS / "movenet-lightning-int8.tflite"
     recorder = OutputRecorder(CpuAccelerator(threads=1).load(path))
     tensor = np.zeros(recorder.input.shape, np.uint8)
@@ -112,6 +112,6 @@ def test_replay_of_a_real_model_is_a_model(tmp_path: Path) -> None:
     assert np.array_equal(played, expected)
 
 
-def test_replay_without_a_recording_is_a_config_error() -> None:
+def test_replay_accelerator_without_a_recording_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"inference\.recording"):
         load_config(None, {"accelerator": "replay"})

@@ -9,7 +9,7 @@ import pytest
 from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
 
 
-def test_every_word_arrives(tmp_path: Path) -> None:
+def test_notifier_sends_every_state(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
@@ -24,7 +24,7 @@ def test_every_word_arrives(tmp_path: Path) -> None:
     assert heard == [b"READY=1", b"WATCHDOG=1", b"STATUS=two lines", b"STOPPING=1"]
 
 
-def test_an_abstract_socket_is_reached() -> None:
+def test_notifier_abstract_socket() -> None:
     name = f"edgepose-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}")
@@ -33,7 +33,8 @@ def test_an_abstract_socket_is_reached() -> None:
         assert listener.recv(100) == b"READY=1"
 
 
-def test_nobody_listening_is_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifier_without_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends nothing and raises nothing."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not Notifier().enabled
     Notifier().ready()
@@ -51,7 +52,7 @@ def test_nobody_listening_is_silence(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (None, None, None),
     ],
 )
-def test_the_watchdog_is_fed_only_where_asked(
+def test_notifier_watchdog_only_if_requested(
     monkeypatch: pytest.MonkeyPatch,
     microseconds: str | None,
     pid: str | None,

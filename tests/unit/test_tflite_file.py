@@ -149,7 +149,7 @@ def test_operators_of_a_truncated_file() -> None:
             assert counts == operators(DECODER)
 
 
-def test_operators_of_a_file_that_claims_millions() -> None:
+def test_operators_of_file_with_damaged_length() -> None:
     """A damaged length must not cost minutes."""
     model = read(DECODER)
     model.subgraphs[0].operators *= 50_000
@@ -184,7 +184,7 @@ def test_damaged_file_raises_model_file_error_only(position: int, value: int) ->
             continue
 
 
-def test_without_custom_op_gives_back_a_model_that_runs() -> None:
+def test_without_custom_op_returns_working_model() -> None:
     """A decoder put behind our PoseNet, as Coral's files have one, and taken off again."""
     interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
     original = (MODELS / "posenet-mobilenet-int8.tflite").read_bytes()

@@ -10,7 +10,7 @@ from edgepose.mqtt.topics import Topics, check_base, check_id
 IDS = st.text("abcXYZ019_-", min_size=1, max_size=12)
 
 
-def test_every_topic_of_the_contract() -> None:
+def test_topics_of_the_contract() -> None:
     topics = Topics(node="gym")
     assert topics.root == "edgepose/gym"
     assert topics.availability == "edgepose/gym/availability"
@@ -27,7 +27,7 @@ def test_every_topic_of_the_contract() -> None:
 
 
 @given(IDS, IDS)
-def test_valid_ids_come_back_unchanged_as_one_level(node: str, camera: str) -> None:
+def test_topics_valid_ids_are_unchanged(node: str, camera: str) -> None:
     assert Topics(node=node, base="a/b").poses(camera).split("/") == [
         "a",
         "b",
@@ -38,7 +38,7 @@ def test_valid_ids_come_back_unchanged_as_one_level(node: str, camera: str) -> N
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "a/b", "+", "#", "ä", "a.b", "a\n", "a\0", "\u0660"])
-def test_other_ids_are_refused(bad: str) -> None:
+def test_topics_invalid_ids(bad: str) -> None:
     with pytest.raises(ConfigError, match="the node id"):
         Topics(node=bad)
     with pytest.raises(ValueError, match="the camera id"):
@@ -48,13 +48,13 @@ def test_other_ids_are_refused(bad: str) -> None:
 
 
 @pytest.mark.parametrize("good", ["edgepose", "home/sensors", "Küche", "a-b_c.d"])
-def test_a_base_may_have_levels(good: str) -> None:
+def test_topics_base_with_levels(good: str) -> None:
     assert check_base(good) == good
 
 
 @pytest.mark.parametrize(
     "bad", ["", "/a", "a/", "a//b", "a/+", "#", "$SYS", "a\nb", "a\0", "x" * 40_000]
 )
-def test_a_base_no_broker_would_take_is_refused(bad: str) -> None:
+def test_topics_invalid_base(bad: str) -> None:
     with pytest.raises(ConfigError, match="base topic"):
         Topics(node="gym", base=bad)

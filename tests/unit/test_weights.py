@@ -58,7 +58,7 @@ def registry(tmp_path: Path) -> Registry:
 # --- the lists that ship
 
 
-def test_the_official_list_holds_the_published_files() -> None:
+def test_registry_official_models() -> None:
     entries = {entry.name: entry for entry in read_list(MODELS / "official.json")}
     assert len(entries) == 12
     assert [n for n, e in entries.items() if e.sha256 is None] == ["movenet-thunder-int8-edgetpu"]
@@ -72,13 +72,13 @@ def test_the_official_list_holds_the_published_files() -> None:
     assert (lightning.bytes, lightning.input_size_wh) == (3_087_168, (192, 192))
 
 
-def test_names_and_files_are_unique_over_both_lists() -> None:
+def test_registry_unique_names_and_files() -> None:
     entries = [*read_list(MODELS / "manifest.json"), *read_list(MODELS / "official.json")]
     assert len({entry.name for entry in entries}) == len(entries)
     assert len({entry.file for entry in entries}) == len(entries)
 
 
-def test_the_official_hashes_are_those_of_the_real_files() -> None:
+def test_registry_official_hashes() -> None:
     folder = MODELS.parents[1] / "shared" / "models"
     entries = [e for e in read_list(MODELS / "official.json") if (folder / e.file).is_file()]
     if not entries:
@@ -88,7 +88,7 @@ def test_the_official_hashes_are_those_of_the_real_files() -> None:
         assert registry.verify(entry) == folder / entry.file
 
 
-def test_bundled_models_are_found_and_right() -> None:
+def test_registry_bundled_models() -> None:
     folder = bundled_folder()
     assert folder is not None
     manifest = read_list(folder / "manifest.json")
@@ -102,7 +102,7 @@ def test_bundled_models_are_found_and_right() -> None:
 # --- names
 
 
-def test_an_unknown_name_is_met_with_the_nearest(registry: Registry) -> None:
+def test_registry_unknown_name_suggests_nearest(registry: Registry) -> None:
     with pytest.raises(UnknownModelError, match="did you mean 'tiny'") as caught:
         registry.resolve("tinny")
     assert caught.value.exit_code == 2
@@ -110,7 +110,7 @@ def test_an_unknown_name_is_met_with_the_nearest(registry: Registry) -> None:
         registry.resolve("something-else")
 
 
-def test_configured_names_are_checked_without_files() -> None:
+def test_registry_check_name_without_files() -> None:
     check_name("movenet-lightning-int8-edgetpu")
     check_name("some/where.tflite")
     with pytest.raises(UnknownModelError, match="did you mean 'movenet-lightning-int8'"):
@@ -120,7 +120,7 @@ def test_configured_names_are_checked_without_files() -> None:
 # --- files
 
 
-def test_folders_are_searched_in_order(registry: Registry) -> None:
+def test_registry_folder_order(registry: Registry) -> None:
     first, second = registry.folders
     (second / "tiny.tflite").write_bytes(CONTENT)
     assert registry.resolve("tiny").path == second / "tiny.tflite"
@@ -130,7 +130,7 @@ def test_folders_are_searched_in_order(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(("urls", "verb"), [(("https://example.org/x",), "pull"), ((), "build")])
-def test_a_missing_file_is_met_with_the_command_that_gets_it(
+def test_registry_missing_file_names_install_command(
     tmp_path: Path, urls: tuple[str, ...], verb: str
 ) -> None:
     registry = Registry({"tiny": entry_of(urls=urls)}, (tmp_path,))
@@ -150,9 +150,7 @@ def test_a_missing_file_is_met_with_the_command_that_gets_it(
         (b"TFL", "bytes 54 46 4c"),
     ],
 )
-def test_what_is_no_model_is_told_by_name_and_by_path(
-    registry: Registry, content: bytes, words: str
-) -> None:
+def test_registry_invalid_model_file(registry: Registry, content: bytes, words: str) -> None:
     path = registry.folders[0] / "tiny.tflite"
     path.write_bytes(content)
     for reference in ("tiny", str(path), path):
@@ -162,7 +160,8 @@ def test_what_is_no_model_is_told_by_name_and_by_path(
         assert words in str(caught.value)
 
 
-def test_another_size_than_listed_is_told_without_reading_it_all(registry: Registry) -> None:
+def test_registry_wrong_size(registry: Registry) -> None:
+    """It is reported without reading the whole file."""
     path = registry.folders[0] / "tiny.tflite"
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(ModelHashError, match="truncated"):
@@ -172,7 +171,7 @@ def test_another_size_than_listed_is_told_without_reading_it_all(registry: Regis
         registry.resolve("tiny")
 
 
-def test_a_changed_byte_is_found_by_verify_only(registry: Registry) -> None:
+def test_registry_verify_finds_changed_byte(registry: Registry) -> None:
     path = registry.folders[0] / "tiny.tflite"
     path.write_bytes(CONTENT[:-1] + b"x")
     assert registry.resolve("tiny").path == path
@@ -180,14 +179,14 @@ def test_a_changed_byte_is_found_by_verify_only(registry: Registry) -> None:
         registry.verify(entry_of())
 
 
-def test_a_path_needs_no_list(registry: Registry, tmp_path: Path) -> None:
+def test_registry_model_by_path(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "my own.tflite"
     path.write_bytes(CONTENT)
     file = registry.resolve(path)
     assert (file.name, file.path, file.entry) == ("my own", path, None)
 
 
-def test_a_path_to_nothing(registry: Registry, tmp_path: Path) -> None:
+def test_registry_missing_path(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no such model file"):
         registry.resolve(tmp_path / "gone.tflite")
     with pytest.raises(ModelFileError, match="did you mean 'tiny'"):
@@ -199,14 +198,14 @@ def test_a_path_to_nothing(registry: Registry, tmp_path: Path) -> None:
         registry.resolve(tmp_path / "pipe.tflite")
 
 
-def test_files_that_no_list_names(registry: Registry) -> None:
+def test_registry_unlisted_files(registry: Registry) -> None:
     for name in ("tiny.tflite", "b.tflite", "a.tflite", "a.txt"):
         (registry.folders[1] / name).write_bytes(CONTENT)
     assert [path.name for path in registry.unlisted()] == ["a.tflite", "b.tflite"]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_blob_ids_are_gits_own(tmp_path: Path) -> None:
+def test_git_blob_id_equals_git(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(CONTENT)
     command = ["git", "hash-object", "--no-filters", str(path)]
@@ -214,7 +213,7 @@ def test_blob_ids_are_gits_own(tmp_path: Path) -> None:
     assert git_blob_sha1(path) == expected
 
 
-def test_a_blob_id_stands_in_for_a_sha256(registry: Registry) -> None:
+def test_registry_git_blob_id_instead_of_sha256(registry: Registry) -> None:
     path = registry.folders[0] / "tiny.tflite"
     path.write_bytes(CONTENT)
     entry = entry_of(sha256=None, bytes=None, git_blob_sha1=git_blob_sha1(path))
@@ -229,7 +228,7 @@ def test_a_blob_id_stands_in_for_a_sha256(registry: Registry) -> None:
 # --- lists
 
 
-def test_the_users_own_list_wins(tmp_path: Path) -> None:
+def test_registry_user_manifest_has_priority(tmp_path: Path) -> None:
     own, bundled = tmp_path / "own", tmp_path / "bundled"
     own.mkdir()
     bundled.mkdir()
@@ -256,7 +255,7 @@ def test_the_users_own_list_wins(tmp_path: Path) -> None:
         {"name": ""},
     ],
 )
-def test_a_wrong_list_is_told(tmp_path: Path, change: dict[str, object]) -> None:
+def test_registry_invalid_manifest(tmp_path: Path, change: dict[str, object]) -> None:
     facts = {**msgspec.to_builtins(entry_of()), **change}
     path = tmp_path / "official.json"
     path.write_text(json.dumps({"schema": 1, "models": [facts]}))
@@ -265,9 +264,7 @@ def test_a_wrong_list_is_told(tmp_path: Path, change: dict[str, object]) -> None
 
 
 @given(content=st.binary(max_size=100))
-def test_no_list_ends_in_anything_but_a_model_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_registry_any_manifest(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("lists") / "manifest.json"
     path.write_bytes(content)
     with pytest.raises(ModelFileError):
@@ -277,7 +274,7 @@ def test_no_list_ends_in_anything_but_a_model_error(
 # --- folders
 
 
-def test_the_users_folder_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_user_folder_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("EDGEPOSE_MODELS", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
@@ -293,9 +290,8 @@ def test_the_users_folder_is_found_in_order(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("ending", ["_edgetpu", "-edgetpu"])
-def test_the_sibling_of_a_file_lies_beside_it(
-    registry: Registry, tmp_path: Path, ending: str
-) -> None:
+def test_registry_variant_of_file(registry: Registry, tmp_path: Path, ending: str) -> None:
+    """The variant is in the same folder."""
     for name in ("mine.tflite", f"mine{ending}.tflite"):
         (tmp_path / name).write_bytes(CONTENT)
     cpu = registry.resolve(tmp_path / "mine.tflite")
@@ -307,7 +303,7 @@ def test_the_sibling_of_a_file_lies_beside_it(
         registry.variant_for(cpu, "edgetpu")
 
 
-def test_the_sibling_of_a_known_model_is_known_too() -> None:
+def test_registry_variant_of_known_model() -> None:
     registry = default_registry()
     cpu = registry.resolve("movenet-lightning-int8")
     with pytest.raises(ModelFileError, match="models pull movenet-lightning-int8-edgetpu"):

@@ -138,7 +138,7 @@ def test_parse_only_comments() -> None:
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_plain_words(text: str, value: object) -> None:
+def test_parse_plain_words(text: str, value: object) -> None:
     """Unquoted words are what YAML 1.1 and 1.2 both read."""
     got = plain(text)
     assert (got, type(got)) == (value, type(value))

@@ -130,7 +130,7 @@ def expected(said: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
 
 @examples(120)
 @given(payloads=st.lists(PAYLOADS, max_size=12))
-def test_nothing_but_on_and_off_is_an_order(node: Node, payloads: list[bytes]) -> None:
+def test_mqtt_command_any_payload(node: Node, payloads: list[bytes]) -> None:
     topic = TOPICS.command("main", "enabled")
     for payload in payloads:
         node.say(topic, payload)
@@ -141,7 +141,7 @@ def test_nothing_but_on_and_off_is_an_order(node: Node, payloads: list[bytes]) -
 
 @examples(80)
 @given(messages=st.lists(st.tuples(ANY_TOPICS, PAYLOADS), max_size=12))
-def test_no_other_topic_gives_orders(node: Node, messages: list[tuple[str, bytes]]) -> None:
+def test_mqtt_command_any_topic(node: Node, messages: list[tuple[str, bytes]]) -> None:
     said = [
         (topic, payload)
         for topic, payload in messages
@@ -154,7 +154,7 @@ def test_no_other_topic_gives_orders(node: Node, messages: list[tuple[str, bytes
     assert node.sink.counters()["reconnects"] == 0
 
 
-def test_a_flood_of_nonsense_is_a_few_lines(tmp_path: Path) -> None:
+def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
     """2000 wrong orders were 2000 lines in the journal of an SD card."""
     orders: list[tuple[str, bool]] = []
     with (
@@ -178,7 +178,7 @@ def test_a_flood_of_nonsense_is_a_few_lines(tmp_path: Path) -> None:
     assert r"'\x1b[2J\nERROR 0'" in about[0]
 
 
-def test_an_order_of_a_megabyte_does_not_even_arrive(tmp_path: Path) -> None:
+def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
     """The node asks the broker to keep such packets; else anybody could fill a Pi's memory."""
     orders: list[tuple[str, bool]] = []
     with (
@@ -196,7 +196,7 @@ def test_an_order_of_a_megabyte_does_not_even_arrive(tmp_path: Path) -> None:
     assert not [line for line in log.lines if "expected ON or OFF" in line]
 
 
-def test_stored_event_with_an_invalid_topic_does_not_end_the_connection(tmp_path: Path) -> None:
+def test_mqtt_sink_stored_event_with_invalid_topic(tmp_path: Path) -> None:
     """mosquitto ends the connection over a control character in a topic; it was sent for ever."""
     store = EventStore(tmp_path / EVENTS_FILE, max_events=10)
     store.append("edgepose/gym/main/e\x01vent", b"bad")
@@ -292,7 +292,7 @@ def mad() -> Iterator[tuple[MadBroker, MqttSink, list[tuple[str, bool]], Records
 
 @examples(100)
 @given(answer=ANSWERS)
-def test_no_answer_of_a_broker_ends_the_network_thread(
+def test_mqtt_sink_any_broker_reply(
     mad: tuple[MadBroker, MqttSink, list[tuple[str, bool]], Records], answer: bytes
 ) -> None:
     broker, sink, orders, log = mad

@@ -23,7 +23,7 @@ def outputs_of(*shapes: tuple[int, ...]) -> tuple[TensorSpec, ...]:
         ([(1, 9, 9, 32), (1, 9, 9, 17), (1, 9, 9, 32), (1, 9, 9, 34)], "posenet"),
     ],
 )
-def test_the_kinds(shapes: list[tuple[int, ...]], kind: str) -> None:
+def test_detect_kind_of_every_model(shapes: list[tuple[int, ...]], kind: str) -> None:
     assert detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite") == kind
 
 
@@ -37,12 +37,12 @@ def test_the_kinds(shapes: list[tuple[int, ...]], kind: str) -> None:
         ([], "outputs are none"),
     ],
 )
-def test_other_networks_are_refused_by_name(shapes: list[tuple[int, ...]], says: str) -> None:
+def test_detect_kind_other_networks(shapes: list[tuple[int, ...]], says: str) -> None:
     with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{says}"):
         detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite")
 
 
-def test_an_input_that_is_no_picture_is_refused() -> None:
+def test_detect_kind_input_is_not_an_image() -> None:
     audio = TensorSpec("audio", (1, 16000), np.dtype(np.float32))
     with pytest.raises(ModelShapeError, match=r"input is \(1, 16000\), expected \(1, height"):
         detect_kind(audio, outputs_of((1, 1, 17, 3)), name="x.tflite")
