@@ -5,13 +5,55 @@ python tools/record_outputs.py SOURCE OUTPUT.npz [--model NAME] [--frames N]
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edgepose.build import build_model, source_opener
 from edgepose.config import CameraConfig, load_config
+from edgepose.datatypes import TensorSpec
 from edgepose.imaging.preprocess import preprocess
-from edgepose.inference.replay import OutputRecorder
+from edgepose.inference.replay import VERSION
 from edgepose.pipeline import CropState
+from edgepose.protocols import Interpreter, Tensor
+
+
+class OutputRecorder:
+    """Wraps an interpreter and keeps the outputs of every invoke, for `save`."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.input = interpreter.input
+        self.outputs = interpreter.outputs
+        self._interpreter = interpreter
+        self._recordings: list[Sequence[Tensor]] = []
+
+    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Run the model and keep its outputs; raises as the interpreter does."""
+        outputs = self._interpreter.invoke(tensor)
+        self._recordings.append([output.copy() for output in outputs])
+        return outputs
+
+    def save(self, path: Path) -> None:
+        """Write the recording as .npz; raises OSError, or ValueError if nothing was recorded."""
+        if not self._recordings:
+            raise ValueError("expected at least one invoke to record, got none")
+        arrays: dict[str, Any] = {
+            "version": np.array(VERSION),
+            "input": _as_array(self.input),
+            "input_dtype": np.array(self.input.dtype.str),
+            "names": np.array([spec.name for spec in (self.input, *self.outputs)]),
+        }
+        for index, spec in enumerate(self.outputs):
+            arrays[f"spec_{index}"] = _as_array(spec)
+            arrays[f"output_{index}"] = np.stack([outputs[index] for outputs in self._recordings])
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def _as_array(spec: TensorSpec) -> Tensor:
+    return np.array([spec.scale, spec.zero_point, *spec.shape], np.float64)
 
 
 def main() -> None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zipfile import BadZipFile
 
 import numpy as np
 
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ModelFileError
-from edgepose.protocols import Interpreter, Tensor
+from edgepose.protocols import Tensor
 
 DEVICE: Final = "replay"
 MAX_BYTES: Final = 256 << 20
-_VERSION: Final = 1
+VERSION: Final = 1
 
 
 class ReplayInterpreter:
@@ -54,44 +54,8 @@ class ReplayInterpreter:
         self._recordings = ()
 
 
-class OutputRecorder:
-    """Wraps an interpreter and keeps the outputs of every invoke, for `save`."""
-
-    def __init__(self, interpreter: Interpreter) -> None:
-        self.input = interpreter.input
-        self.outputs = interpreter.outputs
-        self._interpreter = interpreter
-        self._recordings: list[Sequence[Tensor]] = []
-
-    def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Run the model and keep its outputs; raises as the interpreter does."""
-        outputs = self._interpreter.invoke(tensor)
-        self._recordings.append([output.copy() for output in outputs])
-        return outputs
-
-    def close(self) -> None:
-        """Close the interpreter; the recording stays."""
-        self._interpreter.close()
-
-    def save(self, path: Path) -> None:
-        """Write the recording as .npz; raises OSError, or ValueError if nothing was recorded."""
-        if not self._recordings:
-            raise ValueError("expected at least one invoke to record, got none")
-        arrays: dict[str, Any] = {
-            "version": np.array(_VERSION),
-            "input": _as_array(self.input),
-            "names": np.array([spec.name for spec in (self.input, *self.outputs)]),
-        }
-        for index, spec in enumerate(self.outputs):
-            arrays[f"spec_{index}"] = _as_array(spec)
-            arrays[f"output_{index}"] = np.stack([outputs[index] for outputs in self._recordings])
-        arrays["input_dtype"] = np.array(self.input.dtype.str)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-
 def load_recording(path: Path) -> ReplayInterpreter:
-    """Read a recording that `OutputRecorder.save` wrote.
+    """Read a recording that tools/record_outputs.py wrote.
 
     Raises ModelFileError if it cannot be read or is not such a file.
     """
@@ -99,9 +63,9 @@ def load_recording(path: Path) -> ReplayInterpreter:
         if path.stat().st_size > MAX_BYTES:
             raise ModelFileError(f"{path}: expected a recording of at most {MAX_BYTES >> 20} MiB")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if int(arrays["version"]) != _VERSION:
+            if int(arrays["version"]) != VERSION:
                 raise ModelFileError(
-                    f"{path}: expected a recording of version {_VERSION}, got {arrays['version']}"
+                    f"{path}: expected a recording of version {VERSION}, got {arrays['version']}"
                 )
             names = [str(name) for name in arrays["names"]]
             input_spec = _spec(names[0], arrays["input"], np.dtype(str(arrays["input_dtype"])))
@@ -127,10 +91,6 @@ def load_recording(path: Path) -> ReplayInterpreter:
         raise ModelFileError(f"{path}: expected outputs of the recorded shapes; record it again")
     recordings = [[output[number] for output in outputs] for number in range(count)]
     return ReplayInterpreter(input_spec, specs, recordings, name=str(path))
-
-
-def _as_array(spec: TensorSpec) -> Tensor:
-    return np.array([spec.scale, spec.zero_point, *spec.shape], np.float64)
 
 
 def _spec(name: str, values: Tensor, dtype: np.dtype[np.generic]) -> TensorSpec:

@@ -10,10 +10,11 @@ from edgepose.config import load_config
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ConfigError, ModelFileError
 from edgepose.inference.cpu import CpuAccelerator
-from edgepose.inference.replay import OutputRecorder, ReplayInterpreter, load_recording
+from edgepose.inference.replay import ReplayInterpreter, load_recording
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter
 from tests.conftest import MODELS
+from tools.record_outputs import OutputRecorder
 
 INPUT = TensorSpec("in", (1, 2, 2, 3), np.dtype(np.uint8))
 OUTPUT = TensorSpec("out", (1, 4), np.dtype(np.float32), 0.5, 3)
@@ -40,7 +41,6 @@ def recorded(path: Path, count: int) -> Path:
     recorder = OutputRecorder(Counting())  # type: ignore[arg-type]  # arrays of one type
     for _ in range(count):
         recorder.invoke(ZEROS)
-    recorder.close()
     recorder.save(path)
     return path
 
