@@ -4,13 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from edgepose.errors import ModelFileError, ModelShapeError
-from edgepose.inference.interpreter import (
-    RuntimeInterpreter,
-    first_line,
-    read_model,
-    resize,
-)
+from edgepose.errors import ModelFileError
+from edgepose.inference.interpreter import RuntimeInterpreter, first_line, read_model, resize
 from edgepose.inference.runtime import RuntimeName, load_runtime, redirect_native_stderr
 
 MAX_AUTO_THREADS: Final = 4
@@ -45,46 +40,33 @@ class CpuAccelerator:
         self._xnnpack = xnnpack
 
     def load(self, path: Path, input_size_wh: tuple[int, int] | None = None) -> RuntimeInterpreter:
-        """Load a model file, resized to `input_size_wh` if given.
+        """Load a model file, resized to `input_size_wh` if given and not fixed in the file.
 
         A damaged file may crash the runtime: see `build.check_model`. Raises ModelFileError if the
-        runtime cannot read the file or lacks an operator, and ModelShapeError if the model cannot
-        take that size.
+        runtime cannot read the file or lacks an operator.
         """
-        resolver = self._module.OpResolverType
         options: dict[str, Any] = {"num_threads": self.threads}
         if not self._xnnpack:
+            resolver = self._module.OpResolverType
             options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        with redirect_native_stderr():
-            return self._load(path, input_size_wh, options)
-
-    def _load(
-        self, path: Path, input_size_wh: tuple[int, int] | None, options: dict[str, Any]
-    ) -> RuntimeInterpreter:
+        # The bytes, not the path: the runtime maps a path, and a file replaced while the daemon
+        # runs (a package upgrade) would then end it with SIGBUS.
         data = read_model(path)
-        try:
-            # The bytes, not the path: the runtime maps a path, and a file replaced while the daemon
-            # runs (a package upgrade) would then end it with SIGBUS.
-            interpreter = self._module.Interpreter(model_content=data, **options)
-        except ValueError as error:
-            raise ModelFileError(
-                f"{path}: expected a TFLite model, got a file that {self.runtime} cannot read "
-                f"({first_line(error)}); fetch or build it again, `edgepose models verify` checks "
-                "what is installed"
-            ) from error
-        try:
-            if input_size_wh is not None:
-                resize(interpreter, input_size_wh, path)
-            interpreter.allocate_tensors()
-        except ModelShapeError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            raise _allocation_error(path, self.runtime, error) from error
+        with redirect_native_stderr():
+            try:
+                interpreter = self._module.Interpreter(model_content=data, **options)
+            except ValueError as error:
+                raise ModelFileError(
+                    f"{path}: expected a TFLite model, got a file that {self.runtime} cannot read "
+                    f"({first_line(error)}); fetch or build it again, `edgepose models verify` "
+                    "checks what is installed"
+                ) from error
+            try:
+                resize(interpreter, input_size_wh)
+                interpreter.allocate_tensors()
+            except (RuntimeError, ValueError) as error:
+                raise ModelFileError(
+                    f"{path}: {self.runtime} cannot prepare this model ({first_line(error)}); it "
+                    "may need a newer runtime or not be a pose model"
+                ) from error
         return RuntimeInterpreter(interpreter, path)
-
-
-def _allocation_error(path: Path, runtime: str, error: Exception) -> ModelFileError:
-    return ModelFileError(
-        f"{path}: {runtime} cannot prepare this model ({first_line(error)}); it may need a newer "
-        "runtime or not be a pose model"
-    )

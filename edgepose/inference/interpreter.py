@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgepose.datatypes import TensorSpec
-from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
+from edgepose.errors import AcceleratorError, ModelFileError
 from edgepose.protocols import Tensor
 from edgepose.registry.tflite_file import POSENET_DECODER_OP, is_compiled, without_custom_op
 
@@ -94,20 +94,12 @@ def read_model(path: Path, *, compiled: bool = False) -> bytes:
     return without_custom_op(data, POSENET_DECODER_OP, name=str(path))
 
 
-def resize(interpreter: Any, size_wh: tuple[int, int], path: Path) -> None:
-    """Resize the input tensor to `size_wh` px and allocate; raises ModelShapeError."""
+def resize(interpreter: Any, size_wh: tuple[int, int] | None) -> None:
+    """Resize the input tensor to `size_wh` px, unless the file fixes its size."""
     details = interpreter.get_input_details()[0]
-    width, height = size_wh
-    wanted = (1, height, width, 3)
-    if tuple(details["shape"]) == wanted:
-        return
-    if -1 not in details["shape_signature"]:
-        shape = details["shape"]
-        raise ModelShapeError(
-            f"{path}: its input is fixed at {shape[2]}x{shape[1]}, expected {width}x{height} as "
-            "set in model.input_size; leave input_size out"
-        )
-    interpreter.resize_tensor_input(details["index"], wanted, strict=True)
+    if size_wh is not None and -1 in details["shape_signature"]:
+        width, height = size_wh
+        interpreter.resize_tensor_input(details["index"], (1, height, width, 3), strict=True)
 
 
 def first_line(error: Exception) -> str:

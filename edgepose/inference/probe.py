@@ -29,8 +29,8 @@ def probe_model(
     """Load a model for the CPU in a child process and run it once.
 
     A file that passed is not tried again while it is unchanged. Takes about as long as importing
-    the runtime. Raises ModelFileError, or ModelShapeError's text in it, if the file is refused,
-    crashes the runtime or takes longer than a minute; AcceleratorError without a runtime.
+    the runtime. Raises ModelFileError if the file is refused, crashes the runtime or takes longer
+    than a minute; AcceleratorError without a runtime.
     """
     runtime, _ = load_runtime(runtime)
     try:

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from edgepose.build import build_model
+from edgepose.config import load_config
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.inference.cpu import CpuAccelerator, default_threads
 from edgepose.inference.interpreter import RuntimeInterpreter
@@ -95,9 +97,13 @@ def test_interpreter_open_input_is_resized(cpu: CpuAccelerator) -> None:
 
 
 def test_interpreter_fixed_input_is_not_resized(cpu: CpuAccelerator) -> None:
-    with pytest.raises(ModelShapeError, match=r"fixed at 192x192, expected 256x192.*input_size"):
-        cpu.load(LIGHTNING, (256, 192))
-    assert cpu.load(LIGHTNING, (192, 192)).input.shape == (1, 192, 192, 3)
+    assert cpu.load(LIGHTNING, (256, 192)).input.shape == (1, 192, 192, 3)
+
+
+def test_build_refuses_a_size_that_the_file_fixes() -> None:
+    config = load_config(None, {"model.input_size": [256, 192]})
+    with pytest.raises(ModelShapeError, match=r"fixed at 192x192, expected the 256x192.*leave"):
+        build_model(config)
 
 
 def test_interpreter_wrong_tensor(cpu: CpuAccelerator) -> None:
