@@ -14,13 +14,33 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def realtime_of_boottime_ns(timestamp_ns: int) -> int:
-    """Return the time of day, in nanoseconds since 1970, of a CLOCK_BOOTTIME timestamp.
+class RealtimeOffset:
+    """The difference of CLOCK_REALTIME and CLOCK_BOOTTIME, read again for every timestamp.
 
-    Computed for every frame: a Pi has no battery-backed clock, and the time of day is set from the
-    network while the daemon runs.
+    A Pi has no battery-backed clock, and the time of day is set from the network while the daemon
+    runs. The clocks cannot be read at the same instant, so a reading gives a range: the offset of
+    before is kept while it is inside. Otherwise two timestamps could change their order, and one
+    converted while the thread was preempted would be wrong by milliseconds.
     """
-    return time.time_ns() - boottime_ns() + timestamp_ns
+
+    def __init__(self) -> None:
+        self._offset_ns = 0
+
+    def read_ns(self) -> int:
+        """Return the offset in nanoseconds."""
+        before_ns = boottime_ns()
+        now_ns = time.time_ns()
+        after_ns = boottime_ns()
+        self._offset_ns = min(max(self._offset_ns, now_ns - after_ns), now_ns - before_ns)
+        return self._offset_ns
+
+
+_offset = RealtimeOffset()
+
+
+def realtime_of_boottime_ns(timestamp_ns: int) -> int:
+    """Return the time of day, in nanoseconds since 1970, of a CLOCK_BOOTTIME timestamp."""
+    return timestamp_ns + _offset.read_ns()
 
 
 def isoformat_utc(realtime_ns: int) -> str:
