@@ -5,6 +5,7 @@
 file should: of one of ours, or of one that the real compiler made.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -13,6 +14,21 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgepose.model_builder.tflite_edit import convolutions
 from edgepose.registry.tflite_file import EDGETPU_OP, read_model, write_model
+
+
+def operators(data: bytes) -> Counter[str]:
+    """Return how many operators of each name a model has."""
+    model = read_model(data)
+    builtin = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    names = [
+        builtin[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if code.customCode is None
+        else code.customCode.decode()
+        for code in model.operatorCodes
+    ]
+    return Counter(
+        names[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators
+    )
 
 
 def compile_model(data: bytes) -> bytes:

@@ -14,13 +14,7 @@ from edgepose.inference import probe
 from edgepose.inference.probe import probe_model
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
 from edgepose.registry.registry import ModelFile, check_file, default_registry
-from edgepose.registry.tflite_file import (
-    POSENET_DECODER_OP,
-    operators,
-    read_model,
-    summary,
-    without_custom_op,
-)
+from edgepose.registry.tflite_file import read_model, without_custom_op
 from tests.conftest import MODELS
 from tests.fuzz.effort import EFFORT, examples
 
@@ -129,53 +123,40 @@ def test_load_named_model_with_flipped_bit(tmp_path: Path) -> None:
         check_model(ModelFile(file.name, path, file.entry))
 
 
-def test_operators_of_bundled_models() -> None:
+def test_read_model_bundled_models() -> None:
     for path in sorted(MODELS.glob("*.tflite")):
         check_file(path)
-        assert operators(path.read_bytes(), name=path.name).total() > 20
+        assert read_model(path.read_bytes()).subgraphs
 
 
-def test_operators_of_other_models(shared_data: Path) -> None:
+def test_read_model_other_models(shared_data: Path) -> None:
     for path in sorted((shared_data.parent / "models").glob("*.tflite")):
-        assert operators(path.read_bytes(), name=path.name)
+        assert read_model(path.read_bytes()).subgraphs
 
 
 @examples(100)
 @given(seed=st.integers(0, 2**32))
-def test_operators_of_damaged_files(seed: int) -> None:
+def test_without_custom_op_damaged_files(seed: int) -> None:
     data = damaged(random.Random(seed))
     try:
-        text = f"m.tflite: {summary(operators(data, name='m.tflite'))}"
-        without_custom_op(data, POSENET_DECODER_OP, name="m.tflite")
+        # Any text that is in the file, so that the file is parsed.
+        without_custom_op(data, "min_runtime_version", name="m.tflite")
     except ModelFileError as error:
-        text = str(error)
-    assert text.startswith("m.tflite: ")
-    assert text.isprintable()
+        assert str(error).startswith("m.tflite: ")  # noqa: PT017 - nothing else may come
+        assert str(error).isprintable()  # noqa: PT017
 
 
 @examples(300)
 @given(data=st.binary(max_size=200), root=st.integers(0, 40))
-def test_operators_any_bytes_after_identifier(data: bytes, root: int) -> None:
+def test_without_custom_op_any_bytes(data: bytes, root: int) -> None:
     model = struct.pack("<I", root) + b"TFL3" + data
     try:
-        operators(model)
+        without_custom_op(model, "TFL3")
     except ModelFileError as error:
         assert str(error).startswith("the model: ")  # noqa: PT017 - nothing else may come
 
 
-def test_operators_control_characters_in_name() -> None:
-    """An operator's name is in the file, and errors name the operator."""
-    model = read_model(MODEL)
-    model.operatorCodes[0].customCode = "\x1b[2J\x1b[31mROOT"
-    model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = 32
-    from edgepose.registry.tflite_file import write_model
-
-    with pytest.raises(ModelFileError, match="control characters") as caught:
-        operators(write_model(model))
-    assert str(caught.value).isprintable()
-
-
-def test_operators_file_too_large(tmp_path: Path) -> None:
+def test_check_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     with path.open("wb") as file:
         file.write(MODEL)
@@ -184,7 +165,9 @@ def test_operators_file_too_large(tmp_path: Path) -> None:
         check_file(path)
 
 
-def test_operators_smallest_files() -> None:
+def test_check_file_smallest_files(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
     for length in range(64):
+        path.write_bytes(MODEL[:length])
         with pytest.raises(ModelFileError):
-            operators(MODEL[:length])
+            check_file(path)

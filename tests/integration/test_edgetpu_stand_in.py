@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from edgepose.errors import ModelFileError
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
-from edgepose.registry.tflite_file import operators
 from edgepose.sources.synthetic import read_photograph
 from edgepose.util.resource import Resource
 from tests.conftest import MODELS, SHARED
@@ -195,8 +194,8 @@ def test_stand_in_two_models_at_once(stand_in: StandIn, runtime: RuntimeName) ->
 
 def test_stand_in_compiled_file_has_custom_operator(stand_in: StandIn) -> None:
     model = stand_in.compiled_model()
-    before = operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
-    after = operators(model.read_bytes())
+    before = compiled.operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
+    after = compiled.operators(model.read_bytes())
     assert after["edgetpu-custom-op"] == 1
     assert not {"CONV_2D", "DEPTHWISE_CONV_2D"} & set(after)
     assert after["ARG_MAX"] == before["ARG_MAX"] == 2

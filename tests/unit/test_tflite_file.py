@@ -1,5 +1,6 @@
-"""Reading and editing TFLite files; small ones are written here, real ones are run elsewhere."""
+"""Reading and editing TFLite files."""
 
+import contextlib
 import struct
 from typing import Any
 
@@ -8,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.errors import ModelFileError
-from edgepose.registry.tflite_file import is_compiled, operators, summary, without_custom_op
+from edgepose.registry.tflite_file import is_compiled, without_custom_op
 from tests.conftest import MODELS, SHARED
-from tests.edgetpu.compiled import compile_model
+from tests.edgetpu.compiled import compile_model, operators
 from tests.images import existing_models
 
 flatbuffers = pytest.importorskip("flatbuffers", reason="comes with ai-edge-litert only")
 schema = pytest.importorskip(
-    "ai_edge_litert.schema_py_generated", reason="the independent reader of these tests"
+    "ai_edge_litert.schema_py_generated", reason="these tests write models with it"
 )
 
 CUSTOM = 32
@@ -83,19 +84,12 @@ DECODER = tflite(
 )
 
 
-def test_operators_are_counted_by_name() -> None:
-    data = tflite((3, [0], [1]), (3, [1], [2]), ("Tail", [2], [3]), (250, [3], [4]), outputs=[4])
-    counts = operators(data)
-    assert counts == {"CONV_2D": 2, "Tail": 1, "builtin 250": 1}
-    assert summary(counts) == "2 CONV_2D, 1 Tail, 1 builtin 250"
-    assert summary(operators(tflite(outputs=[0]))) == "no operators"
-
-
 def test_without_custom_op_makes_its_inputs_outputs() -> None:
     edited = without_custom_op(DECODER, "Decoder")
     assert steps_of(edited) == steps_of(DECODER)[:2]
     assert list(read(edited).subgraphs[0].outputs) == [2, 1]
     assert operators(edited) == {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1}
+    assert b"Decoder" not in edited
     assert not read(edited).signatureDefs
     assert bytes(read(edited).buffers[1].data) == b"weights"
 
@@ -122,7 +116,7 @@ def test_without_custom_op_returns_other_files_unchanged() -> None:
     assert without_custom_op(edited, "Decoder") == edited
 
 
-def test_without_custom_op_refuses_one_that_others_read() -> None:
+def test_without_custom_op_before_another_operator_or_twice() -> None:
     data = tflite(("Head", [0], [1]), (3, [1], [2]), outputs=[2])
     with pytest.raises(
         ModelFileError, match=r"^m\.tflite: expected Head at the end, got it before another"
@@ -133,30 +127,14 @@ def test_without_custom_op_refuses_one_that_others_read() -> None:
         without_custom_op(twice, "Head")
 
 
-@pytest.mark.parametrize("data", [b"", b"TFL3", b"<!DOCTYPE html><html>", bytes(64)])
-def test_operators_of_other_files(data: bytes) -> None:
-    with pytest.raises(ModelFileError, match=r"^m\.tflite: expected a TFLite file.*again$"):
-        operators(data, name="m.tflite")
-
-
-def test_operators_of_a_truncated_file() -> None:
+def test_without_custom_op_truncated_file() -> None:
     for length in range(8, len(DECODER)):
         try:
-            counts = operators(DECODER[:length], name="m.tflite")
+            edited = without_custom_op(DECODER[:length], "Decoder", name="m.tflite")
         except ModelFileError as error:
-            assert "m.tflite: expected a" in str(error)  # noqa: PT017
+            assert str(error).startswith("m.tflite: expected a")  # noqa: PT017
         else:
-            assert counts == operators(DECODER)
-
-
-def test_operators_of_file_with_damaged_length() -> None:
-    """A damaged length must not cost minutes."""
-    model = read(DECODER)
-    model.subgraphs[0].operators *= 50_000
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    with pytest.raises(ModelFileError, match="at most 100000 entries"):
-        operators(bytes(builder.Output()))
+            assert b"Decoder" not in edited
 
 
 def test_without_custom_op_moves_constants_into_the_flatbuffer() -> None:
@@ -177,11 +155,8 @@ def test_without_custom_op_moves_constants_into_the_flatbuffer() -> None:
 def test_damaged_file_raises_model_file_error_only(position: int, value: int) -> None:
     damaged = bytearray(DECODER)
     struct.pack_into("<I", damaged, position, value)
-    for call in (operators, lambda data: without_custom_op(data, "Decoder")):
-        try:
-            call(bytes(damaged))
-        except ModelFileError:
-            continue
+    with contextlib.suppress(ModelFileError):
+        without_custom_op(bytes(damaged), "Decoder")
 
 
 def test_without_custom_op_returns_working_model() -> None:
@@ -228,7 +203,7 @@ def test_without_custom_op_coral_decoder_files_run(name: str) -> None:
     assert shapes == [[1, 23, 31, channels] for channels in (17, 34, 64)]
 
 
-def test_operators_of_edgetpu_files() -> None:
+def test_is_compiled() -> None:
     ours = compile_model((MODELS / "movenet-lightning-int8.tflite").read_bytes())
     files = [ours, *(path.read_bytes() for path in (SHARED / "models").glob("*edgetpu.tflite"))]
     for data in files:
