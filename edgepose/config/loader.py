@@ -67,11 +67,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
     folder = Path.cwd() if path is None else path.absolute().parent
     config, found = build(Config, tree, folder)
     # A value with an unknown tag is invalid already, whatever type it would have had.
-    known = {(issue.key, issue.line) for issue in document.issues}
-    issues = [
-        *document.issues,
-        *(issue for issue in found if (issue.key, document.line(issue.key)) not in known),
-    ]
+    tagged = {issue.key for issue in document.issues if issue.line is None}
+    issues = [*document.issues, *(issue for issue in found if issue.key not in tagged)]
     if issues or config is None:
         raise ConfigError(_report(issues, path, document, flags))
     return config

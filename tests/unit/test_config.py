@@ -124,7 +124,7 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
         ),
         "11: inference.threads: expected auto or a whole number from 1 to 64; got 0",
         "13: pose.keypoint_threshold: expected at most 1, got 1.5",
-        "14: pose.pose_threshold: expected a finite number, got nan",
+        "14: pose.pose_threshold: expected a number, got '.nan'",
         "16: mqtt.keepalive_s: expected a whole number, got '5'; remove the quotes",
         "17: accelerator: the key is given twice (first in line 10); keep one",
     ]

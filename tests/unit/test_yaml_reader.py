@@ -28,15 +28,15 @@ def error_of(path: Path) -> str:
         (b"", None, "empty file"),
         (b" \n\n", None, "empty file"),
         (b"- a\n- b\n", None, "got a list"),
-        (b"just words\n", None, "only 'just words'"),
+        (b"just words\n", None, "got 'just words'"),
         (b"mqtt:\n\turl: x\n", 2, "tab"),
         (b"a: 1\nb: c: d\n", 2, "indentation"),
-        (b"a: 1\nb: @x\n", 2, "cannot begin with '@'"),
+        (b"a: 1\nb: @x\n", 2, "cannot begin with a character such as @"),
         (b"a: 1\nb: 'x\nc: 2\n", 2, "never closed"),
         (b"a: 1\nb: [1, 2\nc: 3\n", 2, "never closed"),
-        (b"a: *nowhere\n", 1, "not YAML"),
+        (b"a: *nowhere\n", 1, "no finished anchor"),
         (b"a: &a [*a]\n", 1, "no finished anchor"),
-        (b"a: 1\n---\nb: 2\n", 2, "not YAML"),
+        (b"a: 1\n---\nb: 2\n", 2, "one YAML document"),
         (b"? [a]\n: 1\n", 1, "expected a key"),
         (b"a: &x 1\n*x : 2\n", 2, "expected a key"),
         (b"a: \x00\n", None, "control character 0x00"),
@@ -61,8 +61,8 @@ def test_read_pipe_and_folder(tmp_path: Path) -> None:
     """Only regular files are read; a pipe could block."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "a pipe or device" in error_of(pipe)
-    assert "a folder" in error_of(tmp_path)
+    assert "expected a file" in error_of(pipe)
+    assert "expected a file" in error_of(tmp_path)
     assert "No such file" in error_of(tmp_path / "missing.yaml")
 
 
@@ -100,7 +100,7 @@ def test_parse_duplicate_keys_and_tags() -> None:
     assert [(m.key, m.line) for m in document.issues] == [
         (("b", "c"), 2),
         (("a",), 3),
-        (("e",), 4),
+        (("e",), None),
     ]
     assert "first in line 1" in document.issues[1].text
     assert "!secret" in document.issues[2].text
@@ -132,7 +132,8 @@ def test_parse_only_comments() -> None:
         ("1e3", "1e3"),
         ("1.0e-07", 1e-7),
         (".5", 0.5),
-        ("-.inf", float("-inf")),
+        ("-.inf", "-.inf"),
+        ("1.0e+999", "1.0e+999"),
         ("2026-01-31", "2026-01-31"),
         ("picamera:0", "picamera:0"),
         ("9" * 5000, "9" * 5000),
