@@ -155,6 +155,6 @@ $(VENV)/.rtsp: $(BIN)/python
 	$(SUDO) $(APT) install -y -q --no-install-recommends ffmpeg
 
 /usr/bin/gcc:
-	@echo "== installing Debian's gcc, which builds the stand-in Edge TPU of the tests"
+	@echo "== installing Debian's gcc, which builds the fake Edge TPU of the tests"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends gcc libc6-dev

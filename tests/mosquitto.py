@@ -1,4 +1,4 @@
-"""A real mosquitto on free ports of this machine, to start, stop, freeze and listen to."""
+"""A real mosquitto on free ports of this machine, and a subscriber."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ PATIENCE_S = 20.0
 
 def require(program: str) -> str:
     """Return the path of a program; without it, fail in CI and skip elsewhere."""
-    # Debian puts daemons where only root looks.
+    # Debian installs daemons in folders that only root's PATH has.
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if path is None:
         reason = f"{program} is not installed (apt install mosquitto openssl)"
@@ -35,7 +35,7 @@ def require(program: str) -> str:
 
 
 def wait_for(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Poll until a condition holds; fail with `what` where it never does."""
+    """Poll until a condition holds; fail with `what` after `patience_s`."""
     end = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > end:
@@ -44,12 +44,12 @@ def wait_for(condition: Callable[[], object], what: str, patience_s: float = PAT
 
 
 class Certificates:
-    """A certificate authority, a server certificate for localhost, and a stranger's authority."""
+    """A certificate authority, a server certificate for localhost, and an unrelated authority."""
 
     def __init__(self, directory: Path) -> None:
         openssl = require("openssl")
         self.authority = directory / "ca.crt"
-        self.stranger = directory / "stranger.crt"
+        self.unrelated = directory / "unrelated.crt"
         self.server = directory / "server.crt"
         self.server_key = directory / "server.key"
         self.client = directory / "client.crt"
@@ -58,7 +58,7 @@ class Certificates:
         def run(*arguments: str | Path) -> None:
             subprocess.run([openssl, *map(str, arguments)], check=True, capture_output=True)
 
-        for authority in (self.authority, self.stranger):
+        for authority in (self.authority, self.unrelated):
             run(
                 *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"),
                 *("-keyout", authority.with_suffix(".key"), "-out", authority),
@@ -84,7 +84,7 @@ class Certificates:
 
 
 class Mosquitto(Resource):
-    """A broker with one plain listener, or one with TLS; it remembers nothing over a restart."""
+    """A broker with one plain listener, or one with TLS; it keeps no state over a restart."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Mosquitto(Resource):
             f"allow_anonymous {'false' if password else 'true'}",
         ]
         if os.geteuid() == 0:
-            # It would become another user, who cannot get into the folders of a test.
+            # It would become another user, who cannot read the folders of a test.
             lines.append("user root")
         if password:
             passwords = directory / f"passwords-{self.port}"
@@ -145,7 +145,7 @@ class Mosquitto(Resource):
         return f"{'mqtt' if self._certificates is None else 'mqtts'}://localhost:{self.port}"
 
     def start(self) -> None:
-        """Start, and return when connections are taken."""
+        """Start and wait until connections are accepted."""
         with self._log.open("ab") as log:
             self._process = process = subprocess.Popen(
                 [self._program, "-c", str(self._config)], stdout=log, stderr=log
@@ -162,26 +162,26 @@ class Mosquitto(Resource):
         wait_for(listens, "mosquitto to listen")
 
     def kill(self) -> None:
-        """End as by a power cut; all connections break."""
+        """Kill the process, as a power cut does; all connections break."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def stop(self) -> None:
-        """End as by systemctl stop."""
+        """Stop with SIGTERM, as systemctl does."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait()
         self._process = None
 
     def freeze(self) -> None:
-        """Stop doing anything, with all connections open."""
+        """Pause the process with all connections open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue after `freeze`."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
@@ -189,15 +189,15 @@ class Mosquitto(Resource):
         """Return a subscriber that is subscribed."""
         return Listener(self, topic, self._password, self._certificates)
 
-    def say(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
-        """Publish as somebody else."""
-        with self.listener("nothing") as somebody:
-            somebody.client.publish(topic, payload, qos, retain).wait_for_publish(PATIENCE_S)
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
+        """Publish as another client."""
+        with self.listener("nothing") as listener:
+            listener.client.publish(topic, payload, qos, retain).wait_for_publish(PATIENCE_S)
 
 
 @dataclass(frozen=True)
 class Received:
-    """A message as it came out of the broker."""
+    """A message as the broker sent it."""
 
     topic: str
     payload: bytes
@@ -206,7 +206,7 @@ class Received:
 
 
 class Listener(Resource):
-    """A subscriber to everything that notes what it receives, in order, and comes back itself."""
+    """A subscriber that keeps the received messages in order and reconnects."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ class Listener(Resource):
         self.client.loop_stop()
 
     def wait_subscribed(self) -> None:
-        """Wait until nothing published from now on is missed."""
+        """Wait until the subscription is active."""
         wait_for(lambda: self._subscribed, "the listener to be subscribed")
 
     def topics(self) -> list[str]:

@@ -32,7 +32,7 @@ from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
 from edgepose.util.net import free_port
-from tests.edgetpu import StandIn
+from tests.edgetpu import FakeEdgeTpu
 from tests.mosquitto import require
 
 MODEL = "movenet-lightning-int8"
@@ -65,12 +65,12 @@ def pipeline() -> None:
     command = [sys.executable, "-m", "edgepose", "benchmark", "--no-latency", "--pipeline"]
     subprocess.run([*command, "--models", MODEL, "--threads", "1"], check=True)
     with tempfile.TemporaryDirectory() as folder:
-        stand_in = StandIn(Path(folder))
-        path = stand_in.compiled_model()
-        stand_in.set("slow", ms=EDGETPU_MS)
+        fake_edgetpu = FakeEdgeTpu(Path(folder))
+        path = fake_edgetpu.compiled_model()
+        fake_edgetpu.set("slow", ms=EDGETPU_MS)
         subprocess.run(
             [*command, "--models", str(path), "--accelerator", "edgetpu"],
-            env={**os.environ, **stand_in.environment()},
+            env={**os.environ, **fake_edgetpu.environment()},
             check=True,
         )
 
@@ -108,18 +108,18 @@ def edgetpu() -> None:
     """
     if ROUND_TRIP not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
-            stand_in = StandIn(Path(folder))
-            path = stand_in.compiled_model()
-            stand_in.set("zeros")
+            fake_edgetpu = FakeEdgeTpu(Path(folder))
+            path = fake_edgetpu.compiled_model()
+            fake_edgetpu.set("zeros")
             # glibc reads the path of the library when a process starts.
-            environment = {**os.environ, **stand_in.environment(), ROUND_TRIP: str(path)}
+            environment = {**os.environ, **fake_edgetpu.environment(), ROUND_TRIP: str(path)}
             subprocess.run([sys.executable, "-m", "tools.bench"], env=environment, check=True)
         return
     path = Path(os.environ[ROUND_TRIP])
     # One process per device, and here are two: each gets its own lock.
     worker = EdgeTpuAccelerator(runtime="litert").load(path)
-    control = Path(os.environ["EDGETPU_STAND_IN_CONTROL"])
-    os.environ["EDGETPU_STAND_IN_CONTROL"] = str(shutil.copy(control, f"{control}-here"))
+    control = Path(os.environ["FAKE_EDGETPU_CONTROL"])
+    os.environ["FAKE_EDGETPU_CONTROL"] = str(shutil.copy(control, f"{control}-here"))
     _, runtime = load_runtime("litert")
     delegate = runtime.load_delegate("libedgetpu.so.1")
     model = runtime.Interpreter(str(path), experimental_delegates=[delegate])

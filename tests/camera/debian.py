@@ -23,7 +23,7 @@ PACKAGES: Final = (
     *("python3-dev", "gcc", "libc6-dev"),
 )
 PICAMERA2: Final = "picamera2==0.3.38"
-STAND_IN: Final = "/usr/local/lib/stand_in.so"
+FAULTS_LIBRARY: Final = "/usr/local/lib/camera_faults.so"
 SITE: Final = "usr/local/lib/python3.13/dist-packages"
 VENV: Final = "opt/edgepose"
 CONFIG: Final = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
@@ -41,7 +41,7 @@ class Debian(Chroot):
         """Start edgepose's Python with a virtual camera; `settings` are environment variables."""
         # Set in the chroot only: the host's programs on the way there must not load it.
         camera = (
-            f"LD_PRELOAD={STAND_IN}",
+            f"LD_PRELOAD={FAULTS_LIBRARY}",
             f"CAMERA_COMMAND={DESK}/command",
             f"CAMERA_LOCK={DESK}/lock",
             "LIBCAMERA_LOG_LEVELS=*:ERROR",
@@ -95,7 +95,7 @@ def _system(log: IO[str]) -> Debian:
 def _camera(debian: Debian, log: IO[str]) -> None:
     """Build and install what makes libcamera's virtual camera usable for tests."""
     compiler = ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
-    debian.run(*compiler, "-o", STAND_IN, f"{DESK}/stand_in.c", log=log)
+    debian.run(*compiler, "-o", FAULTS_LIBRARY, f"{DESK}/faults.c", log=log)
     for name in ("virtual_camera.py", "pykms.py"):
         shutil.copyfile(INSIDE / name, debian.root / SITE / name)
     (debian.root / SITE / "virtual_camera.pth").write_text("import virtual_camera\n")

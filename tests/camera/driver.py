@@ -71,7 +71,7 @@ class Desk:
             path.unlink()
 
     def command(self, words: str) -> None:
-        """Set the camera's behaviour from now on (see inside/stand_in.c)."""
+        """Set the camera's behaviour from now on (see inside/faults.c)."""
         fresh = self.folder / "command.new"
         fresh.write_text(words)
         fresh.rename(self.folder / "command")

@@ -1,7 +1,7 @@
 """`edgepose run --source picamera:0` with the real picamera2 and libcamera.
 
 Not real are the sensor, whose images come from libcamera's virtual camera, and its faults, which
-tests/camera/inside/stand_in.c injects into the camera's thread and device.
+tests/camera/inside/faults.c injects into the camera's thread and device.
 """
 
 import json
@@ -238,13 +238,13 @@ def test_daemon_switch_off_and_camera_busy(
     with Daemon(debian, desk, broker) as daemon:
         watch.wait_for_poses()
         start = time.monotonic()
-        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        broker.publish(f"{CAMERA}/enabled/set", b"OFF")
         watch.wait_for(f"{CAMERA}/status", b"offline")
         timings.noticed("switched off; on again", start)
         watch.wait_for(f"{CAMERA}/presence", b"OFF")
         holder = Holder(debian, desk)
         assert holder.acquired(), "the camera is open although it is switched off"
-        broker.say(f"{CAMERA}/enabled/set", b"ON")
+        broker.publish(f"{CAMERA}/enabled/set", b"ON")
         wait_for(lambda: "another program uses the camera" in daemon.log, "busy in the log")
         assert watch.last(f"{CAMERA}/status") == b"offline"
         # The daemon keeps trying, and nothing accumulates.
@@ -258,10 +258,10 @@ def test_daemon_switch_off_and_camera_busy(
         timings.recovered("another program uses the camera", start)
         assert daemon.log.count("another program uses the camera") == 1
 
-        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        broker.publish(f"{CAMERA}/enabled/set", b"OFF")
         watch.wait_for(f"{CAMERA}/status", b"offline")
         start = time.monotonic()
-        broker.say(f"{CAMERA}/enabled/set", b"ON")
+        broker.publish(f"{CAMERA}/enabled/set", b"ON")
         watch.wait_for_poses(1)
         timings.recovered("switched off; on again", start)
 

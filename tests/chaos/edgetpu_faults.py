@@ -10,15 +10,15 @@ from tests.chaos.judge import Row
 from tests.chaos.observer import wait
 from tests.chaos.registry import fault
 from tests.chaos.stage import TOPICS, Stage
-from tests.edgetpu import StandIn, Word
+from tests.edgetpu import Behaviour, FakeEdgeTpu
 from tests.processes import children
 
 _AWAY_S = 2.5
 
 
-def _device(stage: Stage) -> StandIn:
-    assert stage.stand_in is not None
-    return stage.stand_in
+def _device(stage: Stage) -> FakeEdgeTpu:
+    assert stage.fake_edgetpu is not None
+    return stage.fake_edgetpu
 
 
 def _notice(stage: Stage, row: Row, since_s: float) -> None:
@@ -37,7 +37,7 @@ def _heal(stage: Stage, row: Row, *, patience_s: float = 25.0) -> None:
     row.returned_s = stage.next_pose(healed_s, device="edgetpu", patience_s=patience_s) - healed_s
 
 
-def _dies(folder: Path, row: Row, word: Word) -> Row:
+def _dies(folder: Path, row: Row, word: Behaviour) -> Row:
     with Stage(folder, tpu=True) as stage:
         dead_s = time.monotonic()
         _device(stage).set(word)
@@ -77,7 +77,7 @@ def _restarts(folder: Path, row: Row) -> Row:
         dead_s = time.monotonic()
         device.set("abort")
         _notice(stage, row, dead_s)
-        words: tuple[Word, ...] = ("abort-at-create", "fail", "segfault-at-create", "version")
+        words: tuple[Behaviour, ...] = ("abort-at-create", "fail", "segfault-at-create", "version")
         for word in words:
             time.sleep(2.5)
             device.set(word)

@@ -36,7 +36,7 @@ def _hour(folder: Path, row: Row) -> Row:
             door_options="loop=1",
         ) as stage,
     ):
-        life, device = stage.life, stage.stand_in
+        life, device = stage.life, stage.fake_edgetpu
         assert device is not None
         memory: list[tuple[float, int]] = []
         deaths = breaks = 0

@@ -33,7 +33,7 @@ from edgepose.util.resource import Resource
 from tests.chaos import judge
 from tests.chaos.judge import Happening, Row, Told
 from tests.chaos.observer import MissedError, Observer, retained, wait
-from tests.edgetpu import StandIn
+from tests.edgetpu import FakeEdgeTpu
 from tests.media import write_video
 from tests.mosquitto import Mosquitto
 
@@ -279,7 +279,7 @@ class Life:
 class Stage(Resource):
     """Everything a fault needs; `with` it, poses arrive at the observer from both cameras.
 
-    `tpu` gives the daemon a stand-in Edge TPU, and `alone` no model for the CPU beside it. `port`
+    `tpu` gives the daemon a fake Edge TPU, and `alone` no model for the CPU beside it. `port`
     and `host` are the daemon's way to the broker where that is not direct. `settings` are further
     sections of the configuration.
     """
@@ -305,7 +305,7 @@ class Stage(Resource):
         self.state = folder / "state"
         self.broker = broker or Broker(folder / "broker")
         self.lives: list[Life] = []
-        self.stand_in: StandIn | None = None
+        self.fake_edgetpu: FakeEdgeTpu | None = None
         self._environment = dict(environment or {})
         self._watch_host, self._user = watch_host, user
         self._stack = contextlib.ExitStack()
@@ -313,12 +313,12 @@ class Stage(Resource):
         if tpu:
             # Built once for all, but not by two at a time.
             with _BUILDING:
-                self.stand_in = StandIn(folder / "edgetpu")
-                path = self.stand_in.compiled_model(MODEL)
+                self.fake_edgetpu = FakeEdgeTpu(folder / "edgetpu")
+                path = self.fake_edgetpu.compiled_model(MODEL)
             if alone:
                 path.with_name(f"{MODEL}.tflite").unlink()
             model, self.device = str(path), "edgetpu"
-            self._environment |= self.stand_in.environment()
+            self._environment |= self.fake_edgetpu.environment()
         door = folder / "door.avi"
         write_video(door, door_images(4), DOOR_FPS)
         self.config = {

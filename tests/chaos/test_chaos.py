@@ -187,7 +187,7 @@ def test_chaos_planted_losses_are_found(tmp_path: Path) -> None:
         pose = next(a for a in arrivals if a.topic == TOPICS.poses("main"))
         arrivals.remove(second)
         arrivals.remove(pose)
-        stage.broker.say(TOPICS.status("door"), b"stalled", retain=True)
+        stage.broker.publish(TOPICS.status("door"), b"stalled", retain=True)
         row = stage.judged(Row("x", "X"))
     assert (row.survived, row.events_lost, row.states_lost) == (True, 1, 1)
     assert row.poses_lost >= 1

@@ -1,11 +1,11 @@
-"""A stand-in Edge TPU: `libedgetpu.so.1` of our own, models compiled for it, and a cable to pull.
+"""A fake Edge TPU: a `libedgetpu.so.1`, models compiled for it, and faults on command.
 
-    stand_in = StandIn(tmp_path)
-    path = stand_in.compiled_model("movenet-lightning-int8")
-    subprocess.Popen(command, env={**os.environ, **stand_in.environment()})
-    stand_in.set("abort", after=10)
+    fake_edgetpu = FakeEdgeTpu(tmp_path)
+    path = fake_edgetpu.compiled_model("movenet-lightning-int8")
+    subprocess.Popen(command, env={**os.environ, **fake_edgetpu.environment()})
+    fake_edgetpu.set("abort", after=10)
 
-It needs gcc; `stand_in.c` says what each word does.
+It needs gcc. `fake_edgetpu.c` describes the behaviours.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from tests.helpers import missing
 HERE = Path(__file__).parent
 LIBRARY = "libedgetpu.so.1"
 
-Word = Literal[
+Behaviour = Literal[
     "ok",
     "zeros",
     "absent",
@@ -43,14 +43,14 @@ Word = Literal[
     "slow-at-create",
     "version",
 ]
-WORDS: tuple[Word, ...] = get_args(Word)
+BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 
 
-class StandIn:
-    """One stand-in device, all of whose files are in a folder of its own.
+class FakeEdgeTpu:
+    """One fake device, with all its files in one folder.
 
-    `device` is the only one there is, `usb:0` or `pci:0` say; asking for another finds none. Every
-    word is at once what all processes see that have this `environment()`.
+    `device` is its name, such as `usb:0` or `pci:0`; no other one is found. A behaviour applies at
+    once to all processes with this `environment()`.
     """
 
     def __init__(self, folder: Path, *, device: str = "usb:0") -> None:
@@ -66,28 +66,28 @@ class StandIn:
         shutil.copyfile(HERE / "heads.py", self.shared_object.parent / "heads.py")
 
     def environment(self) -> dict[str, str]:
-        """Return the variables with which a process finds this device; add them to its own."""
+        """Return the environment variables with which a process finds this device."""
         search = [str(self.shared_object.parent), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
             "LD_LIBRARY_PATH": ":".join(folder for folder in search if folder),
-            "EDGETPU_STAND_IN_CONTROL": str(self.control),
-            "EDGETPU_STAND_IN_MODELS": str(self._heads),
-            "EDGETPU_STAND_IN_DEVICE": self.device,
+            "FAKE_EDGETPU_CONTROL": str(self.control),
+            "FAKE_EDGETPU_MODELS": str(self._heads),
+            "FAKE_EDGETPU_DEVICE": self.device,
         }
 
-    def set(self, word: Word, *, ms: int | None = None, after: int = 0) -> None:
-        """Say how the device behaves from now on, or once a process has done `after` more invokes.
+    def set(self, behaviour: Behaviour, *, ms: int | None = None, after: int = 0) -> None:
+        """Set the behaviour from now on, or once a process has done `after` more invokes.
 
-        `ms` belongs to `slow` and `slow-at-create`. Raises ValueError for what it does not know.
+        `ms` belongs to `slow` and `slow-at-create`. Raises ValueError for an unknown behaviour.
         """
-        if word not in WORDS or (ms is not None) != word.startswith("slow"):
+        if behaviour not in BEHAVIOURS or (ms is not None) != behaviour.startswith("slow"):
             raise ValueError(
-                f"no such behaviour: {word}, {ms} ms; the words are {', '.join(WORDS)}"
+                f"no such behaviour: {behaviour}, {ms} ms; they are {', '.join(BEHAVIOURS)}"
             )
-        text = word + ("" if ms is None else f" {ms}") + (f" after {after}" if after else "")
-        # The same word said again counts again.
+        text = behaviour + ("" if ms is None else f" {ms}") + (f" after {after}" if after else "")
+        # The same behaviour set again counts its invokes anew.
         text += f"\n# {time.monotonic_ns()}\n"
-        # Replaced, not rewritten: no process reads half a word.
+        # Replaced, not rewritten: no process reads a part of it.
         new = self.control.with_name("control.new")
         new.write_text(text)
         new.replace(self.control)
@@ -100,13 +100,13 @@ class StandIn:
             yield
 
     def compiled_model(self, name: str = "movenet-lightning-int8") -> Path:
-        """Return `<name>_edgetpu.tflite`, made from a bundled model, which lies beside it."""
+        """Return `<name>_edgetpu.tflite`, made from a bundled model, whose copy is beside it."""
         return self._install(name, *_compiled(name))
 
     def add_model(self, edgetpu: Path, cpu: Path) -> Path:
-        """Let the device run a file that the real compiler made; return its copy, `cpu` beside it.
+        """Add a file of the real compiler and return its copy, with `cpu` beside it.
 
-        Raises ValueError where `cpu` is not the same network.
+        Raises ValueError if `cpu` is not the same network.
         """
         files = cpu.read_bytes(), edgetpu.read_bytes()
         return self._install(cpu.stem, *files, compiled.heads_model(*files))
@@ -129,16 +129,16 @@ def _compiled(name: str) -> tuple[bytes, bytes, bytes]:
 @functools.cache
 def _session() -> tempfile.TemporaryDirectory[str]:
     # Kept alive by the cache, and removed when the process ends.
-    return tempfile.TemporaryDirectory(prefix="edgepose-stand-in-")
+    return tempfile.TemporaryDirectory(prefix="edgepose-fake-edgetpu-")
 
 
 @functools.cache
 def _build() -> Path:
-    """Compile the library once a session."""
+    """Compile the library, once per session."""
     compiler = shutil.which("gcc")
     if compiler is None:
-        missing("gcc is not installed, which builds the stand-in Edge TPU: apt install gcc")
+        missing("gcc is not installed, which builds the fake Edge TPU: apt install gcc")
     library = Path(_session().name) / LIBRARY
     flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([compiler, *flags, "-o", library, HERE / "stand_in.c"], check=True)
+    subprocess.run([compiler, *flags, "-o", library, HERE / "fake_edgetpu.c"], check=True)
     return library

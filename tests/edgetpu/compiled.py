@@ -1,8 +1,8 @@
-"""Makes of a CPU model what the Edge TPU compiler would: one custom operator, then the tail.
+"""A fake Edge TPU compiler: a CPU model becomes one custom operator and the remaining operators.
 
-`compile_model` stands in for the compiler, so that no test needs a file that we may not ship.
-`heads_model` gives the part of the CPU file that computes what the custom operator of a compiled
-file should: of one of ours, or of one that the real compiler made.
+`compile_model` replaces the compiler, so that no test needs a file that may not be distributed.
+`heads_model` returns the part of the CPU model that computes the custom operator of a compiled
+file, of this compiler or the real one.
 """
 
 from collections import Counter
@@ -36,12 +36,12 @@ def compile_model(data: bytes) -> bytes:
 
     The real compiler maps a graph from its start until the first operator that the TPU lacks; for
     MoveNet that is the ARG_MAX behind the heads. Raises ValueError for a model without fixed
-    shapes, which the real one refuses too, or without convolutions.
+    shapes, which the real one rejects too, or without convolutions.
     """
     model = read_model(data)
     graph = model.subgraphs[0]
     if any(-1 in (t.shapeSignature if t.shapeSignature is not None else ()) for t in graph.tensors):
-        raise ValueError("a model for the Edge TPU has fixed shapes, this one has open ones")
+        raise ValueError("a model for the Edge TPU has fixed shapes, this one has dynamic ones")
     found = {convolution.operator for convolution in convolutions(model)}
     if not found:
         raise ValueError("expected a model with convolutions, got none")
@@ -71,7 +71,7 @@ def heads_model(cpu: bytes, compiled: bytes) -> bytes:
     """Return the part of a CPU model that computes a compiled model's custom operator.
 
     Its inputs and outputs are the operator's, in that order. Tensors are the same if name, shape,
-    type and quantization are. Raises ValueError where the two files are not the same network.
+    type and quantization are. Raises ValueError if the two files are not the same network.
     """
     model, other = read_model(cpu), read_model(compiled)
     graph, other_graph = model.subgraphs[0], other.subgraphs[0]
@@ -122,7 +122,7 @@ def _leading_to(graph: Any, outputs: Iterable[int], inputs: Collection[int]) -> 
     """Return the operators that `outputs` need, going back no further than `inputs`."""
     needed = set(outputs) - set(inputs)
     found = set()
-    # Operators are stored in an order in which they can run, so one way back meets them all.
+    # Operators are stored in an order in which they can run, so one pass backwards is enough.
     for index in reversed(range(len(graph.operators))):
         operator = graph.operators[index]
         if needed.isdisjoint(int(i) for i in operator.outputs):

@@ -1,6 +1,6 @@
-"""Computes what an Edge TPU would, for `stand_in.c`, which loads this file from beside its library.
+"""The computation of the fake Edge TPU; `fake_edgetpu.c` loads this file from beside its library.
 
-It runs in whatever process loads the library, so it needs only NumPy and the runtime that is there.
+It runs in any process that loads the library, so it needs only NumPy and a runtime.
 """
 
 import ctypes
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DTYPES = {1: "<f4", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1"}
-"""`TfLiteType` codes of the tensors that pose networks have."""
+"""`TfLiteType` codes of the tensors of pose networks."""
 
 Signature = tuple[tuple[str, tuple[int, ...], str, float, int], ...]
 
 
 class _Tensor(ctypes.Structure):
-    """The `TensorView` of `stand_in.c`."""
+    """The `TensorView` of `fake_edgetpu.c`."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -59,9 +59,9 @@ def prepare(
     """Load the model whose inputs and outputs are the operator's.
 
     `runtime` is the path of the runtime's library, `models` the folder to search, `inputs` and
-    `outputs` are the addresses of arrays of `_Tensor`. Returns what is wrong, or "".
+    `outputs` are the addresses of arrays of `_Tensor`. Returns the error, or "".
     """
-    return _told(
+    return _error_of(
         lambda: _model(runtime, models, _tensors(inputs, n_inputs), _tensors(outputs, n_outputs))
     )
 
@@ -70,17 +70,17 @@ def fill(
     runtime: str, models: str, inputs: int, n_inputs: int, outputs: int, n_outputs: int
 ) -> str:
     """Run that model on the operator's inputs and write its outputs; arguments as for `prepare`."""
-    return _told(
+    return _error_of(
         lambda: _run(runtime, models, _tensors(inputs, n_inputs), _tensors(outputs, n_outputs))
     )
 
 
-def _told(call: Callable[[], object]) -> str:
+def _error_of(call: Callable[[], object]) -> str:
     try:
-        # One device does one thing at a time, whatever the number of threads that ask.
+        # A device runs one call at a time.
         with _device:
             call()
-    except Exception as error:  # noqa: BLE001 - the caller is C, which can only pass a text on
+    except Exception as error:  # noqa: BLE001 - the caller is C and needs a text
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -101,20 +101,20 @@ def _model(runtime: str, models: str, inputs: list[_Tensor], outputs: list[_Tens
     if found is not None:
         return found
     if not models:
-        raise LookupError("EDGETPU_STAND_IN_MODELS is not set, so there is nothing to compute with")
+        raise LookupError("FAKE_EDGETPU_MODELS is not set, so there is no model to run")
     interpreter_of = importlib.import_module(f"{package}.interpreter").Interpreter
-    fitting = []
+    matching = []
     for path in sorted(Path(models).glob("*.tflite")):
         model = interpreter_of(model_path=str(path), num_threads=1)
         ends = model.get_input_details(), model.get_output_details()
         if tuple(_signature(details) for details in ends) == wanted:
-            fitting.append((path, model))
-    if len(fitting) != 1:
+            matching.append((path, model))
+    if len(matching) != 1:
         raise LookupError(
             f"expected one model in {models} with this operator's inputs and outputs, got "
-            f"{[path.name for path, _ in fitting]}"
+            f"{[path.name for path, _ in matching]}"
         )
-    model = fitting[0][1]
+    model = matching[0][1]
     model.allocate_tensors()
     _loaded[(package, *wanted)] = model
     return model

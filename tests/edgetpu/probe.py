@@ -1,9 +1,9 @@
-"""Drives a runtime and its Edge TPU library from a process that may die or hang of it.
+"""Runs a runtime and its Edge TPU library in a process that may die or hang.
 
     probe.py RUNTIME_MODULE MODEL TENSOR.npy [DEVICE]
 
-Does what its standard input says, a word a line, and answers each with a line of JSON: `create`
-the delegate, `load` the model, `invoke` it; `ping` is answered by another thread than those.
+Reads one command per line from stdin and answers each with a line of JSON: `create` the delegate,
+`load` the model, `invoke` it. Another thread answers `ping`.
 """
 
 import importlib
@@ -38,33 +38,33 @@ def main() -> None:
         interpreter = held["interpreter"]
         interpreter.invoke()
         details = interpreter.get_output_details()
-        # A float32 written as the shortest decimal of its double comes back as the same float32.
+        # A float32 written as the shortest decimal of its double is read as the same float32.
         return [interpreter.get_tensor(entry["index"]).tolist() for entry in details]
 
     steps: dict[str, Callable[[], Any]] = {"create": create, "load": load, "invoke": invoke}
-    orders: SimpleQueue[str] = SimpleQueue()
+    commands: SimpleQueue[str] = SimpleQueue()
 
     def work() -> None:
         while True:
-            order = orders.get()
+            command = commands.get()
             started_ns = time.monotonic_ns()
             try:
-                outputs = steps[order]()
+                outputs = steps[command]()
                 took_ns = time.monotonic_ns() - started_ns
                 answer = {"outputs": outputs, "took_ns": took_ns}
-            except Exception as error:  # noqa: BLE001 - which error it is, is what the test asks
+            except Exception as error:  # noqa: BLE001 - the test checks the kind of error
                 answer = {"error": type(error).__name__, "text": str(error)}
-            _say({"did": order, **answer})
+            _send({"did": command, **answer})
 
     threading.Thread(target=work, daemon=True).start()
     for line in sys.stdin:
         if line.strip() == "ping":
-            _say({"did": "ping"})
+            _send({"did": "ping"})
         else:
-            orders.put(line.strip())
+            commands.put(line.strip())
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _send(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

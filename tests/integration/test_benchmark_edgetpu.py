@@ -1,4 +1,4 @@
-"""The latency of compiled models on the stand-in Edge TPU."""
+"""The latency of compiled models on the fake Edge TPU."""
 
 import json
 import os
@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.edgetpu import StandIn
+from tests.edgetpu import FakeEdgeTpu
 
 QUICK = ("--threads", "1", "--min-runs", "5", "--min-seconds", "0.02", "--max-seconds", "0")
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> StandIn:
-    return StandIn(tmp_path / "tpu")
+def fake_edgetpu(tmp_path: Path) -> FakeEdgeTpu:
+    return FakeEdgeTpu(tmp_path / "tpu")
 
 
-def benchmark(stand_in: StandIn, *words: str) -> subprocess.CompletedProcess[str]:
+def benchmark(fake_edgetpu: FakeEdgeTpu, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "edgepose", "benchmark", "--format", "json", *QUICK, *words],
-        env={**os.environ, **stand_in.environment()},
+        [sys.executable, "-m", "edgepose", "benchmark", "--format", "json", *QUICK, *arguments],
+        env={**os.environ, **fake_edgetpu.environment()},
         capture_output=True,
         text=True,
         check=False,
@@ -34,11 +34,11 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     return {row["engine"]: row for row in json.loads(done.stdout)["latency"]}
 
 
-def test_command_slow_device(stand_in: StandIn) -> None:
-    path = stand_in.compiled_model()
-    stand_in.set("slow", ms=40)
+def test_command_slow_device(fake_edgetpu: FakeEdgeTpu) -> None:
+    path = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("slow", ms=40)
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
-    found = rows(benchmark(stand_in, "--models", models, "--accelerator", "edgetpu,litert"))
+    found = rows(benchmark(fake_edgetpu, "--models", models, "--accelerator", "edgetpu,litert"))
     # The compiled file on the device alone, the other on the CPU alone.
     assert set(found) == {"edgetpu", "litert"}
     edgetpu, cpu = found["edgetpu"], found["litert"]
@@ -50,20 +50,20 @@ def test_command_slow_device(stand_in: StandIn) -> None:
     assert edgetpu["others_percent"] is None
 
 
-def test_command_device_that_dies(stand_in: StandIn) -> None:
-    path = stand_in.compiled_model()
-    stand_in.set("abort")
+def test_command_device_that_dies(fake_edgetpu: FakeEdgeTpu) -> None:
+    path = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("abort")
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
-    found = rows(benchmark(stand_in, "--models", models, "--accelerator", "edgetpu,litert"))
+    found = rows(benchmark(fake_edgetpu, "--models", models, "--accelerator", "edgetpu,litert"))
     assert found["edgetpu"]["latency_ms"] is None
     assert "SIGABRT" in found["edgetpu"]["not_run"]
     assert found["litert"]["latency_ms"]["p50"] > 0
 
 
-def test_command_absent_device(stand_in: StandIn) -> None:
-    path = stand_in.compiled_model()
-    stand_in.set("absent")
-    done = benchmark(stand_in, "--models", str(path), "--accelerator", "edgetpu")
+def test_command_absent_device(fake_edgetpu: FakeEdgeTpu) -> None:
+    path = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("absent")
+    done = benchmark(fake_edgetpu, "--models", str(path), "--accelerator", "edgetpu")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no Edge TPU is plugged in" in done.stderr
     assert len(done.stderr.splitlines()) == 1

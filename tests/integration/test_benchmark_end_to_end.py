@@ -225,7 +225,7 @@ def test_measure_given_broker_is_left_clean(password_broker: Mosquitto) -> None:
         assert row.lost == 0
         assert any(topic.endswith("/main/poses") for topic in listener.topics())
     with password_broker.listener() as late:
-        password_broker.say("end", b"")
+        password_broker.publish("end", b"")
         late.wait_for("end")
         assert late.topics() == ["end"]
 
@@ -302,8 +302,8 @@ def test_subscriber_records_arrival_by_sequence(broker: Mosquitto) -> None:
     with subscriber.Subscriber(address, "edgepose/x") as listening:
         before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for sequence in (3, 5):
-            broker.say("edgepose/x/main/poses", json.dumps({"sequence": sequence}).encode())
-        broker.say("edgepose/x/status", b"online", retain=True)
+            broker.publish("edgepose/x/main/poses", json.dumps({"sequence": sequence}).encode())
+        broker.publish("edgepose/x/status", b"online", retain=True)
         arrivals = listening.collect(2)
         after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         assert list(arrivals) == [3, 5]
@@ -311,6 +311,6 @@ def test_subscriber_records_arrival_by_sequence(broker: Mosquitto) -> None:
         assert listening.collect(0) == {}
         listening.clear()
     with broker.listener() as late:
-        broker.say("end", b"")
+        broker.publish("end", b"")
         late.wait_for("end")
         assert late.topics() == ["end"]

@@ -103,7 +103,7 @@ def test_daemon_privacy_switch_survives_restart(tmp_path: Path, broker: Mosquitt
     with broker.listener() as listener:
         with running(tmp_path, broker) as daemon:
             wait_for_last(listener, f"{CAMERA}/presence", b"ON")
-            broker.say(f"{CAMERA}/enabled/set", b"OFF")
+            broker.publish(f"{CAMERA}/enabled/set", b"OFF")
             for topic, payload in (
                 (f"{CAMERA}/enabled", b"OFF"),
                 (f"{CAMERA}/status", b"offline"),
@@ -116,10 +116,10 @@ def test_daemon_privacy_switch_survives_restart(tmp_path: Path, broker: Mosquitt
         with running(tmp_path, broker):
             wait_for_last(listener, f"{NODE}/availability", b"online")
             for nonsense in (b"", b"on", b'{"state": "ON"}', b"\xff\xfe", b"ON" * 10_000):
-                broker.say(f"{CAMERA}/enabled/set", nonsense)
+                broker.publish(f"{CAMERA}/enabled/set", nonsense)
             assert last(listener, f"{CAMERA}/enabled") == b"OFF"
             assert len(listener.payloads(f"{CAMERA}/poses")) == count
-            broker.say(f"{CAMERA}/enabled/set", b"ON")
+            broker.publish(f"{CAMERA}/enabled/set", b"ON")
             wait_for_last(listener, f"{CAMERA}/enabled", b"ON")
             wait_for_last(listener, f"{CAMERA}/status", b"online")
             wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 3, "poses again")

@@ -1,4 +1,4 @@
-"""The daemon on an Edge TPU that dies in every way: a stand-in device, all else is real."""
+"""Failures of the Edge TPU in a running daemon: the device is fake, all else is real."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from edgepose import messages
 from edgepose.messages import PoseMessage
 from tests.daemon import CAMERA, NODE, Daemon, last, running, wait_for_more_poses
-from tests.edgetpu import StandIn, Word
+from tests.edgetpu import Behaviour, FakeEdgeTpu
 from tests.mosquitto import Listener, Mosquitto, wait_for
 from tests.processes import children
 
@@ -26,17 +26,17 @@ PHOTOGRAPH = files("edgepose") / "assets" / "astronaut.jpg"
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> StandIn:
-    return StandIn(tmp_path / "edgetpu")
+def fake_edgetpu(tmp_path: Path) -> FakeEdgeTpu:
+    return FakeEdgeTpu(tmp_path / "edgetpu")
 
 
-def looking(
-    tmp_path: Path, broker: Mosquitto, model: Path, stand_in: StandIn
+def running_on(
+    tmp_path: Path, broker: Mosquitto, model: Path, fake_edgetpu: FakeEdgeTpu
 ) -> AbstractContextManager[Daemon]:
-    """Run a daemon with a model file on a stand-in."""
+    """Run a daemon with a model file on a fake Edge TPU."""
     return running(
         *(tmp_path, broker, "synthetic:", "--model", str(model)),
-        environment=stand_in.environment(),
+        environment=fake_edgetpu.environment(),
     )
 
 
@@ -46,7 +46,7 @@ def state(listener: Listener) -> dict[str, Any]:
 
 
 def wait_for_device(listener: Listener, device: str) -> dict[str, Any]:
-    wait_for(lambda: state(listener).get("device") == device, f"{device} to look", 20)
+    wait_for(lambda: state(listener).get("device") == device, f"the device to become {device}", 20)
     return state(listener)
 
 
@@ -64,22 +64,22 @@ def wait_for_poses_on(listener: Listener, device: str) -> PoseMessage:
     return newest(listener)
 
 
-@pytest.mark.parametrize("word", ["abort", "fail", "hang", "unplugged"])
+@pytest.mark.parametrize("behaviour", ["abort", "fail", "hang", "unplugged"])
 def test_daemon_falls_back_to_cpu_and_returns_to_edge_tpu(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu, behaviour: Behaviour
 ) -> None:
-    """The CPU takes the frame on which the Edge TPU died, and nobody loses their identity."""
-    model = stand_in.compiled_model()
+    """The CPU runs the frame on which the Edge TPU died, and the track keeps its id."""
+    model = fake_edgetpu.compiled_model()
     with (
         broker.listener() as listener,
-        looking(tmp_path, broker, model, stand_in) as daemon,
+        running_on(tmp_path, broker, model, fake_edgetpu) as daemon,
     ):
         healthy = wait_for_device(listener, "edgetpu")
         assert (healthy["degraded"], healthy["reason"], healthy["model"]) == (False, None, MODEL)
         before = wait_for_poses_on(listener, "edgetpu")
         assert not before.degraded
 
-        stand_in.set(word)
+        fake_edgetpu.set(behaviour)
         degraded = wait_for_device(listener, "cpu")
         assert degraded["degraded"]
         assert degraded["reason"]
@@ -87,7 +87,7 @@ def test_daemon_falls_back_to_cpu_and_returns_to_edge_tpu(
         meanwhile = wait_for_poses_on(listener, "cpu")
         assert (meanwhile.model, meanwhile.degraded) == (CPU_MODEL, True)
 
-        stand_in.set("ok")
+        fake_edgetpu.set("ok")
         again = wait_for_device(listener, "edgetpu")
         assert (again["degraded"], again["restarts"]) == (False, 1)
         after = wait_for_poses_on(listener, "edgetpu")
@@ -100,25 +100,25 @@ def test_daemon_falls_back_to_cpu_and_returns_to_edge_tpu(
 
 
 def test_daemon_device_auto_uses_cpu_until_edge_tpu_appears(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    model = stand_in.compiled_model()
-    stand_in.set("absent")
+    model = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("absent")
     with (
         broker.listener() as listener,
-        looking(tmp_path, broker, model, stand_in),
+        running_on(tmp_path, broker, model, fake_edgetpu),
     ):
         assert wait_for_poses_on(listener, "cpu").degraded
         wait_for(lambda: "no Edge TPU" in str(state(listener)["reason"]), "the reason")
-        stand_in.set("ok")
+        fake_edgetpu.set("ok")
         assert not wait_for_poses_on(listener, "edgetpu").degraded
 
 
 def test_daemon_named_model_uses_compiled_file(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    """Thresholds for the Edge TPU are its own."""
-    path = stand_in.compiled_model()
+    """The thresholds of `pose.edgetpu` apply on the Edge TPU only."""
+    path = fake_edgetpu.compiled_model()
     config = "pose: {edgetpu: {pose_threshold: 0.11, keypoint_threshold: 0.99}}\n"
     with (
         broker.listener() as listener,
@@ -128,7 +128,7 @@ def test_daemon_named_model_uses_compiled_file(
             "synthetic:",
             *("--model", str(path.with_name(f"{CPU_MODEL}.tflite"))),
             config=config,
-            environment=stand_in.environment(),
+            environment=fake_edgetpu.environment(),
         ),
     ):
         on_cpu = wait_for_poses_on(listener, "cpu")
@@ -138,23 +138,23 @@ def test_daemon_named_model_uses_compiled_file(
 
 
 def test_daemon_without_fallback_waits_for_edge_tpu(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    model = stand_in.compiled_model()
+    model = fake_edgetpu.compiled_model()
     model.with_name(f"{CPU_MODEL}.tflite").unlink()
     with (
         broker.listener() as listener,
-        looking(tmp_path, broker, model, stand_in) as daemon,
+        running_on(tmp_path, broker, model, fake_edgetpu) as daemon,
     ):
         wait_for_device(listener, "edgetpu")
         wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"ON", "presence")
-        stand_in.set("abort")
+        fake_edgetpu.set("abort")
         wait_for(lambda: state(listener)["degraded"], "the loss")
         assert state(listener)["model"] is None
-        wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"OFF", "nobody")
-        # States go first where both wait.
-        wait_for(lambda: newest(listener).poses == [], "the message that nobody is seen")
-        stand_in.set("ok")
+        wait_for(lambda: last(listener, f"{CAMERA}/presence") == b"OFF", "presence OFF")
+        # States are sent before messages.
+        wait_for(lambda: newest(listener).poses == [], "the message without poses")
+        fake_edgetpu.set("ok")
         wait_for(lambda: not state(listener)["degraded"], "the return")
         wait_for_more_poses(listener)
         code, _, stderr = daemon.end()
@@ -162,17 +162,17 @@ def test_daemon_without_fallback_waits_for_edge_tpu(
 
 
 def test_daemon_notices_stopped_worker_while_idle(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    """With the camera switched off nobody invokes; the heartbeat tells."""
-    model = stand_in.compiled_model()
+    """With the camera switched off nothing is invoked; the heartbeat detects it."""
+    model = fake_edgetpu.compiled_model()
     with (
         broker.listener() as listener,
-        looking(tmp_path, broker, model, stand_in) as daemon,
+        running_on(tmp_path, broker, model, fake_edgetpu) as daemon,
     ):
-        # Not the poses: the first of them come before the topic stops saying `cpu`.
+        # Not the poses: the first of them arrive before the topic changes from `cpu`.
         wait_for_device(listener, "edgetpu")
-        broker.say(f"{CAMERA}/enabled/set", b"OFF")
+        broker.publish(f"{CAMERA}/enabled/set", b"OFF")
         wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
         (worker,) = children(daemon.process.pid)
         os.kill(worker, signal.SIGSTOP)
@@ -182,17 +182,17 @@ def test_daemon_notices_stopped_worker_while_idle(
 
 
 def test_daemon_reload_keeps_or_reopens_edge_tpu(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    """Only a change of what looks opens the device again: one process can have it."""
-    path = stand_in.compiled_model()
+    """Only a change of the model or its thresholds opens the device again."""
+    path = fake_edgetpu.compiled_model()
     with (
         broker.listener() as listener,
         running(
             tmp_path,
             broker,
             config=f"model: {{name: {path}}}\n",
-            environment=stand_in.environment(),
+            environment=fake_edgetpu.environment(),
         ) as daemon,
     ):
         wait_for_poses_on(listener, "edgetpu")
@@ -221,40 +221,40 @@ def test_daemon_reload_keeps_or_reopens_edge_tpu(
     assert (code, "Traceback" in stderr) == (0, False), stderr
 
 
-def test_estimate_with_compiled_model(tmp_path: Path, stand_in: StandIn) -> None:
-    model = stand_in.compiled_model()
+def test_estimate_with_compiled_model(tmp_path: Path, fake_edgetpu: FakeEdgeTpu) -> None:
+    model = fake_edgetpu.compiled_model()
     command = [sys.executable, "-m", "edgepose", "estimate", "--model", str(model), str(PHOTOGRAPH)]
-    environment = {**os.environ, **stand_in.environment()}
-    # With the CPU's file beside it, a task that ends would take that one.
+    environment = {**os.environ, **fake_edgetpu.environment()}
+    # With the CPU's file beside it, a command that ends would use that one.
     model.with_name(f"{CPU_MODEL}.tflite").unlink()
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     line = json.loads(run.stdout)
     assert (line["accelerator"], len(line["poses"])) == ("edgetpu", 1)
-    stand_in.set("absent")
+    fake_edgetpu.set("absent")
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("edgepose: no Edge TPU is plugged in")
 
 
 def test_daemon_killed_ends_edge_tpu_worker(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
 ) -> None:
-    """An orphan would hold the device for ever."""
-    model = stand_in.compiled_model()
+    """An orphaned worker would hold the device for ever."""
+    model = fake_edgetpu.compiled_model()
     with (
         broker.listener() as listener,
-        looking(tmp_path, broker, model, stand_in) as daemon,
+        running_on(tmp_path, broker, model, fake_edgetpu) as daemon,
     ):
         wait_for_poses_on(listener, "edgetpu")
         (worker,) = children(daemon.process.pid)
-        stand_in.set("hang")
+        fake_edgetpu.set("hang")
         daemon.end(signal.SIGKILL)
         wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker to end")
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("behaviour", "message"),
     [
         ("absent", "no Edge TPU is plugged in"),
         ("abort-at-create", "SIGABRT"),
@@ -264,17 +264,17 @@ def test_daemon_killed_ends_edge_tpu_worker(
     ],
 )
 def test_daemon_edgetpu_fails_at_start_with_reason(
-    tmp_path: Path, broker: Mosquitto, stand_in: StandIn, word: Word, sentence: str
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu, behaviour: Behaviour, message: str
 ) -> None:
-    stand_in.set(word)
-    model = str(stand_in.compiled_model())
+    fake_edgetpu.set(behaviour)
+    model = str(fake_edgetpu.compiled_model())
     arguments = ("--model", model, "--accelerator", "edgetpu", "--mqtt", broker.url)
     daemon = Daemon(
-        tmp_path, "--source", "synthetic:", *arguments, environment=stand_in.environment()
+        tmp_path, "--source", "synthetic:", *arguments, environment=fake_edgetpu.environment()
     )
     code, stdout, stderr = daemon.wait()
     assert (code, stdout) == (1, "")
-    assert sentence in stderr
+    assert message in stderr
     assert "Traceback" not in stderr
 
 

@@ -57,7 +57,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     broker_folder = tmp_path_factory.mktemp("broker")
     broker_folder.parent.chmod(0o755)
     with Mosquitto(broker_folder) as broker:
-        broker.say("edgepose/gym/availability", b"online", retain=True)
+        broker.publish("edgepose/gym/availability", b"online", retain=True)
         yield broker
 
 

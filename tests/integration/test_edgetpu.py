@@ -1,4 +1,4 @@
-"""An Edge TPU in its own process: a stand-in device, both runtimes, every way to fail."""
+"""An Edge TPU in its own process: a fake device, both runtimes, every way to fail."""
 
 import os
 import signal
@@ -24,16 +24,16 @@ from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice
 from edgepose.protocols import Interpreter
 from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
-from tests.edgetpu import StandIn, Word
+from tests.edgetpu import Behaviour, FakeEdgeTpu
 from tests.unit.test_edgetpu_devices import plug_in
 
 RuntimeName = Literal["litert", "tflite-runtime"]
-HASTE = EdgeTpuTimeouts(load_s=3.0, invoke_s=0.5, silence_s=1.5)
+SHORT_TIMEOUTS = EdgeTpuTimeouts(load_s=3.0, invoke_s=0.5, silence_s=1.5)
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    device = StandIn(tmp_path / "edgetpu")
+def fake_edgetpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEdgeTpu:
+    device = FakeEdgeTpu(tmp_path / "edgetpu")
     for name, value in device.environment().items():
         monkeypatch.setenv(name, value)
     return device
@@ -47,8 +47,8 @@ def photograph(interpreter: Interpreter) -> np.ndarray[tuple[int, ...], np.dtype
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_edgetpu_interpreter_protocol(stand_in: StandIn, runtime: RuntimeName) -> None:
-    path = stand_in.compiled_model()
+def test_edgetpu_interpreter_protocol(fake_edgetpu: FakeEdgeTpu, runtime: RuntimeName) -> None:
+    path = fake_edgetpu.compiled_model()
     accelerator = EdgeTpuAccelerator(runtime=runtime)
     interpreter = accelerator.load(path)
     assert isinstance(interpreter, Interpreter)
@@ -67,15 +67,15 @@ def test_edgetpu_interpreter_protocol(stand_in: StandIn, runtime: RuntimeName) -
         interpreter.invoke(tensor)
 
 
-def test_edgetpu_wrong_tensor_type(stand_in: StandIn) -> None:
-    interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
+def test_edgetpu_wrong_tensor_type(fake_edgetpu: FakeEdgeTpu) -> None:
+    interpreter = EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
     with pytest.raises(TypeError):
         interpreter.invoke(np.zeros(interpreter.input.shape, np.float32))
     interpreter.close()
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("behaviour", "message"),
     [
         ("abort", "SIGABRT .*usb_driver"),
         ("fail", "the Edge TPU failed"),
@@ -84,87 +84,89 @@ def test_edgetpu_wrong_tensor_type(stand_in: StandIn) -> None:
     ],
 )
 def test_edgetpu_worker_death_during_invoke_is_final(
-    stand_in: StandIn, word: Word, sentence: str
+    fake_edgetpu: FakeEdgeTpu, behaviour: Behaviour, message: str
 ) -> None:
-    interpreter = EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
+    interpreter = EdgeTpuAccelerator(timeouts=SHORT_TIMEOUTS).load(fake_edgetpu.compiled_model())
     tensor = photograph(interpreter)
     interpreter.invoke(tensor)
-    stand_in.set(word)
-    with pytest.raises(AcceleratorLostError, match=sentence):
+    fake_edgetpu.set(behaviour)
+    with pytest.raises(AcceleratorLostError, match=message):
         interpreter.invoke(tensor)
-    stand_in.set("ok")
-    with pytest.raises(AcceleratorLostError, match=sentence):
+    fake_edgetpu.set("ok")
+    with pytest.raises(AcceleratorLostError, match=message):
         interpreter.invoke(tensor)
-    with pytest.raises(AcceleratorLostError, match=sentence):
+    with pytest.raises(AcceleratorLostError, match=message):
         interpreter.check()
     interpreter.close()
-    EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
+    EdgeTpuAccelerator().load(fake_edgetpu.compiled_model()).close()
 
 
-@pytest.mark.parametrize("word", ["hang", "hang-at-create"])
-def test_edgetpu_device_hangs_during_open(stand_in: StandIn, word: Word) -> None:
-    stand_in.set(word)
+@pytest.mark.parametrize("behaviour", ["hang", "hang-at-create"])
+def test_edgetpu_device_hangs_during_open(fake_edgetpu: FakeEdgeTpu, behaviour: Behaviour) -> None:
+    fake_edgetpu.set(behaviour)
     with pytest.raises(AcceleratorError, match="did not answer for 3 s while"):
-        EdgeTpuAccelerator(timeouts=HASTE).load(stand_in.compiled_model())
-    stand_in.set("ok")
-    EdgeTpuAccelerator().load(stand_in.compiled_model()).close()
+        EdgeTpuAccelerator(timeouts=SHORT_TIMEOUTS).load(fake_edgetpu.compiled_model())
+    fake_edgetpu.set("ok")
+    EdgeTpuAccelerator().load(fake_edgetpu.compiled_model()).close()
 
 
-def test_edgetpu_device_by_name(stand_in: StandIn) -> None:
-    path = stand_in.compiled_model()
+def test_edgetpu_device_by_name(fake_edgetpu: FakeEdgeTpu) -> None:
+    path = fake_edgetpu.compiled_model()
     EdgeTpuAccelerator(device="usb:0").load(path).close()
     with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
         EdgeTpuAccelerator(device="pci:0").load(path)
 
 
-def test_edgetpu_missing_library(stand_in: StandIn) -> None:
-    stand_in.shared_object.unlink()
+def test_edgetpu_missing_library(fake_edgetpu: FakeEdgeTpu) -> None:
+    fake_edgetpu.shared_object.unlink()
     with pytest.raises(AcceleratorError, match="install libedgetpu1-std"):
-        EdgeTpuAccelerator().load(stand_in.compiled_model())
+        EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
 
 
-def test_edgetpu_library_without_delegate(stand_in: StandIn) -> None:
-    """Any shared library has no delegate in it."""
-    stand_in.shared_object.unlink()
-    stand_in.shared_object.symlink_to(next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve())
+def test_edgetpu_library_without_delegate(fake_edgetpu: FakeEdgeTpu) -> None:
+    """Any other shared library has no delegate."""
+    fake_edgetpu.shared_object.unlink()
+    fake_edgetpu.shared_object.symlink_to(
+        next(Path("/lib").glob("*-linux-gnu/libm.so.6")).resolve()
+    )
     with pytest.raises(AcceleratorError, match="is not an Edge TPU library"):
-        EdgeTpuAccelerator().load(stand_in.compiled_model())
+        EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
 
 
-def test_edgetpu_model_not_compiled(stand_in: StandIn) -> None:
+def test_edgetpu_model_not_compiled(fake_edgetpu: FakeEdgeTpu) -> None:
     with pytest.raises(ModelFileError, match="compiled for the Edge TPU"):
         EdgeTpuAccelerator().load(MODELS / "movenet-lightning-int8.tflite")
 
 
 def test_edgetpu_open_error_has_reason(
-    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_edgetpu: FakeEdgeTpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = stand_in.compiled_model()
+    path = fake_edgetpu.compiled_model()
     root = tmp_path / "root"
     node = plug_in(root, "2-1", "18d1", "9302")
     accelerator = EdgeTpuAccelerator(root=root)
-    with stand_in.held(), pytest.raises(AcceleratorError, match="busy: another process"):
+    with fake_edgetpu.held(), pytest.raises(AcceleratorError, match="busy: another process"):
         accelerator.load(path)
     with (
         node.open(),
-        stand_in.held(),
+        fake_edgetpu.held(),
         pytest.raises(AcceleratorError, match=rf"busy: .* \(pid {os.getpid()}\)"),
     ):
         accelerator.load(path)
-    with stand_in.held(), pytest.raises(AcceleratorError, match=r"usb:3, but .* usb .*/007"):
+    with fake_edgetpu.held(), pytest.raises(AcceleratorError, match=r"usb:3, but .* usb .*/007"):
         EdgeTpuAccelerator(device="usb:3", root=root).load(path)
     monkeypatch.setattr(EdgeTpuDevice, "accessible", property(lambda _self: False))
     with (
-        stand_in.held(),
+        fake_edgetpu.held(),
         pytest.raises(AcceleratorError, match=r"no permission to open .*/007.* udev"),
     ):
         accelerator.load(path)
 
 
 def test_edgetpu_library_incompatible_with_first_runtime(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+    fake_edgetpu: FakeEdgeTpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The official libedgetpu crashes newer runtimes; the other one is tried by itself."""
+    """The official libedgetpu crashes newer runtimes; the other runtime is tried next."""
     tried: list[str] = []
     load = EdgeTpuAccelerator._load
 
@@ -172,21 +174,21 @@ def test_edgetpu_library_incompatible_with_first_runtime(
         self: EdgeTpuAccelerator, path: Path, runtime: RuntimeName
     ) -> edgetpu.EdgeTpuInterpreter:
         tried.append(runtime)
-        stand_in.set("segfault-at-create" if len(tried) == 1 else "ok")
+        fake_edgetpu.set("segfault-at-create" if len(tried) == 1 else "ok")
         return load(self, path, runtime)
 
     monkeypatch.setattr(EdgeTpuAccelerator, "_load", first_crashes)
     monkeypatch.setattr(edgetpu, "installed_runtimes", lambda: ("litert", "litert"))
     accelerator = EdgeTpuAccelerator()
-    accelerator.load(stand_in.compiled_model()).close()
+    accelerator.load(fake_edgetpu.compiled_model()).close()
     assert len(tried) == 2
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends at Python 3.11")
 def test_edgetpu_uses_installed_pycoral(
-    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_edgetpu: FakeEdgeTpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A package with pycoral's one function that matters, in the worker's path."""
+    """A package with the one function of pycoral that is called, in the worker's path."""
     package = tmp_path / "site/pycoral/utils"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
@@ -200,17 +202,17 @@ def test_edgetpu_uses_installed_pycoral(
     )
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    said: list[str] = []
-    monkeypatch.setattr(edgetpu.log, "debug", lambda text, *values: said.append(text % values))
-    EdgeTpuAccelerator(device="usb:0").load(stand_in.compiled_model()).close()
-    assert any("opened by pycoral with tflite-runtime" in line for line in said)
-    stand_in.set("absent")
+    logged: list[str] = []
+    monkeypatch.setattr(edgetpu.log, "debug", lambda text, *values: logged.append(text % values))
+    EdgeTpuAccelerator(device="usb:0").load(fake_edgetpu.compiled_model()).close()
+    assert any("opened by pycoral with tflite-runtime" in line for line in logged)
+    fake_edgetpu.set("absent")
     with pytest.raises(AcceleratorError, match="no Edge TPU is plugged in"):
-        EdgeTpuAccelerator().load(stand_in.compiled_model())
+        EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
 
 
-def test_edgetpu_library_output_is_bounded(stand_in: StandIn) -> None:
-    interpreter = EdgeTpuAccelerator().load(stand_in.compiled_model())
+def test_edgetpu_library_output_is_bounded(fake_edgetpu: FakeEdgeTpu) -> None:
+    interpreter = EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
     stderr = Path(f"/proc/{interpreter.process_id}/fd/2")
     with stderr.open("ab") as flood:
         flood.write(b"W noise\n" * 20_000)
@@ -219,10 +221,10 @@ def test_edgetpu_library_output_is_bounded(stand_in: StandIn) -> None:
     interpreter.close()
 
 
-def test_edgetpu_worker_outlives_the_thread_that_started_it(stand_in: StandIn) -> None:
+def test_edgetpu_worker_outlives_the_thread_that_started_it(fake_edgetpu: FakeEdgeTpu) -> None:
     """PR_SET_PDEATHSIG is sent when the thread that forked ends, not the process."""
     loaded: list[EdgeTpuInterpreter] = []
-    path = stand_in.compiled_model()
+    path = fake_edgetpu.compiled_model()
     thread = threading.Thread(target=lambda: loaded.append(EdgeTpuAccelerator().load(path)))
     thread.start()
     thread.join()
@@ -234,7 +236,7 @@ def test_edgetpu_worker_outlives_the_thread_that_started_it(stand_in: StandIn) -
 
 @pytest.mark.parametrize("busy", ["time.sleep(60)", "signal.pause()", "sum(range(10**12))"])
 def test_end_with_parent_busy_process(busy: str) -> None:
-    """Whatever the worker does when the other end of the pipe closes, the GIL held or not."""
+    """A busy process ends when the other end of the pipe closes, with the GIL held or not."""
     lifeline, parent = os.pipe()
     script = (
         "import signal, sys, time\n"

@@ -219,16 +219,16 @@ def test_mqtt_sink_validates_commands(
             raise RuntimeError("the door jams")
 
     topic = TOPICS.command("main", "enabled")
-    broker.say(topic, b"ON", retain=True)
+    broker.publish(topic, b"ON", retain=True)
     sink = make_sink(broker.url, on_command=take, protocol=protocol)
     sink.open(require_connection_within_s=10)
     bad = [b"", b"on", b"ON ", b"1", b"\xff\x00", b"OFF\n", b"x" * 100_000, b'{"state": "ON"}']
     for payload in bad:
-        broker.say(topic, payload)
-    broker.say(TOPICS.command("garage", "enabled"), b"ON")
-    broker.say(TOPICS.command("door", "enabled"), b"ON")
-    broker.say(topic, b"OFF", qos=0)
-    broker.say(topic, b"ON")
+        broker.publish(topic, payload)
+    broker.publish(TOPICS.command("garage", "enabled"), b"ON")
+    broker.publish(TOPICS.command("door", "enabled"), b"ON")
+    broker.publish(topic, b"OFF", qos=0)
+    broker.publish(topic, b"ON")
     wait_for(lambda: len(commands) == 3, "three commands")
     assert commands == [("door", b"ON"), ("main", b"OFF"), ("main", b"ON")]
     told = warnings(log)
@@ -479,7 +479,7 @@ def test_mqtt_sink_tls_errors_have_reasons(
         return str(caught.value)
 
     right = TlsFiles(ca_file=certificates.authority)
-    assert "CA file" in reason(tls_broker.url, TlsFiles(ca_file=certificates.stranger))
+    assert "CA file" in reason(tls_broker.url, TlsFiles(ca_file=certificates.unrelated))
     assert "CA file" in reason(tls_broker.url)
     assert "name that is in the certificate" in reason(
         tls_broker.url.replace("localhost", "127.0.0.1"), right

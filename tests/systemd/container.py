@@ -89,7 +89,7 @@ class Image:
         names = [_run("dpkg-deb", "-f", str(deb), "Package").strip() for deb in debs.iterdir()]
         _run("chroot", str(root), "dpkg", "--purge", *names)
         shutil.rmtree(root / "var/cache/apt/archives")
-        _make_stand_in_picamera2(debs)
+        _make_fake_picamera2(debs)
         _write_index(debs)
         (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/debs ./\n")
         (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
@@ -317,7 +317,7 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def _make_stand_in_picamera2(debs: Path) -> None:
+def _make_fake_picamera2(debs: Path) -> None:
     """Make a package with the name of the one that Raspberry Pi OS has and Debian has not."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
@@ -328,7 +328,7 @@ def _make_stand_in_picamera2(debs: Path) -> None:
         (tree / "DEBIAN").mkdir()
         (tree / "DEBIAN/control").write_text(
             "Package: python3-picamera2\nVersion: 0.3.1\nArchitecture: all\n"
-            "Maintainer: nobody <nobody@example.org>\nDescription: a stand-in\n"
+            "Maintainer: nobody <nobody@example.org>\nDescription: a fake\n"
         )
         _run("dpkg-deb", "--build", "--root-owner-group", folder, str(debs))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edgetpu import StandIn
+from tests.edgetpu import FakeEdgeTpu
 from tests.mosquitto import wait_for
 from tests.systemd.container import Subscriber
 from tests.systemd.machine import BASIC, CHECKOUT, CONFIG, STATE, Machine, libc_of
@@ -317,11 +317,9 @@ def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
     """Its process ignores SIGTERM; only systemd's KillMode may have to see to it."""
     container = machine.container
     if machine.libc() < libc_of(os.confstr("CS_GNU_LIBC_VERSION")):
-        pytest.skip(
-            "the stand-in Edge TPU is built here, with a C library newer than this Debian's"
-        )
-    stand_in = StandIn(container.share / "edgetpu")
-    model = stand_in.compiled_model()
+        pytest.skip("the fake Edge TPU is built here, with a C library newer than this Debian's")
+    fake_edgetpu = FakeEdgeTpu(container.share / "edgetpu")
+    model = fake_edgetpu.compiled_model()
     for path in (container.share, *container.share.rglob("*")):
         path.chmod(0o777)
 
@@ -329,9 +327,9 @@ def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
         return str(text).replace(str(container.share), "/srv/share")
 
     environment = " ".join(
-        f"{name}={inside(value)}" for name, value in stand_in.environment().items()
+        f"{name}={inside(value)}" for name, value in fake_edgetpu.environment().items()
     )
-    # The lock that stands for the device is a file of the stand-in.
+    # The lock that stands for the device is a file of the fake Edge TPU.
     machine.drop_in(
         "edgepose", f"[Service]\nEnvironment={environment}\nReadWritePaths=/srv/share\n"
     )
@@ -348,14 +346,14 @@ def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
         looks("edgetpu")
         pid = machine.pid()
         assert len(machine.processes()) == 2
-        stand_in.set("abort")
+        fake_edgetpu.set("abort")
         looks("cpu")
-        stand_in.set("ok")
+        fake_edgetpu.set("ok")
         looks("edgetpu")
         assert machine.pid() == pid
-        stand_in.set("hang")
+        fake_edgetpu.set("hang")
         container.run("kill", "-KILL", str(pid))
-        stand_in.set("ok")
+        fake_edgetpu.set("ok")
         machine.wait_for_another(pid)
         looks("edgetpu")
         wait_for(lambda: len(machine.processes()) == 2, "the old process to be gone")

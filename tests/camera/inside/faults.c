@@ -77,7 +77,7 @@ static void *libcameras(const char *name)
     dl_iterate_phdr(is_libcamera, &handle);
     void *function = handle ? dlsym(handle, name) : NULL;
     if (!function) {
-        fprintf(stderr, "stand_in: no %s in libcamera\n", name);
+        fprintf(stderr, "camera faults: no %s in libcamera\n", name);
         abort();
     }
     return function;

@@ -1,27 +1,27 @@
-/* A stand-in for libedgetpu.so.1: a TFLite external delegate that needs no Edge TPU.
+/* A fake libedgetpu.so.1: a TFLite external delegate that needs no Edge TPU.
  *
  * It claims the operator `edgetpu-custom-op`. What the TPU would compute, heads.py (beside this
  * library) computes with the CPU file of the same network, in the runtime that loaded the library:
- * that is always a Python process, whose interpreter is asked for it. So the poses are real.
+ * that is always a Python process, whose interpreter runs it. So the poses are real.
  *
  * Environment, all optional but the first two for a device that computes:
- *   EDGETPU_STAND_IN_MODELS   folder of files made by compiled.py:heads_model
- *   EDGETPU_STAND_IN_CONTROL  file that says how the device behaves; read at create and at each
- *                             invoke; not there, or empty: ok. `<control>.lock` is the device: one
+ *   FAKE_EDGETPU_MODELS   folder of files made by compiled.py:heads_model
+ *   FAKE_EDGETPU_CONTROL  file with the behaviour; read at create and at each
+ *                             invoke; missing or empty: ok. `<control>.lock` is the device: one
  *                             process at a time holds it, and create fails in every other.
- *   EDGETPU_STAND_IN_DEVICE   the one device there is; usb:0 where unset
+ *   FAKE_EDGETPU_DEVICE   name of the device; usb:0 if unset
  *
  * The control file holds `WORD [MS] [after N]`:
  *   ok
  *   zeros                 outputs are all zero, and cost nothing
- *   absent, busy          create returns NULL and says nothing; under `absent` invoke fails as well
+ *   absent, busy          create returns NULL without a reason; under `absent` invoke fails as well
  *   unplugged             `abort` at the next invoke, `absent` at create: a cable pulled out
  *   fail                  invoke returns an error
  *   abort, abort-at-create, segfault-at-create, hang, hang-at-create
  *   slow MS, slow-at-create MS
  *   version               the model does not prepare, as one compiled for a newer runtime
  * `after N` lets this process do N more invokes first, counted from when it first reads a file with
- * another content; a second line, `# anything`, makes the same words count anew. Until then the
+ * another content; a second line, `# anything`, makes the same behaviour count anew. Until then the
  * device is ok, at create too.
  *
  * Layouts are those of TensorFlow Lite's C API (tensorflow/lite/core/c/common.h), whose fields used
@@ -129,7 +129,7 @@ struct Delegate {
     void *opaque_builder;
 };
 
-/* ---- CPython's stable ABI; the process that loads this library brings it ---- */
+/* ---- CPython's stable ABI, provided by the process that loads this library ---- */
 
 typedef struct PyObject PyObject;
 extern int PyGILState_Ensure(void);
@@ -142,7 +142,7 @@ extern char *PyBytes_AsString(PyObject *);
 extern void PyErr_Print(void);
 extern void Py_DecRef(PyObject *);
 
-/* ---- how the device behaves ---- */
+/* ---- behaviour ---- */
 
 typedef struct {
     char word[32];
@@ -150,8 +150,8 @@ typedef struct {
     bool known;
 } Control;
 
-static void say(const char *what, const char *detail) {
-    fprintf(stderr, "edgetpu stand-in: %s%s\n", what, detail);
+static void log_line(const char *what, const char *detail) {
+    fprintf(stderr, "fake edgetpu: %s%s\n", what, detail);
     fflush(stderr);
 }
 
@@ -174,7 +174,7 @@ static Control read_control(bool invoking) {
     static char seen[128];
     static long invokes;
     Control control = {.word = "ok", .ms = 0, .known = true};
-    const char *path = getenv("EDGETPU_STAND_IN_CONTROL");
+    const char *path = getenv("FAKE_EDGETPU_CONTROL");
     FILE *file = path ? fopen(path, "re") : NULL;
     if (!file)
         return control;
@@ -213,7 +213,7 @@ static void sleep_ms(long ms) {
 }
 
 static void hang(void) {
-    say("hangs", "");
+    log_line("hangs", "");
     for (;;)
         pause();
 }
@@ -233,13 +233,13 @@ static int device = -1;
 static int holders;
 
 static bool open_device(void) {
-    const char *control = getenv("EDGETPU_STAND_IN_CONTROL");
+    const char *control = getenv("FAKE_EDGETPU_CONTROL");
     if (holders == 0 && control) {
         char path[PATH_MAX];
         snprintf(path, sizeof path, "%s.lock", control);
         device = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         if (device < 0 || flock(device, LOCK_EX | LOCK_NB)) {
-            say("another process holds ", path);
+            log_line("another process holds ", path);
             if (device >= 0)
                 close(device);
             device = -1;
@@ -259,7 +259,7 @@ static void close_device(void) {
 
 /* `usb`, `:0` and nothing at all all mean the first device of that kind, or of any. */
 static bool is_my_device(const char *wanted) {
-    const char *mine = getenv("EDGETPU_STAND_IN_DEVICE");
+    const char *mine = getenv("FAKE_EDGETPU_DEVICE");
     mine = mine && *mine ? mine : "usb:0";
     const char *number = strchr(mine, ':');
     return !*wanted || !strcmp(wanted, mine) || (number && !strcmp(wanted, number)) ||
@@ -268,7 +268,7 @@ static bool is_my_device(const char *wanted) {
 
 /* ---- heads.py ---- */
 
-/* One tensor as heads.py sees it; its `_Tensor` has the same fields. */
+/* One tensor for heads.py, whose `_Tensor` has the same fields. */
 typedef struct {
     const char *name;
     void *data;
@@ -301,7 +301,7 @@ static PyObject *import_heads(void) {
         return NULL;
     PyObject *tools = PyImport_ImportModule("importlib.util");
     PyObject *spec = tools ? PyObject_CallMethod(tools, "spec_from_file_location", "ss",
-                                                 "edgetpu_stand_in_heads", path)
+                                                 "fake_edgetpu_heads", path)
                            : NULL;
     PyObject *module = spec ? PyObject_CallMethod(tools, "module_from_spec", "O", spec) : NULL;
     PyObject *loader = module ? PyObject_GetAttrString(spec, "loader") : NULL;
@@ -309,13 +309,13 @@ static PyObject *import_heads(void) {
     return done ? module : NULL;
 }
 
-/* Calls heads.py:`method` with the node's tensors; reports what it says is wrong. */
+/* Calls heads.py:`method` with the node's tensors; reports its error. */
 static int ask_heads(Context *context, Node *node, const char *method) {
     static PyObject *heads;
-    /* Any function of the runtime's tells which library the runtime is. */
+    /* The library of any of the runtime's functions is the runtime. */
     Dl_info runtime;
     dladdr((void *)(uintptr_t)context->resize_tensor, &runtime);
-    const char *models = getenv("EDGETPU_STAND_IN_MODELS");
+    const char *models = getenv("FAKE_EDGETPU_MODELS");
     TensorView *inputs = views_of(context, node->inputs);
     TensorView *outputs = views_of(context, node->outputs);
     int status = STATUS_ERROR;
@@ -330,12 +330,12 @@ static int ask_heads(Context *context, Node *node, const char *method) {
                                                    node->outputs->size)
                              : NULL;
     PyObject *bytes = answer ? PyUnicode_AsUTF8String(answer) : NULL;
-    const char *complaint = bytes ? PyBytes_AsString(bytes) : NULL;
-    if (!complaint) {
+    const char *error = bytes ? PyBytes_AsString(bytes) : NULL;
+    if (!error) {
         PyErr_Print();
-        context->report_error(context, "edgetpu stand-in: heads.py failed, stderr says how. ");
-    } else if (*complaint) {
-        context->report_error(context, "edgetpu stand-in: %s. ", complaint);
+        context->report_error(context, "fake edgetpu: heads.py failed, see stderr. ");
+    } else if (*error) {
+        context->report_error(context, "fake edgetpu: %s. ", error);
     } else {
         status = STATUS_OK;
     }
@@ -377,7 +377,7 @@ static int kernel_prepare(Context *context, Node *node) {
 static int kernel_invoke(Context *context, Node *node) {
     Control control = read_control(true);
     if (!control.known) {
-        context->report_error(context, "edgetpu stand-in: unknown control word %s. ", control.word);
+        context->report_error(context, "fake edgetpu: unknown control word %s. ", control.word);
         return STATUS_ERROR;
     }
     if (is(&control, "abort") || is(&control, "unplugged"))
@@ -387,7 +387,7 @@ static int kernel_invoke(Context *context, Node *node) {
     if (is(&control, "slow"))
         sleep_ms(control.ms);
     if (is(&control, "fail") || is(&control, "absent")) {
-        context->report_error(context, "edgetpu stand-in: told to %s. ",
+        context->report_error(context, "fake edgetpu: set to %s. ",
                               is(&control, "fail") ? "fail" : "be absent");
         return STATUS_ERROR;
     }
@@ -440,13 +440,13 @@ Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count
     (void)report;
     const char *wanted = "";
     for (size_t i = 0; i < count; i++) {
-        fprintf(stderr, "edgetpu stand-in: option %s=%s\n", keys[i], values[i]);
+        fprintf(stderr, "fake edgetpu: option %s=%s\n", keys[i], values[i]);
         if (!strcmp(keys[i], "device"))
             wanted = values[i];
     }
     Control control = read_control(false);
     if (!control.known) {
-        say("unknown control word ", control.word);
+        log_line("unknown control word ", control.word);
         return NULL;
     }
     if (is(&control, "abort-at-create"))
