@@ -5,11 +5,11 @@ process does both, and this side notices its death at once.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -26,15 +26,10 @@ from edgepose.inference.interpreter import read_model
 from edgepose.inference.runtime import RuntimeName, installed_runtimes, load_runtime
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
 from edgepose.protocols import Tensor
-from edgepose.util.process import exit_description
+from edgepose.util.process import exit_description, main_command
 
 log = logging.getLogger(__name__)
 
-_PACKAGE_FOLDER: Final = Path(__file__).parents[2]
-_START: Final = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from edgepose.inference.edgetpu_worker import main; main()"
-)
 _STDERR_BYTES: Final = 65536
 _DRIVER_TEXT_CHARACTERS: Final = 200
 
@@ -279,30 +274,25 @@ class _Process:
         self._line = mine
         # The worker ends when this process no longer holds the other end.
         lifeline, self._lifeline = os.pipe()
+        # A file opened for appending can be truncated while another process writes to it.
+        fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)
         with theirs:
-            # A file opened for appending can be truncated while another process writes to it.
-            stderr = os.open(f"/proc/self/fd/{self._stderr.fileno()}", os.O_WRONLY | os.O_APPEND)
             try:
                 self._popen = subprocess.Popen(  # noqa: S603 - this very program
                     [
-                        sys.executable,
-                        "-P",
-                        "-c",
-                        _START,
-                        str(_PACKAGE_FOLDER),
+                        *main_command(worker.__name__),
                         str(theirs.fileno()),
                         str(lifeline),
                         msgspec.json.encode(request).decode(),
                     ],
                     stdin=subprocess.DEVNULL,
-                    stdout=stderr,
-                    stderr=stderr,
+                    stdout=self._stderr,
+                    stderr=self._stderr,
                     pass_fds=(theirs.fileno(), lifeline),
                     # Ctrl-C at a terminal goes to the parent alone, which then ends this one.
                     start_new_session=True,
                 )
             finally:
-                os.close(stderr)
                 os.close(lifeline)
         self.process_id = self._popen.pid
 

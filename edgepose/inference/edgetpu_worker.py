@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -26,11 +26,7 @@ import numpy as np
 
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, EdgeposeError
-from edgepose.inference.interpreter import (
-    RuntimeInterpreter,
-    first_line,
-    read_model,
-)
+from edgepose.inference.interpreter import RuntimeInterpreter, first_line, read_model
 from edgepose.inference.runtime import RuntimeName, load_runtime
 
 LIBRARY: Final = "libedgetpu.so.1"
@@ -107,6 +103,15 @@ class Stage(StrEnum):
     """The model does not fit the library or is no model."""
     INVOKE = "invoke"
     """An inference failed."""
+
+
+_OPENING_STAGES: Final = {
+    OSError: Stage.LIBRARY,
+    AttributeError: Stage.DELEGATE,
+    ValueError: Stage.DEVICE,
+    RuntimeError: Stage.DEVICE,
+}
+_LOADING_STAGES: Final = {ValueError: Stage.MODEL, RuntimeError: Stage.MODEL}
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -232,19 +237,34 @@ def _load(line: socket.socket, request: LoadRequest) -> tuple[RuntimeInterpreter
         ) from error
     _send(line, Progress("opening the device"))
     if request.runtime == "tflite-runtime" and has_pycoral():
-        interpreter, loader = _open_by_pycoral(data, request.device), PYCORAL
+        loader = PYCORAL
+        with _reported(_OPENING_STAGES):
+            edgetpu = importlib.import_module("pycoral.utils.edgetpu")
+            interpreter = edgetpu.make_interpreter(data, device=request.device)
     else:
-        delegate = _open_device(module, request.device)
-        _send(line, Progress("loading the model"))
-        interpreter = _prepare(
-            lambda: module.Interpreter(model_content=data, experimental_delegates=[delegate])
-        )
         loader = LIBRARY
-    _prepare(interpreter.allocate_tensors)
+        options = {} if request.device is None else {"device": request.device}
+        with _reported(_OPENING_STAGES):
+            delegate = module.load_delegate(LIBRARY, options)
+        _send(line, Progress("loading the model"))
+        with _reported(_LOADING_STAGES):
+            interpreter = module.Interpreter(model_content=data, experimental_delegates=[delegate])
+    with _reported(_LOADING_STAGES):
+        interpreter.allocate_tensors()
     try:
         return RuntimeInterpreter(interpreter, path), loader
     except EdgeposeError as error:
         raise WorkerError(Stage.MODEL, str(error)) from error
+
+
+@contextlib.contextmanager
+def _reported(stages: Mapping[type[Exception], Stage]) -> Iterator[None]:
+    """End this process with the stage that belongs to the type of what is raised."""
+    try:
+        yield
+    except tuple(stages) as error:
+        stage = next(stage for kind, stage in stages.items() if isinstance(error, kind))
+        raise WorkerError(stage, first_line(error)) from error
 
 
 def has_pycoral() -> bool:
@@ -253,34 +273,6 @@ def has_pycoral() -> bool:
         return importlib.util.find_spec("pycoral.utils.edgetpu") is not None
     except ImportError:
         return False
-
-
-def _open_device(module: Any, device: str | None) -> Any:
-    try:
-        return module.load_delegate(LIBRARY, {} if device is None else {"device": device})
-    except OSError as error:
-        raise WorkerError(Stage.LIBRARY, first_line(error)) from error
-    except AttributeError as error:
-        raise WorkerError(Stage.DELEGATE, first_line(error)) from error
-    except (ValueError, RuntimeError) as error:
-        raise WorkerError(Stage.DEVICE, first_line(error)) from error
-
-
-def _open_by_pycoral(data: bytes, device: str | None) -> Any:
-    edgetpu = importlib.import_module("pycoral.utils.edgetpu")
-    try:
-        return edgetpu.make_interpreter(data, device=device)
-    except OSError as error:
-        raise WorkerError(Stage.LIBRARY, first_line(error)) from error
-    except (ValueError, RuntimeError) as error:
-        raise WorkerError(Stage.DEVICE, first_line(error)) from error
-
-
-def _prepare(step: Any) -> Any:
-    try:
-        return step()
-    except (ValueError, RuntimeError) as error:
-        raise WorkerError(Stage.MODEL, first_line(error)) from error
 
 
 def _invoke(interpreter: RuntimeInterpreter, tensor: Any) -> Sequence[Any]:

@@ -110,33 +110,28 @@ class Failover:
         models = [None if primary is None else primary.model, fallback]
         self.names = [model.name for model in models if model is not None]
         self.description = " and ".join(f"{m.name} on {m.device}" for m in models if m is not None)
-        self._state = self._make_state(None if primary is not None else OPENING)
+        self.state = self._make_state(None if primary is not None else OPENING)
         self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
 
     @property
     def current(self) -> LoadedModel:
         """The model to run; raises AcceleratorLostError while there is none."""
-        model = self._state.model
+        model = self.state.model
         if model is None:
-            raise AcceleratorLostError(self._state.reason or OPENING)
+            raise AcceleratorLostError(self.state.reason or OPENING)
         return model
 
     @property
     def ready(self) -> bool:
         """Whether there is a model to run."""
-        return self._state.model is not None
-
-    @property
-    def state(self) -> AcceleratorState:
-        """The model that runs now, and why."""
-        return self._state
+        return self.state.model is not None
 
     def report_lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
         """Switch to the fallback; raises the error if there is none."""
         with self._wake:
             if self._primary is not None and model is self._primary.model:
                 self._dead, self._primary = self._primary, None
-                self._state = self._make_state(str(error), restarts=self._state.restarts + 1)
+                self.state = self._make_state(str(error), restarts=self.state.restarts + 1)
                 self._log_once(
                     f"{error}; falling back to {self._fallback.name} on the CPU"
                     if self._fallback is not None
@@ -179,10 +174,9 @@ class Failover:
                     self.report_lost(primary.model, error)
                 continue
             with self._wake:
-                self._wake.wait_for(self._has_work, self._policy.check_s)
-
-    def _has_work(self) -> bool:
-        return self._closing or self._primary is None
+                self._wake.wait_for(
+                    lambda: self._closing or self._primary is None, self._policy.check_s
+                )
 
     def _close_dead(self) -> None:
         """Close what is left of a lost accelerator: the device is busy until then."""
@@ -198,7 +192,7 @@ class Failover:
             if self._fallback is None
             else self._policy.last_try_s
         )
-        if self._state.restarts:
+        if self.state.restarts:
             # A device that was just lost needs a moment; one that was never opened does not.
             self._pause(pause_s)
         while not self._closing:
@@ -223,13 +217,13 @@ class Failover:
                 return
             self._primary = primary
             self._logged = ""
-            self._state = self._make_state(None, restarts=self._state.restarts)
+            self.state = self._make_state(None, restarts=self.state.restarts)
         log.info("Edge TPU active, model %s", primary.model.name)
 
     def _record_failure(self, reason: str) -> None:
         with self._wake:
-            if self._state.reason != reason:
-                self._state = replace(self._state, reason=reason)
+            if self.state.reason != reason:
+                self.state = replace(self.state, reason=reason)
         self._log_once(reason)
 
     def _pause(self, duration_s: float) -> None:

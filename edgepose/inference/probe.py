@@ -7,15 +7,10 @@ from typing import Final, Literal
 
 from edgepose.errors import EdgeposeError, ModelFileError
 from edgepose.inference.runtime import RuntimeName, load_runtime
-from edgepose.util.process import exit_description
+from edgepose.util.process import exit_description, main_command
 
 TIMEOUT_S: Final = 60.0
 """Thunder takes a second on a Pi; a file that needs a minute is of no use either."""
-_START: Final = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from edgepose.inference.probe import main; main()"
-)
-_PACKAGE_FOLDER: Final = Path(__file__).parents[2]
 _MEMORY_BYTES: Final = 4 << 30
 
 _passed: set[tuple[Path, int, int, str]] = set()
@@ -43,7 +38,7 @@ def probe_model(
     size = [] if input_size_wh is None else [str(side) for side in input_size_wh]
     try:
         done = subprocess.run(  # noqa: S603 - this very program
-            [sys.executable, "-P", "-c", _START, str(_PACKAGE_FOLDER), str(path), runtime, *size],
+            [*main_command(__name__), str(path), runtime, *size],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
