@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from edgepose.datatypes import Image
+from edgepose.util.resource import Resource
 
 SELECT_TIMEOUT_S: Final = 3
 _LOG_ERRORS: Final = 2
@@ -27,6 +28,18 @@ def configure_opencv() -> None:
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SELECT_TIMEOUT_S))
     # The only way to select FFmpeg's RTSP transport; UDP loses whole frames on Wi-Fi.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+
+
+class OpenCvSource(Resource):
+    """A source with an OpenCV capture while it is open."""
+
+    _capture: cv2.VideoCapture | None = None
+
+    def close(self) -> None:
+        """Release the capture."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
 
 
 def open_capture(

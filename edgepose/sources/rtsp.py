@@ -11,7 +11,7 @@ from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceError, SourceStalledError
 from edgepose.sources._base import CameraSource, require_open
-from edgepose.sources._opencv import open_capture, read_rgb
+from edgepose.sources._opencv import OpenCvSource, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +23,12 @@ MAX_BACKLOG_MS: Final = 2_000.0
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
-class RtspSource(CameraSource):
+class RtspSource(OpenCvSource, CameraSource):
     """Reads an RTSP stream over TCP; every wait is bounded."""
 
     def __init__(self, url: str, *, description: str) -> None:
         self.description = description
         self._url = url
-        self._capture: cv2.VideoCapture | None = None
         self._backlog = BacklogMonitor(description)
 
     def open(self) -> None:
@@ -48,12 +47,6 @@ class RtspSource(CameraSource):
         if not self._capture.isOpened():
             self.close()
             raise SourceError(f"{self.description}: {_diagnose(self._url)}")
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
     def _read(self) -> tuple[Image, None]:
         capture = require_open(self._capture, self.description)

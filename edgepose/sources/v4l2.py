@@ -14,7 +14,7 @@ from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
 from edgepose.sources._base import CameraSource, require_open, warn_if_adjusted
-from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
+from edgepose.sources._opencv import SELECT_TIMEOUT_S, OpenCvSource, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ A source is built anew for every attempt, so it cannot remember the port itself.
 """
 
 
-class UsbCameraSource(CameraSource):
+class UsbCameraSource(OpenCvSource, CameraSource):
     """Reads a USB camera; size and rate are requests, and the camera may choose others.
 
     A camera that was unplugged may come back as another /dev/video* if the old one is still in use.
@@ -58,7 +58,6 @@ class UsbCameraSource(CameraSource):
         self._size_wh = size_wh
         self._fps = fps
         self._failed_reads = 0
-        self._capture: cv2.VideoCapture | None = None
 
     def open(self) -> None:
         """Open the camera; raises SourceError with the reason and the remedy."""
@@ -87,12 +86,6 @@ class UsbCameraSource(CameraSource):
         fps = capture.get(cv2.CAP_PROP_FPS)
         log.info("%s: %s, %dx%d at %.3g fps", self._device, card, *actual_wh, fps)
         warn_if_adjusted(self._device, self._size_wh, actual_wh)
-
-    def close(self) -> None:
-        """Release the camera."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
     def _read(self) -> tuple[Image, int | None]:
         capture = require_open(self._capture, self.description)

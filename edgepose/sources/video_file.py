@@ -10,8 +10,7 @@ import cv2
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
 from edgepose.sources._base import Pacer, check_file, require_open
-from edgepose.sources._opencv import open_capture, read_rgb
-from edgepose.util.resource import Resource
+from edgepose.sources._opencv import OpenCvSource, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ COMPLETE: Final = 0.95
 """A file with less than this share of its declared frames and duration is cut short."""
 
 
-class VideoFileSource(Resource):
+class VideoFileSource(OpenCvSource):
     """Plays a video file without losing frames.
 
     Timestamps are media time counted from the moment the file was opened, so later stages see the
@@ -36,7 +35,6 @@ class VideoFileSource(Resource):
         self.description = str(path)
         self._path = path
         self._loop = loop
-        self._capture: cv2.VideoCapture | None = None
 
     def open(self) -> None:
         """Open the file; raises SourceNotFoundError or SourceError."""
@@ -52,12 +50,6 @@ class VideoFileSource(Resource):
             )
         # Off by default in OpenCV 4.11, and rejected among the parameters.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
     def frames(self) -> Iterator[Frame]:
         """Yield every frame; raises SourceError if none can be decoded."""
