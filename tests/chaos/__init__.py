@@ -1,1 +1,1 @@
-"""What goes wrong around an always-on daemon, done to a real one: `python -m tests.chaos`."""
+"""Faults injected into a real daemon: `python -m tests.chaos`."""

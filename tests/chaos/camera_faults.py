@@ -1,4 +1,4 @@
-"""A network camera falls silent, or is switched off; GStreamer's server is the camera."""
+"""Faults of a network camera, which is an RTSP server of GStreamer."""
 
 import signal
 import subprocess
@@ -9,10 +9,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from edgepose.sources.synthetic import SyntheticSource
-from tests.chaos.gate import Gate
 from tests.chaos.judge import Row
-from tests.chaos.registry import NotHereError, fault
-from tests.chaos.stage import MAIN_FPS, SIZE_WH, TOPICS, Stage, tool
+from tests.chaos.proxy import TcpProxy
+from tests.chaos.registry import UnavailableError, fault
+from tests.chaos.rig import MAIN_FPS, SIZE_WH, TOPICS, Rig, is_installed
 from tests.media import ffmpeg, write_video
 
 PYTHON = "/usr/bin/python3"
@@ -22,53 +22,53 @@ _SECONDS = 45
 _AWAY_S = 3.0
 
 
-@fault("camera-stall", "Camera: the stream falls silent, the connection stays")
+@fault("camera-stall", "Camera: the stream stops, the connection stays")
 def _stall(folder: Path, row: Row) -> Row:
     with _camera(folder) as camera:
         gone_s = time.monotonic()
         camera.server.send_signal(signal.SIGSTOP)
-        _notice(camera.stage, row, gone_s)
+        _wait_until_detected(camera.rig, row, gone_s)
         time.sleep(_AWAY_S)
         camera.server.send_signal(signal.SIGCONT)
         back_s = time.monotonic()
-        row.resumed_s = camera.stage.next_pose(back_s) - back_s
-        return camera.stage.judged(row)
+        row.resumed_s = camera.rig.next_pose(back_s) - back_s
+        return camera.rig.evaluate(row)
 
 
-@fault("camera-unplug", "Camera: switched off, later on again")
+@fault("camera-unplug", "Camera: switched off and on again")
 def _unplug(folder: Path, row: Row) -> Row:
     with _camera(folder) as camera:
         gone_s = time.monotonic()
         camera.end()
-        _notice(camera.stage, row, gone_s)
+        _wait_until_detected(camera.rig, row, gone_s)
         time.sleep(_AWAY_S)
         camera.start()
         back_s = time.monotonic()
-        row.resumed_s = camera.stage.next_pose(back_s) - back_s
-        return camera.stage.judged(row)
+        row.resumed_s = camera.rig.next_pose(back_s) - back_s
+        return camera.rig.evaluate(row)
 
 
-def _notice(stage: Stage, row: Row, gone_s: float) -> None:
-    told = stage.observer.wait_for(
+def _wait_until_detected(rig: Rig, row: Row, gone_s: float) -> None:
+    status = rig.observer.wait_for(
         TOPICS.status("main"), lambda text: text != b"online", after_s=gone_s
     )
-    row.noticed_s = told.at_s - gone_s
-    presence = stage.observer.wait_for(
+    row.detected_s = status.at_s - gone_s
+    presence = rig.observer.wait_for(
         TOPICS.presence("main"), lambda text: text == b"OFF", after_s=gone_s
     )
-    if presence.at_s - told.at_s > 1:
+    if presence.at_s - status.at_s > 1:
         row.failures.append("presence stayed ON while the camera was away")
-    # The other camera sees on.
-    stage.next_pose(told.at_s, camera="door")
+    # The other camera is not affected.
+    rig.next_pose(status.at_s, camera="door")
 
 
 class _Camera:
-    """An RTSP server behind a gate, so that it comes back at the same address."""
+    """An RTSP server behind a proxy, so that its address stays the same."""
 
     def __init__(self, clip: Path) -> None:
         self._pipeline = f"( filesrc location={clip} ! qtdemux ! h264parse ! rtph264pay name=pay0 )"
         self.start(first=True)
-        self.stage: Stage
+        self.rig: Rig
 
     def start(self, *, first: bool = False) -> None:
         """Switch it on."""
@@ -79,14 +79,14 @@ class _Camera:
         port = int(self.server.stdout.readline())
         self.server.stdout.close()
         if first:
-            self.gate = Gate(port)
+            self.proxy = TcpProxy(port)
         else:
-            self.gate.target = port
-            self.gate.open()
+            self.proxy.target = port
+            self.proxy.unblock()
 
     def end(self) -> None:
         """Switch it off."""
-        self.gate.shut()
+        self.proxy.block()
         self.server.kill()
         self.server.wait()
 
@@ -95,10 +95,12 @@ class _Camera:
 def _camera(folder: Path) -> Iterator[_Camera]:
     code = "import gi; gi.require_version('GstRtspServer', '1.0')"
     if (
-        not (tool("ffmpeg") and Path(PYTHON).exists())
+        not (is_installed("ffmpeg") and Path(PYTHON).exists())
         or subprocess.run([PYTHON, "-c", code], capture_output=True, check=False).returncode
     ):
-        raise NotHereError(f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}")
+        raise UnavailableError(
+            f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}"
+        )
     source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, frame_count=160, realtime=False)
     with source:
         # The motion repeats after 8 s.
@@ -115,8 +117,8 @@ def _camera(folder: Path) -> Iterator[_Camera]:
     camera = _Camera(clip)
     try:
         with (
-            camera.gate,
-            Stage(folder, main=f"rtsp://127.0.0.1:{camera.gate.port}/live") as camera.stage,
+            camera.proxy,
+            Rig(folder, main=f"rtsp://127.0.0.1:{camera.proxy.port}/live") as camera.rig,
         ):
             yield camera
     finally:

@@ -1,4 +1,4 @@
-"""What counts as lost, as late and as survived: pure functions, so that the table cannot lie."""
+"""What counts as lost, late and survived: pure functions, tested without a daemon."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,32 +10,32 @@ import msgspec
 from edgepose.messages import EventMessage
 
 RESUME_LIMIT_S: Final = 5.0
-"""Poses come again this soon after the cause of a fault is gone."""
-STAND_IN_LIMIT_S: Final = 1.0
-"""The CPU's first pose comes this soon after the Edge TPU's death."""
-IN_THE_MAKING_S: Final = 0.05
-"""What a daemon was about to say when it was killed this soon after, it had not said yet."""
-AT_ONCE_S: Final = 0.2
-"""Which of two things came first cannot be told from outside where they are closer than this."""
+"""Most seconds from the end of a fault's cause to the next pose."""
+FALLBACK_LIMIT_S: Final = 1.0
+"""Most seconds from the Edge TPU's loss to the first pose of the CPU."""
+KILL_MARGIN_S: Final = 0.05
+"""An event due this short before a kill may not have been published."""
+SIMULTANEOUS_S: Final = 0.2
+"""Two events closer than this may arrive in either order."""
 
 Kind = Literal["enter", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Who was in a pose message: when the frame was taken, and when that was said.
+class PoseRecord:
+    """The tracks of a pose message, when its frame was captured and when it was published.
 
-    Seconds of the monotonic clock; what was seen late happened earlier all the same.
+    Seconds of the monotonic clock. Events count at the time of capture.
     """
 
     at_s: float
     track_ids: frozenset[int]
-    said_s: float
+    published_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Somebody came or went; not `certain` where a kill may have come before the daemon knew."""
+class ExpectedEvent:
+    """An enter or leave event; not `certain` if a kill may have preceded its publication."""
 
     kind: Kind
     track_id: int
@@ -44,64 +44,64 @@ class Happening:
 
     @property
     def name(self) -> tuple[Kind, int]:
-        """What tells it apart from the others of one life of the daemon."""
+        """Identifies it among the events of one run of the daemon."""
         return self.kind, self.track_id
 
 
-def happenings(
-    told: Sequence[Told], *, leave_delay_s: float, killed_at_s: float | None = None
-) -> list[Happening]:
-    """Return who came and went, in order, by the pose messages of one life of the daemon.
+def expected_events(
+    records: Sequence[PoseRecord], *, leave_delay_s: float, killed_at_s: float | None = None
+) -> list[ExpectedEvent]:
+    """Return the events that follow from the pose messages of one run of the daemon, in order.
 
-    Whoever is there at the end leaves with it, unless the daemon was killed.
+    At the end all tracks leave, unless the daemon was killed.
     """
-    first_seen: dict[int, Told] = {}
+    first_seen: dict[int, PoseRecord] = {}
     last_seen: dict[int, float] = {}
     gone: set[int] = set()
-    for message in told:
+    for message in records:
         for track_id in message.track_ids:
             first_seen.setdefault(track_id, message)
             last_seen[track_id] = message.at_s
-        # A track that comes back in time had not left.
+        # A track that returns within its maximum age has not left.
         gone = last_seen.keys() - message.track_ids
     if killed_at_s is None:
         gone = set(last_seen)
 
-    def happening(kind: Kind, track_id: int, at_s: float, known_s: float) -> Happening:
-        certain = killed_at_s is None or known_s + IN_THE_MAKING_S < killed_at_s
-        return Happening(kind, track_id, at_s, certain)
+    def event(kind: Kind, track_id: int, at_s: float, due_s: float) -> ExpectedEvent:
+        certain = killed_at_s is None or due_s + KILL_MARGIN_S < killed_at_s
+        return ExpectedEvent(kind, track_id, at_s, certain)
 
     found = [
-        happening("enter", track, message.at_s, message.said_s)
+        event("enter", track, message.at_s, message.published_s)
         for track, message in first_seen.items()
     ]
     for track in gone:
-        # A daemon under load may look at its clock a little later.
+        # A daemon under load may read its clock a little later.
         at_s = last_seen[track] + leave_delay_s
-        found.append(happening("leave", track, at_s, at_s + AT_ONCE_S))
-    return sorted(found, key=lambda happening: happening.at_s)
+        found.append(event("leave", track, at_s, at_s + SIMULTANEOUS_S))
+    return sorted(found, key=lambda event: event.at_s)
 
 
 def arrivals(payloads: Iterable[bytes]) -> list[tuple[Kind, int]]:
-    """Return what arrived, in order; the same message sent again is one."""
+    """Return the events that arrived, in order, without repetitions of a message."""
     events = [msgspec.json.decode(text, type=EventMessage) for text in dict.fromkeys(payloads)]
     return [(event.type, event.track_id) for event in events]
 
 
 def lost_events(
-    expected: Sequence[Happening], arrived: Sequence[tuple[Kind, int]]
-) -> tuple[list[Happening], int]:
-    """Return the events that did not arrive in their order, and how many nothing explains."""
-    orders = (expected, _in_the_order_of(arrived, expected))
+    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[Kind, int]]
+) -> tuple[list[ExpectedEvent], int]:
+    """Return the events that did not arrive in order, and the number of unexpected ones."""
+    orders = (expected, _reordered(arrived, expected))
     return min((_lost(order, arrived) for order in orders), key=lambda found: len(found[0]))
 
 
 def _lost(
-    expected: Sequence[Happening], arrived: Sequence[tuple[Kind, int]]
-) -> tuple[list[Happening], int]:
-    """Compare by the longest common subsequence: what arrived in a wrong place is lost."""
-    weights = [1.0 if happening.certain else 0.001 for happening in expected]
-    names = [happening.name for happening in expected]
+    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[Kind, int]]
+) -> tuple[list[ExpectedEvent], int]:
+    """Compare by the longest common subsequence: an event in a wrong place is lost."""
+    weights = [1.0 if event.certain else 0.001 for event in expected]
+    names = [event.name for event in expected]
     start = 0
     while start < min(len(names), len(arrived)) and names[start] == arrived[start]:
         start += 1
@@ -126,16 +126,16 @@ def _lost(
     return lost, len(arrived) - matched
 
 
-def _in_the_order_of(
-    arrived: Sequence[tuple[Kind, int]], expected: Sequence[Happening]
-) -> list[Happening]:
-    """Put what happened at once into the order in which it arrived."""
+def _reordered(
+    arrived: Sequence[tuple[Kind, int]], expected: Sequence[ExpectedEvent]
+) -> list[ExpectedEvent]:
+    """Swap simultaneous events that arrived in the other order."""
     place = {name: index for index, name in enumerate(arrived)}
     ordered = list(expected)
     for i in range(1, len(ordered)):
         before, after = ordered[i - 1], ordered[i]
         if (
-            after.at_s - before.at_s < AT_ONCE_S
+            after.at_s - before.at_s < SIMULTANEOUS_S
             and before.track_id != after.track_id
             and place.get(after.name, len(place)) < place.get(before.name, -1)
         ):
@@ -143,15 +143,15 @@ def _in_the_order_of(
     return ordered
 
 
-def lost_poses(made: Iterable[bytes], arrived: Iterable[bytes]) -> int:
-    """Return how many pose messages were made that did not arrive."""
-    return (Counter(made) - Counter(arrived)).total()
+def lost_poses(published: Iterable[bytes], arrived: Iterable[bytes]) -> int:
+    """Return how many pose messages did not arrive."""
+    return (Counter(published) - Counter(arrived)).total()
 
 
 def wrong_states(
     expected: Mapping[str, bytes | Mapping[str, object]], retained: Mapping[str, bytes]
 ) -> list[str]:
-    """Return, in words, the topics on which the broker does not keep what is so.
+    """Return the differences between expected and retained messages, one line each.
 
     For a mapping, the payload is a JSON object that has at least these fields.
     """
@@ -159,7 +159,7 @@ def wrong_states(
     for topic, wanted in expected.items():
         payload = retained.get(topic)
         if payload is None:
-            wrong.append(f"{topic} is not there")
+            wrong.append(f"{topic} is missing")
         elif isinstance(wanted, bytes):
             if payload != wanted:
                 wrong.append(f"{topic} is {payload!r}, not {wanted!r}")
@@ -175,16 +175,16 @@ def wrong_states(
 
 @dataclass(slots=True)
 class Row:
-    """What became of one fault; times in seconds, None where there is nothing to measure.
+    """The result of one fault; times in seconds, None if there is nothing to measure.
 
-    `stood_in_s` is from the Edge TPU's death to the CPU's first pose, `resumed_s` from the end of
+    `fallback_s` is from the Edge TPU's loss to the CPU's first pose, `resumed_s` from the end of
     the cause to the next pose, `returned_s` from there to the Edge TPU's first pose.
     """
 
     name: str
     title: str
-    noticed_s: float | None = None
-    stood_in_s: float | None = None
+    detected_s: float | None = None
+    fallback_s: float | None = None
     resumed_s: float | None = None
     returned_s: float | None = None
     return_limit_s: float = RESUME_LIMIT_S
@@ -194,17 +194,17 @@ class Row:
     states_lost: int = 0
     survived: bool = True
     failures: list[str] = field(default_factory=list)
-    """Whatever was not as it must be, in words."""
+    """One line for each failed check."""
     remarks: list[str] = field(default_factory=list)
     skipped: str | None = None
-    """Why it could not be tried here."""
+    """Why it could not run here, if so."""
 
     def judge(self) -> None:
         """Add the targets that were missed to the failures."""
-        if self.stood_in_s is not None and self.stood_in_s > STAND_IN_LIMIT_S:
+        if self.fallback_s is not None and self.fallback_s > FALLBACK_LIMIT_S:
             self.failures.append(
-                f"the CPU's first pose came {self.stood_in_s:.2f} s after the Edge TPU's death, "
-                f"at most {STAND_IN_LIMIT_S:g} s are allowed"
+                f"the CPU's first pose came {self.fallback_s:.2f} s after the Edge TPU's loss, "
+                f"at most {FALLBACK_LIMIT_S:g} s are allowed"
             )
         for what, seconds, limit_s in (
             ("poses", self.resumed_s, RESUME_LIMIT_S),
@@ -212,7 +212,7 @@ class Row:
         ):
             if seconds is not None and seconds > limit_s:
                 self.failures.append(
-                    f"{what} came back {seconds:.1f} s after the cause was gone, at most "
+                    f"{what} returned {seconds:.1f} s after the end of the cause, at most "
                     f"{limit_s:g} s are allowed"
                 )
         if self.events_lost:
@@ -224,25 +224,25 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether all is as it must be."""
+        """Whether it ran and no check failed."""
         return not self.failures and self.skipped is None
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
     heads = (
-        *("Fault", "Noticed after", "Poses again after", "Edge TPU back after"),
+        *("Fault", "Detected after", "Poses again after", "Edge TPU back after"),
         *("Poses lost", "Events lost", "States lost", "Survived"),
     )
     lines = [f"| {' | '.join(heads)} |", f"|---{'|---:' * (len(heads) - 2)}|---|"]
     for row in rows:
         if row.skipped is not None:
-            cells = [row.title, *["-"] * (len(heads) - 2), "not tried"]
+            cells = [row.title, *["-"] * (len(heads) - 2), "skipped"]
         else:
-            again = row.stood_in_s if row.stood_in_s is not None else row.resumed_s
+            resumed = row.fallback_s if row.fallback_s is not None else row.resumed_s
             cells = [
                 row.title,
-                *map(_seconds, (row.noticed_s, again, row.returned_s)),
+                *map(_seconds, (row.detected_s, resumed, row.returned_s)),
                 str(row.poses_lost),
                 f"{row.events_lost} of {row.events}",
                 str(row.states_lost),

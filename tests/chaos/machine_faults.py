@@ -1,4 +1,4 @@
-"""The machine's own: its disk, its clock, its files, and the end of the process."""
+"""Faults of the machine: its disk, files and clock, and a killed process."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from edgepose.messages import EventMessage
 from edgepose.mqtt.event_store import EventStore
 from edgepose.sinks.mqtt import EVENTS_FILE
 from tests.chaos.broker_faults import LOST
-from tests.chaos.gate import Gate
 from tests.chaos.judge import Kind, Row
 from tests.chaos.observer import wait
-from tests.chaos.registry import OPTIONS, NotHereError, fault
-from tests.chaos.stage import TOPICS, Broker, Stage, own_network, run
+from tests.chaos.proxy import TcpProxy
+from tests.chaos.registry import OPTIONS, UnavailableError, fault
+from tests.chaos.rig import TOPICS, Broker, Rig, has_own_network, run
 
 _KILLS: Final = 6
 KINDS: Final[tuple[Kind, ...]] = ("enter", "leave")
@@ -33,8 +33,8 @@ _JUMPS_S: Final = (3600, -86_400, 0)
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[Path]:
     """Mount a file system of 64 kB."""
-    if not own_network():
-        raise NotHereError("needs a mount namespace (unshare)")
+    if not has_own_network():
+        raise UnavailableError("needs a mount namespace (unshare)")
     folder.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "none", str(folder))
     try:
@@ -48,8 +48,8 @@ def _disk_full(folder: Path, row: Row) -> Row:
     broker = Broker(folder / "broker")
     with (
         _small_disk(folder / "state") as state,
-        Gate(broker.port) as gate,
-        Stage(folder, broker, port=gate.port) as stage,
+        TcpProxy(broker.port) as proxy,
+        Rig(folder, broker, port=proxy.port) as rig,
     ):
         ballast = state / "ballast"
         with ballast.open("wb", buffering=0) as file:
@@ -59,14 +59,14 @@ def _disk_full(folder: Path, row: Row) -> Row:
             except OSError:
                 pass
         full_s = time.monotonic()
-        gate.shut()
-        row.noticed_s = stage.life.wait_for_log("cannot be saved", patience_s=40) - full_s
-        # The privacy switch has to be remembered too.
+        proxy.block()
+        row.detected_s = rig.daemon.wait_for_log("cannot be saved", patience_s=40) - full_s
+        # Long enough for further events that cannot be saved.
         time.sleep(2.0)
         ballast.unlink()
-        opened_s = gate.open()
-        row.resumed_s = stage.next_pose(opened_s) - opened_s
-        return stage.judged(row)
+        opened_s = proxy.unblock()
+        row.resumed_s = rig.next_pose(opened_s) - opened_s
+        return rig.evaluate(row)
 
 
 @fault("events-corrupt", "Disk: the file of waiting events has an invalid one at the start")
@@ -89,16 +89,16 @@ def _events_corrupt(folder: Path, row: Row) -> Row:
         store.append(topic, payload.encode())
     store.append("edgepose/chaos/door/ev\x01ent", b"of a topic that no broker accepts")
     store.close()
-    with Stage(folder) as stage:
-        row.noticed_s = stage.life.wait_for_log("are invalid") - stage.life.started_s
-        row.resumed_s = stage.next_pose(0.0) - stage.life.started_s
-        came = stage.observer.payloads(topic)[: len(good)]
-        lost = sum(payload.encode() not in came for payload in good)
-        # They are of an earlier life, of which there is no other trace.
-        stage.observer.arrivals[:] = [
-            a for a in stage.observer.arrivals if a.payload.decode() not in good
+    with Rig(folder) as rig:
+        row.detected_s = rig.daemon.wait_for_log("are invalid") - rig.daemon.started_s
+        row.resumed_s = rig.next_pose(0.0) - rig.daemon.started_s
+        received = rig.observer.payloads(topic)[: len(good)]
+        lost = sum(payload.encode() not in received for payload in good)
+        # They were published by no run of this test.
+        rig.observer.arrivals[:] = [
+            a for a in rig.observer.arrivals if a.payload.decode() not in good
         ]
-        stage.judged(row)
+        rig.evaluate(row)
         row.events += len(good)
         if lost:
             row.events_lost += lost
@@ -106,51 +106,53 @@ def _events_corrupt(folder: Path, row: Row) -> Row:
         return row
 
 
-@fault("config-corrupt", "Configuration: damaged, and a reload asked for")
+@fault("config-corrupt", "Configuration: reloaded while damaged")
 def _config_corrupt(folder: Path, row: Row) -> Row:
-    with Stage(folder) as stage:
-        reconnects = stage.life.log.count("connected to the MQTT broker")
+    with Rig(folder) as rig:
+        reconnects = rig.daemon.log.count("connected to the MQTT broker")
         since_s = time.monotonic()
         texts = (
             "cameras: [{name: main, source: 'synthetic:'\n",
             "\x00\x01\x02",
             "",
-            json.dumps({**stage.config, "cameras": []}),
-            json.dumps({**stage.config, "model": {"name": "no-such-model"}}),
+            json.dumps({**rig.config, "cameras": []}),
+            json.dumps({**rig.config, "model": {"name": "no-such-model"}}),
         )
         for text in texts:
-            count = stage.life.log.count("is refused")
-            stage.write_config(text)
-            os.kill(stage.life.process.pid, signal.SIGHUP)
+            count = rig.daemon.log.count("is refused")
+            rig.write_config(text)
+            os.kill(rig.daemon.process.pid, signal.SIGHUP)
             asked_s = time.monotonic()
             refused_s = wait(
-                lambda count=count: stage.life.log.count("is refused") > count,  # type: ignore[misc]
+                lambda count=count: rig.daemon.log.count("is refused") > count,  # type: ignore[misc]
                 f"{text[:30]!r} to be refused",
             )
-            row.noticed_s = max(row.noticed_s or 0.0, refused_s - asked_s)
-        stage.write_config(json.dumps(stage.config))
-        stage.life.reloaded_s.append(time.monotonic())
-        os.kill(stage.life.process.pid, signal.SIGHUP)
-        asked_s = stage.life.wait_for_log("is in effect")
-        row.resumed_s = stage.next_pose(asked_s) - asked_s
-        row.remarks.append(f"longest time without poses {stage.longest_gap_s(since_s):.2f} s")
-        if stage.life.log.count("connected to the MQTT broker") != reconnects:
+            row.detected_s = max(row.detected_s or 0.0, refused_s - asked_s)
+        rig.write_config(json.dumps(rig.config))
+        rig.daemon.reloaded_s.append(time.monotonic())
+        os.kill(rig.daemon.process.pid, signal.SIGHUP)
+        asked_s = rig.daemon.wait_for_log("is in effect")
+        row.resumed_s = rig.next_pose(asked_s) - asked_s
+        row.remarks.append(f"longest time without poses {rig.longest_gap_s(since_s):.2f} s")
+        if rig.daemon.log.count("connected to the MQTT broker") != reconnects:
             row.failures.append("the broker's connection was lost in a reload")
-        return stage.judged(row)
+        return rig.evaluate(row)
 
 
-@fault("clock-jump", "Clock: the time of day jumps an hour ahead, a day back, and right again")
+@fault(
+    "clock-jump", "Clock: the time of day jumps an hour ahead, a day back, and to the right time"
+)
 def _clock_jump(folder: Path, row: Row) -> Row:
     library, shift = folder / "clock_shift.so", folder / "shift"
     compiler = shutil.which("gcc")
     if compiler is None:
-        raise NotHereError("needs gcc")
+        raise UnavailableError("needs gcc")
     source = Path(__file__).with_name("clock_shift.c")
     subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     shift.write_bytes(struct.pack("q", 0))
     environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(shift)}
-    with Stage(folder, environment=environment) as stage:
-        stage.life.frames_tell_time = False
+    with Rig(folder, environment=environment) as rig:
+        rig.daemon.wall_clock_valid = False
         since_s = time.monotonic()
         for jump_s in _JUMPS_S:
             jumped_s = time.monotonic()
@@ -161,59 +163,62 @@ def _clock_jump(folder: Path, row: Row) -> Row:
                 at = datetime.fromisoformat(messages.decode(text).captured_at).timestamp()
                 return abs(at - time.time() - jump_s) < 60
 
-            arrival = stage.observer.wait_for(TOPICS.poses("main"), is_new, after_s=jumped_s)
-            row.noticed_s = max(row.noticed_s or 0.0, arrival.at_s - jumped_s)
+            arrival = rig.observer.wait_for(TOPICS.poses("main"), is_new, after_s=jumped_s)
+            row.detected_s = max(row.detected_s or 0.0, arrival.at_s - jumped_s)
             time.sleep(3.0)
-        gap_s = stage.longest_gap_s(since_s)
+        gap_s = rig.longest_gap_s(since_s)
         row.remarks.append(f"longest time without poses {gap_s:.2f} s")
         if gap_s > 1.0:
             row.failures.append(f"no poses for {gap_s:.1f} s")
-        ids = {frozenset(told.track_ids) for told in stage.life.told("main")}
+        ids = {frozenset(record.track_ids) for record in rig.daemon.pose_records("main")}
         if len(ids) > 1:
-            row.failures.append("somebody lost their identity")
-        return stage.judged(row)
+            row.failures.append("a track changed its id")
+        return rig.evaluate(row)
 
 
 @fault("killed", f"Process: SIGKILL at {_KILLS} random moments, every other one without a broker")
 def _killed(folder: Path, row: Row) -> Row:
     chance = random.Random(OPTIONS.seed)
     broker = Broker(folder / "broker")
-    with Gate(broker.port) as gate, Stage(folder, broker, port=gate.port) as stage:
+    with TcpProxy(broker.port) as proxy, Rig(folder, broker, port=proxy.port) as rig:
         for number in range(_KILLS):
             away = number % 2 == 1
             if away:
-                gate.shut()
-                stage.life.wait_for_log(LOST)
+                proxy.block()
+                rig.daemon.wait_for_log(LOST)
             time.sleep(chance.uniform(0.5, 3.0))
-            killed_s = stage.life.kill()
+            killed_s = rig.daemon.kill()
             if not away:
-                offline = stage.observer.wait_for(
+                offline = rig.observer.wait_for(
                     TOPICS.availability, lambda text: text == b"offline", after_s=killed_s
                 )
-                row.noticed_s = max(row.noticed_s or 0.0, offline.at_s - killed_s)
-            back_s = stage.start().started_s
+                row.detected_s = max(row.detected_s or 0.0, offline.at_s - killed_s)
+            back_s = rig.start().started_s
             if away:
-                # It starts without a broker, and takes in more events that have to wait.
-                wait(lambda: stage.life.ready and stage.life.told("door"), "the daemon to look")
+                # It starts without a broker, and stores more events.
+                wait(
+                    lambda: rig.daemon.ready and rig.daemon.pose_records("door"),
+                    "the daemon to publish",
+                )
                 time.sleep(chance.uniform(0.5, 2.0))
-                back_s = gate.open()
-            resumed_s = stage.next_pose(back_s) - back_s
+                back_s = proxy.unblock()
+            resumed_s = rig.next_pose(back_s) - back_s
             row.resumed_s = max(row.resumed_s or 0.0, resumed_s)
-        return stage.judged(row)
+        return rig.evaluate(row)
 
 
-@fault("restarted-alone", "Process: stopped and started again while the broker is away")
+@fault("restarted-offline", "Process: stopped and started again while the broker is away")
 def _restarted(folder: Path, row: Row) -> Row:
     broker = Broker(folder / "broker")
-    with Gate(broker.port) as gate, Stage(folder, broker, port=gate.port) as stage:
+    with TcpProxy(broker.port) as proxy, Rig(folder, broker, port=proxy.port) as rig:
         shut_s = time.monotonic()
-        gate.shut()
-        row.noticed_s = stage.life.wait_for_log(LOST) - shut_s
+        proxy.block()
+        row.detected_s = rig.daemon.wait_for_log(LOST) - shut_s
         time.sleep(3.0)
-        if (code := stage.life.stop()) != 0:
+        if (code := rig.daemon.stop()) != 0:
             row.failures.append(f"exit code {code}")
-        stage.start()
-        wait(lambda: stage.life.ready and stage.life.told("door"), "the daemon to look")
-        opened_s = gate.open()
-        row.resumed_s = stage.next_pose(opened_s) - opened_s
-        return stage.judged(row)
+        rig.start()
+        wait(lambda: rig.daemon.ready and rig.daemon.pose_records("door"), "the daemon to publish")
+        opened_s = proxy.unblock()
+        row.resumed_s = rig.next_pose(opened_s) - opened_s
+        return rig.evaluate(row)

@@ -1,4 +1,4 @@
-"""A subscriber to everything that notes when each message came, and misses none."""
+"""A subscriber to all topics that keeps when each message arrived, and misses none."""
 
 import contextlib
 import threading
@@ -17,23 +17,23 @@ _RETRY_S = 0.01
 _SESSION_S = 3600
 
 
-class MissedError(Exception):
-    """Something that had to come did not come in time."""
+class WaitTimeoutError(Exception):
+    """A condition did not hold in time."""
 
 
 def wait(condition: Callable[[], object], what: str, patience_s: float = 25.0) -> float:
-    """Return when a condition holds, on the monotonic clock; MissedError where it never does."""
+    """Wait for a condition and return when it held (monotonic); raises WaitTimeoutError."""
     end = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > end:
-            raise MissedError(f"waited {patience_s:g} s in vain for {what}")
+            raise WaitTimeoutError(f"waited {patience_s:g} s in vain for {what}")
         time.sleep(0.005)
     return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message and when it came, in seconds of the monotonic clock."""
+    """A message and when it arrived, in seconds of the monotonic clock."""
 
     at_s: float
     topic: str
@@ -42,7 +42,7 @@ class Arrival:
 
 
 class Observer(Resource):
-    """Connects again within milliseconds, into its old session where the broker still has it."""
+    """Reconnects within milliseconds, and resumes its session if the broker still has it."""
 
     def __init__(
         self,
@@ -75,37 +75,37 @@ class Observer(Resource):
         self._thread.join(5)
 
     def payloads(self, topic: str) -> list[bytes]:
-        """Return what came on a topic, in order."""
+        """Return the payloads of a topic in order."""
         return [arrival.payload for arrival in list(self.arrivals) if arrival.topic == topic]
 
     def last(self, topic: str) -> bytes | None:
-        """Return what came last on a topic."""
+        """Return the last payload of a topic."""
         return next((a.payload for a in reversed(list(self.arrivals)) if a.topic == topic), None)
 
     def wait_for(
         self,
         topic: str,
-        fits: Callable[[bytes], object] = lambda _: True,
+        matches: Callable[[bytes], object] = lambda _: True,
         *,
         after_s: float = 0.0,
         patience_s: float = 25.0,
     ) -> Arrival:
-        """Return the first message on a topic that fits and came after a moment."""
+        """Return the first message on a topic that matches and arrived after `after_s`."""
         found: list[Arrival] = []
         start = 0
 
-        def is_there() -> bool:
+        def found_one() -> bool:
             nonlocal start
             arrivals = self.arrivals
             end = len(arrivals)
             for arrival in arrivals[start:end]:
-                if arrival.topic == topic and arrival.at_s > after_s and fits(arrival.payload):
+                if arrival.topic == topic and arrival.at_s > after_s and matches(arrival.payload):
                     found.append(arrival)
                     return True
             start = end
             return False
 
-        wait(is_there, f"a message on {topic}", patience_s)
+        wait(found_one, f"a message on {topic}", patience_s)
         return found[0]
 
     def _on_connect(self, *_: object) -> None:
@@ -125,7 +125,7 @@ class Observer(Resource):
         while not self._closing:
             self.subscribed = False
             try:
-                # A broker that is frozen for a while must not be taken for a dead one.
+                # Long, so that a broker frozen for a while is not taken for a dead one.
                 self._client.connect(
                     *self._address, keepalive=600, clean_start=False, properties=properties
                 )
@@ -140,8 +140,8 @@ class Observer(Resource):
 
 
 def retained(host: str, port: int, user: tuple[str, str] | None = None) -> dict[str, bytes]:
-    """Return what a broker keeps, as a newcomer gets it."""
-    with Observer(host, port, name="chaos-newcomer", user=user) as newcomer:
-        # It comes right behind the answer to the subscription.
+    """Return the retained messages of a broker, as a new subscriber receives them."""
+    with Observer(host, port, name="chaos-retained", user=user) as subscriber:
+        # They arrive right after the SUBACK.
         time.sleep(0.3)
-        return {a.topic: a.payload for a in list(newcomer.arrivals) if a.retained}
+        return {a.topic: a.payload for a in list(subscriber.arrivals) if a.retained}

@@ -7,26 +7,26 @@ from typing import Final
 
 from tests.chaos.judge import Row
 
-Try = Callable[[Path, Row], Row]
+FaultFunction = Callable[[Path, Row], Row]
 
 
-class NotHereError(Exception):
-    """This machine lacks what a fault needs; the text says what."""
+class UnavailableError(Exception):
+    """The machine lacks something that a fault needs; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong, and what tries it in a folder of its own."""
+    """A fault and the function that runs it in a folder."""
 
     name: str
     title: str
-    run: Try
+    run: FaultFunction
     long: bool = False
 
 
 @dataclass(slots=True)
 class Options:
-    """What faults that depend on chance begin with."""
+    """Options of all faults."""
 
     seed: int = 4
 
@@ -35,10 +35,10 @@ OPTIONS: Final = Options()
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(name: str, title: str, *, long: bool = False) -> Callable[[Try], Try]:
-    """Register a function that tries a fault and fills in its row."""
+def fault(name: str, title: str, *, long: bool = False) -> Callable[[FaultFunction], FaultFunction]:
+    """Register a function that runs a fault and fills in its row."""
 
-    def register(run: Try) -> Try:
+    def register(run: FaultFunction) -> FaultFunction:
         FAULTS[name] = Fault(name, title, run, long)
         return run
 

@@ -1,6 +1,6 @@
-"""The fault suite's own judgement: what is lost, late or dead must be seen as that.
+"""Tests of the fault suite itself: losses, delays and crashes are reported.
 
-The faults themselves take minutes and are run by `make chaos`.
+The faults take minutes and are run by `make chaos`.
 """
 
 from collections.abc import Mapping
@@ -12,39 +12,39 @@ import pytest
 from edgepose.messages import EventMessage
 from tests.chaos import __main__ as suite
 from tests.chaos import judge
-from tests.chaos.judge import Happening, Kind, Row, Told
-from tests.chaos.observer import MissedError, wait
-from tests.chaos.registry import FAULTS, Fault, NotHereError
-from tests.chaos.stage import INSIDE, TOPICS, Stage
+from tests.chaos.judge import ExpectedEvent, Kind, PoseRecord, Row
+from tests.chaos.observer import WaitTimeoutError, wait
+from tests.chaos.registry import FAULTS, Fault, UnavailableError
+from tests.chaos.rig import NAMESPACE_VARIABLE, TOPICS, Rig
 
 DELAY_S = 0.5
 
 
-def told(*entries: tuple[float, set[int]]) -> list[Told]:
-    return [Told(at_s, frozenset(ids), at_s) for at_s, ids in entries]
+def records(*entries: tuple[float, set[int]]) -> list[PoseRecord]:
+    return [PoseRecord(at_s, frozenset(ids), at_s) for at_s, ids in entries]
 
 
-def names(happenings: list[Happening]) -> list[tuple[Kind, int]]:
-    return [happening.name for happening in happenings]
+def names(expected_events: list[ExpectedEvent]) -> list[tuple[Kind, int]]:
+    return [event.name for event in expected_events]
 
 
-VISITS = told((0.0, {1}), (1.0, {1}), (1.1, set()), (3.0, {2}), (3.9, {2}), (4.0, set()))
+VISITS = records((0.0, {1}), (1.0, {1}), (1.1, set()), (3.0, {2}), (3.9, {2}), (4.0, set()))
 EXPECTED: list[tuple[Kind, int]] = [("enter", 1), ("leave", 1), ("enter", 2), ("leave", 2)]
 
 
 def test_judge_derives_enter_and_leave_from_poses() -> None:
-    assert names(judge.happenings(VISITS, leave_delay_s=DELAY_S)) == EXPECTED
+    assert names(judge.expected_events(VISITS, leave_delay_s=DELAY_S)) == EXPECTED
 
 
 def test_judge_gap_within_track_age_is_no_leave() -> None:
-    gap = told((0.0, {1}), (0.1, set()), (0.2, {1}), (0.3, set()), (9.0, set()))
-    assert names(judge.happenings(gap, leave_delay_s=DELAY_S)) == EXPECTED[:2]
+    gap = records((0.0, {1}), (0.1, set()), (0.2, {1}), (0.3, set()), (9.0, set()))
+    assert names(judge.expected_events(gap, leave_delay_s=DELAY_S)) == EXPECTED[:2]
 
 
 def test_judge_late_frame_counts_at_its_timestamp() -> None:
-    """A frame on which the Edge TPU hung is told of after the others would have been."""
-    late = [Told(0.0, frozenset({1}), 0.8), Told(0.9, frozenset({2}), 0.91)]
-    assert names(judge.happenings(late, leave_delay_s=DELAY_S))[:3] == [
+    """A frame on which the Edge TPU hung is published after its tracks could have left."""
+    late = [PoseRecord(0.0, frozenset({1}), 0.8), PoseRecord(0.9, frozenset({2}), 0.91)]
+    assert names(judge.expected_events(late, leave_delay_s=DELAY_S))[:3] == [
         ("enter", 1),
         ("leave", 1),
         ("enter", 2),
@@ -52,11 +52,11 @@ def test_judge_late_frame_counts_at_its_timestamp() -> None:
 
 
 def test_judge_kill_excuses_only_events_in_progress() -> None:
-    killed = judge.happenings(VISITS, leave_delay_s=DELAY_S, killed_at_s=3.95)
+    killed = judge.expected_events(VISITS, leave_delay_s=DELAY_S, killed_at_s=3.95)
     assert [h.name for h in killed if h.certain] == EXPECTED[:3]
-    just_entered = judge.happenings(VISITS[:4], leave_delay_s=DELAY_S, killed_at_s=3.02)
+    just_entered = judge.expected_events(VISITS[:4], leave_delay_s=DELAY_S, killed_at_s=3.02)
     assert [h.name for h in just_entered if h.certain] == EXPECTED[:2]
-    assert names(judge.happenings(VISITS[:2], leave_delay_s=DELAY_S, killed_at_s=1.2)) == [
+    assert names(judge.expected_events(VISITS[:2], leave_delay_s=DELAY_S, killed_at_s=1.2)) == [
         ("enter", 1)
     ]
 
@@ -74,15 +74,15 @@ def test_judge_kill_excuses_only_events_in_progress() -> None:
 def test_judge_event_out_of_order_is_lost(
     arrived: list[tuple[Kind, int]], lost: list[tuple[Kind, int]], unexplained: int
 ) -> None:
-    found = judge.lost_events(judge.happenings(VISITS, leave_delay_s=DELAY_S), arrived)
+    found = judge.lost_events(judge.expected_events(VISITS, leave_delay_s=DELAY_S), arrived)
     assert (sorted(names(found[0])), found[1]) == (sorted(lost), unexplained)
 
 
 def test_judge_simultaneous_events_in_any_order() -> None:
-    both = [Happening("leave", 1, 5.0), Happening("enter", 2, 5.1)]
+    both = [ExpectedEvent("leave", 1, 5.0), ExpectedEvent("enter", 2, 5.1)]
     for arrived in ([both[0].name, both[1].name], [both[1].name, both[0].name]):
         assert judge.lost_events(both, arrived) == ([], 0)
-    apart = [Happening("leave", 1, 5.0), Happening("enter", 2, 5.9)]
+    apart = [ExpectedEvent("leave", 1, 5.0), ExpectedEvent("enter", 2, 5.9)]
     assert len(judge.lost_events(apart, [apart[1].name, apart[0].name])[0]) == 1
 
 
@@ -93,7 +93,7 @@ def test_judge_duplicate_message_counts_once() -> None:
             EventMessage(type=kind, node="a", camera="b", track_id=1, time=time)
         )
 
-    # Of another life of the daemon, whose ids began anew.
+    # Of another run of the daemon, whose ids started again.
     payloads = [event("enter", 1), event("leave", 2), event("enter", 1), event("enter", 30)]
     assert judge.arrivals(payloads) == [("enter", 1), ("leave", 1), ("enter", 1)]
 
@@ -111,26 +111,26 @@ def test_judge_names_missing_and_wrong_states() -> None:
     retained = {"a": b"OFF", "c": b'{"device": "cpu", "degraded": true, "reason": "x"}'}
     assert judge.wrong_states(expected, retained) == [
         "a is b'OFF', not b'ON'",
-        "b is not there",
+        "b is missing",
         "c: degraded is True, not False",
     ]
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
-        (Row("x", "X", resumed_s=5.1), "poses came back 5.1 s"),
-        (Row("x", "X", returned_s=5.1), "the Edge TPU came back"),
-        (Row("x", "X", stood_in_s=1.01), "the CPU's first pose"),
+        (Row("x", "X", resumed_s=5.1), "poses returned 5.1 s"),
+        (Row("x", "X", returned_s=5.1), "the Edge TPU returned"),
+        (Row("x", "X", fallback_s=1.01), "the CPU's first pose"),
         (Row("x", "X", events=9, events_lost=1), "1 of 9 events lost"),
         (Row("x", "X", states_lost=1), "1 states wrong"),
         (Row("x", "X", survived=False), "not survived"),
     ],
 )
-def test_judge_every_missed_target_is_a_failure(row: Row, says: str) -> None:
+def test_judge_every_missed_target_is_a_failure(row: Row, message: str) -> None:
     row.judge()
     assert not row.passed
-    assert says in row.failures[0]
+    assert message in row.failures[0]
 
 
 def test_judge_row_within_targets_passes() -> None:
@@ -144,29 +144,29 @@ def test_judge_row_within_targets_passes() -> None:
 
 def test_judge_fault_that_cannot_run_is_reported(tmp_path: Path) -> None:
     def missed(folder: Path, row: Row) -> Row:
-        raise MissedError("waited in vain")
+        raise WaitTimeoutError("waited in vain")
 
     def broken(folder: Path, row: Row) -> Row:
-        raise KeyError("a mistake in the suite")
+        raise KeyError("an error in the suite")
 
-    def not_here(folder: Path, row: Row) -> Row:
-        raise NotHereError("needs gcc")
+    def unavailable(folder: Path, row: Row) -> Row:
+        raise UnavailableError("needs gcc")
 
-    for run, says in ((missed, "waited in vain"), (broken, "a mistake in the suite")):
-        row = suite.tried(Fault("x", "X", run), tmp_path)
+    for run, message in ((missed, "waited in vain"), (broken, "an error in the suite")):
+        row = suite.run_fault(Fault("x", "X", run), tmp_path)
         assert not row.survived
-        assert says in row.failures[0]
-    skipped = suite.tried(Fault("x", "X", not_here), tmp_path)
+        assert message in row.failures[0]
+    skipped = suite.run_fault(Fault("x", "X", unavailable), tmp_path)
     assert (skipped.skipped, skipped.passed) == ("needs gcc", False)
-    assert "not tried" in judge.table([skipped])
+    assert "skipped" in judge.table([skipped])
 
 
 def test_chaos_fault_without_network_namespace_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(INSIDE, raising=False)
+    monkeypatch.delenv(NAMESPACE_VARIABLE, raising=False)
     for name in ("packets-lost", "disk-full"):
-        row = suite.tried(FAULTS[name], tmp_path)
+        row = suite.run_fault(FAULTS[name], tmp_path)
         assert "namespace" in str(row.skipped)
 
 
@@ -178,37 +178,37 @@ def test_chaos_command_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_chaos_planted_losses_are_found(tmp_path: Path) -> None:
-    """An event that never came, a pose message that never came, and a state that is not so."""
-    with Stage(tmp_path) as stage:
+    """An event and a pose message that did not arrive, and a wrong state."""
+    with Rig(tmp_path) as rig:
         topic = TOPICS.event("door")
-        wait(lambda: len(stage.observer.payloads(topic)) >= 3, "some events")
-        arrivals = stage.observer.arrivals
+        wait(lambda: len(rig.observer.payloads(topic)) >= 3, "some events")
+        arrivals = rig.observer.arrivals
         second = [a for a in arrivals if a.topic == topic][1]
         pose = next(a for a in arrivals if a.topic == TOPICS.poses("main"))
         arrivals.remove(second)
         arrivals.remove(pose)
-        stage.broker.publish(TOPICS.status("door"), b"stalled", retain=True)
-        row = stage.judged(Row("x", "X"))
+        rig.broker.publish(TOPICS.status("door"), b"stalled", retain=True)
+        row = rig.evaluate(Row("x", "X"))
     assert (row.survived, row.events_lost, row.states_lost) == (True, 1, 1)
     assert row.poses_lost >= 1
     assert f"{TOPICS.status('door')} is b'stalled', not b'online'" in row.failures
 
 
 def test_chaos_daemon_that_died_fails(tmp_path: Path) -> None:
-    with Stage(tmp_path) as stage:
-        stage.life.process.kill()
-        stage.life.process.wait()
-        row = stage.judged(Row("x", "X"))
+    with Rig(tmp_path) as rig:
+        rig.daemon.process.kill()
+        rig.daemon.process.wait()
+        row = rig.evaluate(Row("x", "X"))
     assert not row.survived
     assert "not survived" in row.failures
 
 
 def test_chaos_without_fault_loses_nothing(tmp_path: Path) -> None:
-    """Else what a fault costs could not be told from what the suite itself loses."""
-    with Stage(tmp_path) as stage:
-        wait(lambda: len(stage.observer.payloads(TOPICS.event("door"))) >= 3, "some events")
-        row = stage.judged(Row("x", "X"))
+    """Otherwise losses of a fault could not be distinguished from those of the suite."""
+    with Rig(tmp_path) as rig:
+        wait(lambda: len(rig.observer.payloads(TOPICS.event("door"))) >= 3, "some events")
+        row = rig.evaluate(Row("x", "X"))
     assert row.passed, row.failures
-    # The first ones may be made before the broker is there.
-    assert row.poses_lost < 0.1 * len(stage.observer.payloads(TOPICS.poses("main")))
+    # The first ones may be published before the daemon is connected.
+    assert row.poses_lost < 0.1 * len(rig.observer.payloads(TOPICS.poses("main")))
     assert row.events >= 4

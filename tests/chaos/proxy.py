@@ -1,4 +1,4 @@
-"""A way to the broker or the camera that can be cut, and made narrow."""
+"""A TCP proxy that can break its connections and limit their rate."""
 
 import contextlib
 import socket
@@ -7,14 +7,14 @@ import time
 from types import TracebackType
 from typing import Self
 
-_NARROW_BUFFER_BYTES = 4096
+_BUFFER_BYTES = 4096
 
 
-class Gate:
-    """Forwards TCP connections on a port of its own to another port of this machine.
+class TcpProxy:
+    """Forwards TCP connections on `port` to the port `target` of this machine.
 
-    Shut, it breaks them all and refuses new ones. `bytes_per_s` is how fast it takes what comes
-    from this side, None as fast as it comes; what waits then fills the sender's socket.
+    `bytes_per_s` limits the rate from the client, None does not; data that waits then fills the
+    socket of the sender.
     """
 
     def __init__(self, target: int) -> None:
@@ -35,10 +35,10 @@ class Gate:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.shut()
+        self.block()
 
-    def shut(self) -> None:
-        """Break every connection and take no new ones."""
+    def block(self) -> None:
+        """Break all connections and refuse new ones."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -48,16 +48,16 @@ class Gate:
         for connection in connections:
             _end(connection)
 
-    def open(self) -> float:
-        """Take connections again; return when, on the monotonic clock."""
+    def unblock(self) -> float:
+        """Accept connections again; return when, on the monotonic clock."""
         self._listener = self._listen(self.port)
         self._serve()
         return time.monotonic()
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port))
-        # Inherited by its connections: without it a narrow gate takes megabytes before it shows.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BUFFER_BYTES)
+        # Inherited by its connections; otherwise the kernel buffers megabytes of a limited one.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         return listener
 
     def _serve(self) -> None:
@@ -86,7 +86,7 @@ class Gate:
 
     def _pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_NARROW_BUFFER_BYTES):
+            while data := source.recv(_BUFFER_BYTES):
                 if outward and self.bytes_per_s is not None:
                     time.sleep(len(data) / self.bytes_per_s)
                 sink.sendall(data)

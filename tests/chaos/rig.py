@@ -1,8 +1,8 @@
-"""A broker, an observer and a real daemon with two cameras, and the truth about them.
+"""A broker, an observer and a real daemon with two cameras, and the expected messages.
 
-The camera `main` always sees somebody, so poses should never cease; before the camera `door` a
-person appears and vanishes every 1.2 s, so there is always something to tell. What the daemon made
-of it is read from its stdout, which no broker can lose.
+The camera `main` always shows a person, so poses should never cease; at the camera `door` a person
+appears or vanishes every 1.2 s, so events are always due. The daemon's own pose messages are read
+from its stdout, which no broker can lose.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from edgepose.mqtt.topics import Topics
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.util.resource import Resource
 from tests.chaos import judge
-from tests.chaos.judge import Happening, Row, Told
-from tests.chaos.observer import MissedError, Observer, retained, wait
+from tests.chaos.judge import ExpectedEvent, PoseRecord, Row
+from tests.chaos.observer import Observer, WaitTimeoutError, retained, wait
 from tests.edgetpu import FakeEdgeTpu
 from tests.media import write_video
 from tests.mosquitto import Mosquitto
@@ -46,19 +46,19 @@ DOOR_FPS: Final = 10
 SYNTHETIC: Final = f"synthetic:?width={SIZE_WH[0]}&height={SIZE_WH[1]}&fps={{}}"
 LEAVE_DELAY_S: Final = 0.5
 PRESENT_FRAMES: Final = 12
-"""So many frames with somebody at the door, then so many with nobody."""
+"""Number of frames with a person at the door, then of empty ones."""
 WATCHDOG_S: Final = 8.0
-"""Less patience than the 20 s of the service."""
-WATCHER: Final = ("watcher", "watches")
-INSIDE: Final = "EDGEPOSE_CHAOS_INSIDE"
-"""Set in the environment where the process has namespaces of its own."""
+"""Shorter than the 20 s of the service."""
+OBSERVER_LOGIN: Final = ("observer", "observes")
+NAMESPACE_VARIABLE: Final = "EDGEPOSE_CHAOS_NAMESPACE"
+"""Set in the environment of a process with its own network and mount namespaces."""
 _BACKGROUND: Final = 90
 _BUILDING: Final = threading.Lock()
 _count = itertools.count(1)
 
 
 def door_images(visits: int) -> Iterator[Image]:
-    """Yield what the camera at the door sees of so many visits."""
+    """Yield the frames of the camera at the door for a number of visits."""
     empty: Image = np.full((SIZE_WH[1], SIZE_WH[0], 3), _BACKGROUND, np.uint8)
     count = visits * 2 * PRESENT_FRAMES
     source = SyntheticSource(size_wh=SIZE_WH, fps=DOOR_FPS, frame_count=count, realtime=False)
@@ -68,9 +68,9 @@ def door_images(visits: int) -> Iterator[Image]:
 
 
 class Broker(Mosquitto):
-    """A mosquitto that may keep everything over its death, and may ask for passwords.
+    """A mosquitto that may keep its state over a restart, and may require passwords.
 
-    `somewhere_else` puts it on a network of its own, on all addresses there.
+    `own_network` starts it in a new network namespace, on all addresses there.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Broker(Mosquitto):
         *,
         persistent: bool = False,
         password: bool = False,
-        somewhere_else: bool = False,
+        own_network: bool = False,
     ) -> None:
         folder.mkdir()
         super().__init__(folder, password=password)
         self._folder = folder
-        self._somewhere_else = somewhere_else
+        self._own_network = own_network
         text = self._config.read_text()
         if persistent:
             text = text.replace(
@@ -92,21 +92,21 @@ class Broker(Mosquitto):
                 f"persistence true\npersistence_location {folder}/\n"
                 "autosave_on_changes true\nautosave_interval 1",
             )
-        if somewhere_else:
+        if own_network:
             text = text.replace(" 127.0.0.1\n", " 0.0.0.0\n")
         self._config.write_text(text)
         if password:
-            self.set_password(*WATCHER)
+            self.set_password(*OBSERVER_LOGIN)
 
     @property
     def process_id(self) -> int:
-        """Its process, which has its network too."""
+        """Its process id, also the way into its network namespace."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start; elsewhere nobody here can see whether it listens already."""
-        if not self._somewhere_else:
+        """Start; in its own network namespace without waiting until it listens."""
+        if not self._own_network:
             super().start()
             return
         with self._log.open("ab") as log:
@@ -117,7 +117,7 @@ class Broker(Mosquitto):
             )
 
     def set_password(self, user: str, password: str) -> None:
-        """Change what a user must say; in effect after `reload`, or at the next start."""
+        """Change a user's password; in effect after `reload` or a start."""
         passwords = self._folder / f"passwords-{self.port}"
         subprocess.run(
             ["mosquitto_passwd", "-b", str(passwords), user, password],
@@ -132,21 +132,21 @@ class Broker(Mosquitto):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A pose message as the daemon made it, and when."""
+    """A pose message that the daemon wrote to stdout, and when."""
 
     at_s: float
     text: bytes
     message: PoseMessage
 
 
-class Life:
+class DaemonRun:
     """One run of `edgepose run`, from its start to its end."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         number = next(_count)
         self.lines: list[Line] = []
-        self.frames_tell_time = True
-        """Whether the time of day in messages is right, and so that of the frames."""
+        self.wall_clock_valid = True
+        """Whether `captured_at` of the messages can be used: False if the clock was changed."""
         self.killed_at_s: float | None = None
         self.reloaded_s: list[float] = []
         self.watchdog_gap_s = 0.0
@@ -170,14 +170,15 @@ class Life:
                 },
             )
         self._threads = [
-            threading.Thread(target=run, daemon=True) for run in (self._read, self._listen)
+            threading.Thread(target=run, daemon=True)
+            for run in (self._read, self._receive_notifications)
         ]
         for thread in self._threads:
             thread.start()
 
     @property
     def log(self) -> str:
-        """What it logged so far."""
+        """The log until now."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -186,14 +187,14 @@ class Life:
         return self.process.poll() is None
 
     def kill(self) -> float:
-        """End it as by a power cut, and return when."""
+        """Kill it, as a power cut does, and return when."""
         self.killed_at_s = time.monotonic()
         self.process.kill()
         self._finish()
         return self.killed_at_s
 
     def stop(self) -> int:
-        """End it as systemd does and return its exit code."""
+        """Stop it with SIGTERM, as systemd does, and return its exit code."""
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -202,25 +203,25 @@ class Life:
         self._finish()
         return self.process.returncode
 
-    def told(self, camera: str) -> list[Told]:
-        """Return who was in the pose messages of a camera."""
+    def pose_records(self, camera: str) -> list[PoseRecord]:
+        """Return the tracks in the pose messages of a camera."""
         day_s = time.time() - time.monotonic()
         found = []
         for line in list(self.lines):
             message = line.message
             if message.camera == camera:
                 captured_s = datetime.fromisoformat(message.captured_at).timestamp() - day_s
-                at_s = captured_s if self.frames_tell_time else line.at_s
+                at_s = captured_s if self.wall_clock_valid else line.at_s
                 ids = frozenset(pose.id for pose in message.poses)
-                found.append(Told(at_s, ids, line.at_s))
+                found.append(PoseRecord(at_s, ids, line.at_s))
         return found
 
-    def happenings(self, camera: str) -> list[Happening]:
-        """Return who came and went before a camera; ids begin anew with every reload."""
+    def expected_events(self, camera: str) -> list[ExpectedEvent]:
+        """Return the expected events of a camera; ids start again with every reload."""
         lines = [line for line in self.lines if line.message.camera == camera]
-        told = self.told(camera)
+        records = self.pose_records(camera)
         begin = 0
-        found: list[Happening] = []
+        found: list[ExpectedEvent] = []
         for reloaded_s in self.reloaded_s:
             end = next(
                 i
@@ -228,10 +229,10 @@ class Life:
                 if lines[i].at_s > reloaded_s
                 and lines[i].message.sequence < lines[i - 1].message.sequence
             )
-            found += judge.happenings(told[begin:end], leave_delay_s=LEAVE_DELAY_S)
+            found += judge.expected_events(records[begin:end], leave_delay_s=LEAVE_DELAY_S)
             begin = end
-        return found + judge.happenings(
-            told[begin:], leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
+        return found + judge.expected_events(
+            records[begin:], leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
         )
 
     def wait_for_log(self, text: str, *, patience_s: float = 25.0) -> float:
@@ -255,32 +256,32 @@ class Life:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for text in self.process.stdout:
-            # A killed process may leave half a line.
+            # The last line of a killed process may be incomplete.
             if text.endswith(b"\n"):
                 self.lines.append(Line(time.monotonic(), text[:-1], messages.decode(text)))
 
-    def _listen(self) -> None:
-        fed_s = None
+    def _receive_notifications(self) -> None:
+        pinged_s = None
         while self.alive:
             try:
-                said = self._notify.recv(4096)
+                notification = self._notify.recv(4096)
             except TimeoutError:
-                said = b""
+                notification = b""
             except OSError:
                 return
             now_s = time.monotonic()
-            self.ready = self.ready or said == b"READY=1"
-            if said == b"WATCHDOG=1":
-                fed_s = now_s
-            if fed_s is not None:
-                self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - fed_s)
+            self.ready = self.ready or notification == b"READY=1"
+            if notification == b"WATCHDOG=1":
+                pinged_s = now_s
+            if pinged_s is not None:
+                self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - pinged_s)
 
 
-class Stage(Resource):
-    """Everything a fault needs; `with` it, poses arrive at the observer from both cameras.
+class Rig(Resource):
+    """The parts of a fault test; inside `with`, poses of both cameras reach the observer.
 
-    `tpu` gives the daemon a fake Edge TPU, and `alone` no model for the CPU beside it. `port`
-    and `host` are the daemon's way to the broker where that is not direct. `settings` are further
+    `tpu` adds a fake Edge TPU, `no_fallback` removes the CPU file of its model. `host` and `port`
+    are the daemon's address of the broker, by default the real one. `settings` are further
     sections of the configuration.
     """
 
@@ -290,10 +291,10 @@ class Stage(Resource):
         broker: Broker | None = None,
         *,
         tpu: bool = False,
-        alone: bool = False,
+        no_fallback: bool = False,
         host: str = "127.0.0.1",
         port: int | None = None,
-        watch_host: str = "127.0.0.1",
+        observer_host: str = "127.0.0.1",
         main: str = SYNTHETIC.format(MAIN_FPS),
         door_options: str = "loop=1&realtime=1",
         settings: Mapping[str, Any] | None = None,
@@ -304,18 +305,18 @@ class Stage(Resource):
         self.folder = folder
         self.state = folder / "state"
         self.broker = broker or Broker(folder / "broker")
-        self.lives: list[Life] = []
+        self.runs: list[DaemonRun] = []
         self.fake_edgetpu: FakeEdgeTpu | None = None
         self._environment = dict(environment or {})
-        self._watch_host, self._user = watch_host, user
+        self._observer_host, self._user = observer_host, user
         self._stack = contextlib.ExitStack()
         model, self.device = MODEL, "cpu"
         if tpu:
-            # Built once for all, but not by two at a time.
+            # Built once for all faults, by one thread.
             with _BUILDING:
                 self.fake_edgetpu = FakeEdgeTpu(folder / "edgetpu")
                 path = self.fake_edgetpu.compiled_model(MODEL)
-            if alone:
+            if no_fallback:
                 path.with_name(f"{MODEL}.tflite").unlink()
             model, self.device = str(path), "edgetpu"
             self._environment |= self.fake_edgetpu.environment()
@@ -348,34 +349,34 @@ class Stage(Resource):
             stack.enter_context(self.broker)
             self.connect()
             stack.enter_context(self.observe())
-            stack.callback(self._end)
+            stack.callback(self._kill_all)
             self.start()
-            self.wait_until_served()
+            self.wait_until_publishing()
             self._stack = stack.pop_all()
 
     def close(self) -> None:
         self._stack.close()
 
     def connect(self) -> None:
-        """Make the network that the broker is on; here it is this machine's own."""
+        """Set up the network to the broker; nothing to do on this machine's own."""
 
     def observe(self) -> Observer:
-        """Make the observer."""
-        self.observer = Observer(self._watch_host, self.broker.port, user=self._user)
+        """Return a new observer, kept as `observer`."""
+        self.observer = Observer(self._observer_host, self.broker.port, user=self._user)
         return self.observer
 
     def write_config(self, text: str) -> None:
-        """Change the configuration's file."""
+        """Write the configuration file."""
         (self.folder / "config.yaml").write_text(text)
 
-    def start(self) -> Life:
-        """Start the daemon, as `life`."""
-        self.life = Life(self.folder, self._environment)
-        self.lives.append(self.life)
-        return self.life
+    def start(self) -> DaemonRun:
+        """Start the daemon, kept as `daemon`."""
+        self.daemon = DaemonRun(self.folder, self._environment)
+        self.runs.append(self.daemon)
+        return self.daemon
 
-    def wait_until_served(self) -> None:
-        """Wait until poses of both cameras come, from the device they should come from."""
+    def wait_until_publishing(self) -> None:
+        """Wait for poses of both cameras from the expected device."""
         now_s = time.monotonic()
         for camera in ("main", "door"):
             self.next_pose(now_s, device=self.device, camera=camera)
@@ -388,18 +389,18 @@ class Stage(Resource):
         camera: str = "main",
         patience_s: float = 25.0,
     ) -> float:
-        """Return when the first message came that was made, with poses, after a moment."""
+        """Return the arrival of the first message with poses that was published after `after_s`."""
 
-        def fits(payload: bytes) -> bool:
+        def matches(payload: bytes) -> bool:
             message = messages.decode(payload)
             if not message.poses or device not in (None, message.accelerator):
                 return False
-            # One that lay in a socket meanwhile is no sign of life.
+            # One that was waiting in a socket does not count.
             age_s = time.time() - datetime.fromisoformat(message.published_at).timestamp()
             return time.monotonic() - age_s >= after_s
 
         return self.observer.wait_for(
-            TOPICS.poses(camera), fits, after_s=after_s, patience_s=patience_s
+            TOPICS.poses(camera), matches, after_s=after_s, patience_s=patience_s
         ).at_s
 
     def longest_gap_s(self, since_s: float) -> float:
@@ -408,38 +409,38 @@ class Stage(Resource):
         times = [a.at_s for a in list(self.observer.arrivals) if a.topic == topic]
         return max(b - a for a, b in itertools.pairwise([since_s, *times]) if b > since_s)
 
-    def judged(self, row: Row, *, degraded: bool = False) -> Row:
-        """See whether all is well again, end the daemon, and count what was lost."""
-        life = self.life
-        row.survived = row.survived and life.alive
-        if life.alive:
-            self._check_states(row, self._living_states(degraded))
-            # Somebody has yet to come and go in peace.
+    def evaluate(self, row: Row, *, degraded: bool = False) -> Row:
+        """Check the states, stop the daemon, count the lost messages and judge the row."""
+        daemon = self.daemon
+        row.survived = row.survived and daemon.alive
+        if daemon.alive:
+            self._check_states(row, self._running_states(degraded))
+            # One more visit must be reported correctly after the fault.
             try:
-                self._see_a_visit()
-            except MissedError as error:
+                self._wait_for_visit()
+            except WaitTimeoutError as error:
                 row.states_lost += 1
                 row.failures.append(str(error))
-            code = life.stop()
+            code = daemon.stop()
             if code != 0:
                 row.survived = False
                 row.failures.append(f"exit code {code} at the end")
-            self._check_states(row, self._last_states())
-        for each in self.lives:
+            self._check_states(row, self._final_states())
+        for each in self.runs:
             if "Traceback" in each.log:
                 row.survived = False
                 row.failures.append("a traceback in the log")
             if each.watchdog_gap_s > WATCHDOG_S:
                 row.survived = False
                 row.failures.append(
-                    f"the watchdog was not fed for {each.watchdog_gap_s:.1f} s: systemd would have "
-                    "ended the daemon"
+                    f"no watchdog ping for {each.watchdog_gap_s:.1f} s: systemd would have "
+                    "killed the daemon"
                 )
         self._count(row)
         row.judge()
         return row
 
-    def _living_states(self, degraded: bool) -> dict[str, bytes | Mapping[str, object]]:
+    def _running_states(self, degraded: bool) -> dict[str, bytes | Mapping[str, object]]:
         states: dict[str, bytes | Mapping[str, object]] = {
             TOPICS.availability: b"online",
             TOPICS.info: {"node": "chaos"},
@@ -452,7 +453,7 @@ class Stage(Resource):
             states[TOPICS.enabled(camera)] = b"ON"
         return states
 
-    def _last_states(self) -> dict[str, bytes | Mapping[str, object]]:
+    def _final_states(self) -> dict[str, bytes | Mapping[str, object]]:
         states: dict[str, bytes | Mapping[str, object]] = {TOPICS.availability: b"offline"}
         for camera in ("main", "door"):
             states[TOPICS.status(camera)] = b"offline"
@@ -462,26 +463,26 @@ class Stage(Resource):
         return states
 
     def _check_states(self, row: Row, expected: Mapping[str, bytes | Mapping[str, object]]) -> None:
-        """Compare what the broker keeps with what is so, and give it a few seconds to be so."""
+        """Compare the retained messages with the expected states, for up to 5 s."""
         wrong: list[str] = []
 
-        def right() -> bool:
+        def all_right() -> bool:
             nonlocal wrong
             wrong = judge.wrong_states(expected, self.retained())
             return not wrong
 
         try:
-            wait(right, "the states to be right", 5.0)
-        except MissedError:
+            wait(all_right, "the states to be right", 5.0)
+        except WaitTimeoutError:
             row.states_lost += len(wrong)
             row.failures += wrong
 
     def retained(self) -> dict[str, bytes]:
-        """Return what the broker keeps."""
-        return retained(self._watch_host, self.broker.port, self._user)
+        """Return the retained messages of the broker."""
+        return retained(self._observer_host, self.broker.port, self._user)
 
-    def _see_a_visit(self) -> None:
-        """Wait until presence at the door was said to be on and off, as it is."""
+    def _wait_for_visit(self) -> None:
+        """Wait until presence at the door was published as ON and as OFF."""
         topic, count = TOPICS.presence("door"), len(self.observer.arrivals)
         wait(
             lambda: (
@@ -492,32 +493,34 @@ class Stage(Resource):
         )
 
     def _count(self, row: Row) -> None:
-        # What is on its way to the observer when the daemon has ended, arrives now.
+        # Messages still on their way when the daemon ended arrive within this time.
         time.sleep(0.3)
-        made = [line.text for life in self.lives for line in life.lines]
+        made = [line.text for run in self.runs for line in run.lines]
         poses = [*map(TOPICS.poses, ("main", "door"))]
         arrived = [a.payload for a in self.observer.arrivals if a.topic in poses]
         row.poses_lost = judge.lost_poses(made, arrived)
         for camera in ("main", "door"):
-            expected = [event for life in self.lives for event in life.happenings(camera)]
-            came = judge.arrivals(self.observer.payloads(TOPICS.event(camera)))
-            lost, unexplained = judge.lost_events(expected, came)
+            expected = [event for run in self.runs for event in run.expected_events(camera)]
+            received = judge.arrivals(self.observer.payloads(TOPICS.event(camera)))
+            lost, unexplained = judge.lost_events(expected, received)
             row.events += len(expected)
             row.events_lost += len(lost)
             if lost:
                 names = ", ".join(f"{event.kind} {event.track_id}" for event in lost[:10])
                 row.remarks.append(f"{camera}: lost {names}; expected {len(expected)}")
             if unexplained:
-                row.remarks.append(f"{camera}: {unexplained} events that no pose message explains")
+                row.remarks.append(
+                    f"{camera}: {unexplained} events without a matching pose message"
+                )
 
-    def _end(self) -> None:
-        for life in self.lives:
-            if life.alive:
-                life.kill()
+    def _kill_all(self) -> None:
+        for run in self.runs:
+            if run.alive:
+                run.kill()
 
 
-def tool(name: str) -> bool:
-    """Whether a program is installed."""
+def is_installed(name: str) -> bool:
+    """Return whether a program is installed."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
@@ -526,6 +529,6 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def own_network() -> bool:
-    """Whether this process has a network and mounts of its own."""
-    return INSIDE in os.environ and all(map(tool, ("ip", "nsenter", "unshare")))
+def has_own_network() -> bool:
+    """Return whether this process has its own network and mount namespaces."""
+    return NAMESPACE_VARIABLE in os.environ and all(map(is_installed, ("ip", "nsenter", "unshare")))
