@@ -203,13 +203,12 @@ class MqttClient:
             except Exception as error:  # noqa: BLE001 - a bug must not end the thread
                 failure = diagnostics.internal_error(self._address, error)
                 _log.debug("%s", failure.message, exc_info=True)
-            finally:
-                self._on_offline()
-            if failure is None or self._closing.is_set():
-                return
-            if self._fall_back_to_311(failure):
+            if failure is None or self._closing.is_set() or self._fall_back_to_311(failure):
+                self._on_offline(None)
                 continue
-            self._report(failure)
+            self._on_offline(failure)
+            if self._log_failures:
+                self._failure_log.failed(failure)
             self._closing.wait(self._failure_log.backoff(failure).next_s())
 
     def _connect_and_serve(self) -> Failure | None:
@@ -389,14 +388,16 @@ class MqttClient:
             self._outbox.dropped_transient - self._dropped_before,
         )
 
-    def _on_offline(self) -> None:
+    def _on_offline(self, failure: Failure | None) -> None:
+        """End the connection for all other threads: its messages, its state and why, at once."""
         with self._changed:
             if self._online:
                 self._lost_at = self._monotonic()
                 self._dropped_before = self._outbox.dropped_transient
             self._online = False
             self._connection = None
-        self._outbox.drop_transient()
+            self._failure = failure or self._failure
+            self._outbox.drop_transient()
 
     def _diagnose(self, connection: MqttConnection, since: float, denied: str | None) -> Failure:
         """Return why the socket is closed although nothing here closed it."""
@@ -417,14 +418,6 @@ class MqttClient:
         if self._takeovers >= _TAKEOVERS_TO_SUSPECT:
             return diagnostics.repeated_disconnects(self._address, self._options.client_id)
         return diagnostics.lost(self._address)
-
-    def _report(self, failure: Failure) -> None:
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
-            if not self._log_failures:
-                return
-        self._failure_log.failed(failure)
 
     def _settle_version(self) -> None:
         if self._protocol != self._wanted_protocol and not self._version_settled:
