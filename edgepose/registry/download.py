@@ -1,58 +1,25 @@
-"""Fetching published model files: resumed where they stopped, checked before anyone uses them.
+"""Download published model files and check them before use.
 
-A file grows as `NAME.part` beside its final place and takes its name only after its size and hash
-are right, so a model folder never holds half a model under a whole one's name.
+A file is written into a temporary folder beside its place and moved there once its size and hash
+are right, so a model folder never contains a part of a model, and two downloads do not mix. An
+interrupted download starts again from the beginning: the largest known model has 13 MB.
 """
 
-import errno
-import fcntl
-import http.client
-import os
-import re
-import shutil
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Final
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from edgepose import __version__
-from edgepose.errors import ModelFileError, ModelHashError, UsageError
-from edgepose.registry.registry import ModelEntry, check_file, check_hash, check_size
+from edgepose.errors import ModelFileError, UsageError
+from edgepose.registry.registry import MAX_BYTES, ModelEntry, check_hash
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes there will be, None where unknown."""
-
-MAX_BYTES: Final = 256 << 20
-"""The most that is taken where the list does not say how large a file is."""
-ATTEMPTS: Final = 4
-MIN_BYTES_PER_WINDOW: Final = 1024
-
-_CHUNK_BYTES: Final = 1 << 16
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d*/(\d+|\*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How patient a download is.
-
-    A connection that brings less than `MIN_BYTES_PER_WINDOW` bytes in `timeout_s` is given up.
-    """
-
-    timeout_s: float = 30.0
-    clock: Callable[[], float] = time.monotonic
-
-
-class _Interrupted(Exception):
-    """The connection ended early; what came is kept, and asking again may bring the rest."""
-
-
-class _Refused(Exception):
-    """The address has not got the file."""
+MIN_BYTES_PER_S: Final = 1024
+CHUNK_BYTES: Final = 1 << 16
 
 
 def pull(
@@ -60,273 +27,110 @@ def pull(
     folder: Path,
     *,
     origin: str | None = None,
-    progress: Progress = lambda _done, _total: None,
-    limits: Limits | None = None,
+    progress: Callable[[int], None] = lambda _bytes: None,
+    timeout_s: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Path:
-    """Put a published model file into a folder, and return its path.
+    """Download a published model file into a folder and return its path.
 
-    `origin` replaces the listed addresses: a folder that holds the file under its published name,
-    or the URL of one. A right file that is there already is left alone. Raises ModelHashError
-    where a wrong file came (it is deleted), UsageError for an origin that is neither, and
-    ModelFileError for everything else, with what to copy where.
+    A valid file that is there already is kept. `origin` replaces the listed addresses: a folder
+    that has the file under its published name, or the URL of one. `progress` is called with the
+    number of bytes received so far. A server is given up if it sends nothing for `timeout_s`, or
+    less than `MIN_BYTES_PER_S` on average. Raises ModelHashError if a wrong file came, UsageError
+    for an invalid origin, and ModelFileError for everything else.
     """
     target = folder / entry.file
-    if _is_right(target, entry):
+    if _is_valid(target, entry):
         return target
-    local = None if origin is None else _local_folder(origin)
-    addresses = _addresses(entry, origin) if local is None else ()
+    addresses = _addresses(entry, origin)
+    failures: list[ModelFileError] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{entry.file}.part"
-        with _locked(part):
-            # Another process may have finished it while this one waited for nothing.
-            if _is_right(target, entry):
-                part.unlink(missing_ok=True)
-                return target
-            if local is not None:
-                _copy(local, part, entry)
-            else:
-                _fetch_any(addresses, part, entry, target, progress, limits or Limits())
-            part.chmod(0o644)
-            part.replace(target)
-    except ModelFileError:
-        raise
+        with TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+            part = Path(temporary) / entry.file
+            for address in addresses:
+                try:
+                    with part.open("wb") as file:
+                        file.writelines(_receive(address, entry, progress, timeout_s, clock))
+                    check_hash(part, entry, name=address)
+                except ModelFileError as error:
+                    failures.append(error)
+                else:
+                    part.chmod(0o644)
+                    return part.replace(target)
     except OSError as error:
-        raise ModelFileError(_folder_sentence(error, folder)) from None
-    return target
+        raise ModelFileError(
+            f"{folder}: models cannot be stored there ({error.strerror or error}); check its "
+            "permissions and the free space, or set EDGEPOSE_MODELS to another folder"
+        ) from None
+    copy = f"download {entry.urls[0]} on another computer and copy it" if entry.urls else "copy it"
+    raise type(failures[-1])(
+        f"{entry.name} could not be downloaded ({'; '.join(map(str, failures))}). Try again, "
+        f"{copy} to {target} ({entry.digest}), or run `edgepose models pull {entry.name} "
+        "--from FOLDER` with the folder it is in"
+    )
 
 
-def _is_right(path: Path, entry: ModelEntry) -> bool:
-    if not path.is_file():
-        return False
+def _is_valid(path: Path, entry: ModelEntry) -> bool:
     try:
-        check_size(path, entry)
         check_hash(path, entry)
-    except ModelFileError:
+    except OSError:
         return False
     return True
 
 
-def _local_folder(origin: str) -> Path | None:
-    """Return the folder an origin names; None for a URL."""
-    parts = urllib.parse.urlsplit(origin)
-    if parts.scheme in ("http", "https"):
-        return None
-    plain = urllib.parse.unquote(parts.path) if parts.scheme == "file" else origin
-    path = Path(plain).expanduser()
-    if path.is_dir():
-        return path
-    raise UsageError(
-        f"expected a folder or an http(s) URL to fetch models from, got {origin!r}, which is "
-        "neither"
-    )
-
-
 def _addresses(entry: ModelEntry, origin: str | None) -> Sequence[str]:
-    if origin is not None:
-        return (f"{origin.rstrip('/')}/{urllib.parse.quote(entry.file)}",)
-    if not entry.urls:
-        raise ModelFileError(
-            f"the model {entry.name} is not published as a TFLite file; build it with "
-            f"`edgepose models build {entry.name}`"
-        )
-    return entry.urls
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    """Hold a part file for this process; a part file that nothing came into is removed."""
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    if origin is None:
+        if not entry.urls:
             raise ModelFileError(
-                f"{part}: another edgepose is fetching this file; wait for it to end"
-            ) from None
-        try:
-            yield
-        finally:
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
-
-
-def _copy(folder: Path, part: Path, entry: ModelEntry) -> None:
-    source = folder / entry.file
-    if not source.is_file():
-        raise ModelFileError(
-            f"{folder}: there is no {entry.file} in it, which {entry.name} is made of"
-            + (f"; it is published at {entry.urls[0]}" if entry.urls else "")
+                f"the model {entry.name} is not published as a TFLite file; build it with "
+                f"`{entry.install_command}`"
+            )
+        return entry.urls
+    folder = Path(origin.removeprefix("file://")).expanduser()
+    if folder.is_dir():
+        origin = folder.absolute().as_uri()
+    elif not origin.startswith(("https://", "http://")):
+        raise UsageError(
+            f"expected a folder or an http(s) URL to download models from, got {origin!r}"
         )
-    check_file(source)
-    check_size(source, entry)
-    check_hash(source, entry)
-    shutil.copyfile(source, part)
-    _check(part, entry, str(source))
-
-
-def _fetch_any(
-    addresses: Sequence[str],
-    part: Path,
-    entry: ModelEntry,
-    target: Path,
-    progress: Progress,
-    limits: Limits,
-) -> None:
-    """Try addresses in turn until one has the right file."""
-    reasons: list[str] = []
-    wrong: ModelHashError | None = None
-    for address in addresses:
-        try:
-            _fetch(address, part, entry, progress, limits)
-        except ModelHashError as error:
-            wrong = error
-            reasons.append(str(error))
-        except (_Interrupted, _Refused) as error:
-            reasons.append(f"{address}: {error}")
-        else:
-            return
-    if wrong is not None and len(reasons) == 1:
-        raise wrong
-    kept = part.stat().st_size if part.exists() else 0
-    resume = f"; the {kept:,} bytes that came are kept, the next try goes on there" if kept else ""
-    what = (
-        f"git blob id {entry.git_blob_sha1}" if entry.sha256 is None else f"sha256 {entry.sha256}"
-    )
-    sentence = (
-        f"{entry.name} could not be fetched ({'; '.join(reasons)}){resume}. Without a network "
-        f"here, download {addresses[0]} on another computer and copy it to {target} ({what}), or "
-        f"run `edgepose models pull {entry.name} --from FOLDER` with the folder it lies in"
-    )
-    raise ModelFileError(sentence) if wrong is None else ModelHashError(sentence)
-
-
-def _fetch(address: str, part: Path, entry: ModelEntry, progress: Progress, limits: Limits) -> None:
-    """Fill a part file from one address, asking again where the connection breaks."""
-    for attempt in range(1, ATTEMPTS + 1):
-        before = part.stat().st_size
-        if entry.bytes is not None and before > entry.bytes:
-            os.truncate(part, 0)
-            before = 0
-        if before and before == entry.bytes:
-            break
-        try:
-            _fetch_once(address, part, entry, progress, limits)
-        except _Interrupted:
-            # Only a connection that brings something is worth another one.
-            if attempt == ATTEMPTS or part.stat().st_size <= before:
-                raise
-        else:
-            break
-    _check(part, entry, address)
-
-
-def _fetch_once(
-    address: str, part: Path, entry: ModelEntry, progress: Progress, limits: Limits
-) -> None:
-    done = part.stat().st_size
-    headers = {"User-Agent": f"edgepose/{__version__}", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http(s) only, see pull
-    try:
-        with (
-            urllib.request.urlopen(request, timeout=limits.timeout_s) as response,  # noqa: S310
-            part.open("r+b") as file,
-        ):
-            if done and not _continues(response, done):
-                done = 0
-            total = _total(response, done, entry)
-            file.truncate(done)
-            file.seek(done)
-            _receive(response, file, done, total, progress, limits, entry)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
-            # What is there is as long as the file, or longer: the hash decides, or a new start.
-            if entry.bytes is None:
-                return
-            os.truncate(part, 0)
-            raise _Refused("the server cannot go on where the last try stopped") from None
-        raise _Refused(f"the server answered {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise _Refused(f"cannot be reached: {_reason(error.reason)}") from None
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Interrupted(_reason(error)) from None
-
-
-def _continues(response: http.client.HTTPResponse, done: int) -> bool:
-    """Whether an answer goes on where the part file ends, rather than beginning anew."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    return response.status == http.HTTPStatus.PARTIAL_CONTENT and bool(
-        match and int(match[1]) == done
-    )
-
-
-def _total(response: http.client.HTTPResponse, done: int, entry: ModelEntry) -> int | None:
-    """Return the size the whole file will have; raise where it is another file's."""
-    length = response.headers.get("Content-Length", "")
-    total = done + int(length) if length.isdecimal() else None
-    if total is not None and entry.bytes is not None and total != entry.bytes:
-        page = ", a web page" if "html" in response.headers.get("Content-Type", "") else ""
-        raise _Refused(f"expected {entry.bytes:,} bytes, the server has {total:,}{page}")
-    return entry.bytes if total is None else total
+    return (f"{origin.rstrip('/')}/{entry.file}",)
 
 
 def _receive(
-    response: http.client.HTTPResponse,
-    file: IO[bytes],
-    done: int,
-    total: int | None,
-    progress: Progress,
-    limits: Limits,
+    address: str,
     entry: ModelEntry,
-) -> None:
-    most = entry.bytes or MAX_BYTES
-    window_began, window_bytes = limits.clock(), 0
-    progress(done, total)
-    while chunk := response.read1(_CHUNK_BYTES):
-        done += len(chunk)
-        if done > most:
-            file.truncate(0)
-            raise _Refused(f"expected {most:,} bytes, the server sent more")
-        file.write(chunk)
-        progress(done, total)
-        window_bytes += len(chunk)
-        now = limits.clock()
-        if now - window_began >= limits.timeout_s:
-            if window_bytes < MIN_BYTES_PER_WINDOW:
-                raise _Interrupted(f"only {window_bytes} bytes came in {limits.timeout_s:g} s")
-            window_began, window_bytes = now, 0
-    if total is not None and done < total:
-        raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _check(part: Path, entry: ModelEntry, origin: str) -> None:
-    """Delete a complete part file that is not the model, and say so."""
+    progress: Callable[[int], None],
+    timeout_s: float,
+    clock: Callable[[], float],
+) -> Iterator[bytes]:
+    """Yield the content of a file; raises ModelFileError with the address and the reason."""
+    headers = {"User-Agent": f"edgepose/{__version__}"}
+    # S310: `_addresses` and the manifest allow http(s) and existing folders only.
+    request = urllib.request.Request(address, headers=headers)  # noqa: S310
     try:
-        check_size(part, entry)
-        check_hash(part, entry)
-        check_file(part)
-    except ModelFileError as error:
-        # Emptied, the part file goes with its lock.
-        os.truncate(part, 0)
-        text = str(error).removeprefix(f"{part}: ")
-        raise ModelHashError(f"{origin}: wrong file, deleted: {text}") from None
-
-
-def _reason(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _folder_sentence(error: OSError, folder: Path) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "run it with sudo, or name a folder of your own in EDGEPOSE_MODELS"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "free some space and run it again, it goes on where it stopped"
-    else:
-        remedy = "check the folder, or name another one in EDGEPOSE_MODELS"
-    return f"{folder}: models cannot be stored there ({error.strerror or error}); {remedy}"
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            length = response.headers.get("Content-Length")
+            if entry.bytes is not None and length not in (None, str(entry.bytes)):
+                page = ", a web page" if "html" in response.headers.get("Content-Type", "") else ""
+                raise ModelFileError(
+                    f"{address}: expected {entry.bytes} bytes, the server has {length}{page}"
+                )
+            done, start_s = 0, clock()
+            while chunk := response.read1(CHUNK_BYTES):
+                yield chunk
+                done += len(chunk)
+                progress(done)
+                elapsed_s = clock() - start_s
+                if done > (entry.bytes or MAX_BYTES):
+                    raise ModelFileError(f"{address}: the server sent more than expected")
+                if elapsed_s > timeout_s and done < elapsed_s * MIN_BYTES_PER_S:
+                    raise ModelFileError(f"{address}: only {done} bytes came in {elapsed_s:.0f} s")
+    except ModelFileError:
+        raise
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ModelFileError(f"{address}: {error}") from None
+    except (OSError, HTTPException) as error:
+        # A URLError contains the error of the system.
+        raise ModelFileError(f"{address}: {getattr(error, 'reason', error)}") from None

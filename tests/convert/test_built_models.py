@@ -17,9 +17,10 @@ from edgepose.model_builder import build
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MANIFEST = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
+BUILT = [entry for entry in MANIFEST["models"] if not entry.get("urls")]
 
 
-@pytest.mark.parametrize("entry", MANIFEST["models"], ids=lambda entry: entry["name"])
+@pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry["name"])
 def test_built_models_equal_manifest(entry: dict[str, Any]) -> None:
     content = (MODELS / entry["file"]).read_bytes()
     assert len(content) == entry["bytes"]
@@ -27,7 +28,7 @@ def test_built_models_equal_manifest(entry: dict[str, Any]) -> None:
 
 
 def test_built_models_complete() -> None:
-    assert {entry["name"] for entry in MANIFEST["models"]} == set(build.BUILDABLE)
+    assert {entry["name"] for entry in BUILT} == set(build.BUILDABLE)
 
 
 def pictures(side: int) -> list[Any]:

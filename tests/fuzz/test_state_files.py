@@ -14,7 +14,13 @@ from edgepose.daemon.switches import Switches
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.replay import read_recording, replay
-from edgepose.registry.registry import ModelEntry, ModelList, Registry, add_to_list, read_list
+from edgepose.registry.registry import (
+    Manifest,
+    ModelEntry,
+    Registry,
+    add_to_manifest,
+    read_manifest,
+)
 from tests.fuzz.effort import examples
 
 DEEP = b"[" * 5000
@@ -233,7 +239,7 @@ def listed(**changes: object) -> bytes:
 def test_registry_any_bytes_as_manifest(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     try:
-        registry = Registry.of((tmp_path,))
+        registry = Registry.from_folders(tmp_path)
     except ModelFileError:
         return
     for entry in registry.entries.values():
@@ -261,18 +267,18 @@ def test_registry_any_bytes_as_manifest(tmp_path: Path, content: bytes) -> None:
 def test_registry_entry_outside_folder(tmp_path: Path, changes: dict[str, object]) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(listed(**changes))
-    with pytest.raises(ModelFileError, match="not a list of models") as caught:
-        read_list(path)
+    with pytest.raises(ModelFileError, match="not a manifest of models") as caught:
+        read_manifest(tmp_path)
     assert str(caught.value).isprintable()
     path.write_bytes(listed())
-    assert len(read_list(path)) == 1
+    assert len(read_manifest(tmp_path)) == 1
 
 
 def test_registry_manifest_too_large(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(listed(note="x" * (2 << 20)))
     with pytest.raises(ModelFileError, match="over 1 MiB long"):
-        read_list(path)
+        read_manifest(tmp_path)
 
 
 @examples(60)
@@ -282,12 +288,12 @@ def test_registry_unreadable_manifest_is_not_overwritten(tmp_path: Path, content
     path.write_bytes(content)
     (entry,) = _decoded(listed())
     with pytest.raises(ModelFileError):
-        add_to_list(tmp_path, entry)
+        add_to_manifest(tmp_path, entry)
     assert path.read_bytes() == content
 
 
 def _decoded(content: bytes) -> tuple[ModelEntry, ...]:
-    return msgspec.json.decode(content, type=ModelList).models
+    return msgspec.json.decode(content, type=Manifest).models
 
 
 def test_state_files_damaged_lines_are_logged_in_few_lines(

@@ -1,4 +1,4 @@
-"""`edgepose models pull` against a real HTTP server that serves what networks serve."""
+"""`edgepose models pull` from a local HTTP server with the faults of networks."""
 
 import hashlib
 import os
@@ -12,9 +12,8 @@ import pytest
 
 from edgepose.cli.main import run_command
 from edgepose.errors import ModelFileError, ModelHashError, UsageError
-from edgepose.registry import download
-from edgepose.registry.download import Limits, pull
-from edgepose.registry.registry import ModelEntry, add_to_list, git_blob_sha1
+from edgepose.registry.download import pull
+from edgepose.registry.registry import ModelEntry, add_to_manifest, git_blob_sha1
 
 CONTENT = b"\x1c\0\0\0TFL3" + os.urandom(300_000)
 FILE = "tiny.tflite"
@@ -30,7 +29,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[Answer] = [whole]
-        self.ranges: list[str | None] = []
         self.paths: list[str] = []
         self.release = threading.Event()
 
@@ -44,7 +42,6 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.ranges.append(self.headers["Range"])
         self.server.paths.append(self.path)
         answers = self.server.answers
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
@@ -70,31 +67,16 @@ def send(
     handler.close_connection = True
 
 
-def ranged(content: bytes, most: int | None = None) -> Answer:
-    """Serve a file as good servers do, cutting the connection after `most` bytes."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        asked = handler.headers["Range"]
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        if asked and start >= len(content):
-            send(handler, b"", status=416)
-            return
-        rest = content[start:]
-        part = rest if most is None else rest[:most]
-        if asked:
-            where = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            send(handler, part, status=206, length=len(rest), Content_Range=where)
-        else:
-            send(handler, part, length=len(rest))
-
-    return answer
-
-
-whole = ranged(CONTENT)
-
-
-def without_ranges(handler: BaseHTTPRequestHandler) -> None:
+def whole(handler: BaseHTTPRequestHandler) -> None:
     send(handler, CONTENT)
+
+
+def cut_off(handler: BaseHTTPRequestHandler) -> None:
+    send(handler, CONTENT[:1000], length=len(CONTENT))
+
+
+def wrong(handler: BaseHTTPRequestHandler) -> None:
+    send(handler, b"x" * len(CONTENT))
 
 
 def silent_after(count: int) -> Answer:
@@ -152,24 +134,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def part_of(folder: Path, content: bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{FILE}.part"
-    path.write_bytes(content)
-    return path
-
-
 # --- good servers
 
 
 def test_download_valid_file_once(server: Server, folder: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    path = pull(entry_of(server), folder, progress=lambda *now: seen.append(now))
+    received: list[int] = []
+    path = pull(entry_of(server), folder, progress=received.append)
     assert path.read_bytes() == CONTENT
     assert names(folder) == [FILE]
     assert path.stat().st_mode & 0o777 == 0o644
-    assert seen[0] == (0, len(CONTENT))
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert received == sorted(received)
+    assert received[-1] == len(CONTENT)
     pull(entry_of(server), folder)
     assert server.paths == [f"/a/{FILE}?lite-format=tflite"]
 
@@ -178,40 +153,6 @@ def test_download_follows_redirect(server: Server, folder: Path) -> None:
     server.answers = [lambda h: send(h, b"", status=302, Location="/elsewhere"), whole]
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
     assert server.paths[-1] == "/elsewhere"
-
-
-def test_download_resumes_after_connection_loss(server: Server, folder: Path) -> None:
-    server.answers = [ranged(CONTENT, 100_000), ranged(CONTENT, 100_000), whole]
-    assert pull(entry_of(server), folder).read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
-
-
-def test_download_resumes_partial_file_of_earlier_run(server: Server, folder: Path) -> None:
-    part_of(folder, CONTENT[:123_456])
-    seen: list[int] = []
-    pull(entry_of(server), folder, progress=lambda done, _total: seen.append(done))
-    assert server.ranges == ["bytes=123456-"]
-    assert seen[0] == 123_456
-    assert (folder / FILE).read_bytes() == CONTENT
-
-
-def test_download_restarts_if_server_has_no_ranges(server: Server, folder: Path) -> None:
-    part_of(folder, b"y" * 200_000)
-    server.answers = [without_ranges]
-    assert pull(entry_of(server), folder).read_bytes() == CONTENT
-
-
-def test_download_complete_partial_file_needs_no_network(folder: Path) -> None:
-    part_of(folder, CONTENT)
-    entry = entry_of(None, urls=("http://127.0.0.1:9/x",))
-    assert pull(entry, folder).read_bytes() == CONTENT
-    assert names(folder) == [FILE]
-
-
-def test_download_discards_partial_file_too_long(server: Server, folder: Path) -> None:
-    part_of(folder, CONTENT + b"more")
-    assert pull(entry_of(server), folder).read_bytes() == CONTENT
-    assert server.ranges == [None]
 
 
 def test_download_replaces_damaged_file(server: Server, folder: Path) -> None:
@@ -225,10 +166,8 @@ def test_download_file_with_git_blob_id(server: Server, folder: Path, tmp_path: 
     same = tmp_path / "same"
     same.write_bytes(CONTENT)
     entry = entry_of(server, bytes=None, sha256=None, git_blob_sha1=git_blob_sha1(same))
-    part_of(folder, CONTENT)
     assert pull(entry, folder).read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={len(CONTENT)}-"], "answered by 416: it is whole already"
-    server.answers = [ranged(CONTENT[:-1] + b"!")]
+    server.answers = [wrong]
     with pytest.raises(ModelHashError, match="git blob id"):
         pull(entry, tmp_path / "other")
     assert names(tmp_path / "other") == []
@@ -238,27 +177,18 @@ def test_download_file_with_git_blob_id(server: Server, folder: Path, tmp_path: 
 
 
 def test_download_wrong_hash_is_deleted_and_reported(server: Server, folder: Path) -> None:
-    server.answers = [ranged(b"x" * len(CONTENT))]
-    with pytest.raises(ModelHashError, match="wrong file, deleted") as caught:
+    server.answers = [wrong]
+    with pytest.raises(ModelHashError, match="damaged or another file, and not used") as caught:
         pull(entry_of(server), folder)
     assert hashlib.sha256(CONTENT).hexdigest() in str(caught.value)
     assert names(folder) == []
 
 
-def test_download_damaged_partial_file_is_deleted(server: Server, folder: Path) -> None:
-    """The next run after the failure starts anew."""
-    part_of(folder, b"y" * 1000)
-    with pytest.raises(ModelHashError):
-        pull(entry_of(server), folder)
-    assert pull(entry_of(server), folder).read_bytes() == CONTENT
-
-
 def test_download_tries_second_url_after_wrong_hash(server: Server, folder: Path) -> None:
-    server.answers = [ranged(b"x" * len(CONTENT)), whole]
+    server.answers = [wrong, whole]
     urls = (f"{server.url}/wrong", f"{server.url}/right")
     assert pull(entry_of(server, urls=urls), folder).read_bytes() == CONTENT
     assert server.paths == ["/wrong", "/right"]
-    assert server.ranges == [None, None]
 
 
 def test_download_wrong_content_length(server: Server, folder: Path) -> None:
@@ -285,45 +215,34 @@ def test_download_endless_response(server: Server, folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_download_keeps_truncated_file_for_next_run(server: Server, folder: Path) -> None:
-    server.answers = [ranged(CONTENT, 1000), ranged(CONTENT, 0)]
-    with pytest.raises(ModelFileError, match="the 1,000 bytes that came are kept"):
-        pull(entry_of(server), folder)
-    assert names(folder) == [f"{FILE}.part"]
-    server.answers = [whole]
-    assert pull(entry_of(server), folder).read_bytes() == CONTENT
-    assert server.ranges[-1] == "bytes=1000-"
-
-
-def test_download_always_truncated(server: Server, folder: Path) -> None:
-    server.answers = [ranged(CONTENT[:1000])]
-    with pytest.raises(ModelFileError, match="the server has 1,000"):
+def test_download_interrupted_starts_again(server: Server, folder: Path) -> None:
+    """A part of a file is deleted; the next run starts from the beginning."""
+    server.answers = [cut_off, whole]
+    with pytest.raises(ModelFileError, match="got 1,000: truncated"):
         pull(entry_of(server), folder)
     assert names(folder) == []
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
 
 
 def test_download_silent_server(server: Server, folder: Path) -> None:
     server.answers = [silent_after(5000)]
-    with pytest.raises(ModelFileError, match="no answer in time"):
-        pull(entry_of(server), folder, limits=Limits(timeout_s=0.3))
-    assert (folder / f"{FILE}.part").read_bytes() == CONTENT[:5000]
+    with pytest.raises(ModelFileError, match="timed out"):
+        pull(entry_of(server), folder, timeout_s=0.3)
+    assert names(folder) == []
 
 
-def test_download_server_too_slow(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A byte now and then never meets the socket's time-out, and would take years."""
-    monkeypatch.setattr(download, "_CHUNK_BYTES", 16)
-    clock = iter(range(0, 10**9, 20))
-    limits = Limits(timeout_s=30, clock=lambda: float(next(clock)))
-    with pytest.raises(ModelFileError, match=r"only \d+ bytes came in 30 s"):
-        pull(entry_of(server), folder, limits=limits)
+def test_download_server_too_slow(server: Server, folder: Path) -> None:
+    """A byte now and then never reaches the timeout of the socket, and would take years."""
+    clock = iter(range(0, 10**9, 1000))
+    with pytest.raises(ModelFileError, match=r"only \d+ bytes came in 1000 s"):
+        pull(entry_of(server), folder, clock=lambda: float(next(clock)))
+    assert names(folder) == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 def test_download_http_error_has_status_code(server: Server, folder: Path, status: int) -> None:
     server.answers = [lambda h: send(h, b"", status=status)]
-    with pytest.raises(ModelFileError, match=f"the server answered {status}"):
+    with pytest.raises(ModelFileError, match=f"HTTP Error {status}"):
         pull(entry_of(server), folder)
     assert names(folder) == []
 
@@ -334,7 +253,7 @@ def test_download_invalid_http_response(server: Server, folder: Path) -> None:
         handler.close_connection = True
 
     server.answers = [nonsense]
-    with pytest.raises(ModelFileError, match="could not be fetched"):
+    with pytest.raises(ModelFileError, match="could not be downloaded"):
         pull(entry_of(server), folder)
 
 
@@ -346,7 +265,7 @@ def test_download_offline_names_file_and_folder(folder: Path) -> None:
     with pytest.raises(ModelFileError) as caught:
         pull(entry, folder)
     text = str(caught.value)
-    assert "cannot be reached: Connection refused" in text
+    assert "Connection refused" in text
     assert "download http://127.0.0.1:9/there.tflite on another computer and copy it to " in text
     assert f"{folder / FILE} (sha256 {entry.sha256})" in text
     assert "`edgepose models pull tiny --from FOLDER`" in text
@@ -361,7 +280,6 @@ def test_download_origin_folder(folder: Path, tmp_path: Path) -> None:
 
 def test_download_origin_folder_with_wrong_file(folder: Path, tmp_path: Path) -> None:
     """It is rejected and stays in the folder."""
-    (tmp_path / FILE).write_bytes(CONTENT[:-1] + b"\0")
     (tmp_path / FILE).write_bytes(CONTENT[:8] + b"x" * (len(CONTENT) - 8))
     with pytest.raises(ModelHashError, match="damaged or another file"):
         pull(entry_of(None), folder, origin=str(tmp_path))
@@ -370,7 +288,7 @@ def test_download_origin_folder_with_wrong_file(folder: Path, tmp_path: Path) ->
 
 
 def test_download_origin_folder_without_file(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=f"there is no {FILE} in it"):
+    with pytest.raises(ModelFileError, match=rf"{FILE}.*No such file"):
         pull(entry_of(None), folder, origin=str(tmp_path))
 
 
@@ -393,24 +311,23 @@ def test_download_model_without_url(folder: Path) -> None:
 # --- the folder
 
 
-def test_download_two_processes_at_once(server: Server, folder: Path) -> None:
+def test_download_two_at_once(server: Server, folder: Path) -> None:
     """Their files do not mix."""
-    server.answers = [silent_after(5000)]
+    server.answers = [silent_after(5000), whole]
+    received = threading.Event()
 
     def pull_slowly() -> None:
         with pytest.raises(ModelFileError):
-            pull(entry_of(server), folder, limits=Limits(timeout_s=5))
+            pull(entry_of(server), folder, progress=lambda _done: received.set(), timeout_s=5)
 
     first = threading.Thread(target=pull_slowly, name="first-pull")
     first.start()
-    part = folder / f"{FILE}.part"
-    while not (part.exists() and part.stat().st_size):
-        assert first.is_alive()
-    with pytest.raises(ModelFileError, match="another edgepose is fetching"):
-        pull(entry_of(server), folder)
+    assert received.wait(30)
+    assert pull(entry_of(server), folder).read_bytes() == CONTENT
     server.release.set()
     first.join(30)
     assert not first.is_alive()
+    assert names(folder) == [FILE]
 
 
 def test_download_folder_cannot_be_created(server: Server, tmp_path: Path) -> None:
@@ -439,7 +356,7 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_models_pull_prints_path(
     server: Server, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_to_list(home, entry_of(server))
+    add_to_manifest(home, entry_of(server))
     assert run(capsys, "models", "pull", "tiny") == (0, f"{home / FILE}\n", "")
     code, out, _ = run(capsys, "models", "verify", "tiny")
     assert code == 0
@@ -460,7 +377,7 @@ def test_models_pull_origin_flag_and_environment(
     stick = tmp_path / "stick"
     stick.mkdir()
     (stick / FILE).write_bytes(CONTENT)
-    add_to_list(home, entry_of(None, urls=("http://127.0.0.1:9/x",)))
+    add_to_manifest(home, entry_of(None, urls=("http://127.0.0.1:9/x",)))
     assert run(capsys, "models", "pull", "tiny", "--from", str(stick))[0] == 0
     (home / FILE).unlink()
     monkeypatch.setenv("EDGEPOSE_MODELS_FROM", str(stick))
@@ -471,19 +388,19 @@ def test_models_pull_origin_flag_and_environment(
 def test_models_pull_continues_after_failure(
     server: Server, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_to_list(
+    add_to_manifest(
         home, entry_of(None, name="gone", file="gone.tflite", urls=("http://127.0.0.1:9/",))
     )
-    add_to_list(home, entry_of(server))
+    add_to_manifest(home, entry_of(server))
     code, out, err = run(capsys, "models", "pull", "gone", "tiny")
     assert (code, out) == (1, f"{home / FILE}\n")
-    assert err.startswith("edgepose: gone could not be fetched")
+    assert err.startswith("edgepose: gone could not be downloaded")
     assert "Traceback" not in err
 
 
 def test_models_pull_usage_errors(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, text in (
-        (("pull",), "expected the name of a model"),
+        (("pull",), "Missing argument"),
         (("pull", "movenet-lightnin-int8"), "did you mean"),
         (("info", "nothing"), "there is no model"),
         (("verify", "nothing"), "there is no model"),

@@ -1,4 +1,4 @@
-"""The models known by name: lists, folders, and files that are not what they should be."""
+"""Registry: manifests, folders, and files that are damaged or not models."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from edgepose.registry.registry import (
     MACHINE_FOLDER,
     ModelEntry,
     Registry,
-    add_to_list,
+    add_to_manifest,
     bundled_folder,
     check_name,
     default_registry,
     device_of,
     git_blob_sha1,
-    read_list,
+    read_manifest,
     user_folder,
 )
+from tests.conftest import MODELS, SHARED
 
-MODELS = Path(__file__).parents[2] / "models"
 CONTENT = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
 
 
@@ -55,15 +55,14 @@ def registry(tmp_path: Path) -> Registry:
     return Registry({"tiny": entry_of()}, (tmp_path / "first", tmp_path / "second"))
 
 
-# --- the lists that ship
+# --- the bundled manifest
 
 
-def test_registry_official_models() -> None:
-    entries = {entry.name: entry for entry in read_list(MODELS / "official.json")}
+def test_registry_published_models() -> None:
+    entries = {entry.name: entry for entry in read_manifest(MODELS) if entry.urls}
     assert len(entries) == 12
     assert [n for n, e in entries.items() if e.sha256 is None] == ["movenet-thunder-int8-edgetpu"]
     for name, entry in entries.items():
-        assert entry.urls, name
         assert all(url.startswith("https://") for url in entry.urls), name
         assert (entry.accelerator == "edgetpu") == name.endswith("-edgetpu")
         assert entry.accelerator == "edgetpu" or name.endswith("-official")
@@ -73,30 +72,20 @@ def test_registry_official_models() -> None:
 
 
 def test_registry_unique_names_and_files() -> None:
-    entries = [*read_list(MODELS / "manifest.json"), *read_list(MODELS / "official.json")]
+    entries = read_manifest(MODELS)
     assert len({entry.name for entry in entries}) == len(entries)
     assert len({entry.file for entry in entries}) == len(entries)
 
 
-def test_registry_official_hashes() -> None:
-    folder = MODELS.parents[1] / "shared" / "models"
-    entries = [e for e in read_list(MODELS / "official.json") if (folder / e.file).is_file()]
+@pytest.mark.parametrize("folder", [bundled_folder(), SHARED / "models"], ids=["bundled", "shared"])
+def test_registry_verify_installed_files(folder: Path) -> None:
+    """Size and hash of the manifest are those of the files."""
+    registry = Registry({entry.name: entry for entry in read_manifest(MODELS)}, (folder,))
+    entries = [entry for entry in registry.entries.values() if registry.find(entry)]
     if not entries:
-        pytest.skip("no published model files beside the checkout; they are not shipped")
-    registry = Registry({entry.name: entry for entry in entries}, (folder,))
+        pytest.skip(f"no model files in {folder}")
     for entry in entries:
         assert registry.verify(entry) == folder / entry.file
-
-
-def test_registry_bundled_models() -> None:
-    folder = bundled_folder()
-    assert folder is not None
-    manifest = read_list(folder / "manifest.json")
-    assert "movenet-lightning-int8" in {entry.name for entry in manifest}
-    registry = Registry({entry.name: entry for entry in manifest}, (folder,))
-    for entry in manifest:
-        if registry.find(entry):
-            registry.verify(entry)
 
 
 # --- names
@@ -142,7 +131,7 @@ def test_registry_missing_file_names_install_command(
     ("content", "words"),
     [
         (b"", "an empty file"),
-        (b"\x1c\0\0\0TFL2" + bytes(2000), "'TFL3' at its bytes 4 to 8"),
+        (b"\x1c\0\0\0TFL2" + bytes(2000), "'TFL3' at bytes 4 to 8"),
         (b"<!DOCTYPE html><html>" + bytes(2000), "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
         (b"\x1c\0\0\0TFL3", "truncated"),
@@ -191,10 +180,10 @@ def test_registry_missing_path(registry: Registry, tmp_path: Path) -> None:
         registry.resolve(tmp_path / "gone.tflite")
     with pytest.raises(ModelFileError, match="did you mean 'tiny'"):
         registry.resolve("tiny.tflite")
-    with pytest.raises(ModelFileError, match="a folder"):
+    with pytest.raises(ModelFileError, match="got a folder"):
         registry.resolve(tmp_path)
     os.mkfifo(tmp_path / "pipe.tflite")
-    with pytest.raises(ModelFileError, match="a pipe or device"):
+    with pytest.raises(ModelFileError, match="pipe or device"):
         registry.resolve(tmp_path / "pipe.tflite")
 
 
@@ -225,19 +214,19 @@ def test_registry_git_blob_id_instead_of_sha256(registry: Registry) -> None:
         known.verify(entry)
 
 
-# --- lists
+# --- manifests
 
 
 def test_registry_user_manifest_has_priority(tmp_path: Path) -> None:
     own, bundled = tmp_path / "own", tmp_path / "bundled"
     own.mkdir()
     bundled.mkdir()
-    add_to_list(bundled, entry_of())
-    add_to_list(bundled, entry_of("other"))
+    add_to_manifest(bundled, entry_of())
+    add_to_manifest(bundled, entry_of("other"))
     changed = CONTENT + b"x"
-    add_to_list(own, entry_of(content=CONTENT))
-    add_to_list(own, entry_of(content=changed))
-    registry = Registry.of((own, bundled))
+    add_to_manifest(own, entry_of(content=CONTENT))
+    add_to_manifest(own, entry_of(content=changed))
+    registry = Registry.from_folders(own, bundled)
     assert set(registry.entries) == {"tiny", "other"}
     assert registry.entry("tiny").bytes == len(changed)
     assert sorted(path.name for path in own.iterdir()) == ["manifest.json"]
@@ -257,18 +246,18 @@ def test_registry_user_manifest_has_priority(tmp_path: Path) -> None:
 )
 def test_registry_invalid_manifest(tmp_path: Path, change: dict[str, object]) -> None:
     facts = {**msgspec.to_builtins(entry_of()), **change}
-    path = tmp_path / "official.json"
+    path = tmp_path / "manifest.json"
     path.write_text(json.dumps({"schema": 1, "models": [facts]}))
-    with pytest.raises(ModelFileError, match="not a list of models"):
-        Registry.of((tmp_path,))
+    with pytest.raises(ModelFileError, match="not a manifest of models"):
+        Registry.from_folders(tmp_path)
 
 
 @given(content=st.binary(max_size=100))
 def test_registry_any_manifest(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.mktemp("lists") / "manifest.json"
-    path.write_bytes(content)
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ModelFileError):
-        read_list(path)
+        read_manifest(folder)
 
 
 # --- folders
@@ -299,7 +288,7 @@ def test_registry_variant_of_file(registry: Registry, tmp_path: Path, ending: st
     assert registry.variant_for(cpu, "edgetpu") == compiled
     assert registry.variant_for(compiled, "cpu") == cpu
     compiled.path.unlink()
-    with pytest.raises(ModelFileError, match=r"mine-edgetpu.tflite and mine_edgetpu.tflite"):
+    with pytest.raises(ModelFileError, match=r"mine-edgetpu.tflite or mine_edgetpu.tflite"):
         registry.variant_for(cpu, "edgetpu")
 
 
