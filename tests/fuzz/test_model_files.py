@@ -2,6 +2,7 @@
 
 import random
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_probe_valid_model_is_probed_once(
 
 def test_probe_crash_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr(probe, "_START", crash)
+    monkeypatch.setattr(probe, "main_command", lambda _module: [sys.executable, "-c", crash])
     path = tmp_path / "m.tflite"
     path.write_bytes(MODEL)
     with pytest.raises(ModelFileError, match=r"m\.tflite: .*was ended by SIGSEGV"):
