@@ -1,4 +1,4 @@
-"""What tests in a Debian of their own have in common: where it is kept, what it sees."""
+"""A chroot with a Debian, kept in the user's cache, for tests that need one."""
 
 import os
 import re
@@ -12,10 +12,8 @@ from typing import IO, Final
 CHECKOUT: Final = Path(__file__).parents[1]
 CACHE: Final = Path.home() / ".cache" / "edgepose-tests"
 MIRROR: Final = os.environ.get("EDGEPOSE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-
-
-DESK: Final = "/desk"
-"""Where a test's folder is seen inside."""
+TEST_FOLDER: Final = "/test"
+"""Where the folder of a test is mounted inside."""
 
 _MOUNT_AND_ENTER: Final = """
 set -e
@@ -23,7 +21,7 @@ mount -t proc proc "$1/proc"
 [ ! -e "$1/srv/cpuinfo" ] || mount --bind "$1/srv/cpuinfo" "$1/proc/cpuinfo"
 mount --rbind /dev "$1/dev"
 mount --rbind /etc/ssl/certs "$1/etc/ssl/certs"
-mount --bind "$2" "$1/desk"
+mount --bind "$2" "$1/test"
 mount --bind "$3" "$1/checkout"
 mount -o remount,bind,ro "$1/checkout"
 root="$1"
@@ -33,45 +31,45 @@ exec chroot "$root" "$@"
 
 
 class Chroot:
-    """A system in a folder; programs in it see the checkout at /checkout, read-only."""
+    """A system in a folder; inside, the checkout is at /checkout, read-only."""
 
-    def __init__(self, root: Path, desk: Path) -> None:
+    def __init__(self, root: Path, folder: Path) -> None:
         self.root = root
-        self._desk = desk
+        self._folder = folder
 
     def furnish(self) -> None:
-        """Make the folders that are mounted; let apt and pip find inside what they find outside."""
-        for name in ("desk", "checkout"):
+        """Make the mount points, and give apt and pip the settings of the host."""
+        for name in ("test", "checkout"):
             (self.root / name).mkdir()
         for path in map(Path, ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf")):
             if path.is_file():
                 shutil.copyfile(path, self.root / path.relative_to("/"))
 
-    def command(self, words: Sequence[str], desk: Path) -> list[str]:
-        """Return the command that runs `words` inside, as the very process that is started.
+    def command(self, words: Sequence[str], folder: Path) -> list[str]:
+        """Return the command that runs `words` inside, without an intermediate process.
 
-        The mounts are its own and go with it, however it ends.
+        The mounts are private and end with it.
         """
         return [
             *("unshare", "--mount", "--propagation", "private"),
             *("sh", "-c", _MOUNT_AND_ENTER, "enter"),
-            *(str(self.root), str(desk), str(CHECKOUT)),
+            *(str(self.root), str(folder), str(CHECKOUT)),
             *("env", "-C", "/", *words),
         ]
 
     def run(self, *words: str, log: IO[str]) -> None:
-        """Run something to its end; raises CalledProcessError."""
-        command = self.command(words, self._desk)
+        """Run a command; raises CalledProcessError if it fails."""
+        command = self.command(words, self._folder)
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment())
 
 
-def kept(name: str, recipe: str, what: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the user's cache, made first where it is not there or made otherwise."""
+def cached(name: str, recipe: str, what: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the user's cache, built first if missing or of another recipe."""
     root = CACHE / name
     stamp = root / "recipe"
     if stamp.is_file() and stamp.read_text() == recipe:
         return root
-    say(f"making {what} in {root}")
+    report(f"building {what} in {root}")
     fresh = CACHE / f"{name}.new"
     for leftover in (fresh, root):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -81,15 +79,15 @@ def kept(name: str, recipe: str, what: str, make: Callable[[Path], None]) -> Pat
 
 
 def environment() -> dict[str, str]:
-    """Return this machine's environment, less what means its own Python and folders."""
-    mine = {
+    """Return the environment without the variables of the host's Python and service."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not re.match(r"PYTHON|VIRTUAL_ENV|LD_|NOTIFY_SOCKET|WATCHDOG|MAKE|MFLAGS", name)
     }
     paths = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {
-        **mine,
+        **inherited,
         "PATH": paths,
         "HOME": "/root",
         "LC_ALL": "C.UTF-8",
@@ -100,7 +98,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def say(text: str) -> None:
-    """Tell whoever waits."""
+def report(text: str) -> None:
+    """Print progress to stderr."""
     sys.stderr.write(f"== {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Small COCO keypoint files and poses with a known distance to the truth."""
+"""Small COCO keypoint files, and poses with a known distance to their annotations."""
 
 import json
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def shift_for(oks: float, keypoint: int, area: float) -> float:
 
 
 def annotation(number: int, image_id: int, person: Person, **changes: Any) -> dict[str, Any]:
-    """Return a person as COCO writes it."""
+    """Return the annotation of a person."""
     return {
         "id": number,
         "image_id": image_id,
@@ -84,7 +84,7 @@ def write_coco(
     images: Sequence[tuple[str, tuple[int, int]]],
     persons: Sequence[tuple[int, Person]],
 ) -> Path:
-    """Write annotations of images (name, size_wh), with ids from 1, and persons (image id, who)."""
+    """Write annotations of images (name, size_wh), with ids from 1, and of (image id, person)."""
     content = {
         "images": [
             {"id": number, "file_name": name, "width": width, "height": height}

@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Paths and fixtures for all tests."""
 
 import logging
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 
 
-# Tests that measure on annotated data beside a developer's checkout, which a clone does not have.
+# These tests need annotated data beside a developer's checkout, which a clone does not have.
 collect_ignore = [] if (SHARED / "data").is_dir() else ["reference_data"]
 
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Return the folder of real pictures and clips that lies beside a developer's checkout."""
+    """Return the folder of images and clips beside a developer's checkout; skip without it."""
     if not (SHARED / "data").is_dir():
-        pytest.skip("no pictures beside the checkout; they are for measuring and are not shipped")
+        pytest.skip("no images beside the checkout; they are not distributed")
     return SHARED / "data"
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Undo what a command run inside the test process does to logging.
+def _restore_logging() -> Iterator[None]:
+    """Undo changes of the root logger by commands that run inside the test process.
 
-    Its handler writes to the test's captured stderr, which is closed when the test ends.
+    Their handler writes to the captured stderr, which is closed when the test ends.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -1,4 +1,4 @@
-"""A daemon of its own for a test: a real process with a configuration, and what it says."""
+"""A real daemon for a test: a process with a configuration, and its output."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ CAMERA = f"{NODE}/main"
 
 
 class Daemon:
-    """`edgepose run` with a configuration of its own."""
+    """`edgepose run` as a process, with its configuration in a folder."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ def last(listener: Listener, topic: str) -> bytes | None:
 
 
 def wait_for_last(listener: Listener, topic: str, payload: bytes) -> None:
-    """Wait until a topic says something."""
+    """Wait until the newest payload of a topic is this one."""
     wait_for(lambda: last(listener, topic) == payload, f"{topic} to become {payload!r}")
 
 
 def wait_for_more_poses(listener: Listener) -> None:
-    """Wait until poses arrive that were not there before."""
+    """Wait for five more pose messages."""
     count = len(listener.payloads(f"{CAMERA}/poses"))
     wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > count + 5, "more poses")

@@ -23,7 +23,7 @@ ELSEWHERE: Final = {
     "pytest tests/fuzz": ".ci/run",
     "edgepose benchmark": "tests/integration/test_benchmark_latency.py",
 }
-"""Commands that take too long for the test of the documents, and the file that runs them."""
+"""Commands too slow for the tests of the documents, and the file that runs them."""
 
 
 @dataclass(frozen=True, slots=True)

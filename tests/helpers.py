@@ -1,4 +1,4 @@
-"""Small constructors that several tests share."""
+"""Small constructors for tests."""
 
 import os
 from typing import NoReturn
@@ -13,7 +13,7 @@ SECOND_NS = 1_000_000_000
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip a test that needs what is not installed here; fail it in CI."""
+    """Skip a test whose requirement is not installed; fail it in CI."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -49,5 +49,4 @@ def existing_models(*names: str) -> tuple[str, ...]:
 
 def _with_height(pixels: Image, height: int) -> Image:
     width = round(pixels.shape[1] * height / pixels.shape[0])
-    # The photograph of a face fills its frame: with grey around it, it is a person in a room.
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Files of machines that are not here, as their kernels write them."""
+"""Files in /proc and /sys of other machines, as their kernels write them."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
 def raspberry_pi_4(
     root: Path, *, throttled: str | None = "0", governor: str = "ondemand", khz: int = 1800000
 ) -> Path:
-    """A Pi 4 of Bookworm, whose kernel tells the firmware's throttling flags in a file."""
+    """A Pi 4 of Bookworm, whose kernel has the firmware's throttling flags in a file."""
     files = {
         "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
         "proc/device-tree/compatible": "raspberrypi,4-model-b\0brcm,bcm2711\0",
@@ -42,7 +42,7 @@ def raspberry_pi_4(
 
 
 def raspberry_pi_5(root: Path, *, governor: str = "performance", alarm: str | None = "0") -> Path:
-    """A Pi 5, whose kernel has no such file: only the firmware and the voltage alarm know."""
+    """A Pi 5, whose kernel has no such file: the flags come from the firmware or an alarm."""
     files = {
         "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
         "proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0",

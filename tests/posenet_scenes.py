@@ -1,4 +1,4 @@
-"""PoseNet outputs made from known people, and a second decoder written from the algorithm alone."""
+"""PoseNet outputs computed from known people, and a decoder written from the algorithm alone."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a PoseNet would put out: real values, (rows, columns, channels)."""
+    """The outputs of a PoseNet as real values, (rows, columns, channels)."""
 
     heatmaps: Doubles
     offsets: Doubles
@@ -58,7 +58,7 @@ class Outputs:
 
 
 def draw(people: Sequence[Person], *, rows: int, columns: int, stride: int) -> Outputs:
-    """Return the outputs that say exactly these people; the background is sure to be empty."""
+    """Return the outputs for exactly these people; the background has score 0."""
     heatmaps = np.full((rows, columns, 17), -12.0)
     offsets = np.zeros((rows, columns, 34))
     forward, backward = np.zeros((rows, columns, 32)), np.zeros((rows, columns, 32))
@@ -69,18 +69,18 @@ def draw(people: Sequence[Person], *, rows: int, columns: int, stride: int) -> O
             offsets[row, column, part] = y - row * stride
             offsets[row, column, 17 + part] = x - column * stride
         for edge, (parent, child) in enumerate(EDGES):
-            way = person.points_yx[child] - person.points_yx[parent]
-            forward[(*cells[parent], [edge, 16 + edge])] = way
-            backward[(*cells[child], [edge, 16 + edge])] = -way
+            vector = person.points_yx[child] - person.points_yx[parent]
+            forward[(*cells[parent], [edge, 16 + edge])] = vector
+            backward[(*cells[child], [edge, 16 + edge])] = -vector
     return Outputs(heatmaps, offsets, forward, backward, stride)
 
 
 def reference_poses(
     outputs: Outputs, *, max_poses: int, root_score: float = 0.5, nms_radius_px: float = 20.0
 ) -> list[tuple[Doubles, Doubles, float]]:
-    """Decode slowly: (y, x) of 17 keypoints, their scores and the pose's, best first.
+    """Return (y, x) of 17 keypoints, their scores and the pose's, best first.
 
-    Every root is followed outwards along the tree by recursion.
+    A slow decoder: from every root the tree is followed by recursion.
     """
     probabilities = 1 / (1 + np.exp(-outputs.heatmaps))
     rows, columns, _ = probabilities.shape

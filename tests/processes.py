@@ -1,14 +1,14 @@
-"""The processes of this machine, as the kernel tells of them."""
+"""The processes of this machine, from /proc."""
 
 import os
 from pathlib import Path
 
 
 def children(pid: int) -> set[int]:
-    """Return the processes that the threads of a process started and that still are.
+    """Return the running child processes of all threads of a process.
 
-    The children of a thread that ends become those of another one: what was read until then
-    may lack them, so all of it is read again.
+    The children of a thread that ends become those of another one, so all are read again if a
+    thread ends meanwhile.
     """
     tasks = Path(f"/proc/{pid}/task")
     while True:
@@ -19,5 +19,5 @@ def children(pid: int) -> set[int]:
                 for child in (task / "children").read_text().split()
             }
         except (FileNotFoundError, ProcessLookupError):
-            # The process itself may be what is gone: that is for whoever asked.
+            # Raises ProcessLookupError if the process itself has ended.
             os.kill(pid, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.camera.debian import Debian, prepared
-from tests.camera.driver import Desk, Timings
+from tests.camera.driver import Timings, VirtualCamera
 from tests.mosquitto import Listener, Mosquitto
 
 TIMINGS = pytest.StashKey[Timings]()
@@ -26,10 +26,10 @@ def debian() -> Debian:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def camera(tmp_path: Path) -> VirtualCamera:
     """Return a camera that shows the photograph in motion, at 30 fps."""
     tmp_path.chmod(0o755)
-    return Desk(tmp_path)
+    return VirtualCamera(tmp_path)
 
 
 @pytest.fixture

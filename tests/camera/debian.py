@@ -1,6 +1,6 @@
 """A Debian chroot with libcamera, picamera2 and edgepose as a user installs them.
 
-Built once and kept in the user's cache; only edgepose itself is installed again each time.
+Built once in the user's cache; only edgepose itself is installed again each time.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from tests.chroot import CACHE, CHECKOUT, DESK, MIRROR, Chroot, environment, kept, say
+from tests.chroot import CACHE, CHECKOUT, MIRROR, TEST_FOLDER, Chroot, cached, environment, report
 
 INSIDE: Final = Path(__file__).parent / "inside"
 
@@ -36,18 +36,18 @@ class Debian(Chroot):
         super().__init__(root, INSIDE)
 
     def python(
-        self, desk: Path, *words: str, log: IO[str], settings: Sequence[str] = ()
+        self, folder: Path, *words: str, log: IO[str], settings: Sequence[str] = ()
     ) -> subprocess.Popen[str]:
         """Start edgepose's Python with a virtual camera; `settings` are environment variables."""
         # Set in the chroot only: the host's programs on the way there must not load it.
         camera = (
             f"LD_PRELOAD={FAULTS_LIBRARY}",
-            f"CAMERA_COMMAND={DESK}/command",
-            f"CAMERA_LOCK={DESK}/lock",
+            f"CAMERA_COMMAND={TEST_FOLDER}/command",
+            f"CAMERA_LOCK={TEST_FOLDER}/lock",
             "LIBCAMERA_LOG_LEVELS=*:ERROR",
         )
         return subprocess.Popen(
-            self.command((*camera, *settings, f"/{VENV}/bin/python", *words), desk),
+            self.command((*camera, *settings, f"/{VENV}/bin/python", *words), folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -85,17 +85,17 @@ def _system(log: IO[str]) -> Debian:
         debian.run(*pip, "--break-system-packages", PICAMERA2, log=log)
         (root / CONFIG).unlink(missing_ok=True)
         (root / CONFIG).parent.mkdir(parents=True, exist_ok=True)
-        (root / CONFIG).symlink_to(f"{DESK}/cameras.yaml")
+        (root / CONFIG).symlink_to(f"{TEST_FOLDER}/cameras.yaml")
 
-    recipe = " ".join((SUITE, *BACKPORTED, *PACKAGES, PICAMERA2))
+    recipe = " ".join((TEST_FOLDER, SUITE, *BACKPORTED, *PACKAGES, PICAMERA2))
     what = f"a Debian {SUITE} with libcamera and picamera2 (1.3 GB, a minute or two)"
-    return Debian(kept("picamera2", recipe, what, make))
+    return Debian(cached("picamera2", recipe, what, make))
 
 
 def _camera(debian: Debian, log: IO[str]) -> None:
     """Build and install what makes libcamera's virtual camera usable for tests."""
     compiler = ("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
-    debian.run(*compiler, "-o", FAULTS_LIBRARY, f"{DESK}/faults.c", log=log)
+    debian.run(*compiler, "-o", FAULTS_LIBRARY, f"{TEST_FOLDER}/faults.c", log=log)
     for name in ("virtual_camera.py", "pykms.py"):
         shutil.copyfile(INSIDE / name, debian.root / SITE / name)
     (debian.root / SITE / "virtual_camera.pth").write_text("import virtual_camera\n")
@@ -108,7 +108,7 @@ def _edgepose(debian: Debian, log: IO[str]) -> None:
     pip = (python, "-m", "pip", "install", "--quiet")
     wanted = hashlib.sha256(project).hexdigest()
     if not stamp.is_file() or stamp.read_text() != wanted:
-        say("installing edgepose with its dependencies there")
+        report("installing edgepose with its dependencies there")
         shutil.rmtree(debian.root / VENV, ignore_errors=True)
         debian.run("python3", "-m", "venv", "--system-site-packages", f"/{VENV}", log=log)
         debian.run(*pip, "hatchling", log=log)

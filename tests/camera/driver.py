@@ -15,7 +15,7 @@ from edgepose import messages
 from edgepose.messages import PoseMessage
 from edgepose.sources.synthetic import SyntheticSource
 from tests.camera.debian import Debian
-from tests.chroot import DESK
+from tests.chroot import TEST_FOLDER
 from tests.mosquitto import Listener, Mosquitto, wait_for
 
 NODE: Final = "edgepose/testnode"
@@ -36,13 +36,13 @@ _CAMERA: Final = """\
     height: 240
     frame_rates: [30]
   frames:
-    path: "/desk/images/"
+    path: "/test/images/"
   location: "CameraLocationFront"
   model: "virtual"
 """
 
 
-class Desk:
+class VirtualCamera:
     """A test's folder: the camera's configuration, its images and its commands."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,10 +100,10 @@ def _as_filmed(rgb: Image) -> Image:
 class Holder:
     """Another program that uses the camera until it is released."""
 
-    def __init__(self, debian: Debian, desk: Desk) -> None:
-        self._log = (desk.folder / "holder.log").open("a")
+    def __init__(self, debian: Debian, camera: VirtualCamera) -> None:
+        self._log = (camera.folder / "holder.log").open("a")
         self._process = debian.python(
-            desk.folder,
+            camera.folder,
             "-c",
             "from picamera2 import Picamera2; camera = Picamera2(0); camera.start('video'); "
             "camera.capture_array(); print('acquired', flush=True); input(); camera.close()",
@@ -127,21 +127,21 @@ class Daemon:
     def __init__(
         self,
         debian: Debian,
-        desk: Desk,
+        camera: VirtualCamera,
         broker: Mosquitto,
         *,
         source: str = "picamera:0",
         config: str = "",
         settings: tuple[str, ...] = (),
     ) -> None:
-        self._log = desk.folder / "daemon.log"
-        (desk.folder / "config.yaml").write_text(
-            f"node: testnode\nstate_directory: {DESK}/state\nstats_interval_s: 1\n{config}"
+        self._log = camera.folder / "daemon.log"
+        (camera.folder / "config.yaml").write_text(
+            f"node: testnode\nstate_directory: {TEST_FOLDER}/state\nstats_interval_s: 1\n{config}"
         )
         with self._log.open("a") as log:
             self.process = debian.python(
-                desk.folder,
-                *("-m", "edgepose", "run", "-c", f"{DESK}/config.yaml"),
+                camera.folder,
+                *("-m", "edgepose", "run", "-c", f"{TEST_FOLDER}/config.yaml"),
                 *(("--source", source) if source else ()),
                 *("--mqtt", f"mqtt://127.0.0.1:{broker.port}"),
                 log=log,
@@ -185,7 +185,7 @@ class Daemon:
         return kinds
 
 
-class Watch:
+class Subscriber:
     """The messages of the camera as a subscriber receives them."""
 
     def __init__(self, listener: Listener) -> None:
@@ -251,12 +251,12 @@ class Timings:
         faults = list(dict.fromkeys((*self._noticed, *self._recovered)))
         lines = [f"{'fault':<52} {'noticed':>14} {'recovered':>14}"]
         for fault in faults:
-            cells = [_spread(by.get(fault, [])) for by in (self._noticed, self._recovered)]
+            cells = [_summary(by.get(fault, [])) for by in (self._noticed, self._recovered)]
             lines.append(f"{fault:<52} {cells[0]:>14} {cells[1]:>14}")
         return lines
 
 
-def _spread(seconds: list[float]) -> str:
+def _summary(seconds: list[float]) -> str:
     if not seconds:
         return "-"
     if len(seconds) == 1:

@@ -171,7 +171,7 @@ static bool is_known(const Control *control) {
 /* Reads the control file; `invoking` counts towards `after N`. */
 static Control read_control(bool invoking) {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    static char seen[128];
+    static char last[128];
     static long invokes;
     Control control = {.word = "ok", .ms = 0, .known = true};
     const char *path = getenv("FAKE_EDGETPU_CONTROL");
@@ -179,11 +179,11 @@ static Control read_control(bool invoking) {
     if (!file)
         return control;
     pthread_mutex_lock(&mutex);
-    char text[sizeof seen] = "", token[32];
+    char text[sizeof last] = "", token[32];
     size_t length = fread(text, 1, sizeof text - 1, file);
     text[length] = '\0';
-    if (strcmp(text, seen)) {
-        strcpy(seen, text);
+    if (strcmp(text, last)) {
+        strcpy(last, text);
         invokes = 0;
     }
     int used = 0;
@@ -436,7 +436,7 @@ static int delegate_prepare(Context *context, Delegate *delegate) {
 
 Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count,
                                         void (*report)(const char *)) {
-    /* libedgetpu reports nothing where it finds no device: the caller gets an empty message. */
+    /* libedgetpu reports nothing if it finds no device: the caller gets an empty message. */
     (void)report;
     const char *wanted = "";
     for (size_t i = 0; i < count; i++) {

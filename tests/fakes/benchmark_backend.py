@@ -41,7 +41,7 @@ class Bench:
         frequency: tuple[float, float] | None = None,
         throttling: tuple[str, ...] = (),
     ) -> Instruments:
-        """Return this clock, other processes with a constant CPU share, and the rest as given."""
+        """Return this clock, a constant CPU share of other processes, and the given values."""
         return Instruments(
             clock_ns=lambda: self.now_ns,
             other_cpu_s=lambda: self.now_ns / 1e9 * other_cpu_share,
@@ -54,7 +54,7 @@ class Bench:
         return Backend(name, "cpu", "litert", "9.9", self._load)
 
     def spend(self, milliseconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now_ns += round(milliseconds * MS)
 
     def _load(self, path: Path, threads: int, size_wh: tuple[int, int] | None) -> Interpreter:

@@ -84,7 +84,7 @@ def packed(rgb: Bytes, fmt: str, stride: int) -> Bytes:
 
 
 def _padded(rows: Bytes, stride: int) -> Bytes:
-    # Padding far from black, so that a test sees it in the image.
+    # Padding far from black, so that it is visible in the image.
     out = np.full((rows.shape[0], stride), 0xEE, np.uint8)
     out[:, : rows.shape[1]] = rows
     return out.reshape(-1)

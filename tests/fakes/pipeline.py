@@ -72,7 +72,7 @@ class MessageCollector:
 
 
 class FakeModels:
-    """A model provider whose models the test takes away one by one."""
+    """A model provider that loses its models one by one."""
 
     def __init__(self, *models: LoadedModel) -> None:
         self.models = list(models)
@@ -100,7 +100,7 @@ def loaded_model(interpreter: Interpreter, model: PoseModel) -> LoadedModel:
 
 
 class PipelineRig:
-    """A pipeline of fakes with its parts at hand."""
+    """A pipeline of fakes, with access to its parts."""
 
     def __init__(self, model: FakePoseModel, *, every_frame: bool = False) -> None:
         self.model = model
@@ -118,7 +118,7 @@ class PipelineRig:
         self._count = 0
 
     def process(self, *, confirm_in_crop: bool = False) -> FrameResult:
-        """Take the next frame, a second after the last one, through the pipeline."""
+        """Process the next frame, a second after the last one."""
         self._count += 1
         frame = frame_of(timestamp_ns=self._count * SECOND_NS, sequence=self._count)
         return self.pipeline.process(frame, confirm_in_crop=confirm_in_crop)

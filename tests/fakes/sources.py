@@ -1,4 +1,4 @@
-"""Sources that do what a test tells them."""
+"""Sources that a test controls."""
 
 import threading
 import weakref

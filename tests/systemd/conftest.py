@@ -16,7 +16,7 @@ NEEDED = ("edgepose", "models", "systemd", "config.yaml", "pyproject.toml", "REA
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of what a checkout has and installing needs."""
+    """Return a copy of the parts of the checkout that the installation needs."""
     folder = tmp_path_factory.mktemp("checkout")
     folder.chmod(0o755)
     for name in (*NEEDED, "Makefile"):
@@ -32,7 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machine(
     request: pytest.FixtureRequest, checkout: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machine]:
-    """Return a Debian in which a person with sudo has said `make install`."""
+    """Return a Debian in which a user with sudo has run `make install`."""
     require_container_tools()
     image = Image(request.param).make()
     with Container(image, checkout, tmp_path_factory.mktemp(request.param)) as container:
@@ -41,5 +41,5 @@ def machine(
         container.run("runuser", "-u", "person", "--", "cp", "-r", "/srv/checkout", CHECKOUT)
         machine = Machine(container)
         machine.before = machine.files()
-        machine.said = machine.make("install")
+        machine.install_output = machine.make("install")
         yield machine

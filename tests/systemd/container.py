@@ -1,8 +1,7 @@
-"""A Debian of its own, with a real systemd as PID 1, to install edgepose in.
+"""A Debian container with systemd as PID 1, in which edgepose is installed.
 
-What must be downloaded is downloaded once, into a folder of `~/.cache/edgepose-tests`; a container
-is booted on top of that and forgets everything when it ends. Inside there is no network but
-loopback: apt and pip find what they need in folders.
+Its image is built once, in a folder of `~/.cache/edgepose-tests`. A container is booted on top of
+it and keeps no changes. Inside there is no network but loopback: apt and pip install from folders.
 """
 
 import hashlib
@@ -28,19 +27,19 @@ PACKAGES: Final = (
     *("systemd-sysv", "udev", "procps", "sudo", "make", "python3", "python3-venv"),
     *("mosquitto", "mosquitto-clients"),
 )
-# Taken out again after the wheels are there, for `make install` to get it through apt.
+# Removed after the wheels are downloaded, so that `make install` installs it with apt.
 INSTALLED_BY_MAKE: Final = ("python3-venv", "python3.*-venv", "python3-*-whl")
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
 BOOT_PATIENCE_S: Final = 60.0
-RECIPE: Final = 1
-"""Counted up when what `build` makes changes, so that older folders are not taken for it."""
+RECIPE: Final = 2
+"""Increased when the build changes, so that older images are not used."""
 
 
 class Image:
-    """A Debian of one suite in a folder of the cache, made if it is not there."""
+    """The image of a Debian suite in a folder of the cache, built if it is missing."""
 
     def __init__(self, suite: str) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -53,14 +52,14 @@ class Image:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         self._cache = cache / "edgepose-tests"
         name = f"systemd-{suite}-{os.uname().machine}"
-        self._siblings = f"{name}-*"
+        self._pattern = f"{name}-*"
         self.path = self._cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
     def make(self) -> Path:
-        """Return the folder; making it takes a minute and the network."""
+        """Return the folder; building it takes a minute and the network."""
         if not self.path.is_dir():
             self._cache.mkdir(parents=True, exist_ok=True)
-            for outdated in self._cache.glob(self._siblings):
+            for outdated in self._cache.glob(self._pattern):
                 shutil.rmtree(outdated)
             unfinished = Path(tempfile.mkdtemp(dir=self._cache, prefix=f"{self.path.name}-"))
             unfinished.chmod(0o755)
@@ -95,7 +94,7 @@ class Image:
         (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheels\n")
 
     def _download_wheels(self, root: Path) -> None:
-        # pip must find the packages as it does outside.
+        # pip needs the same settings as outside.
         for path in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf"):
             if Path(path).exists():
                 shutil.copy(path, root / path[1:])
@@ -122,7 +121,7 @@ class Image:
 
 
 class Container(Resource):
-    """A booted image; `with` boots it and ends it.
+    """A booted image, from `open` to `close`.
 
     Inside, the checkout is /srv/checkout, read-only, and the folder `share` is /srv/share.
     """
@@ -148,7 +147,7 @@ class Container(Resource):
         unified = CGROUPS / "unified"
         parent = unified if unified.is_dir() else CGROUPS
         if unified.is_dir() or not Path("/run/systemd/system").is_dir():
-            # Nobody here hands out control groups, so it gets one made by hand.
+            # Without systemd on the host there is no control group for it.
             command.insert(1, "--keep-unit")
             self._cgroup = parent / f"edgepose-test-{os.getpid()}-{self._folder.name}"
             self._cgroup.mkdir()
@@ -175,7 +174,7 @@ class Container(Resource):
     def run(
         self, *command: str, stdin: str = "", check: bool = True, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside as root, and return how it went; stderr is told with a failure."""
+        """Run a command inside as root; raise AssertionError with its output if it fails."""
         done = subprocess.run(
             self._inside(command), input=stdin, capture_output=True, text=True, timeout=timeout_s
         )
@@ -186,11 +185,11 @@ class Container(Resource):
         return done
 
     def output(self, *command: str) -> str:
-        """Return what a command prints."""
+        """Return the output of a command."""
         return self.run(*command).stdout.strip()
 
     def spawn(self, *command: str, stdout: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a command that goes on inside until its standard input is closed."""
+        """Start a command that runs inside until its stdin is closed."""
         # A signal would only reach nsenter.
         until_closed = ("sh", "-c", '"$@" & read -r _; kill $!', "sh", *command)
         return subprocess.Popen(
@@ -198,23 +197,23 @@ class Container(Resource):
         )
 
     def write(self, path: str, text: str) -> None:
-        """Write a file, without changing the owner and mode of one that is there."""
+        """Write a file; an existing one keeps its owner and mode."""
         self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat > "$1"', "sh", path, stdin=text)
 
     def read(self, path: str) -> str:
-        """Return a file."""
+        """Return the text of a file."""
         return self.run("cat", path).stdout
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file, folder or link."""
+        """Return whether a file, folder or link exists."""
         return self.run("test", "-e", path, check=False).returncode == 0
 
     def property(self, unit: str, name: str) -> str:
-        """Return what systemd says of a unit."""
+        """Return a property of a unit."""
         return self.output("systemctl", "show", "--value", "-p", name, unit)
 
     def journal(self, unit: str) -> str:
-        """Return what a unit and systemd said of it."""
+        """Return the journal of a unit."""
         return self.output("journalctl", "--no-pager", "-o", "cat", "-u", unit)
 
     def _inside(self, command: tuple[str, ...]) -> list[str]:
@@ -236,7 +235,7 @@ class Container(Resource):
 
     def _end(self) -> None:
         if self._nspawn is not None:
-            # systemd's own order for powering off; the console is nobody's to wait for.
+            # systemd's signal for powering off.
             if self._leader:
                 os.kill(self._leader, signal.SIGRTMIN + 4)
             try:
@@ -252,7 +251,7 @@ class Container(Resource):
 
 
 class Subscriber(Resource):
-    """What a mosquitto_sub inside hears of everything, in order."""
+    """The messages that a mosquitto_sub inside receives, in order."""
 
     def __init__(self, container: Container, log: Path, *options: str) -> None:
         self._container = container
@@ -260,47 +259,47 @@ class Subscriber(Resource):
         self._options = options
 
     def open(self) -> None:
-        publish = ("mosquitto_pub", "-t", "subscriber", "-m", "hears", *self._options)
+        publish = ("mosquitto_pub", "-t", "subscriber", "-m", "ready", *self._options)
         # A broker that has just been started may not listen yet.
         wait_for(lambda: self._container.run(*publish, check=False).returncode == 0, "a broker", 20)
         command = ("mosquitto_sub", "-t", "#", "-q", "1", "-F", "%r %t %p", *self._options)
         with self._log.open("wb") as file:
             self._process = self._container.spawn(*command, stdout=file)
 
-        def hears() -> bool:
+        def receives() -> bool:
             self._container.run(*publish)
-            return bool(self.heard("subscriber"))
+            return bool(self.payloads("subscriber"))
 
-        wait_for(hears, "the subscriber to be subscribed", 20)
+        wait_for(receives, "the subscriber to be subscribed", 20)
 
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def heard(self, topic: str, *, retained: bool = True) -> list[str]:
-        """Return the payloads that came on a topic; `retained` ones are older than this."""
-        payloads = []
+    def payloads(self, topic: str, *, retained: bool = True) -> list[str]:
+        """Return the payloads of a topic, with or without retained ones."""
+        found = []
         for line in self._log.read_text().splitlines():
             flag, _, rest = line.partition(" ")
             name, _, payload = rest.partition(" ")
             if name == topic and (retained or flag == "0"):
-                payloads.append(payload)
-        return payloads
+                found.append(payload)
+        return found
 
     def wait_for(self, topic: str, payload: str | None = None, *, more_than: int = 0) -> str:
-        """Wait for a message that is no retained one, beyond the first `more_than`; return it."""
+        """Wait for a message that is not retained, after the first `more_than`; return it."""
 
-        def fitting() -> list[str]:
-            heard = self.heard(topic, retained=False)[more_than:]
-            return [text for text in heard if payload in (None, text)]
+        def matching() -> list[str]:
+            received = self.payloads(topic, retained=False)[more_than:]
+            return [text for text in received if payload in (None, text)]
 
-        wait_for(fitting, f"{payload or 'a message'} on {topic}", 40)
-        return fitting()[0]
+        wait_for(matching, f"{payload or 'a message'} on {topic}", 40)
+        return matching()[0]
 
 
 def require_container_tools() -> None:
-    """Skip, or in CI fail, where no container can be booted."""
+    """Skip, or in CI fail, if no container can be booted."""
     if os.geteuid() != 0:
         missing("booting a container needs root: sudo make test-systemd")
     for program in ("debootstrap", "systemd-nspawn", "nsenter", "dpkg-deb"):
@@ -311,14 +310,14 @@ def require_container_tools() -> None:
 def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        # The last lines tell; debootstrap writes hundreds.
-        said = (done.stdout + done.stderr).splitlines()[-20:]
-        raise AssertionError(f"{command[0]} ended with {done.returncode}:\n" + "\n".join(said))
+        # Only the last lines: debootstrap writes hundreds.
+        lines = (done.stdout + done.stderr).splitlines()[-20:]
+        raise AssertionError(f"{command[0]} ended with {done.returncode}:\n" + "\n".join(lines))
     return done.stdout
 
 
 def _make_fake_picamera2(debs: Path) -> None:
-    """Make a package with the name of the one that Raspberry Pi OS has and Debian has not."""
+    """Build an empty package with the name of one that Raspberry Pi OS has and Debian has not."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         tree.chmod(0o755)
@@ -328,7 +327,7 @@ def _make_fake_picamera2(debs: Path) -> None:
         (tree / "DEBIAN").mkdir()
         (tree / "DEBIAN/control").write_text(
             "Package: python3-picamera2\nVersion: 0.3.1\nArchitecture: all\n"
-            "Maintainer: nobody <nobody@example.org>\nDescription: a fake\n"
+            "Maintainer: tests <tests@example.org>\nDescription: a fake\n"
         )
         _run("dpkg-deb", "--build", "--root-owner-group", folder, str(debs))
 

@@ -1,4 +1,4 @@
-"""What the tests do with a machine that edgepose is installed on."""
+"""A machine on which edgepose is installed, for the tests of the service."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ node: gym
 cameras:
   - source: "synthetic:"
 """
-# Where installing puts things; python3-venv, which it gets from apt, has no files in these.
+# Folders in which the installation creates files; python3-venv from apt has none in these.
 FOLDERS: Final = (
     "/etc",
     "/opt",
@@ -26,7 +26,7 @@ FOLDERS: Final = (
     "/usr/lib/udev",
     "/var/lib/edgepose",
 )
-# The user stays as long as files of his do, and so do the entries that name him.
+# The service's user is kept as long as its files are, and so are these entries.
 USERS: Final = re.compile(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)-?")
 
 
@@ -36,19 +36,19 @@ class Machine:
     def __init__(self, container: Container) -> None:
         self.container = container
         self.before: frozenset[str] = frozenset()
-        """The files there were before `make install`."""
-        self.said = ""
-        """What `make install` said."""
+        """The files before `make install`."""
+        self.install_output = ""
+        """The output of `make install`."""
 
     def make(self, target: str) -> str:
-        """Run a target of the Makefile as the person does, and return what it said."""
+        """Run a target of the Makefile as a user with sudo and return its output."""
         done = self.container.run(
             *("runuser", "-u", "person", "--", "make", "-C", CHECKOUT, target), timeout_s=300
         )
         return done.stdout + done.stderr
 
     def files(self) -> frozenset[str]:
-        """Return every file and folder where installing might leave one."""
+        """Return all files and folders in FOLDERS, without USERS."""
         found = self.container.run("find", *FOLDERS, "-xdev", check=False).stdout
         return frozenset(path for path in found.splitlines() if not USERS.fullmatch(path))
 
@@ -56,10 +56,10 @@ class Machine:
     def serving(
         self, log: Path, config: str = BASIC, unit: str = "edgepose", node: str = "gym"
     ) -> Iterator[Subscriber]:
-        """Run a unit with a configuration, until poses come; what it leaves is cleared away."""
+        """Run a unit with a configuration and wait for poses; restore everything at the end."""
         container = self.container
         file = CONFIG if unit == "edgepose" else f"/etc/edgepose/{unit.partition('@')[2]}.yaml"
-        kept = container.read(file) if container.exists(file) else None
+        previous = container.read(file) if container.exists(file) else None
         container.write(file, config)
         container.run("systemctl", "stop", unit)
         try:
@@ -71,13 +71,13 @@ class Machine:
             container.run("systemctl", "stop", unit, check=False)
             container.run("systemctl", "reset-failed", unit, check=False)
             container.run("systemctl", "revert", unit, check=False)
-            if kept is None:
+            if previous is None:
                 container.run("rm", file)
             else:
-                container.write(file, kept)
+                container.write(file, previous)
 
     def drop_in(self, unit: str, text: str) -> None:
-        """Change a unit as `systemctl edit` does; `serving` undoes it."""
+        """Change a unit as `systemctl edit` does; `serving` reverts it."""
         self.container.write(f"/etc/systemd/system/{unit}.service.d/test.conf", text)
         self.container.run("systemctl", "daemon-reload")
 
@@ -85,16 +85,16 @@ class Machine:
         """Return the daemon's process id inside."""
         return int(self.container.property(unit, "MainPID"))
 
-    def wait_for_another(self, pid: int, unit: str = "edgepose", patience_s: float = 40) -> None:
-        """Wait until the daemon runs again in another process, and is ready."""
+    def wait_for_restart(self, pid: int, unit: str = "edgepose", patience_s: float = 40) -> None:
+        """Wait until the daemon is ready in a new process."""
 
-        def is_another() -> bool:
+        def is_restarted() -> bool:
             return (
                 self.pid(unit) not in (0, pid)
                 and self.container.property(unit, "ActiveState") == "active"
             )
 
-        wait_for(is_another, f"{unit} to be started again", patience_s)
+        wait_for(is_restarted, f"{unit} to be started again", patience_s)
 
     def times_connected(self, node: str = "gym") -> int:
         """Return how often a node's client has connected to the broker."""
@@ -110,7 +110,7 @@ class Machine:
         return libc_of(self.container.output("getconf", "GNU_LIBC_VERSION"))
 
     def exposure(self, unit: str) -> float:
-        """Return what `systemd-analyze security` thinks of a unit that runs, 0 to 10."""
+        """Return the exposure of a running unit by `systemd-analyze security`, 0 to 10."""
         text = self.container.output("systemd-analyze", "security", "--no-pager", unit)
         found = re.search(rf"Overall exposure level for {re.escape(unit)}.*: ([0-9.]+) ", text)
         assert found, text

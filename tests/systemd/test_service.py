@@ -1,6 +1,6 @@
-"""What a machine does that edgepose is installed on, from `make install` to `make uninstall`.
+"""The installed service in a Debian container, from `make install` to `make uninstall`.
 
-Run by `make test-systemd`; each test leaves the machine as it found it.
+Run by `make test-systemd`; each test restores the machine.
 """
 
 import json
@@ -24,18 +24,18 @@ STATUS = "edgepose/gym/main/status"
 POSES = "edgepose/gym/main/poses"
 ACCELERATOR = "edgepose/gym/accelerator"
 MAX_EXPOSURE = 2.0
-# Run by the service in place of the daemon, to see what its sandbox lets it do.
-PROBE = (Path(__file__).parent / "probe.py").read_text()
+# Run by the service instead of the daemon, to check its sandbox.
+PROBE = (Path(__file__).parent / "sandbox_probe.py").read_text()
 
 
 def test_install_prints_steps_and_enables_service(machine: Machine) -> None:
-    said, container = machine.said, machine.container
-    assert "installing Debian's python3-venv" in said
-    assert "creating a virtual environment in /opt/edgepose" in said
-    assert "starting the service" in said
+    output, container = machine.install_output, machine.container
+    assert "installing Debian's python3-venv" in output
+    assert "creating a virtual environment in /opt/edgepose" in output
+    assert "starting the service" in output
     assert container.property("edgepose", "UnitFileState") == "enabled"
-    # There is no camera, and it is not left to the journal to say so.
-    assert "picamera2 is not installed" in said
+    # There is no camera; the installation reports it too.
+    assert "picamera2 is not installed" in output
     assert container.output("stat", "-c", "%a %U %G", CONFIG) == "640 root edgepose"
     assert container.output("stat", "-c", "%a %U", STATE) == "755 edgepose"
     assert container.output("stat", "-c", "%a %U", f"{STATE}/models") == "755 root"
@@ -59,7 +59,7 @@ def test_service_is_ready_and_publishes_poses(machine: Machine, tmp_path: Path) 
         subscriber.wait_for(AVAILABILITY, "online")
         subscriber.wait_for(STATUS, "online")
         wait_for(
-            lambda: any(json.loads(text)["poses"] for text in subscriber.heard(POSES)),
+            lambda: any(json.loads(text)["poses"] for text in subscriber.payloads(POSES)),
             "a pose that is not empty",
         )
         assert machine.container.property("edgepose", "ActiveState") == "active"
@@ -77,9 +77,9 @@ def test_service_opens_no_port(machine: Machine, tmp_path: Path) -> None:
             for line in container.read(f"/proc/net/{kind}").splitlines()[1:]
         ]
     of_the_daemon = [fields for fields in sockets if fields[7] == user]
-    assert of_the_daemon, "its connection to the broker"
+    assert of_the_daemon, "no connection to the broker"
     listening = [fields[1] for fields in sockets if fields[3] in ("0A", "07")]
-    assert listening, "the broker"
+    assert listening, "no broker"
     assert [fields[1] for fields in of_the_daemon if fields[1] in listening] == []
 
 
@@ -113,27 +113,27 @@ def test_service_sandbox_permissions(machine: Machine) -> None:
         "memory to write and execute": "PermissionError",
         "a packet socket": "OSError",
         "another user's process": "FileNotFoundError",
-        "the homes of people": "PermissionError",
+        "the home folders": "PermissionError",
         "writing the configuration": "PermissionError",
         "writing the models": "OSError",
         "writing the program": "OSError",
-        "a name space": "PermissionError",
+        "a user namespace": "PermissionError",
     }
 
 
 def test_service_hung_daemon_is_restarted(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
-        # As shipped but for the time: 20 s would only make the test longer.
+        # Shorter than the 20 s of the unit, to shorten the test.
         machine.drop_in("edgepose", "[Service]\nWatchdogSec=3\n")
         container.run("systemctl", "restart", "edgepose")
         pid = machine.pid()
-        seen = len(subscriber.heard(AVAILABILITY, retained=False))
+        received = len(subscriber.payloads(AVAILABILITY, retained=False))
         container.run("kill", "-STOP", str(pid))
-        machine.wait_for_another(pid)
+        machine.wait_for_restart(pid)
         assert "Watchdog timeout" in container.journal("edgepose")
-        subscriber.wait_for(AVAILABILITY, "offline", more_than=seen)
-        poses = len(subscriber.heard(POSES))
+        subscriber.wait_for(AVAILABILITY, "offline", more_than=received)
+        poses = len(subscriber.payloads(POSES))
         subscriber.wait_for(POSES, more_than=poses)
 
 
@@ -142,36 +142,39 @@ def test_service_killed_daemon_is_restarted(machine: Machine, tmp_path: Path) ->
     with machine.serving(tmp_path / "log") as subscriber:
         for _ in range(3):
             pid = machine.pid()
-            seen = len(subscriber.heard(AVAILABILITY, retained=False))
+            received = len(subscriber.payloads(AVAILABILITY, retained=False))
             container.run("kill", "-KILL", str(pid))
-            subscriber.wait_for(AVAILABILITY, "offline", more_than=seen)
-            machine.wait_for_another(pid)
-            subscriber.wait_for(AVAILABILITY, "online", more_than=seen + 1)
+            subscriber.wait_for(AVAILABILITY, "offline", more_than=received)
+            machine.wait_for_restart(pid)
+            subscriber.wait_for(AVAILABILITY, "online", more_than=received + 1)
 
 
 def test_service_waits_for_missing_camera(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     container.run("systemctl", "stop", "edgepose")
-    kept = container.read(CONFIG)
+    previous = container.read(CONFIG)
     container.write(CONFIG, BASIC.replace('"synthetic:"', f'"{STATE}/camera.jpg?loop=1"'))
     try:
         with Subscriber(container, tmp_path / "log") as subscriber:
             container.run("systemctl", "start", "edgepose", check=False)
-            wait_for(lambda: "camera.jpg" in container.journal("edgepose"), "a word about it")
-            picture = "/opt/edgepose/lib/python3*/site-packages/edgepose/assets/astronaut.jpg"
-            container.run("sh", "-c", f"install -m 644 {picture} {STATE}/camera.jpg")
+            wait_for(
+                lambda: "camera.jpg" in container.journal("edgepose"),
+                "the missing camera in the journal",
+            )
+            photograph = "/opt/edgepose/lib/python3*/site-packages/edgepose/assets/astronaut.jpg"
+            container.run("sh", "-c", f"install -m 644 {photograph} {STATE}/camera.jpg")
             subscriber.wait_for(POSES)
             subscriber.wait_for(STATUS, "online")
     finally:
         container.run("systemctl", "stop", "edgepose")
-        container.write(CONFIG, kept)
+        container.write(CONFIG, previous)
         container.run("rm", f"{STATE}/camera.jpg")
 
 
 def test_service_invalid_configuration_is_not_restarted(machine: Machine) -> None:
     container = machine.container
     container.run("systemctl", "stop", "edgepose")
-    kept = container.read(CONFIG)
+    previous = container.read(CONFIG)
     container.write(CONFIG, BASIC.replace("node:", "nod:"))
     try:
         assert container.run("systemctl", "start", "edgepose", check=False).returncode
@@ -182,7 +185,7 @@ def test_service_invalid_configuration_is_not_restarted(machine: Machine) -> Non
         assert container.property("edgepose", "ExecMainStatus") == "2"
         assert "did you mean" in container.journal("edgepose")
     finally:
-        container.write(CONFIG, kept)
+        container.write(CONFIG, previous)
         container.run("systemctl", "reset-failed", "edgepose")
 
 
@@ -203,13 +206,13 @@ def test_service_reload_keeps_broker_connection(machine: Machine, tmp_path: Path
         container.run("systemctl", "reload", "edgepose")
 
         def model() -> str:
-            name: str = json.loads(subscriber.heard(POSES)[-1])["model"]
+            name: str = json.loads(subscriber.payloads(POSES)[-1])["model"]
             return name
 
         wait_for(lambda: model() == "mine", "poses of the other model")
         assert machine.pid() == pid
         assert machine.times_connected() == connected
-        assert subscriber.heard(AVAILABILITY, retained=False) == ["online"]
+        assert subscriber.payloads(AVAILABILITY, retained=False) == ["online"]
     container.run("rm", f"{STATE}/models/mine.tflite")
 
 
@@ -217,22 +220,22 @@ def test_service_reload_keeps_broker_connection(machine: Machine, tmp_path: Path
 def test_service_reload_invalid_configuration(machine: Machine, tmp_path: Path, how: str) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
-        pid, said = machine.pid(), len(container.journal("edgepose"))
+        pid, length = machine.pid(), len(container.journal("edgepose"))
         container.write(CONFIG, f"{BASIC}presence:\n  on_delay: 5\n")
         if how == "systemctl":
             assert container.run("systemctl", "reload", "edgepose", check=False).returncode
         else:
             container.run("kill", "-HUP", str(pid))
         wait_for(
-            lambda: "presence.on_delay" in container.journal("edgepose")[said:],
-            "the mistake in the journal",
+            lambda: "presence.on_delay" in container.journal("edgepose")[length:],
+            "the error in the journal",
         )
         if how == "signal":
-            assert "keeping the previous configuration" in container.journal("edgepose")[said:]
-        poses = len(subscriber.heard(POSES))
+            assert "keeping the previous configuration" in container.journal("edgepose")[length:]
+        poses = len(subscriber.payloads(POSES))
         subscriber.wait_for(POSES, more_than=poses)
         assert machine.pid() == pid
-        assert subscriber.heard(AVAILABILITY, retained=False) == ["online"]
+        assert subscriber.payloads(AVAILABILITY, retained=False) == ["online"]
 
 
 def test_service_reload_other_broker_needs_restart(machine: Machine, tmp_path: Path) -> None:
@@ -243,7 +246,7 @@ def test_service_reload_other_broker_needs_restart(machine: Machine, tmp_path: P
         container.run("systemctl", "reload", "edgepose")
         wait_for(lambda: "refused" in container.journal("edgepose"), "the refusal")
         assert machine.pid() == pid
-        poses = len(subscriber.heard(POSES))
+        poses = len(subscriber.payloads(POSES))
         subscriber.wait_for(POSES, more_than=poses)
 
 
@@ -254,10 +257,10 @@ def test_service_stop_publishes_offline_and_ends(machine: Machine, tmp_path: Pat
         container.run("systemctl", "stop", "edgepose")
         took_s = time.monotonic() - start
         subscriber.wait_for(AVAILABILITY, "offline")
-        assert subscriber.heard(STATUS)[-1] == "offline"
+        assert subscriber.payloads(STATUS)[-1] == "offline"
         assert container.property("edgepose", "ExecMainStatus") == "0"
         assert container.property("edgepose", "Result") == "success"
-        # Far from TimeoutStopSec, at which it would have been killed.
+        # Well before TimeoutStopSec, at which it would have been killed.
         assert took_s < 10
 
 
@@ -270,12 +273,12 @@ def test_service_two_instances(machine: Machine, tmp_path: Path) -> None:
     ):
         assert machine.exposure("edgepose@garage.service") <= MAX_EXPOSURE
         assert container.property("edgepose", "ActiveState") == "active"
-        assert set(subscriber.heard(AVAILABILITY)) == {"online"}
+        assert set(subscriber.payloads(AVAILABILITY)) == {"online"}
         container.run(
             *("mosquitto_pub", "-t", "edgepose/garage/main/enabled/set", "-q", "1", "-m", "OFF")
         )
         own = f"{STATE}/instances/garage"
-        wait_for(lambda: container.exists(f"{own}/switches.json"), "the switch to be remembered")
+        wait_for(lambda: container.exists(f"{own}/switches.json"), "the switch to be saved")
         assert not container.exists(f"{STATE}/switches.json")
         assert container.output("stat", "-c", "%U", own) == "edgepose"
     container.run("rm", "-r", f"{STATE}/instances")
@@ -303,7 +306,7 @@ def test_service_password_from_credential(machine: Machine, tmp_path: Path) -> N
             container.run("systemctl", "start", "edgepose@locked")
             subscriber.wait_for("edgepose/locked/availability", "online")
             subscriber.wait_for("edgepose/locked/main/poses")
-        # A broker that asks for none is not bothered by one.
+        # A broker without login gets no password.
         with machine.serving(tmp_path / "open"):
             assert "geheim!" not in container.journal("edgepose")
         assert "geheim!" not in container.journal("edgepose@locked")
@@ -314,7 +317,7 @@ def test_service_password_from_credential(machine: Machine, tmp_path: Path) -> N
 
 
 def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
-    """Its process ignores SIGTERM; only systemd's KillMode may have to see to it."""
+    """The worker process ignores SIGTERM and ends with the daemon, also by systemd's KillMode."""
     container = machine.container
     if machine.libc() < libc_of(os.confstr("CS_GNU_LIBC_VERSION")):
         pytest.skip("the fake Edge TPU is built here, with a C library newer than this Debian's")
@@ -329,33 +332,33 @@ def test_service_edge_tpu_in_sandbox(machine: Machine, tmp_path: Path) -> None:
     environment = " ".join(
         f"{name}={inside(value)}" for name, value in fake_edgetpu.environment().items()
     )
-    # The lock that stands for the device is a file of the fake Edge TPU.
+    # The lock file of the fake Edge TPU.
     machine.drop_in(
         "edgepose", f"[Service]\nEnvironment={environment}\nReadWritePaths=/srv/share\n"
     )
     config = f"{BASIC}accelerator: edgetpu\nmodel:\n  name: {inside(model)}\n"
     with machine.serving(tmp_path / "log", config) as subscriber:
 
-        def looks(device: str) -> None:
+        def wait_for_device(device: str) -> None:
             wait_for(
-                lambda: json.loads(subscriber.heard(ACCELERATOR)[-1])["device"] == device,
-                f"{device} to look",
+                lambda: json.loads(subscriber.payloads(ACCELERATOR)[-1])["device"] == device,
+                f"the device to become {device}",
                 30,
             )
 
-        looks("edgetpu")
+        wait_for_device("edgetpu")
         pid = machine.pid()
         assert len(machine.processes()) == 2
         fake_edgetpu.set("abort")
-        looks("cpu")
+        wait_for_device("cpu")
         fake_edgetpu.set("ok")
-        looks("edgetpu")
+        wait_for_device("edgetpu")
         assert machine.pid() == pid
         fake_edgetpu.set("hang")
         container.run("kill", "-KILL", str(pid))
         fake_edgetpu.set("ok")
-        machine.wait_for_another(pid)
-        looks("edgetpu")
+        machine.wait_for_restart(pid)
+        wait_for_device("edgetpu")
         wait_for(lambda: len(machine.processes()) == 2, "the old process to be gone")
         container.run("systemctl", "stop", "edgepose")
         assert machine.processes() == []
@@ -368,18 +371,18 @@ def test_install_again_upgrades(machine: Machine, tmp_path: Path) -> None:
     with machine.serving(tmp_path / "log") as subscriber:
         pid, config = machine.pid(), container.read(CONFIG)
         container.run("sed", "-i", 's/^__version__ = .*/__version__ = "99.1"/', package)
-        said = machine.make("install")
-        assert f"keeping {CONFIG}" in said
-        assert "creating a virtual environment" not in said
-        assert "edgepose is running; its log so far:" in said
-        assert "edgepose 99.1: node gym" in said
+        output = machine.make("install")
+        assert f"keeping {CONFIG}" in output
+        assert "creating a virtual environment" not in output
+        assert "edgepose is running; its log so far:" in output
+        assert "edgepose 99.1: node gym" in output
         assert container.read(CONFIG) == config
         assert machine.pid() != pid
-        assert "99.1" in subscriber.heard("edgepose/gym/info")[-1]
+        assert "99.1" in subscriber.payloads("edgepose/gym/info")[-1]
 
 
 def test_install_after_python_upgrade_and_on_raspberry_pi(machine: Machine) -> None:
-    """An upgrade of Debian left /opt/edgepose with a Python that was gone."""
+    """After an upgrade of Debian /opt/edgepose had links to a missing Python."""
     container = machine.container
     container.run("ln", "-sfn", "/usr/bin/python3.0", "/opt/edgepose/bin/python3")
     container.write("/srv/board", "Raspberry Pi 5 Model B Rev 1.0\0")
@@ -399,9 +402,9 @@ def test_uninstall_keeps_configuration_and_state(machine: Machine, tmp_path: Pat
     container.run("systemctl", "enable", "--now", "edgepose@garage")
     with machine.serving(tmp_path / "log"):
         config = container.read(CONFIG)
-        said = machine.make("uninstall")
+        output = machine.make("uninstall")
         left = machine.files() - machine.before
-        assert "sudo rm -r /etc/edgepose /var/lib/edgepose && sudo userdel edgepose" in said
+        assert "sudo rm -r /etc/edgepose /var/lib/edgepose && sudo userdel edgepose" in output
         assert {path for path in left if not path.startswith(("/etc/edgepose", STATE))} <= {
             "/etc/credstore"
         }
@@ -410,7 +413,7 @@ def test_uninstall_keeps_configuration_and_state(machine: Machine, tmp_path: Pat
             assert container.property(unit, "LoadState") == "not-found"
             assert container.property(unit, "ActiveState") == "inactive"
         assert machine.processes() == []
-        assert machine.make("uninstall"), "a second time is no mistake"
+        assert machine.make("uninstall"), "a second time is no error"
         machine.make("install")
         assert container.read(CONFIG) == config
     container.run("rm", "-r", "/etc/edgepose/garage.yaml", f"{STATE}/instances")

@@ -1,4 +1,4 @@
-"""Tries what edgepose needs and what it does not, and prints how each went."""
+"""Tries what edgepose needs and what its sandbox must forbid, and prints the results."""
 
 import ctypes
 import json
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def share_memory_with_a_child() -> None:
-    """Pass tensors as the process that drives the Edge TPU does."""
+def share_memory_with_child() -> None:
+    """Share memory with a child, as with the worker process of the Edge TPU."""
     descriptor = os.memfd_create("tensors", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, mmap.PAGESIZE)
     here = mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -22,7 +22,7 @@ def share_memory_with_a_child() -> None:
 
 
 def call_back_from_c() -> None:
-    """Let C call Python, as a delegate does to tell its errors."""
+    """Call Python from C, as a delegate does to report errors."""
     numbers = (ctypes.c_int * 3)(3, 1, 2)
     pointer = ctypes.POINTER(ctypes.c_int)
     compare = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)(lambda a, b: a[0] - b[0])
@@ -30,8 +30,8 @@ def call_back_from_c() -> None:
     assert list(numbers) == [1, 2, 3]
 
 
-def make_a_name_space() -> None:
-    """Become the root of a name space, where most holes of the kernel lie."""
+def create_user_namespace() -> None:
+    """Create a user namespace, which most exploits of the kernel need."""
     clone_newuser = 0x10000000
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(clone_newuser):
@@ -39,12 +39,12 @@ def make_a_name_space() -> None:
 
 
 def write(path: str) -> Callable[[], object]:
-    """Return what makes a file."""
+    """Return a function that creates a file."""
     return lambda: Path(path).write_text("")
 
 
 TRIALS: dict[str, Callable[[], object]] = {
-    "memory shared with a child": share_memory_with_a_child,
+    "memory shared with a child": share_memory_with_child,
     "a callback from C": call_back_from_c,
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15),
     "a file of the group video": lambda: Path("/etc/edgepose/secret").read_text(),
@@ -56,16 +56,16 @@ TRIALS: dict[str, Callable[[], object]] = {
     ),
     "a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
     "another user's process": lambda: Path("/proc/1/status").read_text(),
-    "the homes of people": lambda: list(Path("/home").iterdir()),
+    "the home folders": lambda: list(Path("/home").iterdir()),
     "writing the configuration": write("/etc/edgepose/file"),
     "writing the models": write("/var/lib/edgepose/models/file"),
     "writing the program": write("/opt/edgepose/file"),
-    "a name space": make_a_name_space,
+    "a user namespace": create_user_namespace,
 }
 
 
 def outcome(trial: Callable[[], object]) -> str:
-    """Return `yes`, or the kind of error that came."""
+    """Return `yes`, or the name of the exception."""
     try:
         trial()
     except (OSError, AssertionError, subprocess.CalledProcessError) as error:
