@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from edgepose.config.schema import MqttConfig
 from edgepose.errors import BrokerError
 from edgepose.util.net import free_port
 
-_HOST: Final = "127.0.0.1"
 _START_S: Final = 10.0
-_STOP_S: Final = 5.0
 # Debian installs mosquitto where only root's PATH leads.
 _FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 # Started by root, mosquitto would become a user who cannot read the folder; otherwise `user` has no
@@ -38,18 +38,24 @@ plugins: {{amqtt.plugins.authentication.AnonymousAuthPlugin: {{allow_anonymous: 
 
 
 @contextmanager
-def own_broker() -> Iterator[tuple[int, str, bool]]:
+def own_broker() -> Iterator[tuple[MqttConfig, str]]:
     """Start a broker on the loopback interface, and stop it.
 
-    Yields its port, a description, and whether it supports MQTT 5. Raises BrokerError if neither
-    mosquitto nor amqtt is installed, or it does not start.
+    Yields how to connect to it, and its description. Raises BrokerError if neither mosquitto nor
+    amqtt is installed, or it does not start.
     """
-    port, mosquitto = free_port(), find_mosquitto()
-    if mosquitto is not None:
-        name, command = _mosquitto_name(mosquitto), [mosquitto]
+    port = free_port()
+    if (mosquitto := find_mosquitto()) is not None:
+        command, template = [mosquitto], _MOSQUITTO
+        # There is no option for the version; the help begins with `mosquitto version 2.0.11`.
+        help_text = subprocess.run(  # noqa: S603 - found above
+            [mosquitto, "-h"], capture_output=True, text=True, check=False, timeout=_START_S
+        ).stdout
+        found = re.match(r"mosquitto version (\S+)", help_text)
+        name = f"mosquitto {found[1] if found else ''}".rstrip()
     elif importlib.util.find_spec("amqtt") is not None:
+        command, template = [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT
         name = f"amqtt {version('amqtt')}"
-        command = [sys.executable, "-m", "amqtt.scripts.broker_script"]
     else:
         raise BrokerError(
             "--pipeline needs an MQTT broker, and none is installed: install mosquitto (Debian: "
@@ -58,7 +64,6 @@ def own_broker() -> Iterator[tuple[int, str, bool]]:
         )
     with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
         config, log = Path(folder) / "broker.conf", Path(folder) / "log"
-        template = _AMQTT if mosquitto is None else _MOSQUITTO
         config.write_text(template.format(port=port))
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - a fixed command
@@ -71,14 +76,14 @@ def own_broker() -> Iterator[tuple[int, str, bool]]:
             )
         try:
             _wait_until_it_listens(process, port, log)
-            yield port, f"{name}, started by the benchmark", mosquitto is not None
+            yield (
+                # amqtt knows no MQTT 5.
+                MqttConfig(url=f"mqtt://127.0.0.1:{port}", protocol="5" if mosquitto else "3.1.1"),
+                f"{name}, started by the benchmark",
+            )
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
 
 def find_mosquitto() -> str | None:
@@ -87,28 +92,17 @@ def find_mosquitto() -> str | None:
     return shutil.which("mosquitto", path=path)
 
 
-def _mosquitto_name(program: str) -> str:
-    """Return name and version, such as `mosquitto 2.0.11`."""
-    # There is no option for it; the help begins with `mosquitto version 2.0.11` and exits with 1.
-    help_text = subprocess.run(  # noqa: S603 - found above
-        [program, "-h"], capture_output=True, text=True, check=False, timeout=_START_S
-    ).stdout
-    words = help_text.partition("\n")[0].split()
-    return f"mosquitto {words[2]}" if words[1:2] == ["version"] else "mosquitto"
-
-
 def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            socket.create_connection((_HOST, port), 1).close()
+            socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(0.02)
         else:
             return
-    lines = log.read_text(errors="replace").strip().splitlines()
-    state = "does not listen" if process.poll() is None else "exited"
+    last_line = ["no output", *log.read_text(errors="replace").splitlines()][-1]
     raise BrokerError(
-        f"the broker that the benchmark started {state} ({lines[-1] if lines else 'no output'}); "
-        "name a running one with --mqtt"
+        f"the broker that the benchmark started does not listen ({last_line}); name a running one "
+        "with --mqtt"
     )

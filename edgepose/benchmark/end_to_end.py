@@ -8,37 +8,39 @@ compared within itself.
 
 import itertools
 import random
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, get_args
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from edgepose.benchmark.backends import CPU, EDGETPU
 from edgepose.benchmark.brokers import own_broker
-from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource
-from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings
+from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, frame_feed
+from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings, timed
 from edgepose.benchmark.results import BareInvoke, PipelineRounds, PipelineRow, Stage, StageName
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.benchmark.traced_daemon import FrameTrace, run_daemon
 from edgepose.build import build_model
-from edgepose.config import Config, ModelConfig
-from edgepose.config.schema import MqttConfig
+from edgepose.config import CameraConfig, Config, ModelConfig
+from edgepose.config.schema import MqttConfig, OutputConfig
+from edgepose.daemon.signals import Signals
 from edgepose.errors import BrokerError, SourceError
 from edgepose.imaging.preprocess import preprocess
-from edgepose.inference.cpu import default_threads
 from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.topics import Topics
-from edgepose.protocols import Interpreter, LoadedModel
+from edgepose.protocols import FrameSource, Interpreter, LoadedModel, Tensor
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _FRAME_MARGIN: Final = 1.5
 _FEW_FRAMES: Final = 4
+
+STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+
+Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Plan:
 class DaemonRound:
     """One run of the daemon: frames after the warm-up, but `dropped` and `lost` of the whole run.
 
-    `received` has the frames whose message arrived, each with CLOCK_BOOTTIME of its arrival.
+    `times_ns` has a row for each frame whose message arrived, CLOCK_BOOTTIME: the frame's
+    timestamp, then the end of each stage, the last of which is the arrival.
     """
 
     frames: int
@@ -68,12 +71,17 @@ class DaemonRound:
     cpu_ms: float
     dropped: int
     lost: int
-    received: Sequence[tuple[FrameTrace, int]]
+    times_ns: Sequence[Sequence[int]]
 
     @property
     def rate(self) -> float:
         """Frames per second."""
         return (self.frames - 1) / self.seconds
+
+    @property
+    def latencies_ns(self) -> list[int]:
+        """Durations from the frame's timestamp to the arrival of its message."""
+        return [times[-1] - times[0] for times in self.times_ns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +92,120 @@ class BareRound:
     rate: float
     cpu_ms: float
 
-    @property
-    def p50_ms(self) -> float:
-        """Median of invoke."""
-        return in_ms(_median(self.times_ns))
+
+def daemon_round(
+    source: LimitedSource,
+    traces: Sequence[FrameTrace],
+    arrivals: Mapping[int, int],
+    *,
+    warm_up: int,
+) -> DaemonRound:
+    """Return the figures of a run; `arrivals` is CLOCK_BOOTTIME in ns by sequence number.
+
+    Raises SourceError if too few frames were published.
+    """
+    measured = traces[warm_up:]
+    if len(measured) < 2:
+        raise SourceError(
+            f"{source.description}: expected at least {warm_up + 2} frames for a measurement, "
+            f"{len(traces)} were published in a round"
+        )
+    first, last = measured[0], measured[-1]
+    return DaemonRound(
+        frames=len(measured),
+        seconds=(last.times_ns[-1] - first.times_ns[-1]) / 1e9,
+        cpu_ms=(last.cpu_ns - first.cpu_ns) / 1e6 / (len(measured) - 1),
+        dropped=len(source.timestamps_ns) - len(traces),
+        lost=sum(trace.sequence not in arrivals for trace in traces),
+        times_ns=[
+            (*trace.times_ns, arrivals[trace.sequence])
+            for trace in measured
+            if trace.sequence in arrivals
+        ],
+    )
 
 
-Pair = tuple[DaemonRound, BareRound]
+def bare_round(
+    interpreter: Interpreter,
+    tensor: Tensor,
+    count: int,
+    fps: float | None = None,
+    *,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
+) -> BareRound:
+    """Invoke back to back, or at a frame rate, asleep in between as the daemon is."""
+    times_ns = []
+    cpu_ns, started_ns = time.process_time_ns(), clock_ns()
+    for number in range(count):
+        if fps is not None:
+            sleep(max(0.0, (started_ns - clock_ns()) / 1e9 + number / fps))
+        times_ns.append(timed(interpreter, tensor, clock_ns))
+    rate = count * 1e9 / (clock_ns() - started_ns)
+    return BareRound(times_ns, rate, (time.process_time_ns() - cpu_ns) / 1e6 / count)
+
+
+def pipeline_row(
+    fast: Sequence[DaemonRound],
+    bare: Sequence[BareRound],
+    paced: Sequence[DaemonRound],
+    paced_bare: Sequence[BareRound],
+    **about: Any,
+) -> PipelineRow:
+    """Return the figures of rounds back to back (no `fast` ones of a live source) and paced ones.
+
+    `about` has the fields that identify what was measured.
+    """
+    pairs = list(zip(fast, bare, strict=False))
+    counted, all_rounds = fast or paced, [*fast, *paced]
+    lost = sum(daemon.lost for daemon in all_rounds)
+    bare_invoke = percentiles_of(_joined(loop.times_ns for loop in bare))
+    rounds = PipelineRounds(
+        ratios=tuple(round(daemon.rate / loop.rate, 4) for daemon, loop in pairs),
+        bare_invoke_p50_ms=tuple(in_ms(_median(loop.times_ns)) for loop in bare),
+        latency_p50_ms=tuple(
+            in_ms(_median(daemon.latencies_ns)) for daemon in paced if daemon.times_ns
+        ),
+        paced_invoke_p50_ms=tuple(in_ms(_median(loop.times_ns)) for loop in paced_bare),
+    )
+
+    def of_pairs(figure: Callable[[DaemonRound, BareRound], float]) -> float | None:
+        return round(_median([figure(*pair) for pair in pairs]), 4) if pairs else None
+
+    return PipelineRow(
+        **about,
+        frames=sum(daemon.frames for daemon in counted),
+        seconds=round(sum(daemon.seconds for daemon in counted), 3),
+        fps=round(_median([daemon.rate for daemon in counted]), 2),
+        dropped=sum(daemon.dropped for daemon in all_rounds),
+        lost=lost,
+        paced_fps=round(_median([daemon.rate for daemon in paced]), 2),
+        latency_ms=percentiles_of(_joined(daemon.latencies_ns for daemon in paced)),
+        stages_ms=stages_of([times for daemon in paced for times in daemon.times_ns]),
+        paced_invoke_ms=percentiles_of(_joined(loop.times_ns for loop in paced_bare)),
+        bare_invoke=BareInvoke(
+            p50_ms=bare_invoke.p50,
+            p99_ms=bare_invoke.p99,
+            fps=round(_median([loop.rate for loop in bare]), 2),
+        ),
+        pipeline_to_invoke_ratio=of_pairs(lambda daemon, loop: daemon.rate / loop.rate),
+        overhead_ms=of_pairs(lambda daemon, loop: 1e3 / daemon.rate - 1e3 / loop.rate),
+        cpu_overhead_ms=of_pairs(lambda daemon, loop: daemon.cpu_ms - loop.cpu_ms),
+        rounds=rounds,
+        unstable=tuple(_unstable(rounds, lost)),
+    )
+
+
+def stages_of(times_ns: Sequence[Sequence[int]]) -> dict[StageName, Stage]:
+    """Return median and share of each stage; rows are those of `DaemonRound.times_ns`."""
+    # A transport may be below 0: a message can arrive before the thread that sent it continues.
+    durations = np.diff(times_ns)
+    means = np.maximum(durations.mean(axis=0), 0)
+    medians = np.maximum(np.median(durations, axis=0), 0)
+    return {
+        name: Stage(p50=in_ms(median), share=round(float(share), 4))
+        for name, median, share in zip(STAGES, medians, means / means.sum(), strict=True)
+    }
 
 
 def measure(
@@ -102,7 +217,7 @@ def measure(
     given_broker: bool = False,
     plan: Plan | None = None,
     load: Callable[[Config], LoadedModel] = build_model,
-    on_progress: Callable[[float, str], None] = lambda _share, _text: None,
+    on_progress: Progress = lambda _share, _text: None,
 ) -> tuple[PipelineRow, ...]:
     """Measure the daemon with each model and each number of threads.
 
@@ -110,298 +225,155 @@ def measure(
     otherwise one is started. An Edge TPU has no threads to choose and is measured once. Raises
     EdgeposeError if a part is missing or fails, and KeyboardInterrupt if a signal stopped it.
     """
-    feed = FrameFeed(source)
-    rows: dict[tuple[str, str, int], PipelineRow] = {}
-    combinations = list(itertools.product(names, threads))
-    with _interrupted_by_signals(), _with_broker(config, given=given_broker) as (config, broker):
-        for index, (name, count) in enumerate(combinations):
-            each = _config_for(config, name, count)
-            model = load(each)
-            try:
-                key = (model.name, model.device, _threads(each) if model.device == CPU else 1)
-                if key not in rows:
-                    benchmark = PipelineBenchmark(each, model, key[2], broker, plan or Plan())
-                    rows[key] = benchmark.measure(
-                        feed, partial(_shifted, on_progress, index, len(combinations))
-                    )
-            finally:
-                model.interpreter.close()
-    on_progress(1.0, "done")
-    return tuple(rows.values())
+    plan, feed = plan or Plan(), frame_feed(source)
+    # A unique name, so that a node on the same broker is not disturbed.
+    node = f"benchmark-{random.randrange(16**8):08x}"  # noqa: S311 - not a secret
+    rows: list[PipelineRow] = []
+
+    def advance(share: float, text: str) -> None:
+        if signals.stop_requested:
+            raise KeyboardInterrupt
+        on_progress((len(rows) + share) / (len(names) * len(threads)), text)
+
+    with (
+        Signals() as signals,
+        nullcontext(_given(config.mqtt)) if given_broker else own_broker() as (mqtt, broker),
+        Subscriber(mqtt, Topics(node, mqtt.base_topic).root) as subscriber,
+    ):
+        config = replace(
+            config,
+            node=node,
+            cameras=(CameraConfig(),),
+            mqtt=replace(mqtt, enabled=True, client_id=None),
+            output=OutputConfig(),
+        )
+        for name in names:
+            for count in threads:
+                each = _config_for(config, name, count)
+                model = load(each)
+                try:
+                    benchmark = _Benchmark(each, model, plan, subscriber, signals)
+                    rows.append(benchmark.measure(feed, broker, advance))
+                finally:
+                    model.interpreter.close()
+                if model.device != CPU:
+                    break
+        advance(0.0, "done")
+    return tuple(rows)
 
 
-class PipelineBenchmark:
+class _Benchmark:
     """One model in the daemon and in a bare loop."""
 
     def __init__(
-        self, config: Config, model: LoadedModel, threads: int, broker: str, plan: Plan
+        self,
+        config: Config,
+        model: LoadedModel,
+        plan: Plan,
+        subscriber: Subscriber,
+        signals: Signals,
     ) -> None:
         self._config = config
-        self._model = replace(model, interpreter=NonClosingInterpreter(model.interpreter))
-        self._threads = threads
-        self._broker = broker
+        self._model = model
         self._plan = plan
+        self._subscriber = subscriber
+        self._signals = signals
         self._size_wh = SIZE_WH
-        # A unique name, so that a node on the same broker is not disturbed.
-        node = f"benchmark-{random.randrange(16**8):08x}"  # noqa: S311 - not a secret
-        self._topics = Topics(node=node, base=config.mqtt.base_topic)
+        self._fps = FPS
 
-    def measure(self, feed: FrameFeed, on_progress: Callable[[float, str], None]) -> PipelineRow:
+    def measure(self, feed: FrameFeed, broker: str, on_progress: Progress) -> PipelineRow:
         """Measure back to back, if the source can, and at its frame rate."""
-        plan, name, mqtt = self._plan, self._model.name, self._config.mqtt
+        plan, model = self._plan, self._model
         total = plan.pairs + plan.paced_pairs
-        fast: list[Pair] = []
-        paced: list[Pair] = []
-        with Subscriber(
-            mqtt.address,
-            self._topics.root,
-            username=mqtt.user,
-            password=mqtt.read_password(),
-            tls=mqtt.tls_files,
-        ) as subscriber:
-            # The runtime prepares its work in the first invokes.
-            rate = self._bare(plan.frames).rate
-            count = max(plan.frames, round(plan.seconds * rate))
-            bare: list[BareRound] = []
-            for number in range(plan.pairs):
-                on_progress(number / total, f"{name}, back to back")
-                if feed.back_to_back is None:
+        fast, bare, paced, paced_bare = [], [], [], []
+        # The runtime prepares its work in the first invokes.
+        rate = self._bare(plan.frames).rate
+        count = max(plan.frames, round(plan.seconds * rate))
+        # The order of each pair alternates: neither profits from a machine that gets slower.
+        for number in range(plan.pairs):
+            on_progress(number / total, f"{model.name}, back to back")
+            for is_daemon in (number % 2 == 0, number % 2 == 1):
+                if not is_daemon:
                     bare.append(self._bare(count))
-                    continue
-                source = LimitedSource(feed.back_to_back(), frames=plan.warm_up + count)
-                fast.append(self._pair(number, source, subscriber, partial(self._bare, count)))
-                bare.append(fast[-1][1])
-            for number in range(plan.paced_pairs):
-                on_progress((plan.pairs + number) / total, f"{name}, at the source's frame rate")
-                # A model that is slower than the source leaves few frames.
-                frame_s = max(1 / (feed.fps or FPS), _FRAME_MARGIN / rate)
-                seconds = max(plan.paced_seconds, _FEW_FRAMES * frame_s) + plan.warm_up * frame_s
-                source = LimitedSource(feed.paced(), seconds=seconds)
-                paced.append(
-                    self._pair(number, source, subscriber, partial(self._paced_bare, feed, source))
-                )
-            subscriber.clear()
-        return self._row(feed.name, fast, paced, bare)
-
-    def _pair(
-        self,
-        number: int,
-        source: LimitedSource,
-        subscriber: Subscriber,
-        bare: Callable[[], BareRound],
-    ) -> Pair:
-        # The order alternates, so that neither profits from a machine that gets slower.
-        before = bare() if number % 2 else None
-        traces = run_daemon(self._config, self._topics, self._model, lambda: source)
-        arrivals = subscriber.collect(len(traces))
-        self._size_wh = source.size_wh
-        first = self._plan.warm_up
-        frames = len(traces) - first
-        if frames < 2:
-            raise SourceError(
-                f"{source.description}: expected at least {first + 2} frames for a measurement, "
-                f"{len(traces)} were published in a round"
-            )
-        line = DaemonRound(
-            frames=frames,
-            seconds=(traces[-1].publish_to_ns - traces[first].publish_to_ns) / 1e9,
-            cpu_ms=(traces[-1].cpu_ns - traces[first].cpu_ns) / 1e6 / (frames - 1),
-            dropped=len(source.timestamps_ns) - len(traces),
-            lost=sum(trace.sequence not in arrivals for trace in traces),
-            received=[
-                (trace, arrivals[trace.sequence])
-                for trace in traces[first:]
-                if trace.sequence in arrivals
-            ],
-        )
-        return line, before or bare()
-
-    def _bare(self, count: int, fps: float | None = None) -> BareRound:
-        """Invoke back to back, or at a frame rate, asleep in between as the daemon is."""
-        model = self._model.pose_model
-        image = np.full((*self._size_wh[::-1], 3), 127, np.uint8)
-        region = model.default_region(self._size_wh)
-        tensor, _ = preprocess(image, region, model.input_spec)
-        invoke, clock_ns = self._model.interpreter.invoke, time.perf_counter_ns
-        for _ in range(self._plan.warm_up):
-            invoke(tensor)
-        times = []
-        cpu_ns, started_ns = time.process_time_ns(), clock_ns()
-        for number in range(count):
-            if fps is not None:
-                time.sleep(max(0.0, started_ns / 1e9 + number / fps - clock_ns() / 1e9))
-            before_ns = clock_ns()
-            invoke(tensor)
-            times.append(clock_ns() - before_ns)
-        rate = count * 1e9 / (clock_ns() - started_ns)
-        return BareRound(times, rate, (time.process_time_ns() - cpu_ns) / 1e6 / count)
-
-    def _paced_bare(self, feed: FrameFeed, source: LimitedSource) -> BareRound:
-        fps = feed.fps = feed.fps or source.fps
-        return self._bare(max(2, round(self._plan.paced_seconds * fps)), fps)
-
-    def _row(
-        self,
-        source: str,
-        fast: Sequence[Pair],
-        paced: Sequence[Pair],
-        bare: Sequence[BareRound],
-    ) -> PipelineRow:
-        received = [line.received for line, _ in paced]
-        if not any(received):
+                elif feed.back_to_back is not None:
+                    fast.append(self._daemon(feed.back_to_back(), plan.warm_up + count))
+        for number in range(plan.paced_pairs):
+            on_progress((plan.pairs + number) / total, f"{model.name}, at the source's frame rate")
+            for is_daemon in (number % 2 == 0, number % 2 == 1):
+                if is_daemon:
+                    # A model that is slower than the source leaves few frames.
+                    frame_s = max(1 / self._fps, _FRAME_MARGIN / rate)
+                    seconds = max(plan.paced_seconds, _FEW_FRAMES * frame_s)
+                    seconds += plan.warm_up * frame_s
+                    paced.append(self._daemon(feed.paced(), round(seconds * self._fps)))
+                else:
+                    invokes = max(2, round(plan.paced_seconds * self._fps))
+                    paced_bare.append(self._bare(invokes, self._fps))
+        if not any(daemon.times_ns for daemon in paced):
             raise BrokerError(
-                f"no message of {self._model.name} reached the subscriber, with {self._broker}: "
-                f"check that its user may read {self._topics.root}/#"
+                f"no message of {model.name} reached the subscriber, with {broker}: check that its "
+                "user may read what it publishes"
             )
-        together = list(itertools.chain.from_iterable(received))
-        counted = [line for line, _ in fast or paced]
-        rounds = PipelineRounds(
-            ratios=tuple(round(line.rate / loop.rate, 4) for line, loop in fast),
-            bare_invoke_p50_ms=tuple(loop.p50_ms for loop in bare),
-            latency_p50_ms=tuple(
-                in_ms(_median([arrived - trace.frame_ns for trace, arrived in of_round]))
-                for of_round in received
-                if of_round
-            ),
-            paced_invoke_p50_ms=tuple(loop.p50_ms for _, loop in paced),
-        )
-        lost = sum(line.lost for line, _ in (*fast, *paced))
-        bare_invoke = percentiles_of([took for loop in bare for took in loop.times_ns])
-        return PipelineRow(
-            model=self._model.name,
-            device=self._model.device,
-            backend=EDGETPU
-            if self._model.device != CPU
-            else load_runtime(self._config.inference.runtime)[0],
-            threads=self._threads,
-            source=source,
+        on_cpu = model.device == CPU
+        inference = self._config.inference
+        return pipeline_row(
+            *(fast, bare, paced, paced_bare),
+            model=model.name,
+            device=model.device,
+            backend=load_runtime(inference.runtime)[0] if on_cpu else EDGETPU,
+            threads=inference.threads if on_cpu else 1,
+            source=feed.name,
             width=self._size_wh[0],
             height=self._size_wh[1],
-            broker=self._broker,
-            frames=sum(line.frames for line in counted),
-            seconds=round(sum(line.seconds for line in counted), 3),
-            fps=round(_median([line.rate for line in counted]), 2),
-            dropped=sum(line.dropped for line, _ in (*fast, *paced)),
-            lost=lost,
-            paced_fps=round(_median([line.rate for line, _ in paced]), 2),
-            latency_ms=percentiles_of([arrived - trace.frame_ns for trace, arrived in together]),
-            stages_ms=_stages(together),
-            paced_invoke_ms=percentiles_of([took for _, loop in paced for took in loop.times_ns]),
-            bare_invoke=BareInvoke(
-                p50_ms=bare_invoke.p50,
-                p99_ms=bare_invoke.p99,
-                fps=round(_median([loop.rate for loop in bare]), 2),
-            ),
-            pipeline_to_invoke_ratio=_of_pairs(fast, lambda line, loop: line.rate / loop.rate),
-            overhead_ms=_of_pairs(fast, lambda line, loop: 1e3 / line.rate - 1e3 / loop.rate),
-            cpu_overhead_ms=_of_pairs(fast, lambda line, loop: line.cpu_ms - loop.cpu_ms),
-            rounds=rounds,
-            unstable=tuple(_unstable(rounds, lost)),
+            broker=broker,
         )
 
+    def _daemon(self, source: FrameSource, count: int) -> DaemonRound:
+        # Messages of the round before that arrived late.
+        self._subscriber.collect(0)
+        limited = LimitedSource(source, count)
+        traces = run_daemon(self._config, self._model, limited, self._signals)
+        arrivals = self._subscriber.collect(len(traces))
+        figures = daemon_round(limited, traces, arrivals, warm_up=self._plan.warm_up)
+        self._size_wh, self._fps = limited.size_wh, limited.fps
+        return figures
 
-class NonClosingInterpreter:
-    """An interpreter that stays open when the daemon closes it."""
+    def _bare(self, count: int, fps: float | None = None) -> BareRound:
+        model, interpreter = self._model.pose_model, self._model.interpreter
+        image = np.full((*self._size_wh[::-1], 3), 127, np.uint8)
+        tensor, _ = preprocess(image, model.default_region(self._size_wh), model.input_spec)
+        bare_round(interpreter, tensor, self._plan.warm_up)
+        return bare_round(interpreter, tensor, count, fps)
 
-    def __init__(self, interpreter: Interpreter) -> None:
-        self.input = interpreter.input
-        self.outputs = interpreter.outputs
-        # The function itself, so that the daemon has no cost that the bare loop has not.
-        self.invoke = interpreter.invoke
 
-    def close(self) -> None:
-        """Stay open."""
+def _given(mqtt: MqttConfig) -> tuple[MqttConfig, str]:
+    # Its name or address is not for a report that others read.
+    place = "this" if mqtt.address.host in _LOCAL else "another"
+    return mqtt, f"given with --mqtt, on {place} machine"
 
 
 def _config_for(config: Config, name: str, threads: int) -> Config:
     # Input size, kind and the like are those of the configured model only.
     model = config.model if config.model.name == name else ModelConfig(name=name)
-    inference = msgspec.structs.replace(config.inference, threads=threads)
-    return msgspec.structs.replace(config, model=model, inference=inference)
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does: no broker is left running."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    previous = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _with_broker(config: Config, *, given: bool) -> Iterator[tuple[Config, str]]:
-    """Yield the configuration with the broker to use, and its description for the report."""
-    if given:
-        # Its name or address is not for a report that others read.
-        local = config.mqtt.address.host in _LOCAL
-        yield config, f"given with --mqtt, {'on this machine' if local else 'on another machine'}"
-        return
-    with own_broker() as (port, description, has_mqtt5):
-        mqtt = MqttConfig(url=f"mqtt://127.0.0.1:{port}", protocol="5" if has_mqtt5 else "3.1.1")
-        yield msgspec.structs.replace(config, mqtt=mqtt), description
-
-
-def _stages(received: Sequence[tuple[FrameTrace, int]]) -> dict[StageName, Stage]:
-    """Return the stages between a frame's timestamp and its message's arrival, in their order."""
-    spans: dict[StageName, list[int]] = {
-        "capture": [t.detect_ns - t.frame_ns for t, _ in received],
-        "preprocess": [t.timings.preprocess_ns for t, _ in received],
-        "invoke": [t.timings.invoke_ns for t, _ in received],
-        "decode": [t.timings.decode_ns for t, _ in received],
-        "handover": [
-            t.publish_from_ns
-            - t.detect_ns
-            - t.timings.preprocess_ns
-            - t.timings.invoke_ns
-            - t.timings.decode_ns
-            for t, _ in received
-        ],
-        "track": [t.timings.track_ns for t, _ in received],
-        "smooth": [t.timings.smooth_ns for t, _ in received],
-        "publish": [t.publish_ns for t, _ in received],
-        # May be below 0: a message can arrive before the thread that published it continues.
-        "transport": [arrived_ns - t.publish_to_ns for t, arrived_ns in received],
-    }
-    means = {name: max(0.0, float(np.mean(span))) for name, span in spans.items()}
-    whole = sum(means.values()) or 1.0
-    return {
-        name: Stage(p50=in_ms(max(0.0, _median(span))), share=round(means[name] / whole, 4))
-        for name, span in spans.items()
-    }
-
-
-def _shifted(
-    on_progress: Callable[[float, str], None], done: int, total: int, share: float, text: str
-) -> None:
-    on_progress((done + share) / total, text)
-
-
-def _of_pairs(
-    pairs: Sequence[Pair], figure: Callable[[DaemonRound, BareRound], float]
-) -> float | None:
-    return round(_median([figure(*pair) for pair in pairs]), 4) if pairs else None
-
-
-def _threads(config: Config) -> int:
-    threads = config.inference.threads
-    return default_threads() if threads == "auto" else threads
+    return replace(config, model=model, inference=replace(config.inference, threads=threads))
 
 
 def _unstable(rounds: PipelineRounds, lost: int) -> Iterator[str]:
     """Yield why the figures are not reliable."""
-    yield from spread_warnings("ratios to the bare loop", rounds.ratios)
-    yield from spread_warnings("latencies", rounds.latency_p50_ms)
-    yield from spread_warnings("bare invokes", rounds.bare_invoke_p50_ms)
-    yield from spread_warnings(
-        "bare invokes at the source's frame rate", rounds.paced_invoke_p50_ms
-    )
+    for what, figures in (
+        ("ratios to the bare loop", rounds.ratios),
+        ("latencies", rounds.latency_p50_ms),
+        ("bare invokes", rounds.bare_invoke_p50_ms),
+        ("bare invokes at the source's frame rate", rounds.paced_invoke_p50_ms),
+    ):
+        yield from spread_warnings(what, figures)
     if lost:
         yield f"{lost} messages did not reach the subscriber"
 
 
+def _joined(rounds: Iterable[Sequence[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(rounds))
+
+
 def _median(values: Sequence[float]) -> float:
-    return float(np.median(np.array(values)))
+    return float(np.median(values))

@@ -24,71 +24,70 @@ MEMORY: Final = "memory"
 """Name of the default source in reports: frames of the synthetic source, rendered before."""
 SIZE_WH: Final = (640, 480)
 FPS: Final = 30.0
+LIVE_KINDS: Final = ("picamera", "v4l2", "rtsp")
 
 _IMAGES: Final = 8
 """Number of images in memory: as with a camera, whose frame was written a moment ago, they fit the
 processor's last cache. Played forth and back, so that the motion has no jump."""
-LIVE_KINDS: Final = ("picamera", "v4l2", "rtsp")
+
+Opener = Callable[[], FrameSource]
 
 
+@dataclass(frozen=True, slots=True)
 class FrameFeed:
-    """The source: `back_to_back` as fast as frames are taken, `paced` at its frame rate.
+    """What opens the source: `back_to_back` as fast as frames are taken, `paced` at its frame rate.
 
-    `back_to_back` is None for a live source, whose frame rate is `fps` once it is known.
+    `back_to_back` is None for a live source.
     """
 
-    def __init__(self, source: str | None = None) -> None:
-        self.fps: float | None = None
-        self.back_to_back: Callable[[], FrameSource] | None = None
-        self.paced: Callable[[], FrameSource]
-        if source is None:
-            with SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False) as rendered:
-                images = list(rendered.frames())
-            self.name, self.fps = MEMORY, FPS
-            self.back_to_back = lambda: InMemorySource(images)
-            self.paced = lambda: InMemorySource(images, live=True)
-            return
-        uri = parse_source_uri(source)
-        if uri.kind in LIVE_KINDS:
-            # A report contains neither the address of a network camera nor a password.
-            self.name = uri.kind if uri.kind == "rtsp" else str(uri)
-            self.paced = source_opener(CameraConfig(source=source))
-            return
-        target, options = "synthetic:", dict(uri.options)
-        self.name = target
-        if uri.kind == "path":
-            path = Path(uri.target).absolute()
-            self.name, target = path.name, str(path)
-            options["loop"] = True
-            if path.is_dir() or is_image(path):
-                options.setdefault("fps", FPS)
+    name: str
+    back_to_back: Opener | None
+    paced: Opener
 
-        options = {key: int(v) if isinstance(v, bool) else v for key, v in options.items()}
-        self.back_to_back, self.paced = (
-            source_opener(
-                CameraConfig(source=f"{target}?{urlencode({**options, 'realtime': realtime})}")
-            )
-            for realtime in (0, 1)
+
+def frame_feed(source: str | None) -> FrameFeed:
+    """Return the feed of a source URI, None for images in memory; raises UsageError."""
+    if source is None:
+        with SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False) as rendered:
+            images = list(rendered.frames())
+        return FrameFeed(
+            MEMORY, lambda: InMemorySource(images), lambda: InMemorySource(images, live=True)
         )
+    uri = parse_source_uri(source)
+    if uri.kind in LIVE_KINDS:
+        # A report contains neither the address of a network camera nor a password.
+        name = uri.kind if uri.kind == "rtsp" else str(uri)
+        return FrameFeed(name, None, source_opener(CameraConfig(source=source)))
+    name = target = "synthetic:"
+    options = {key: int(v) if isinstance(v, bool) else v for key, v in uri.options.items()}
+    if uri.kind == "path":
+        path = Path(uri.target).absolute()
+        name, target = path.name, str(path)
+        options["loop"] = 1
+        if path.is_dir() or is_image(path):
+            options.setdefault("fps", FPS)
+
+    def opener(*, realtime: int) -> Opener:
+        query = urlencode({**options, "realtime": realtime})
+        return source_opener(CameraConfig(source=f"{target}?{query}"))
+
+    return FrameFeed(name, opener(realtime=0), opener(realtime=1))
 
 
 class LimitedSource(Resource):
-    """A source that ends after a number of frames, or seconds by their timestamps."""
+    """The first `count` frames of a source; their size and timestamps are known afterwards."""
 
-    def __init__(
-        self, source: FrameSource, *, frames: int | None = None, seconds: float | None = None
-    ) -> None:
+    def __init__(self, source: FrameSource, count: int) -> None:
         self.live = source.live
         self.description = source.description
         self.timestamps_ns: list[int] = []
         self.size_wh = SIZE_WH
         self._source = source
-        self._frames = frames
-        self._ns = None if seconds is None else seconds * 1e9
+        self._count = count
 
     @property
     def fps(self) -> float:
-        """Frame rate, once frames were read."""
+        """Frame rate by the timestamps."""
         return float(1e9 / np.median(np.diff(self.timestamps_ns)))
 
     def open(self) -> None:
@@ -101,18 +100,10 @@ class LimitedSource(Resource):
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames of the source."""
-        return itertools.takewhile(self._counts, self._source.frames())
-
-    def _counts(self, frame: Frame) -> bool:
-        timestamps = self.timestamps_ns
-        if not timestamps:
+        for frame in itertools.islice(self._source.frames(), self._count):
             self.size_wh = frame.size_wh
-        elif len(timestamps) == self._frames or (
-            self._ns is not None and frame.timestamp_ns - timestamps[0] >= self._ns
-        ):
-            return False
-        timestamps.append(frame.timestamp_ns)
-        return True
+            self.timestamps_ns.append(frame.timestamp_ns)
+            yield frame
 
 
 @dataclass(slots=True)

@@ -325,12 +325,12 @@ def _measure_round(
     try:
         row.input, row.delegate = interpreter.input, delegate_of(interpreter)
         tensor = input_tensor(interpreter.input, image, str(row.model.path))
-        first_ns = _timed(interpreter, tensor, clock_ns)
+        first_ns = timed(interpreter, tensor, clock_ns)
         took_ns = 0
         warm_up_s = plan.warm_up_seconds / (5 if row.rounds else 1)
         warm_ns = clock_ns() + warm_up_s * 1e9
         while clock_ns() + took_ns < warm_ns:
-            took_ns = _timed(interpreter, tensor, clock_ns)
+            took_ns = timed(interpreter, tensor, clock_ns)
         other_before_s, started_ns = instruments.other_cpu_s(), clock_ns()
         with _garbage_collector_off():
             runs = _timed_runs(interpreter, tensor, plan, clock_ns)
@@ -352,7 +352,8 @@ def _measure_round(
         row.other_cpu_s += max(0.0, other_after_s - other_before_s)
 
 
-def _timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int]) -> int:
+def timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int]) -> int:
+    """Invoke once and return the duration."""
     before_ns = clock_ns()
     interpreter.invoke(tensor)
     return clock_ns() - before_ns
@@ -367,7 +368,7 @@ def _timed_runs(
     longest_ns = max(enough_ns, start_ns + LONGEST_TURN_S * 1e9)
     enough_runs = -(-plan.min_runs // ROUNDS)
     while True:
-        runs.append(_timed(interpreter, tensor, clock_ns))
+        runs.append(timed(interpreter, tensor, clock_ns))
         now_ns = clock_ns()
         if now_ns >= longest_ns or (now_ns >= enough_ns and len(runs) >= enough_runs):
             return runs

@@ -2,142 +2,101 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Any, NoReturn
 
-from edgepose.build import (
-    build_occupancy,
-    build_smoother,
-    build_track_events,
-    build_tracker,
-)
+import msgspec
+
+from edgepose.build import MIN_STALL_TIMEOUT_NS
 from edgepose.clock import boottime_ns
 from edgepose.config import Config
-from edgepose.daemon.camera import CameraParts, SourceParts
-from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.app import App
+from edgepose.daemon.camera import SourceParts
 from edgepose.daemon.signals import Signals
-from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import Notifier
-from edgepose.datatypes import Frame, StageTimings
-from edgepose.errors import ConfigError
+from edgepose.datatypes import Frame
 from edgepose.inference.failover import SingleModel
-from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import CropState, Detection, FrameResult, Pipeline
 from edgepose.protocols import FrameSource, LoadedModel
-from edgepose.sinks.mqtt import MqttSink
-
-_CAMERA: Final = "main"
-_STATS_INTERVAL_NS: Final = 30_000_000_000
-_STALL_TIMEOUT_NS: Final = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTrace:
-    """The times of one published frame.
+    """One published frame; its image is not kept.
 
-    CLOCK_BOOTTIME: `frame_ns` its timestamp, `detect_ns` the start of its detection,
-    `publish_from_ns` and `publish_to_ns` its publishing; durations: `timings`, and `publish_ns` of
-    the sinks. `cpu_ns` is the processor time that this process has used by the end.
+    `times_ns`, CLOCK_BOOTTIME: the frame's timestamp, then the end of each stage but `transport`,
+    in the order of `StageName`. `cpu_ns` is the processor time that this process has used by then.
     """
 
     sequence: int
-    frame_ns: int
-    detect_ns: int
-    publish_from_ns: int
-    publish_to_ns: int
+    times_ns: Sequence[int]
     cpu_ns: int
-    timings: StageTimings
-    publish_ns: int
 
 
 class TracingPipeline(Pipeline):
-    """The pipeline of the daemon, with a trace of every frame; images are not kept."""
+    """A pipeline that appends a trace of every frame to `traces`."""
 
-    started_ns: dict[int, int]
-    traces: list[FrameTrace]
+    def __init__(self, traces: list[FrameTrace], *arguments: Any, **options: Any) -> None:
+        # Every frame: otherwise one without a person would count as a lost message.
+        super().__init__(*arguments, **options, every_frame=True)
+        self._traces = traces
+        self._detect_ns: dict[int, int] = {}
 
     def detect(self, frame: Frame, crop: CropState) -> Detection:
         """Record when the detection starts."""
-        self.started_ns[frame.sequence] = boottime_ns()
+        self._detect_ns[frame.sequence] = boottime_ns()
         return super().detect(frame, crop)
 
     def publish(self, detection: Detection) -> FrameResult:
-        """Record when a frame is published, and the duration of its stages."""
-        from_ns = boottime_ns()
+        """Record when a frame is published."""
+        publish_ns = boottime_ns()
         result = super().publish(detection)
-        to_ns = boottime_ns()
-        frame = detection.frame
-        self.traces.append(
-            FrameTrace(
-                frame.sequence,
-                frame.timestamp_ns,
-                self.started_ns.pop(frame.sequence),
-                from_ns,
-                to_ns,
-                time.process_time_ns(),
-                result.timings,
-                result.publish_ns,
-            )
+        published_ns, cpu_ns = boottime_ns(), time.process_time_ns()
+        frame, timings = result.frame, result.timings
+        detect_ns = self._detect_ns.pop(frame.sequence)
+        detect_stages = (timings.preprocess_ns, timings.invoke_ns, timings.decode_ns)
+        times_ns = (
+            frame.timestamp_ns,
+            *accumulate(detect_stages, initial=detect_ns),
+            *accumulate((timings.track_ns, timings.smooth_ns), initial=publish_ns),
+            published_ns,
         )
+        self._traces.append(FrameTrace(frame.sequence, times_ns, cpu_ns))
         return result
 
 
+class OpenModel(SingleModel):
+    """A model that stays open when the daemon closes it."""
+
+    def close(self) -> None:
+        """Leave the model open."""
+
+
 def run_daemon(
-    config: Config, topics: Topics, model: LoadedModel, open_source: Callable[[], FrameSource]
+    config: Config, model: LoadedModel, source: FrameSource, signals: Signals
 ) -> list[FrameTrace]:
-    """Run the daemon until the source ends, and return the traces of its frames.
+    """Run the daemon on one camera until its source ends, and return the traces of its frames.
 
     Raises EdgeposeError if a part fails, and KeyboardInterrupt if a signal stopped the daemon.
     """
-    mqtt = MqttSink(
-        address=config.mqtt.address,
-        topics=topics,
-        client_id=topics.node,
-        cameras=(_CAMERA,),
-        info=b"{}",
-        username=config.mqtt.user,
-        password=config.mqtt.read_password(),
-        tls=config.mqtt.tls_files,
-        protocol=config.mqtt.protocol,
-    )
-    models = SingleModel(model)
-    pipeline = TracingPipeline(
-        models,
-        build_tracker(config),
-        build_smoother(config.smoothing),
-        [mqtt],
-        node=topics.node,
-        camera=_CAMERA,
-        # Otherwise an image without a person would count as a lost message.
-        every_frame=True,
-    )
-    pipeline.started_ns, pipeline.traces = {}, []
-    camera = CameraParts(
-        _CAMERA,
-        SourceParts(open_source, _STALL_TIMEOUT_NS),
-        pipeline,
-        build_occupancy(config),
-        build_track_events(config),
-    )
-    with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder, Signals() as signals:
-        Daemon(
-            [camera],
-            models,
-            [mqtt],
-            mqtt,
-            topics,
-            stats_interval_ns=_STATS_INTERVAL_NS,
-            switches=Switches(Path(folder) / "switches.json", frozenset({_CAMERA})),
-            notifier=Notifier(""),
-            info=lambda _model: b"{}",
-            reload=_no_reload,
-        ).run(signals)
+    traces: list[FrameTrace] = []
+    with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
+        app = App(
+            msgspec.structs.replace(config, state_directory=Path(folder)),
+            _interrupt,
+            models=OpenModel(model),
+            sources={config.cameras[0].name: SourceParts(lambda: source, MIN_STALL_TIMEOUT_NS)},
+            new_pipeline=partial(TracingPipeline, traces),
+        )
+        app.daemon.run(signals)
     if signals.stop_requested:
         raise KeyboardInterrupt
-    return pipeline.traces
+    return traces
 
 
-def _no_reload() -> Reload:
-    raise ConfigError("a benchmark measures one configuration, which cannot be reloaded")
+def _interrupt() -> NoReturn:
+    """Take SIGHUP, which asks for a reload, as the end of the terminal."""
+    raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgepose import __version__, messages, skeleton
@@ -63,15 +63,27 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
 
 
 class App:
-    """The parts of the running configuration."""
+    """The parts of the running configuration.
 
-    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+    A benchmark passes its own `models`, `sources` by camera and `new_pipeline`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        *,
+        models: Models | None = None,
+        sources: Mapping[str, SourceParts] | None = None,
+        new_pipeline: Callable[..., Pipeline] = Pipeline,
+    ) -> None:
         self.config = config
         self._load = load
+        self._new_pipeline = new_pipeline
         self._topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
         # Sources first: an invalid URI is reported before a model is loaded.
-        sources = {camera.name: _source_parts(camera) for camera in config.cameras}
-        self.models = build_models(config)
+        sources = sources or {camera.name: _source_parts(camera) for camera in config.cameras}
+        self.models = models or build_models(config)
         self._mqtt = self._mqtt_sink() if config.mqtt.enabled else None
         self._sinks = self._all_sinks()
         self._cameras = {name: self._camera(name, source) for name, source in sources.items()}
@@ -121,7 +133,7 @@ class App:
 
     def _camera(self, name: str, source: SourceParts) -> CameraParts:
         config = self.config
-        pipeline = Pipeline(
+        pipeline = self._new_pipeline(
             self.models,
             build_tracker(config),
             build_smoother(config.smoothing),

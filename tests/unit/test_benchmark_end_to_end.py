@@ -1,0 +1,176 @@
+"""The figures of the end-to-end benchmark, from rounds whose durations are set."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepose.benchmark.end_to_end import (
+    STAGES,
+    BareRound,
+    DaemonRound,
+    bare_round,
+    daemon_round,
+    pipeline_row,
+)
+from edgepose.benchmark.feed import InMemorySource, LimitedSource
+from edgepose.benchmark.results import PipelineRow
+from edgepose.benchmark.traced_daemon import FrameTrace
+from edgepose.errors import SourceError
+from edgepose.protocols import Interpreter
+from tests.fakes.benchmark_backend import INPUT, MS, Bench
+
+STAGES_MS = (2, 1, 25, 1, 1, 1, 1, 3, 5)
+"""Durations of the stages of each frame below, from capture to transport."""
+ABOUT = {
+    "model": "m",
+    "device": "cpu",
+    "backend": "litert",
+    "threads": 1,
+    "source": "memory",
+    "width": 640,
+    "height": 480,
+    "broker": "mosquitto",
+}
+
+
+def frame_times(start_ms: float) -> Sequence[int]:
+    """Return the times of a frame, with the arrival of its message."""
+    return [round(ms * MS) for ms in np.cumsum((start_ms, *STAGES_MS))]
+
+
+def traces(count: int, period_ms: float = 50.0) -> list[FrameTrace]:
+    """Return published frames, each of which takes 30 ms of processor time."""
+    return [
+        FrameTrace(number, frame_times(number * period_ms)[:-1], number * 30 * MS)
+        for number in range(count)
+    ]
+
+
+def arrivals(count: int, period_ms: float = 50.0) -> dict[int, int]:
+    return {number: frame_times(number * period_ms)[-1] for number in range(count)}
+
+
+def read(count: int) -> LimitedSource:
+    """Return a source that delivered `count` frames."""
+    source = LimitedSource(InMemorySource([]), count)
+    source.timestamps_ns = [number * 33 * MS for number in range(count)]
+    return source
+
+
+def daemon(**changes: object) -> DaemonRound:
+    figures = daemon_round(read(15), traces(15), arrivals(15), warm_up=5)
+    return replace(figures, **changes)  # type: ignore[arg-type]
+
+
+def row(
+    daemons: Sequence[DaemonRound], bare: Sequence[BareRound], paced: Sequence[DaemonRound]
+) -> PipelineRow:
+    return pipeline_row(daemons, bare, paced, bare, **ABOUT)
+
+
+def interpreter(bench: Bench) -> Interpreter:
+    return bench.backend().load(Path("m.tflite"), 1, None)
+
+
+def test_daemon_round_excludes_warm_up() -> None:
+    figures = daemon_round(read(15), traces(15), arrivals(15), warm_up=5)
+    assert (figures.frames, figures.seconds) == (10, 0.45)
+    assert figures.rate == pytest.approx(20.0)
+    assert figures.cpu_ms == pytest.approx(30.0)
+    assert (figures.dropped, figures.lost) == (0, 0)
+    assert figures.latencies_ns == [sum(STAGES_MS) * MS] * 10
+
+
+def test_daemon_round_counts_dropped_and_lost_of_the_whole_run() -> None:
+    found = {key: ns for key, ns in arrivals(15).items() if key not in (2, 7)}
+    figures = daemon_round(read(40), traces(15), found, warm_up=5)
+    assert (figures.dropped, figures.lost) == (25, 2)
+    assert len(figures.times_ns) == 9
+
+
+def test_daemon_round_needs_two_frames() -> None:
+    with pytest.raises(SourceError, match=r"memory: expected at least 7 frames .*, 6 were"):
+        daemon_round(read(6), traces(6), arrivals(6), warm_up=5)
+
+
+def test_bare_round_back_to_back() -> None:
+    bench = Bench(lambda _m, _load, invoke: 20.0 + 10.0 * (invoke % 2))
+    tensor = np.zeros(INPUT.shape, INPUT.dtype)
+    loop = bare_round(interpreter(bench), tensor, 4, clock_ns=lambda: bench.now_ns)
+    assert loop.times_ns == [20 * MS, 30 * MS, 20 * MS, 30 * MS]
+    assert loop.rate == pytest.approx(40.0)
+
+
+def test_bare_round_at_frame_rate_sleeps_in_between() -> None:
+    bench = Bench(lambda *_: 20.0)
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        bench.spend(seconds * 1e3)
+
+    loop = bare_round(
+        interpreter(bench),
+        np.zeros(INPUT.shape, INPUT.dtype),
+        3,
+        10.0,
+        clock_ns=lambda: bench.now_ns,
+        sleep=sleep,
+    )
+    assert loop.times_ns == [20 * MS] * 3
+    assert sleeps == pytest.approx([0.0, 0.08, 0.08])
+    assert loop.rate == pytest.approx(3 / 0.22)
+
+
+def test_pipeline_row_compares_each_pair() -> None:
+    """The daemon at 20 frames/s beside a bare loop at 25, with 30 and 28 ms of processor time."""
+    loop = BareRound([40 * MS] * 10, 25.0, 28.0)
+    result = row([daemon(), daemon()], [loop, loop], [daemon()])
+    assert result.pipeline_to_invoke_ratio == pytest.approx(0.8)
+    assert result.rounds.ratios == (0.8, 0.8)
+    assert result.overhead_ms == pytest.approx(10.0)
+    assert result.cpu_overhead_ms == pytest.approx(2.0)
+    assert (result.frames, result.seconds, result.fps) == (20, 0.9, 20.0)
+    assert (result.bare_invoke.p50_ms, result.bare_invoke.fps) == (40.0, 25.0)
+    assert result.paced_invoke_ms.p50 == 40.0
+    assert result.unstable == ()
+
+
+def test_pipeline_row_stages_add_up_to_latency() -> None:
+    loop = BareRound([40 * MS], 25.0, 28.0)
+    result = row([daemon()], [loop], [daemon()])
+    assert {name: stage.p50 for name, stage in result.stages_ms.items()} == dict(
+        zip(STAGES, STAGES_MS, strict=True)
+    )
+    assert sum(STAGES_MS) == 40
+    assert result.latency_ms.p50 == result.latency_ms.p99 == 40.0
+    assert result.stages_ms["invoke"].share == pytest.approx(25 / 40)
+    assert sum(stage.share for stage in result.stages_ms.values()) == pytest.approx(1.0)
+
+
+def test_pipeline_row_early_arrival_is_no_negative_stage() -> None:
+    times = [*frame_times(0.0)[:-1], frame_times(0.0)[-2] - MS]
+    result = row([], [BareRound([MS], 1.0, 1.0)], [daemon(times_ns=[times])])
+    assert result.stages_ms["transport"].p50 == 0.0
+
+
+def test_pipeline_row_live_source_has_no_ratio() -> None:
+    result = row([], [BareRound([40 * MS], 25.0, 28.0)], [daemon()])
+    assert result.pipeline_to_invoke_ratio is None
+    assert (result.overhead_ms, result.cpu_overhead_ms) == (None, None)
+    assert (result.frames, result.fps, result.paced_fps) == (10, 20.0, 20.0)
+
+
+def test_pipeline_row_unstable_rounds() -> None:
+    loops = [BareRound([ms * MS], 25.0, 28.0) for ms in (30, 40, 50)]
+    result = row([], loops, [daemon(lost=2), daemon(lost=1)])
+    assert result.lost == 3
+    percent = "have an interquartile range of 25% (up to 5% is stable)"
+    assert result.unstable == (
+        f"its rounds' bare invokes {percent}",
+        f"its rounds' bare invokes at the source's frame rate {percent}",
+        "3 messages did not reach the subscriber",
+    )
