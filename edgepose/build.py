@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from edgepose.config import CameraConfig, Config, ModelConfig, SmoothingConfig
-from edgepose.config.source_uri import Option, SourceUri, parse_source_uri
+from edgepose.config.source_uri import SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
@@ -251,16 +253,19 @@ def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
     Options of the URI override the camera's keys. Raises UsageError for an invalid URI.
     """
     uri = parse_source_uri(camera.source)
-    options: dict[str, Option | None] = {
-        "width": camera.width,
-        "height": camera.height,
-        "fps": camera.fps,
-        "rotate": camera.rotation,
-        "mirror": camera.mirror,
-        "stream": camera.stream,
-        **uri.options,
-    }
-    return lambda: _source(uri, options)
+    options = dict(uri.options)
+    loop, realtime = options.pop("loop", False), options.pop("realtime", None)
+    if "rotate" in options:
+        options["rotation"] = options.pop("rotate")
+    camera = msgspec.structs.replace(camera, **options)
+
+    def open_source() -> FrameSource:
+        source = _source(camera, uri, loop=loop, realtime=realtime)
+        if camera.rotation or camera.mirror:
+            return OrientedSource(source, rotation=camera.rotation, mirror=camera.mirror)
+        return source
+
+    return open_source
 
 
 def stall_timeout_ns(camera: CameraConfig) -> int:
@@ -269,36 +274,25 @@ def stall_timeout_ns(camera: CameraConfig) -> int:
     Five seconds, or three frames of a camera that is asked for fewer than 0.6 a second.
     """
     fps = parse_source_uri(camera.source).options.get("fps", camera.fps)
-    return max(MIN_STALL_TIMEOUT_NS, round(3e9 / float(fps)) if fps else 0)
+    return max(MIN_STALL_TIMEOUT_NS, round(3e9 / fps) if fps else 0)
 
 
-def _source(uri: SourceUri, options: Mapping[str, Option | None]) -> FrameSource:
+def _source(
+    camera: CameraConfig, uri: SourceUri, *, loop: bool, realtime: bool | None
+) -> FrameSource:
     # Imported on demand: they bring OpenCV, FFmpeg and the camera stack.
-    source = _plain_source(uri, options)
-    rotation, mirror = int(options["rotate"] or 0), bool(options["mirror"])
-    if rotation or mirror:
-        return OrientedSource(source, rotation=rotation, mirror=mirror)
-    return source
-
-
-def _plain_source(uri: SourceUri, options: Mapping[str, Option | None]) -> FrameSource:
-    size_wh = (int(options["width"] or 640), int(options["height"] or 480))
-    fps = float(options["fps"] or 0) or None
-    loop = bool(options.get("loop", False))
+    size_wh = (camera.width or 640, camera.height or 480)
     match uri.kind:
         case "picamera":
             from edgepose.sources.picamera import PicameraSource
 
             return PicameraSource(
-                int(uri.target),
-                size_wh=size_wh,
-                fps=fps,
-                stream="lores" if options["stream"] == "lores" else "main",
+                int(uri.target), size_wh=size_wh, fps=camera.fps, stream=camera.stream
             )
         case "v4l2":
             from edgepose.sources.v4l2 import UsbCameraSource
 
-            return UsbCameraSource(uri.target, size_wh=size_wh, fps=fps)
+            return UsbCameraSource(uri.target, size_wh=size_wh, fps=camera.fps)
         case "rtsp":
             from edgepose.sources.rtsp import RtspSource
 
@@ -306,12 +300,11 @@ def _plain_source(uri: SourceUri, options: Mapping[str, Option | None]) -> Frame
         case "synthetic":
             from edgepose.sources.synthetic import SyntheticSource
 
-            realtime = bool(options.get("realtime", True))
-            return SyntheticSource(size_wh=size_wh, fps=fps or 30.0, realtime=realtime)
-        case "path":
-            return path_source(
-                Path(uri.target), loop=loop, realtime=bool(options.get("realtime", False)), fps=fps
+            return SyntheticSource(
+                size_wh=size_wh, fps=camera.fps or 30.0, realtime=realtime is not False
             )
+        case "path":
+            return path_source(Path(uri.target), loop=loop, realtime=bool(realtime), fps=camera.fps)
 
 
 def path_source(

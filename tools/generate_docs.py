@@ -11,7 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from edgepose.config.reference import json_schema
+from edgepose.config.changes import reload_effect
+from edgepose.config.reference import descriptions
+from edgepose.config.schema import dotted, fields_of, section_of, sections
+from edgepose.config.values import expected
 from edgepose.messages import AcceleratorMessage, EventMessage, PoseMessage
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -47,80 +50,28 @@ def _in_lines(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sections() -> Iterator[str]:
-    schema = json_schema()
-    groups: dict[str, Any] = schema["$defs"]
-    yield "\n## Top level\n\n" + _table("", schema)
-    for name, key in schema["properties"].items():
-        section = _section_of(key)
-        if section is not None:
-            yield from _section(
-                name + ("[]" if "items" in key else ""), key, groups[section], groups
-            )
+    texts = descriptions()
+    for key, section in sections():
+        path = dotted(key).replace(".0", "[]")
+        named = tuple(part for part in key if part != 0)
+        yield f"\n## {path}\n\n{texts[named]}\n\n" if key else "\n## Top level\n\n"
+        yield _row("key", "values", "default", "reload", "meaning") + _row(*5 * ["---"])
+        for name, field in fields_of(section).items():
+            if section_of(field.type) is None:
+                default = field.default
+                text = default if isinstance(default, str) else json.dumps(default)
+                yield _row(
+                    f"`{path}.{name}`" if key else f"`{name}`",
+                    expected(field.type),
+                    f"`{text}`",
+                    reload_effect(field.type).value,
+                    texts[*key, name],
+                )
 
 
-def _section(
-    path: str, key: dict[str, Any], group: dict[str, Any], groups: dict[str, Any]
-) -> Iterator[str]:
-    yield f"\n## {path}\n\n{key['description']}\n\n{_table(f'{path}.', group)}"
-    for name, inner in group["properties"].items():
-        section = _section_of(inner)
-        if section is not None:
-            yield from _section(f"{path}.{name}", inner, groups[section], groups)
-
-
-def _table(prefix: str, group: dict[str, Any]) -> str:
-    rows = [
-        (f"`{prefix}{name}`", _values(key), _code(key["default"]), key["description"])
-        for name, key in group["properties"].items()
-        if _section_of(key) is None
-    ]
-    header = ("key", "values", "default", "meaning")
-    cells = [header, ("---",) * len(header), *rows]
-    return "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in cells)
-
-
-def _section_of(key: dict[str, Any]) -> str | None:
-    """Return the name of the section that a key holds, if it is one or a list of them."""
-    for part in (key, key.get("items", {}), *key.get("anyOf", ())):
-        if "$ref" in part:
-            return str(part["$ref"]).rpartition("/")[2]
-    return None
-
-
-def _values(key: dict[str, Any]) -> str:
-    parts = key.get("anyOf", [key])
-    return ", ".join(dict.fromkeys(_value(part) for part in parts))
-
-
-def _value(part: dict[str, Any]) -> str:
-    if "enum" in part:
-        return ", ".join(_code(value) for value in part["enum"])
-    kind = part.get("type", "text")
-    if kind in {"integer", "number"}:
-        return {"integer": "whole number", "number": "number"}[kind] + _limits(part)
-    if kind == "array":
-        item = part.get("items") or part["prefixItems"][0]
-        return f"list of {part['minItems']}: {_value(item)}"
-    names = {"string": part.get("format", "text"), "boolean": "`true`, `false`", "null": "`null`"}
-    return str(names.get(kind, kind))
-
-
-def _limits(part: dict[str, Any]) -> str:
-    words = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    return "".join(f", {word} {part[name]:.10g}" for name, word in words.items() if name in part)
-
-
-def _code(value: object) -> str:
-    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("<", "&lt;")
+def _row(*cells: str) -> str:
+    escaped = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+    return f"| {' | '.join(escaped)} |\n"
 
 
 if __name__ == "__main__":

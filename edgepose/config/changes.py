@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgepose.config.schema import Config, ReloadEffect, Section
-from edgepose.config.validation import dotted, fields_of, parts
+from edgepose.config.schema import Config, ReloadEffect, Section, dotted, fields_of
+from edgepose.config.values import parts
 from edgepose.config.yaml_reader import Key
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgepose.config.schema import Config
-from edgepose.config.validation import section_at
+from edgepose.config.schema import Config, sections
 from edgepose.config.yaml_reader import Key, parse
 
 
@@ -48,24 +47,19 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the configuration, for editors."""
     schema = msgspec.json.schema(Config, schema_hook=_text_schema)
     groups = schema["$defs"]
-    schema = {
+    texts = descriptions()
+    for key, section in sections():
+        for name, prop in groups[section.__name__]["properties"].items():
+            prop["description"] = texts[*key, name]
+            if "$ref" in prop:
+                # A section whose keys are all commented out is null in YAML.
+                prop["anyOf"] = [{"$ref": prop.pop("$ref")}, {"type": "null"}]
+    return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **groups.pop("Config"),
         "title": "edgepose configuration",
         "$defs": groups,
     }
-    for key, text in descriptions().items():
-        if isinstance(key[-1], str):
-            section = section_at(key[:-1])
-            assert section is not None
-            group = schema if section is Config else groups[section.__name__]
-            group["properties"][key[-1]]["description"] = text
-    for group in (schema, *groups.values()):
-        for prop in group["properties"].values():
-            # A section whose keys are all commented out is null in YAML.
-            if "$ref" in prop:
-                prop["anyOf"] = [{"$ref": prop.pop("$ref")}, {"type": "null"}]
-    return schema
 
 
 def _text_schema(wanted: type) -> dict[str, Any]:

@@ -4,20 +4,42 @@ The meaning of a key is documented in `config.yaml`; `validation` checks a file 
 classes. Python code that constructs them is trusted.
 """
 
-import math
+import functools
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import FieldInfo
 
 from edgepose.config.source_uri import parse_source_uri
+from edgepose.config.values import (
+    Boolean,
+    Coerce,
+    Device,
+    FilePath,
+    FrameRate,
+    FrameSide,
+    InputSize,
+    Milliseconds,
+    NotNegative,
+    Positive,
+    Printable,
+    Resolve,
+    Rotation,
+    Score,
+    Stream,
+    Text,
+    Validate,
+    parts,
+    word,
+)
+from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import (
     PASSWORD_VARIABLE,
@@ -27,19 +49,11 @@ from edgepose.mqtt.url import (
     parse_broker_url,
     read_password,
 )
-from edgepose.registry.registry import check_name
+from edgepose.registry.registry import check_name, is_path
 from edgepose.util.redact import masked_url
 
 MQTT_PASSWORD_CREDENTIAL: Final = "mqtt-password"  # noqa: S105 - a credential's name
-MAX_THREADS: Final = 64
 MAX_CAMERAS: Final = 16
-
-_DEVICE = re.compile(r"(usb|pci)(:[0-9]{1,2})?")
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
-_BOOLEANS: Final = {
-    **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
-}
 
 
 class ReloadEffect(Enum):
@@ -65,96 +79,6 @@ ReloadsModel = Annotated[T, ReloadEffect.MODEL]
 NeedsRestart = Annotated[T, ReloadEffect.RESTART]
 
 
-@dataclass(frozen=True, slots=True)
-class Coerce:
-    """Annotation of a type: converts what people write to the type, before validation.
-
-    The function returns unknown values unchanged, or raises ValueError with a message.
-    """
-
-    function: Callable[[object], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Annotation of a type: makes a relative path absolute, given the folder of the file."""
-
-    function: Callable[[str, Path], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Validate:
-    """Annotation of a type: raises ValueError or EdgeposeError with a message if invalid."""
-
-    function: Callable[[Any], object]
-
-
-def _path(value: Path) -> None:
-    if "\0" in str(value) or str(value) == ".":
-        raise ValueError("expected a path, got an empty text; remove the key for no file")
-
-
-def _printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValueError("expected a text without control characters; MQTT brokers reject them")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {value}")
-    return value
-
-
-def _boolean(value: object) -> object:
-    # YAML 1.1 has more words for a boolean than YAML 1.2.
-    return _BOOLEANS.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
-
-
-def _preset(value: object) -> object:
-    # YAML 1.1 tools write the word `off` as false.
-    return "off" if value is False else value
-
-
-def _protocol(value: object) -> object:
-    return "5" if type(value) is int and value == 5 else value
-
-
-def _threads(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= MAX_THREADS):
-        return value
-    raise ValueError(f"expected auto or a whole number from 1 to {MAX_THREADS}")
-
-
-def _input_size(value: object) -> object:
-    if value is None:
-        return value
-    if (
-        not isinstance(value, (list, tuple))
-        or len(value) != 2
-        or not all(type(side) is int and 32 <= side <= 4096 for side in value)
-    ):
-        raise ValueError(
-            "expected width and height, whole numbers from 32 to 4096, such as [256, 192]"
-        )
-    return value
-
-
-def _device(value: str) -> None:
-    if not _DEVICE.fullmatch(value):
-        raise ValueError(
-            f"expected an Edge TPU such as usb:0 or pci:0, got {value!r}; remove the key for the "
-            "first one found"
-        )
-
-
-def _cameras(value: object) -> object:
-    if value == []:
-        raise ValueError("expected at least one camera, got none; remove the key for its default")
-    if isinstance(value, list) and len(value) > MAX_CAMERAS:
-        raise ValueError(f"expected at most {MAX_CAMERAS} entries, got {len(value)}")
-    return (None,) if value is None else value
-
-
 def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
     first: dict[str, int] = {}
     for index, camera in enumerate(cameras):
@@ -166,49 +90,15 @@ def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
             )
 
 
-def resolve_path(value: str, folder: Path) -> str:
-    """Return a path as an absolute one; an empty text stays empty."""
-    if not value:
-        return value
-    try:
-        return str(folder / Path(value).expanduser())
-    except RuntimeError:  # `~name` of an unknown user is a file name
-        return value
+def _is_source_path(source: str) -> bool:
+    return not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", source)
 
 
-def _source_path(value: str, folder: Path) -> str:
-    return value if _SCHEME.match(value) else resolve_path(value, folder)
-
-
-def _model_path(value: str, folder: Path) -> str:
-    is_path = value.endswith(".tflite") or "/" in value
-    return resolve_path(value, folder) if is_path else value
-
-
-# No type is guessed: neither `true` nor `'5'` is a number.
-Text = Annotated[str, Meta(min_length=1)]
 Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$"}), Validate(check_id)]
-Boolean = Annotated[bool, Coerce(_boolean)]
-Number = Annotated[float, Coerce(_finite)]
-NotNegative = Annotated[Number, Meta(ge=0)]
-Positive = Annotated[Number, Meta(gt=0)]
-Score = Annotated[Number, Meta(ge=0, le=1)]
-FrameSide = Annotated[int, Meta(ge=16, le=16384)]
-InputSide = Annotated[int, Meta(ge=32, le=4096)]
-Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
-FilePath = Annotated[Path, Resolve(resolve_path), Validate(_path)]
-Source = Annotated[Text, Resolve(_source_path), Validate(parse_source_uri)]
-ModelName = Annotated[Text, Resolve(_model_path), Validate(check_name)]
-Runtime = Literal["auto", "litert", "tflite-runtime"]
-Threads = Literal["auto"] | Annotated[int, Meta(ge=1, le=MAX_THREADS)]
-InputSize = Annotated[tuple[InputSide, InputSide] | None, Coerce(_input_size)]
-Device = Annotated[str, Validate(_device)]
-Preset = Annotated[Literal["off", "responsive", "steady"], Coerce(_preset)]
-Protocol = Annotated[Literal["5", "3.1.1"], Coerce(_protocol)]
+Source = Annotated[Text, Resolve(_is_source_path), Validate(parse_source_uri)]
+ModelName = Annotated[Text, Resolve(is_path), Validate(check_name)]
 BrokerUrl = Annotated[str, Validate(parse_broker_url)]
 BaseTopic = Annotated[str, Validate(check_base)]
-Printable = Annotated[Text, Validate(_printable)]
-ClientId = Annotated[str, Meta(min_length=1, max_length=128), Validate(_printable)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -224,12 +114,12 @@ class CameraConfig(Section, frozen=True, kw_only=True):
 
     name: NeedsRestart[Id] = "main"
     source: ReopensCamera[Source] = "picamera:0"
-    rotation: ReopensCamera[Literal[0, 90, 180, 270]] = 0
+    rotation: ReopensCamera[Rotation] = 0
     mirror: ReopensCamera[Boolean] = False
     width: ReopensCamera[FrameSide | None] = None
     height: ReopensCamera[FrameSide | None] = None
-    fps: ReopensCamera[Annotated[Number, Meta(gt=0, le=1000)] | None] = None
-    stream: ReopensCamera[Literal["main", "lores"]] = "main"
+    fps: ReopensCamera[FrameRate | None] = None
+    stream: ReopensCamera[Stream] = "main"
 
     def conflicts(self) -> Iterator[str]:
         """Report a width without a height, or the reverse."""
@@ -237,13 +127,9 @@ class CameraConfig(Section, frozen=True, kw_only=True):
             given, missing = ("width", "height") if self.height is None else ("height", "width")
             yield f"{given} is set without {missing}; set both or none"
 
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        shown = msgspec.structs.asdict(self) | {"source": masked_url(self.source)}
-        return list(shown.items())
-
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"CameraConfig({values})"
+        shown = msgspec.structs.asdict(self) | {"source": masked_url(self.source)}
+        return f"CameraConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
@@ -252,7 +138,7 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     name: ReloadsModel[ModelName] = "movenet-lightning-int8"
     kind: ReloadsModel[Literal["auto", "movenet_single", "movenet_multipose", "posenet"]] = "auto"
     crop: ReloadsModel[Boolean] = True
-    input_size: ReloadsModel[InputSize] = None
+    input_size: ReloadsModel[InputSize | None] = None
     max_poses: ReloadsModel[Annotated[int, Meta(ge=1, le=20)]] = 6
     nms_radius_px: ReloadsModel[NotNegative] = 20.0
 
@@ -260,8 +146,8 @@ class ModelConfig(Section, frozen=True, kw_only=True):
 class InferenceConfig(Section, frozen=True, kw_only=True):
     """How the model is run."""
 
-    runtime: ReloadsModel[Runtime] = "auto"
-    threads: ReloadsModel[Annotated[Threads, Coerce(_threads)]] = "auto"
+    runtime: ReloadsModel[Literal["auto", "litert", "tflite-runtime"]] = "auto"
+    threads: ReloadsModel[Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]] = "auto"
     device: ReloadsModel[Device | None] = None
     recording: ReloadsModel[FilePath | None] = None
 
@@ -300,7 +186,7 @@ class TrackingConfig(Section, frozen=True, kw_only=True):
 class SmoothingConfig(Section, frozen=True, kw_only=True):
     """Filters that remove jitter from keypoints."""
 
-    preset: Live[Preset] = "steady"
+    preset: Live[Annotated[Literal["off", "responsive", "steady"], Coerce(word)]] = "steady"
     min_cutoff_hz: Live[Positive | None] = None
     beta: Live[NotNegative | None] = None
     derivative_cutoff_hz: Live[Positive | None] = None
@@ -333,11 +219,11 @@ class MqttConfig(Section, frozen=True, kw_only=True):
     enabled: NeedsRestart[Boolean] = True
     url: NeedsRestart[BrokerUrl] = "mqtt://127.0.0.1:1883"
     base_topic: NeedsRestart[BaseTopic] = "edgepose"
-    client_id: NeedsRestart[ClientId | None] = None
+    client_id: NeedsRestart[Annotated[Printable, Meta(max_length=128)] | None] = None
     username: NeedsRestart[Printable | None] = None
     password: NeedsRestart[Secret | None] = None
     password_file: NeedsRestart[FilePath | None] = None
-    protocol: NeedsRestart[Protocol] = "5"
+    protocol: NeedsRestart[Annotated[Literal["5", "3.1.1"], Coerce(word)]] = "5"
     keepalive_s: NeedsRestart[Annotated[int, Meta(ge=2, le=65535)]] = 10
     tls: TlsConfig = TlsConfig()
 
@@ -419,7 +305,6 @@ class Config(Section, frozen=True, kw_only=True):
     cameras: Annotated[
         tuple[CameraConfig, ...],
         Meta(min_length=1, max_length=MAX_CAMERAS),
-        Coerce(_cameras),
         Validate(_unique_names),
     ] = (CameraConfig(),)
     model: ModelConfig = ModelConfig()
@@ -431,7 +316,7 @@ class Config(Section, frozen=True, kw_only=True):
     presence: PresenceConfig = PresenceConfig()
     mqtt: MqttConfig = MqttConfig()
     output: OutputConfig = OutputConfig()
-    stats_interval_s: NeedsRestart[Annotated[Number, Meta(ge=1, le=86_400)]] = 30.0
+    stats_interval_s: NeedsRestart[Annotated[float, Meta(ge=1, le=86_400)]] = 30.0
     log: LogConfig = LogConfig()
     state_directory: NeedsRestart[FilePath | None] = None
 
@@ -472,3 +357,46 @@ class Config(Section, frozen=True, kw_only=True):
         for camera in values["cameras"]:
             camera["source"] = masked_url(camera["source"])
         return values
+
+
+# --- the classes above, walked
+
+
+@functools.cache
+def fields_of(section: type[Section]) -> Mapping[str, FieldInfo]:
+    """Return the fields of a section by name."""
+    return {field.name: field for field in msgspec.structs.fields(section)}
+
+
+def section_of(annotation: object) -> type[Section] | None:
+    """Return the section that a field holds, one or a list of them; None if it holds a value."""
+    for part in parts(annotation):
+        for inner in (part, *get_args(part)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                return inner
+    return None
+
+
+def sections(section: type[Section] = Config, key: Key = ()) -> Iterator[tuple[Key, type[Section]]]:
+    """Yield every section with its key; the entries of a list have index 0."""
+    yield key, section
+    for name, field in fields_of(section).items():
+        inner = section_of(field.type)
+        if inner is not None:
+            index: Key = () if inner is field.type else (0,)
+            yield from sections(inner, (*key, name, *index))
+
+
+def value_keys() -> dict[Key, FieldInfo]:
+    """Return every key that holds a value, with its field."""
+    return {
+        (*key, name): field
+        for key, section in sections()
+        for name, field in fields_of(section).items()
+        if section_of(field.type) is None
+    }
+
+
+def dotted(key: Key) -> str:
+    """Return a key as it is written: `cameras.0.source`."""
+    return ".".join(map(str, key))

@@ -244,21 +244,13 @@ def plain(text: str) -> Scalar:
 
 def describe(value: object) -> str:
     """Return a value for an error: short, secrets masked, and of a list only its type."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return "a list"
-        case dict():
-            return "keys with values"
-        case "":
-            return "an empty text"
-        case str():
-            return repr(brief(masked_url(value)))
-        case _:
-            return brief(str(value))
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return repr(brief(masked_url(value)))
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "keys with values"
+    return brief(str(value).lower())
 
 
 def brief(text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgepose.config import Config, load_config
 from edgepose.config.reference import sample_text
-from edgepose.config.validation import value_keys
+from edgepose.config.schema import value_keys
 from edgepose.config.yaml_reader import MAX_BYTES
 from edgepose.errors import ConfigError
 from tests.fuzz.effort import examples

@@ -11,8 +11,8 @@ import pytest
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.config.loader import SYSTEM_FILE
 from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
-from edgepose.config.schema import MqttConfig, Resolve
-from edgepose.config.validation import dotted, parts, value_keys
+from edgepose.config.schema import MqttConfig, dotted, value_keys
+from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError
 from edgepose.mqtt.topics import sanitize_id
@@ -110,7 +110,7 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
     ) == [
         "1: nodee: unknown key; did you mean 'node'?",
         "3: cameras.0.sorce: unknown key; did you mean 'source'?",
-        "4: cameras.0.fps: expected a number, got true",
+        "4: cameras.0.fps: expected a number, more than 0 and at most 1000, got true",
         "5: cameras.0.rotation: expected 0, 90, 180 or 270, got 91",
         (
             "7: model.name: there is no model named 'movenet-lightnin-int8', and it is no path to "
@@ -122,10 +122,16 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
             "10: accelerator: expected auto, cpu, edgetpu or replay, got 'edgtpu'; did you "
             "mean 'edgetpu'?"
         ),
-        "11: inference.threads: expected auto or a whole number from 1 to 64; got 0",
-        "13: pose.keypoint_threshold: expected at most 1, got 1.5",
-        "14: pose.pose_threshold: expected a number, got '.nan'",
-        "16: mqtt.keepalive_s: expected a whole number, got '5'; remove the quotes",
+        (
+            "11: inference.threads: expected auto or a whole number, at least 1 and at most 64, "
+            "got 0"
+        ),
+        "13: pose.keypoint_threshold: expected a number, at least 0 and at most 1, got 1.5",
+        "14: pose.pose_threshold: expected a number, at least 0 and at most 1, got '.nan'",
+        (
+            "16: mqtt.keepalive_s: expected a whole number, at least 2 and at most 65535, got '5'; "
+            "remove the quotes"
+        ),
         "17: accelerator: the key is given twice (first in line 10); keep one",
     ]
 
@@ -136,40 +142,73 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
         ("node: a b\n", "1: node: expected 1 to 64 of the characters"),
         ("node: 5\n", "1: node: expected a text, got 5; put it in quotes"),
         ("node: true\n", "1: node: expected a text, got true; put it in quotes"),
-        ("cameras: []\n", "1: cameras: expected at least one camera"),
-        ("cameras: main\n", "1: cameras: expected a list, each entry beginning with `- `"),
+        (
+            "cameras: []\n",
+            "1: cameras: expected a list of 1 to 16 entries, each beginning with `- `, got 0",
+        ),
+        (
+            "cameras: main\n",
+            "1: cameras: expected a list of 1 to 16 entries, each beginning with `- `",
+        ),
         ("cameras:\n- a\n", "2: cameras.0: expected keys with values (name, source,"),
         ("cameras:\n- name: a\n- name: a\n", "1: cameras: cameras 0 and 1 (counted from 0)"),
-        ("cameras: [{}" + ", {}" * 16 + "]\n", "1: cameras: expected at most 16 entries, got 17"),
+        (
+            "cameras: [{}" + ", {}" * 16 + "]\n",
+            "1: cameras: expected a list of 1 to 16 entries, each beginning with `- `, got 17",
+        ),
         ("cameras:\n- width: 640\n", "2: cameras.0: width is set without height"),
         ("cameras:\n- rotation: false\n", "2: cameras.0.rotation: expected 0, 90, 180 or 270"),
         ("cameras:\n- source: picmera:0\n", "2: cameras.0.source: picmera:0: unknown source"),
-        ("cameras:\n- source: ''\n", "2: cameras.0.source: expected a text, got an empty one"),
-        ("cameras:\n- fps: 0\n", "2: cameras.0.fps: expected more than 0, got 0"),
-        ("cameras:\n- fps:\n- fps: [1]\n", "3: cameras.1.fps: expected a number, got a list"),
+        ("cameras:\n- source: ''\n", "2: cameras.0.source: expected a text, got ''; leave it out"),
+        (
+            "cameras:\n- fps: 0\n",
+            "2: cameras.0.fps: expected a number, more than 0 and at most 1000, got 0",
+        ),
+        (
+            "cameras:\n- fps:\n- fps: [1]\n",
+            "3: cameras.1.fps: expected a number, more than 0 and at most 1000, got a list",
+        ),
         ("model: {input_size: 256}\n", "1: model.input_size: expected width and height"),
         ("model: {input_size: [256, true]}\n", "1: model.input_size: expected width and"),
-        ("model: {max_poses: 2.0}\n", "1: model.max_poses: expected a whole number, got 2.0"),
-        ("model: {max_poses: 0}\n", "1: model.max_poses: expected at least 1, got 0"),
-        ("model: {max_poses: null}\n", "1: model.max_poses: expected a whole number, got nothing"),
+        (
+            "model: {max_poses: 2.0}\n",
+            "1: model.max_poses: expected a whole number, at least 1 and at most 20, got 2.0",
+        ),
+        (
+            "model: {max_poses: 0}\n",
+            "1: model.max_poses: expected a whole number, at least 1 and at most 20, got 0",
+        ),
+        (
+            "model: {max_poses: null}\n",
+            "1: model.max_poses: expected a whole number, at least 1 and at most 20, got nothing",
+        ),
         ("model: lightning\n", "1: model: expected keys with values (name, kind,"),
-        ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU such as"),
+        ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU, such as"),
         ("inference: {threads: true}\n", "1: inference.threads: expected auto or a whole"),
         ("log: {level: warn}\n", "1: log.level: expected debug, info, warning or error, got"),
-        ("smoothing: {min_cutoff_hz: 0}\n", "1: smoothing.min_cutoff_hz: expected more than 0"),
+        (
+            "smoothing: {min_cutoff_hz: 0}\n",
+            "1: smoothing.min_cutoff_hz: expected a number, more than 0, got 0",
+        ),
         ("smoothing: {preset: true}\n", "1: smoothing.preset: expected off, responsive or steady"),
         ("<<: {a: 1}\n", "1: <<: merge keys"),
         ("zzzz: 1\n", "1: zzzz: unknown key; known here: node, cameras,"),
-        ("output: {record: ''}\n", "1: output.record: expected a path, got an empty text"),
-        ("stats_interval_s: 0\n", "1: stats_interval_s: expected at least 1, got 0"),
+        ("output: {record: ''}\n", "1: output.record: expected a path, got ''; leave it out"),
+        (
+            "stats_interval_s: 0\n",
+            "1: stats_interval_s: expected a number, at least 1 and at most 86400, got 0",
+        ),
         ("mqtt:\n  url: http://h\n", "2: mqtt.url: the broker address 'http://h' does not"),
         ("mqtt:\n  base_topic: /x\n", "2: mqtt.base_topic: the base topic is one or more"),
-        ("mqtt: {client_id: ''}\n", "1: mqtt.client_id: expected a text, got an empty one"),
+        (
+            "mqtt: {client_id: ''}\n",
+            "1: mqtt.client_id: expected a text, at most 128 characters, got ''; leave",
+        ),
         (
             f"mqtt: {{client_id: {'x' * 129}}}\n",
-            "1: mqtt.client_id: expected at most 128 characters, got more",
+            "1: mqtt.client_id: expected a text, at most 128 characters, got 'xxx",
         ),
-        ("mqtt: {password: ''}\n", "1: mqtt.password: expected a text, got an empty one"),
+        ("mqtt: {password: ''}\n", "1: mqtt.password: expected a text, got ''; leave it out"),
         ("mqtt: {password: 5}\n", "1: mqtt.password: expected a text, got something else; put it"),
         ("output: {record: 5}\n", "1: output.record: expected a path, got 5"),
         ("output: {ndjson: 1.0}\n", "1: output.ndjson: expected true or false, got 1.0"),

@@ -1,6 +1,5 @@
 """What a reload does with each change of the configuration."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,8 +16,12 @@ from edgepose.config.schema import (
     Section,
     SmoothingConfig,
     TlsConfig,
+    dotted,
+    section_of,
+    sections,
+    value_keys,
 )
-from edgepose.config.validation import dotted, parts, section_of, value_keys
+from edgepose.config.values import parts
 
 CAMERAS = (CameraConfig(name="door"), CameraConfig(name="yard"))
 LIVE = {
@@ -33,17 +36,9 @@ def changed(**values: Any) -> ConfigChanges:
     return config_changes(old, msgspec.structs.replace(old, **values))
 
 
-def sections(section: type[Section] = Config) -> Iterator[type[Section]]:
-    yield section
-    for field in msgspec.structs.fields(section):
-        inner = section_of(field.type)
-        if inner is not None:
-            yield from sections(inner)
-
-
 def test_schema_every_key_states_one_reload_effect() -> None:
     """No key can be added without deciding what a reload does with it."""
-    for section in sections():
+    for _, section in sections():
         for field in msgspec.structs.fields(section):
             stated = [part for part in parts(field.type) if isinstance(part, ReloadEffect)]
             expected = 0 if section_of(field.type) else 1
@@ -52,7 +47,7 @@ def test_schema_every_key_states_one_reload_effect() -> None:
 
 def test_schema_every_section_is_reached_from_the_root() -> None:
     """The test above visits every class of the schema."""
-    assert set(sections()) == {Config, *Section.__subclasses__()}
+    assert {section for _, section in sections()} == {Config, *Section.__subclasses__()}
 
 
 def test_schema_camera_effects_are_only_in_cameras() -> None:

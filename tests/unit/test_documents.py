@@ -8,14 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepose.config.changes import config_changes
-from edgepose.config.schema import (
-    CameraConfig,
-    Config,
-    PresenceConfig,
-    SmoothingConfig,
-    TrackingConfig,
-)
 from edgepose.messages import AcceleratorMessage, EventMessage, PoseMessage
 from edgepose.mqtt.topics import Topics
 from tests.documents import DOCUMENTS, ELSEWHERE, ROOT, blocks, commands
@@ -111,19 +103,6 @@ def test_documents_topics_are_complete() -> None:
     for name in names:
         shown = name.removeprefix("b/n/").replace("camera/", "<camera>/")
         assert f"| `{shown}` |" in text
-
-
-def test_documents_reload_table() -> None:
-    """One change of each row of the table in docs/configuration.md."""
-    default = Config()
-    live = {"tracking": TrackingConfig(max_age_ms=1), "presence": PresenceConfig(on_delay_ms=1)}
-    for name, section in {**live, "smoothing": SmoothingConfig(preset="off")}.items():
-        changes = config_changes(default, msgspec.structs.replace(default, **{name: section}))
-        assert (changes.live, changes.models, changes.restart) == (True, False, ())
-    camera = msgspec.structs.replace(default, cameras=(CameraConfig(rotation=180),))
-    assert config_changes(default, camera).cameras == {"main"}
-    assert config_changes(default, msgspec.structs.replace(default, accelerator="cpu")).models
-    assert config_changes(default, msgspec.structs.replace(default, node="other")).restart
 
 
 def test_documents_error_texts_exist_in_code() -> None:

@@ -1,0 +1,213 @@
+"""The types of values: what is accepted, how it is converted, and the words for it in errors.
+
+msgspec validates. Its messages are for programmers, so errors are written here, for people who
+edit YAML. No type is guessed: neither `true` nor `'5'` is a number.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from edgepose.config.yaml_reader import describe, plain
+from edgepose.mqtt.url import Secret
+from edgepose.util.suggest import did_you_mean
+
+_BOOLEANS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
+}
+_WORDS: Final[dict[object, str]] = {
+    str: "a text",
+    Secret: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+}
+_LIMITS: Final = {
+    "ge": "at least {:.10g}",
+    "gt": "more than {:.10g}",
+    "le": "at most {:.10g}",
+    "max_length": "at most {} characters",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coerce:
+    """Annotation of a type: converts what people write to the type, before validation.
+
+    The function returns unknown values unchanged.
+    """
+
+    function: Callable[[object], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Annotation of a type: a text for which `is_path` is true is relative to its file's folder."""
+
+    is_path: Callable[[str], object] = bool
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Annotation of a type: raises ValueError or EdgeposeError with a message if invalid."""
+
+    function: Callable[[Any], object]
+
+
+def _boolean(value: object) -> object:
+    # YAML 1.1 has more words for a boolean than YAML 1.2.
+    return _BOOLEANS.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
+
+
+def word(value: object) -> object:
+    """Return the text that was meant by `false` or a whole number."""
+    # YAML 1.1 tools write the word `off` as false, and people the version 5 without quotes.
+    if value is False:
+        return "off"
+    return str(value) if type(value) is int else value
+
+
+def _printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValueError(
+            f"expected a text without control characters, which MQTT brokers reject, got {value!r}"
+        )
+
+
+Text = Annotated[str, Meta(min_length=1)]
+Printable = Annotated[Text, Validate(_printable)]
+Boolean = Annotated[bool, Coerce(_boolean)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Score = Annotated[float, Meta(ge=0, le=1)]
+Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
+FilePath = Annotated[Path, Resolve()]
+FrameSide = Annotated[int, Meta(ge=16, le=16384)]
+FrameRate = Annotated[float, Meta(gt=0, le=1000)]
+Rotation = Literal[0, 90, 180, 270]
+Stream = Literal["main", "lores"]
+InputSide = Annotated[int, Meta(ge=32, le=4096)]
+InputSize = Annotated[
+    tuple[InputSide, InputSide],
+    Meta(description="width and height, whole numbers from 32 to 4096, such as [256, 192]"),
+]
+Device = Annotated[
+    str,
+    # The lookahead refuses a line end, before which $ matches too.
+    Meta(
+        pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$",
+        description="an Edge TPU, such as usb:0 or pci:0",
+    ),
+]
+
+
+def parts(annotation: object) -> Iterator[Any]:
+    """Yield the types a value may have, without None, and their annotations."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *beside = get_args(annotation)
+        yield from parts(inner)
+        yield from beside
+    elif origin in (Union, UnionType):
+        for choice in get_args(annotation):
+            yield from parts(choice)
+    elif annotation is not type(None):
+        yield annotation
+
+
+def resolved(annotation: object, value: object, folder: Path) -> object:
+    """Return a value; if it is a relative path, as an absolute one."""
+    for part in parts(annotation):
+        if isinstance(part, Resolve) and isinstance(value, str) and value and part.is_path(value):
+            return str(folder / expanded(value))
+    return value
+
+
+def expanded(path: str) -> Path:
+    """Return a path with `~` replaced; `~name` of an unknown user is a file name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def convert(annotation: Any, value: object, got: str | None = None) -> Any:
+    """Return a value as its type; `got` describes it if it must not be shown.
+
+    Raises ValueError or EdgeposeError with what was expected, what came, and a suggestion.
+    """
+    found = list(parts(annotation))
+    coerced = value
+    for part in found:
+        if isinstance(part, Coerce):
+            coerced = part.function(coerced)
+    try:
+        converted = msgspec.convert(coerced, annotation, dec_hook=_from_text)
+    except msgspec.ValidationError:
+        got = describe(value) if got is None else got
+        raise ValueError(
+            f"expected {expected(annotation)}, got {got}{_hint(found, value)}"
+        ) from None
+    if converted is not None:
+        validate(annotation, converted)
+    return converted
+
+
+def validate(annotation: object, value: object) -> None:
+    """Call the validators of a type; they raise ValueError or EdgeposeError."""
+    for part in parts(annotation):
+        if isinstance(part, Validate):
+            part.function(value)
+
+
+def expected(annotation: object) -> str:
+    """Return what a type accepts: `auto or a whole number, at least 1 and at most 64`."""
+    words: list[str] = []
+    for part in parts(annotation):
+        if isinstance(part, Meta):
+            if part.description is not None:
+                return part.description
+            bounds = ((text, getattr(part, name)) for name, text in _LIMITS.items())
+            limits = [text.format(bound) for text, bound in bounds if bound is not None]
+            if limits:
+                words[-1] += ", " + " and ".join(limits)
+        elif get_origin(part) is Literal:
+            words += map(str, get_args(part))
+        elif isinstance(part, type):
+            words.append(_WORDS[part])
+    return either(words)
+
+
+def either(words: Iterable[str]) -> str:
+    """Return alternatives as text: `a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _from_text(wanted: type[Any], value: object) -> object:
+    """Make a Path or a Secret, which msgspec does not know."""
+    if isinstance(value, str) and value and "\0" not in value:
+        return wanted(value)
+    raise ValueError
+
+
+def _hint(found: Iterable[Any], value: object) -> str:
+    """Return what to do about a value that does not fit the parts of an annotation."""
+    choices = [choice for part in found if get_origin(part) is Literal for choice in get_args(part)]
+    if value is None or value == "":
+        return "; leave it out for its default"
+    if not isinstance(value, str):
+        wants_text = str in found or Secret in found
+        return "; put it in quotes" if wants_text and isinstance(value, (int, float)) else ""
+    unquoted = plain(value)
+    wants_number = int in found or float in found or unquoted in choices
+    if wants_number and type(unquoted) in (int, float):
+        return "; remove the quotes"
+    return did_you_mean(value, map(str, choices))
