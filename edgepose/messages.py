@@ -211,14 +211,8 @@ def without_poses(message: PoseMessage) -> PoseMessage:
 
 def timings_message(timings: StageTimings) -> Timings:
     """Return stage timings in milliseconds with a microsecond's resolution."""
-    return Timings(
-        _milliseconds(timings.preprocess_ns),
-        _milliseconds(timings.invoke_ns),
-        _milliseconds(timings.decode_ns),
-        _milliseconds(timings.track_ns),
-        _milliseconds(timings.smooth_ns),
-        _milliseconds(timings.total_ns),
-    )
+    names = Timings.__struct_fields__
+    return Timings(*(_milliseconds(getattr(timings, f"{name}_ns")) for name in names))
 
 
 def _milliseconds(duration_ns: int) -> float:

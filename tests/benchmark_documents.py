@@ -21,7 +21,7 @@ from edgepose.benchmark.results import (
     Statistics,
 )
 from edgepose.monitoring import host
-from tests.machines import raspberry_pi_4
+from tests.machines import no_firmware, raspberry_pi_4
 
 
 def latency_row(
@@ -132,7 +132,7 @@ def pipeline_row(model: str = "movenet-lightning-int8", **others: Any) -> Pipeli
 def document(folder: Path, **others: Any) -> Document:
     """Return the document of a Raspberry Pi 4; its files are written to `folder`."""
     root = raspberry_pi_4(folder)
-    state = host.machine_state(root, host.no_firmware)
+    state = host.machine_state(root, no_firmware)
     written = Document(
         edgepose="0.1.0",
         created_at="2026-01-31T12:00:00.000000Z",

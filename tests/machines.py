@@ -8,6 +8,11 @@ _CPUINFO = (
 )
 
 
+def no_firmware(*_words: str) -> str | None:
+    """In place of `vcgencmd`: a machine without the firmware of a Raspberry Pi."""
+    return None
+
+
 def write(root: Path, files: dict[str, str]) -> Path:
     """Write files under a root and return it."""
     for name, content in files.items():

@@ -397,11 +397,8 @@ def _progress(rows: Sequence[Measurement], plan: Plan, spent_s: float) -> float:
 
 def _other_cpu_s() -> float | None:
     """Return the CPU seconds of all other processes, and those stolen by a hypervisor."""
-    times = host.cpu_times()
-    if times is None:
-        return None
-    own = os.times()
-    return times.busy_s + times.stolen_s - own.user - own.system
+    all_s, own = host.cpu_time_s(), os.times()
+    return None if all_s is None else all_s - own.user - own.system
 
 
 def _frequency() -> tuple[float, float] | None:
@@ -419,5 +416,5 @@ def _throttling() -> tuple[str, ...]:
 
     Linux's voltage monitor resets the flags of what happened since the start every two seconds.
     """
-    flags = host.throttling(ask_firmware=host.vcgencmd) or ()
+    flags = host.throttling() or ()
     return tuple(flag for flag in flags if not flag.endswith(host.OCCURRED))

@@ -31,7 +31,8 @@ class EdgeTpuDevice:
 
 def find_devices(root: Path = Path("/")) -> tuple[EdgeTpuDevice, ...]:
     """Return the Edge TPUs of this machine; `root` holds its `sys` and `dev`."""
-    return (*_usb_devices(root), *_pci_devices(root))
+    nodes = sorted((root / "dev").glob("apex_*"))
+    return (*_usb_devices(root), *(EdgeTpuDevice("pci", node) for node in nodes))
 
 
 def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
@@ -47,11 +48,6 @@ def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
             continue
         node = root / "dev/bus/usb" / f"{bus:03d}" / f"{device:03d}"
         yield EdgeTpuDevice("usb", node, int(speed) if speed.isdigit() else None)
-
-
-def _pci_devices(root: Path) -> Iterator[EdgeTpuDevice]:
-    for node in sorted((root / "dev").glob("apex_*")):
-        yield EdgeTpuDevice("pci", node)
 
 
 def holders(device: EdgeTpuDevice) -> tuple[str, ...]:

@@ -6,9 +6,8 @@ another machine. A value that is not available is None or empty, never an estima
 
 import os
 import platform
-import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,19 +30,19 @@ _THROTTLED_BITS: Final = {
 OCCURRED: Final = "_occurred"
 """Suffix of the flags for events at any time since the machine started."""
 
-# `CPU implementer` and `CPU part` of /proc/cpuinfo, which has no model name on ARM.
+# `CPU part` of /proc/cpuinfo, which has no model name on ARM; all are designs of ARM itself.
 _ARM_CORES: Final = {
-    ("0x41", "0xb76"): "ARM1176",
-    ("0x41", "0xc07"): "Cortex-A7",
-    ("0x41", "0xd03"): "Cortex-A53",
-    ("0x41", "0xd05"): "Cortex-A55",
-    ("0x41", "0xd07"): "Cortex-A57",
-    ("0x41", "0xd08"): "Cortex-A72",
-    ("0x41", "0xd09"): "Cortex-A73",
-    ("0x41", "0xd0a"): "Cortex-A75",
-    ("0x41", "0xd0b"): "Cortex-A76",
-    ("0x41", "0xd0c"): "Neoverse-N1",
-    ("0x41", "0xd40"): "Neoverse-V1",
+    "0xb76": "ARM1176",
+    "0xc07": "Cortex-A7",
+    "0xd03": "Cortex-A53",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd40": "Neoverse-V1",
 }
 
 
@@ -96,22 +95,11 @@ class MachineState:
     memory_available_mb: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class CpuTimes:
-    """CPU seconds of all cores since the start of the machine; `stolen_s` by a hypervisor."""
-
-    busy_s: float
-    stolen_s: float
-
-
 def vcgencmd(*words: str) -> str | None:
     """Return the answer of a Raspberry Pi's firmware, such as `throttled=0x0`; None if it fails."""
-    program = shutil.which("vcgencmd")
-    if program is None:
-        return None
     try:
         done = subprocess.run(  # noqa: S603 - constant arguments
-            [program, *words],
+            ["vcgencmd", *words],  # noqa: S607 - its folder differs between systems
             capture_output=True,
             text=True,
             timeout=_VCGENCMD_TIMEOUT_S,
@@ -120,11 +108,6 @@ def vcgencmd(*words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def no_firmware(*_words: str) -> str | None:
-    """Return None: a replacement for `vcgencmd` on machines without that firmware."""
-    return None
 
 
 def device_name(root: Path = ROOT) -> str:
@@ -144,10 +127,13 @@ def device_name(root: Path = ROOT) -> str:
 def machine(root: Path = ROOT) -> Machine:
     """Return the properties of this machine."""
     cpus = _pairs(root / "proc/cpuinfo", ":")
+    first_cpu = dict(reversed(cpus))
+    # The last `vendor,name` in the list of the device tree is the chip.
+    compatible = (_text(root / "proc/device-tree/compatible") or "").split("\0")[-1]
     return Machine(
         name=device_name(root),
-        soc=_soc(root),
-        cpu=_cpu(dict(reversed(cpus))),
+        soc=compatible.rpartition(",")[2] or None,
+        cpu=_ARM_CORES.get(first_cpu.get("CPU part", "")) or first_cpu.get("model name"),
         architecture=platform.machine(),
         cores=sum(key == "processor" for key, _ in cpus) or os.cpu_count() or 1,
         usable_cores=len(os.sched_getaffinity(0)),
@@ -167,7 +153,7 @@ def machine_state(
         firmware_clock_mhz=_firmware_clock(ask_firmware),
         temperatures_c=temperatures_c(root),
         throttling=throttling(root, ask_firmware),
-        load_average=_load_average(root),
+        load_average=_number((_text(root / "proc/loadavg") or "").partition(" ")[0]),
         memory_available_mb=_sizes_mb(root / "proc/meminfo").get("MemAvailable"),
     )
 
@@ -181,7 +167,7 @@ def temperatures_c(root: Path = ROOT) -> dict[str, float]:
     """Return the temperature of every thermal zone in degrees Celsius by type (`cpu-thermal`)."""
     temperatures = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        kind, millidegrees = _text(zone / "type"), _number(zone / "temp")
+        kind, millidegrees = _text(zone / "type"), _number(_text(zone / "temp"))
         if kind is not None and millidegrees is not None:
             temperatures[kind] = round(millidegrees / 1000, 1)
     return temperatures
@@ -195,12 +181,10 @@ def throttling(
     Older Raspberry Pi kernels have them in a file. A Pi 5 has not: `vcgencmd` is asked, and if it
     fails (the service may not open /dev/vcio), the voltage alarm of the power supply.
     """
-    files = sorted(root.glob("sys/devices/platform/soc*/soc*:firmware/get_throttled"))
-    words = [text for file in files if (text := _text(file)) is not None]
-    if not words:
-        words = [(ask_firmware("get_throttled") or "").removeprefix("throttled=")]
+    files = root.glob("sys/devices/platform/soc*/soc*:firmware/get_throttled")
+    flags = next(filter(None, map(_text, files)), None) or ask_firmware("get_throttled") or ""
     try:
-        bits = int(words[0], 16)
+        bits = int(flags.removeprefix("throttled="), 16)
     except ValueError:
         return _voltage_alarm(root)
     return tuple(name for bit, name in _THROTTLED_BITS.items() if bits >> bit & 1)
@@ -222,31 +206,17 @@ def cpu_frequencies(root: Path = ROOT) -> tuple[CpuFrequency, ...]:
     )
 
 
-def cpu_times(root: Path = ROOT) -> CpuTimes | None:
-    """Return the CPU times since the machine started; None if they are not available."""
+def cpu_time_s(root: Path = ROOT) -> float | None:
+    """Return the CPU seconds of all cores since the machine started, None if not available.
+
+    Those stolen by a hypervisor are included.
+    """
     fields = (_text(root / "proc/stat") or "").partition("\n")[0].split()
     try:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
     except ValueError:
         return None
-    ticks_a_second = os.sysconf("SC_CLK_TCK")
-    return CpuTimes((user + nice + system + irq + softirq) / ticks_a_second, steal / ticks_a_second)
-
-
-def _soc(root: Path) -> str | None:
-    """Return the chip, the last `vendor,name` in the list of the device tree."""
-    compatible = (_text(root / "proc/device-tree/compatible") or "").split("\0")
-    return compatible[-1].rpartition(",")[2] or None
-
-
-def _cpu(values: Mapping[str, str]) -> str | None:
-    core = _ARM_CORES.get((values.get("CPU implementer", ""), values.get("CPU part", "")))
-    return core or values.get("model name")
-
-
-def _load_average(root: Path) -> float | None:
-    words = (_text(root / "proc/loadavg") or "").split()
-    return _as_number(words[0]) if words else None
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _sizes_mb(path: Path) -> dict[str, float]:
@@ -276,24 +246,20 @@ def _firmware_clock(ask_firmware: Callable[..., str | None]) -> float | None:
 def _voltage_alarm(root: Path) -> tuple[str, ...] | None:
     for device in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _text(device / "name") == "rpi_volt":
-            alarm = _number(device / "in0_lcrit_alarm")
+            alarm = _number(_text(device / "in0_lcrit_alarm"))
             # The driver reads it from the firmware every two seconds.
             return None if alarm is None else ("under_voltage",) if alarm else ()
     return None
 
 
 def _mhz(path: Path) -> float | None:
-    khz = _number(path)
+    khz = _number(_text(path))
     return None if khz is None else khz / 1000
 
 
-def _number(path: Path) -> float | None:
-    return _as_number(_text(path) or "")
-
-
-def _as_number(text: str) -> float | None:
+def _number(text: str | None) -> float | None:
     try:
-        return float(text)
+        return float(text or "")
     except ValueError:
         return None
 

@@ -11,11 +11,8 @@ from edgepose.datatypes import StageTimings
 CAPACITY: Final = 4096
 """Maximum number of frames kept; of a longer interval the latest ones count."""
 
-_NAMES: Final = (
-    *(field.name.removesuffix("_ns") for field in fields(StageTimings)),
-    "publish",
-    "total",
-)
+_STAGES: Final = tuple(field.name for field in fields(StageTimings))
+_NAMES: Final = (*(name.removesuffix("_ns") for name in _STAGES), "publish", "total")
 _PERCENTILES: Final = (50, 95, 99)
 
 
@@ -30,11 +27,7 @@ class StageStatistics:
     def add(self, timings: StageTimings, publish_ns: int) -> None:
         """Add the timings of a frame, and the time to build and publish its message."""
         self._rows[self._count % CAPACITY] = (
-            timings.preprocess_ns,
-            timings.invoke_ns,
-            timings.decode_ns,
-            timings.track_ns,
-            timings.smooth_ns,
+            *(getattr(timings, name) for name in _STAGES),
             publish_ns,
             timings.total_ns + publish_ns,
         )

@@ -23,7 +23,7 @@ from tests.conftest import MODELS
 from tests.edgetpu.compiled import compile_model
 from tests.fakes.benchmark_backend import Bench
 from tests.helpers import missing
-from tests.machines import raspberry_pi_4
+from tests.machines import no_firmware, raspberry_pi_4
 
 LIGHTNING, THUNDER = "movenet-lightning-int8", "movenet-thunder-int8"
 SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"
@@ -126,7 +126,7 @@ def test_command_reports_state_of_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root = raspberry_pi_4(tmp_path, throttled="50005")
-    state = host.machine_state(root, host.no_firmware)
+    state = host.machine_state(root, no_firmware)
     machine = host.machine(root)
     monkeypatch.setattr(host, "machine", lambda: machine)
     monkeypatch.setattr(host, "machine_state", lambda: state)

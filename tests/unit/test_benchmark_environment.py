@@ -9,14 +9,14 @@ from edgepose.benchmark import environment
 from edgepose.benchmark.results import EdgeTpuPort
 from edgepose.monitoring import host
 from edgepose.monitoring.host import MachineState
-from tests.machines import raspberry_pi_4, raspberry_pi_5, write
+from tests.machines import no_firmware, raspberry_pi_4, raspberry_pi_5, write
 
 CLOCK = "ondemand 1800 of 1800 MHz"
 THROTTLED = "under voltage occurred, throttled occurred"
 
 
 def state_of(root: Path) -> MachineState:
-    return host.machine_state(root, host.no_firmware)
+    return host.machine_state(root, no_firmware)
 
 
 def quiet_pi(tmp_path: Path) -> MachineState:

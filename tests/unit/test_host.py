@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgepose.monitoring import host
-from tests.machines import raspberry_pi_4, raspberry_pi_5, write
+from tests.machines import no_firmware, raspberry_pi_4, raspberry_pi_5, write
 
 
 def test_machine_raspberry_pi_4(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_machine_raspberry_pi_4(tmp_path: Path) -> None:
     )
     assert machine.memory_mb == pytest.approx(1929.4, abs=0.1)
     assert (machine.os, machine.kernel) == ("Debian GNU/Linux 12 (bookworm)", "6.6.51+rpt-rpi-v8")
-    state = host.machine_state(root, host.no_firmware)
+    state = host.machine_state(root, no_firmware)
     (group,) = state.frequencies
     assert (group.cpus, group.governor) == ("0 1 2 3", "ondemand")
     assert (group.mhz, group.limit_mhz, group.hardware_mhz) == (600.0, 1800.0, 1800.0)
@@ -55,7 +55,7 @@ def test_throttling_voltage_alarm(
     tmp_path: Path, alarm: str | None, flags: tuple[str, ...] | None
 ) -> None:
     """Without vcgencmd, the hwmon alarm of a Pi 5 is used."""
-    assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm), host.no_firmware) == flags
+    assert host.throttling(raspberry_pi_5(tmp_path, alarm=alarm), no_firmware) == flags
 
 
 def test_throttling_asks_the_firmware_by_default(
@@ -85,7 +85,7 @@ def test_machine_state_firmware_without_answer(tmp_path: Path, answer: str | Non
 
 def test_machine_without_files(tmp_path: Path) -> None:
     """Every missing value is None or empty."""
-    state = host.machine_state(tmp_path, host.no_firmware)
+    state = host.machine_state(tmp_path, no_firmware)
     assert state == host.MachineState(
         frequencies=(),
         firmware_clock_mhz=None,
@@ -98,7 +98,7 @@ def test_machine_without_files(tmp_path: Path) -> None:
     assert machine.name == host.device_name(tmp_path) == machine.architecture
     assert (machine.soc, machine.cpu, machine.memory_mb, machine.os) == (None, None, None, None)
     assert machine.cores >= 1
-    assert host.cpu_times(tmp_path) is None
+    assert host.cpu_time_s(tmp_path) is None
     assert host.resident_memory_mb(tmp_path) is None
 
 
@@ -116,8 +116,8 @@ def test_machine_state_damaged_files(tmp_path: Path) -> None:
             "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "<unknown>\n",
         },
     )
-    assert host.cpu_times(root) is None
-    state = host.machine_state(root, host.no_firmware)
+    assert host.cpu_time_s(root) is None
+    state = host.machine_state(root, no_firmware)
     assert (state.load_average, state.memory_available_mb) == (None, None)
     assert state.temperatures_c == {}
     assert state.throttling is None
@@ -136,10 +136,10 @@ def test_cpu_frequencies_numeric_order(tmp_path: Path) -> None:
     assert [group.limit_mhz for group in host.cpu_frequencies(root)] == [0.0, 4.0, 10.0]
 
 
-def test_cpu_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds of all processes, without those of a hypervisor."""
+def test_cpu_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of all processes, and those stolen by a hypervisor."""
     monkeypatch.setattr("os.sysconf", lambda _: 100)
-    assert host.cpu_times(raspberry_pi_4(tmp_path)) == host.CpuTimes(busy_s=16.5, stolen_s=0.2)
+    assert host.cpu_time_s(raspberry_pi_4(tmp_path)) == pytest.approx(16.7)
 
 
 def test_machine_pc(tmp_path: Path) -> None:
