@@ -3,7 +3,6 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,21 +36,12 @@ class SingleLineFormatter(logging.Formatter):
         )
 
 
-def set_up_logging(level: str, *, debug: bool = False) -> None:
-    """Log to stderr, one line a record; the journal of systemd adds the time."""
-    under_systemd = not sys.stderr.isatty()
+def set_up_logging(level: str) -> None:
+    """Log to stderr, one line a record, at debug level if the command has --debug."""
+    # The journal of systemd adds the time.
+    style = "%(asctime)s %(message)s" if sys.stderr.isatty() else "%(levelname)s %(message)s"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        SingleLineFormatter(
-            "%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(message)s", "%H:%M:%S"
-        )
-    )
-    logging.basicConfig(
-        level=logging.DEBUG if debug else level.upper(), handlers=[handler], force=True
-    )
-
-
-def debug_of(context: click.Context) -> bool:
-    """Whether --debug was given."""
-    root: Any = context.find_root().obj
-    return bool(root)
+    handler.setFormatter(SingleLineFormatter(style, "%H:%M:%S"))
+    if click.get_current_context().find_root().obj:
+        level = "debug"
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,13 +1,13 @@
 """`edgepose config`: check and show the configuration, print a sample and the JSON Schema."""
 
-import json
 from pathlib import Path
 
 import click
 import yaml
 
 from edgepose.cli._options import config_option
-from edgepose.config import Config, find_config_file, load_config
+from edgepose.cli._terminal import print_json
+from edgepose.config import find_config_file, load_config
 
 
 @click.group()
@@ -32,12 +32,17 @@ def check(*, config_path: Path | None) -> None:
 @config_option
 @click.option("--format", "output_format", type=click.Choice(["yaml", "json"]), default="yaml")
 def show(*, config_path: Path | None, output_format: str) -> None:
-    """Print the configuration in effect, with defaults, secrets masked."""
+    """Print the configuration in effect, with defaults and derived values, secrets masked."""
     path = find_config_file(config_path)
-    values = effective(load_config(path))
+    config = load_config(path)
+    values = config.masked_values()
+    values["node"] = config.node_name
+    values["mqtt"]["client_id"] = config.client_id
+    values["mqtt"]["username"] = config.mqtt.user
+    values["state_directory"] = str(config.state_path)
     click.echo(f"# {_name(path)}", err=True)
     if output_format == "json":
-        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        print_json(values)
     else:
         click.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
 
@@ -55,17 +60,7 @@ def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from edgepose.config.reference import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
-
-
-def effective(config: Config) -> dict[str, object]:
-    """Return a configuration as plain values, secrets masked and derived values filled in."""
-    values = config.masked_values()
-    values["node"] = config.node_name
-    values["mqtt"]["client_id"] = config.client_id
-    values["mqtt"]["username"] = config.mqtt.user
-    values["state_directory"] = str(config.state_path)
-    return values
+    print_json(json_schema())
 
 
 def _name(path: Path | None) -> str:

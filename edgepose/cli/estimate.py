@@ -1,8 +1,7 @@
 """`edgepose estimate`: the poses in images, folders and videos."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,9 +10,9 @@ import msgspec
 from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker, path_source
 from edgepose.cli._options import config_option, model_option, set_up_logging
+from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config import Config, find_config_file, load_config
-from edgepose.datatypes import Frame
-from edgepose.errors import EdgeposeError, SourceError, SourceNotFoundError, UsageError
+from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import FrameResult, Pipeline
@@ -81,65 +80,43 @@ def command(
     )
     set_up_logging("warning")
     if annotate is not None:
-        _make_folder(annotate)
+        annotate.mkdir(parents=True, exist_ok=True)
     loaded = build_model(config)
-    failures: list[EdgeposeError] = []
+    failures: list[SourceError] = []
 
-    def results() -> Iterator[EstimateLine]:
-        with _progress() as count_frame:
-            for path in (path for name in inputs for path in _files(Path(name), failures)):
-                sequence = mode == "video" or (mode is None and not images.is_image(path))
-                pipeline = _pipeline(config, loaded, track=sequence and not no_track)
-                try:
-                    for frame in _frames(path):
-                        result = pipeline.process(frame, confirm_in_crop=not sequence)
-                        if annotate is not None:
-                            _annotate(result, path, annotate, config.pose.keypoint_threshold)
-                        values = msgspec.structs.asdict(result.message)
-                        yield EstimateLine(source=str(path), **values)
-                        count_frame(path.name)
-                        if not sequence:
-                            pipeline.reset()
-                except SourceError as error:
-                    failures.append(error)
+    def lines() -> Iterator[EstimateLine]:
+        frame_count = itertools.count(1)
+        for path in _files(inputs, failures):
+            still = mode == "image" or (mode is None and images.is_image(path))
+            pipeline = _pipeline(config, loaded, track=not (still or no_track))
+            try:
+                for result in _results(pipeline, path, still=still):
+                    if annotate is not None:
+                        _annotate(result, path, annotate, config.pose.keypoint_threshold)
+                    yield EstimateLine(source=str(path), **msgspec.structs.asdict(result.message))
+                    progress(next(frame_count), path.name)
+            except SourceError as error:
+                failures.append(error)
 
-    _print_lines(results(), output_format)
-    for failure in failures:
-        print(f"edgepose: {failure}", file=sys.stderr)
-    if failures:
-        raise click.exceptions.Exit(1)
-
-
-def _print_lines(lines: Iterable[EstimateLine], output_format: str) -> None:
-    """Print results as they come; a table at the end."""
-    if output_format == "table":
-        _print_table([row for line in lines for row in _rows(line)])
-    elif output_format == "json":
-        separator = "["
-        for line in lines:
-            sys.stdout.write(f"{separator}\n {messages.encode(line).decode()}")
-            separator = ","
-        sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
-    else:
-        for line in lines:
-            print(messages.encode(line).decode(), flush=True)
+    with progress_bar("", "frames") as progress:
+        if output_format == "table":
+            rows = [row for line in lines() for row in _rows(line)]
+            print_table(("source", "frame", "id", "score", "box", "keypoints"), rows)
+        elif output_format == "json":
+            print("[" + ",\n ".join(messages.encode(line).decode() for line in lines()) + "]")
+        else:
+            for line in lines():
+                print(messages.encode(line).decode(), flush=True)
+    exit_if_failed(failures)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Yield a function that counts a frame of a file; on a terminal it shows a progress bar."""
-    if not sys.stderr.isatty():
-        yield lambda _name: None
-        return
-    # Imported on demand: rich takes 50 ms.
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed:.0f} frames"))
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name: bar.update(task, description=name, advance=1)
+def _files(inputs: Sequence[str], failures: list[SourceError]) -> Iterator[Path]:
+    """Yield the files of the inputs; a folder that cannot be listed is appended to `failures`."""
+    for path in map(Path, inputs):
+        try:
+            yield from images.list_images(path) if path.is_dir() else [path]
+        except SourceError as error:
+            failures.append(error)
 
 
 def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
@@ -156,22 +133,13 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
     )
 
 
-def _files(path: Path, failures: list[EdgeposeError]) -> Iterator[Path]:
-    """Yield the files of an input; an error is appended to `failures`."""
-    try:
-        if not path.exists():
-            raise SourceNotFoundError(f"{path}: no such file or folder")
-        if path.is_dir():
-            yield from images.list_images(path)
-        else:
-            yield path
-    except SourceError as error:
-        failures.append(error)
-
-
-def _frames(path: Path) -> Iterator[Frame]:
+def _results(pipeline: Pipeline, path: Path, *, still: bool) -> Iterator[FrameResult]:
+    """Yield the results of a file; the frames of a still image have no state in common."""
     with path_source(path) as source:
-        yield from source.frames()
+        for frame in source.frames():
+            yield pipeline.process(frame, confirm_in_crop=still)
+            if still:
+                pipeline.reset()
 
 
 def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:
@@ -184,13 +152,6 @@ def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold:
     target = folder / f"{path.stem}{suffix}.jpg"
     if not cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
         raise SourceError(f"{target}: the annotated image cannot be written; check the disk")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: the folder cannot be created ({error.strerror})") from error
 
 
 def _rows(line: EstimateLine) -> list[tuple[str, ...]]:
@@ -207,15 +168,3 @@ def _rows(line: EstimateLine) -> list[tuple[str, ...]]:
         )
         for pose in line.poses
     ]
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("source", "frame", "id", "score", "box", "keypoints")
-    for row in rows:
-        table.add_row(*row)
-    # In a pipe, rich would cut the table off at 80 columns.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)

@@ -1,31 +1,48 @@
 """The command group, error messages and exit codes."""
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Final
 
 import click
 
 from edgepose import __version__
-from edgepose.cli._lazy import LazyGroup
 from edgepose.errors import EdgeposeError
 
-
-class _Edgepose(LazyGroup):
-    package = "edgepose.cli"
-    subcommands: ClassVar = {
-        "run": "Run the daemon in the foreground.",
-        "estimate": "Estimate the poses in images, folders and videos.",
-        "benchmark": "Measure speed and accuracy of models on this machine.",
-        "models": "List, inspect, download, check and build models.",
-        "config": "Check and show the configuration.",
-        "replay": "Publish a recording on MQTT.",
-        "demo": "Run without configuration and print the published messages.",
-    }
+SUBCOMMANDS: Final = {
+    "run": "Run the daemon in the foreground.",
+    "estimate": "Estimate the poses in images, folders and videos.",
+    "benchmark": "Measure speed and accuracy of models on this machine.",
+    "models": "List, inspect, download, check and build models.",
+    "config": "Check and show the configuration.",
+    "replay": "Publish a recording on MQTT.",
+    "demo": "Run without configuration and print the published messages.",
+}
 
 
-@click.group(cls=_Edgepose, context_settings={"help_option_names": ["-h", "--help"]})
+class _LazyGroup(click.Group):
+    """Imports the module of a subcommand on demand: all of them take half a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names in the order of the help."""
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a subcommand; None for an unknown name."""
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"edgepose.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgepose")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.pass_context

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgepose.cli._options import debug_of, set_up_logging
+from edgepose.cli._options import set_up_logging
 from edgepose.mqtt.replay import check_recording, replay
 from edgepose.mqtt.topics import check_base
 from edgepose.mqtt.url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, read_password
@@ -41,9 +41,7 @@ from edgepose.mqtt.url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, rea
     metavar="FILE",
     help="Certificate authority of the broker; default: those of the system.",
 )
-@click.pass_context
 def command(
-    context: click.Context,
     *,
     file: Path,
     mqtt: str,
@@ -60,15 +58,14 @@ def command(
     # Imported on demand: paho takes 0.1 s, which `--help` should not need.
     from edgepose.sinks.mqtt import MqttPublisher
 
-    set_up_logging("warning", debug=debug_of(context))
+    set_up_logging("warning")
     check_recording(file, speed=speed)
     check_base(base_topic)
     address = parse_broker_url(mqtt)
-    password = None
-    if password_file is not None:
-        password = read_password(file=password_file)
-    elif os.environ.get(PASSWORD_VARIABLE):
-        password = read_password(variable=PASSWORD_VARIABLE)
+    in_environment = password_file is None and os.environ.get(PASSWORD_VARIABLE)
+    password = read_password(
+        file=password_file, variable=PASSWORD_VARIABLE if in_environment else None
+    )
     publisher = MqttPublisher(
         address=address,
         # Not the id of the node, which the broker would disconnect.

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import click
 
-from edgepose.cli._options import (
-    accelerator_option,
-    config_option,
-    debug_of,
-    model_option,
-    set_up_logging,
-)
+from edgepose.cli._options import accelerator_option, config_option, model_option, set_up_logging
 from edgepose.config import find_config_file, load_config
 from edgepose.daemon.app import launch
 
@@ -25,9 +19,7 @@ from edgepose.daemon.app import launch
 @model_option
 @accelerator_option
 @click.option("--mqtt", metavar="URL", help="mqtt://[user@]host:port of the broker.")
-@click.pass_context
 def command(
-    context: click.Context,
     *,
     config_path: Path | None,
     source: str | None,
@@ -46,5 +38,5 @@ def command(
         "mqtt.url": mqtt,
     }
     path = find_config_file(config_path)
-    set_up_logging(load_config(path, overrides).log.level, debug=debug_of(context))
+    set_up_logging(load_config(path, overrides).log.level)
     launch(lambda: load_config(path, overrides), config_file=path)
