@@ -293,7 +293,7 @@ def test_command_progress_only_on_terminal(
         (["--accelerator", "edgtpu"], 2, "did you mean 'edgetpu'?"),
         (["--accelerator", ""], 2, "--accelerator is empty"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
-        (["--models", "nowhere.tflite"], 1, "there is no such model file"),
+        (["--models", "nowhere.tflite"], 1, "no such model file"),
         (["--min-runs", "0"], 2, "--min-runs"),
         (["--min-seconds", "-1"], 2, "--min-seconds"),
         (["--plot", "x.jpg"], 2, "expected a file name ending in .png or .svg"),
