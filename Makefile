@@ -31,7 +31,7 @@ test-latest: .venv-latest/.done
 
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest tests/unit tests/contract \
-	  --deselect tests/unit/test_benchmark_schema.py::test_schema_file_is_current  # written by a newer msgspec
+	  --deselect 'tests/unit/test_documents.py::test_generated_document_is_current[benchmark.schema.json]'  # written by a newer msgspec
 
 .venv-latest/.done: pyproject.toml $(BIN)/python
 	$(PYTHON) -m venv $(SITE) .venv-latest

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepose.benchmark import oks
 from edgepose.benchmark.coco import Person
-from edgepose.benchmark.oks import TO_COCO_PX, Case
+from edgepose.benchmark.oks import TO_COCO_PX, Case, Matches
 from edgepose.datatypes import Poses
 from edgepose.skeleton import KEYPOINT_NAMES, OKS_FALLOFFS
 from tests.helpers import poses_of
@@ -38,6 +39,11 @@ def case_of(*persons: Person) -> Case:
     return Case(None, persons)
 
 
+def match(cases: Sequence[Case], poses: Sequence[Poses]) -> Matches:
+    """Compare poses with truths; each case is an image."""
+    return oks.match(cases, poses, range(len(cases)))
+
+
 def truth_points(person: Person) -> NDArray[np.float64]:
     """Return the (17, 2) keypoints in frame px."""
     return np.array(person.keypoints).reshape(17, 3)[:, :2] - TO_COCO_PX
@@ -59,9 +65,9 @@ def joined(*poses: Poses) -> Poses:
     )
 
 
-def shift_for(oks: float, keypoint: int, area: float) -> float:
+def shift_for(similarity: float, keypoint: int, area: float) -> float:
     """Return how many px a lone labelled keypoint must be off for this similarity."""
-    return float(np.sqrt(-2 * np.log(oks) * area) * 2 * OKS_FALLOFFS[keypoint])
+    return float(np.sqrt(-2 * np.log(similarity) * area) * 2 * OKS_FALLOFFS[keypoint])
 
 
 def annotation(number: int, image_id: int, person: Person, **changes: Any) -> dict[str, Any]:

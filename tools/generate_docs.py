@@ -1,9 +1,11 @@
 """Writes the documents that are made from the code; `make docs`, checked by a test.
 
 `docs/configuration.md` below its marker, from `config.yaml` and the schema of the configuration,
-and `docs/mqtt-messages.schema.json`, from the messages.
+`docs/mqtt-messages.schema.json` from the messages, and `docs/benchmark.schema.json` from the
+results of a benchmark.
 """
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edgepose.benchmark.results import Document
 from edgepose.config.changes import reload_effect
 from edgepose.config.reference import descriptions
 from edgepose.config.schema import dotted, fields_of, section_of, sections
@@ -29,6 +32,7 @@ def documents() -> dict[Path, str]:
     return {
         configuration: by_hand + MARKER + "".join(_sections()),
         DOCS / "mqtt-messages.schema.json": json.dumps(_message_schema(), indent=2) + "\n",
+        DOCS / "benchmark.schema.json": json.dumps(_benchmark_schema(), indent=2) + "\n",
     }
 
 
@@ -47,6 +51,35 @@ def _message_schema() -> dict[str, Any]:
 def _in_lines(definition: dict[str, Any]) -> dict[str, Any]:
     """Return a definition with its docstring as plain text."""
     return {**definition, "description": " ".join(definition["description"].split())}
+
+
+def _benchmark_schema() -> dict[str, Any]:
+    schema = _normal(msgspec.json.schema(Document))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "benchmark.schema.json",
+        "title": "Output of `edgepose benchmark --format json`",
+        **schema,
+    }
+
+
+def _normal(value: Any) -> Any:
+    """Return a schema that does not depend on the version of Python.
+
+    `typing` keeps one of two equal annotations, so whether a limit is 0 or 0.0 would depend on
+    which module was imported first; and Python 3.13 takes the indentation out of docstrings.
+    """
+    match value:
+        case dict():
+            return {key: _normal(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_normal(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case str():
+            return inspect.cleandoc(value)
+        case _:
+            return value
 
 
 def _sections() -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Accuracy of models on annotated images, by several protocols."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgepose.benchmark import oks
 from edgepose.benchmark.coco import AnnotatedImage, Person
@@ -21,19 +21,13 @@ CROP_FACTOR: Final = 1.25
 _CROP: Final = f"cropped to a square of {CROP_FACTOR} times the longer side of the box"
 
 
-@dataclass(frozen=True, slots=True)
-class Protocol:
+class Protocol(NamedTuple):
     """Which images are used, whether they are cropped, and which poses count."""
 
     name: str
     one_person: bool
     cropped: bool
     description: str
-
-    @property
-    def max_poses(self) -> int:
-        """Number of poses of a case that count; the best one if one person is expected."""
-        return 1 if self.one_person or self.cropped else oks.MAX_POSES_PER_IMAGE
 
 
 _ALL: Final = (
@@ -44,16 +38,8 @@ _ALL: Final = (
 )
 PROTOCOLS: Final = {protocol.name: protocol for protocol in _ALL}
 
-
-@dataclass(slots=True)
-class _Collected:
-    """The cases of one protocol, and the poses that each model found in them."""
-
-    protocol: Protocol
-    poses: list[list[Poses]]
-    cases: list[oks.Case] = field(default_factory=list)
-    image_of_case: list[int] = field(default_factory=list)
-    images: int = 0
+_PosesByRegion = dict[Person | None, Poses]
+"""The poses that a model found in an image: around a person, or in the whole image (None)."""
 
 
 def cases_of(image: AnnotatedImage, protocol: Protocol) -> tuple[oks.Case, ...]:
@@ -86,8 +72,8 @@ def evaluate(
     folder: Path,
     protocols: Sequence[Protocol],
     *,
-    against: int | None = None,
-    on_progress: Callable[[float, str], None] = lambda _share, _text: None,
+    against: int | None,
+    on_progress: Callable[[float, str], None],
 ) -> tuple[tuple[AccuracyRow, ...], tuple[SourceError, ...]]:
     """Run every model on the images of every protocol and compare with the annotations.
 
@@ -96,20 +82,25 @@ def evaluate(
     the index of the model that the others are compared with; `on_progress` gets the share that is
     done, 0..1, and what is being done. Raises SourceError if a protocol is left without a person.
     """
-    collected = [_Collected(protocol, [[] for _ in models]) for protocol in protocols]
+    found: list[tuple[AnnotatedImage, list[_PosesByRegion]]] = []
     left_out: list[SourceError] = []
     for number, image in enumerate(images, 1):
+        # Protocols share cases: every one of `single` is among those of `crops`.
+        regions = {case.around for protocol in protocols for case in cases_of(image, protocol)}
         try:
             frame = _read(image, folder)
         except SourceError as error:
             left_out.append(error)
         else:
-            _run(models, frame, image, collected)
+            poses = [
+                {around: _poses(model, frame, around) for around in regions} for model in models
+            ]
+            found.append((image, poses))
         on_progress(number / len(images), f"{number} of {len(images)} images")
-    rows = tuple(
-        row for each in collected for row in _rows(each, models, labels, against, len(left_out))
-    )
-    return rows, tuple(left_out)
+    rows: list[AccuracyRow] = []
+    for protocol in protocols:
+        rows += _rows(protocol, found, models, labels, against, len(left_out))
+    return tuple(rows), tuple(left_out)
 
 
 def notes(against: str | None, left_out: int) -> Iterator[str]:
@@ -133,29 +124,6 @@ def _read(image: AnnotatedImage, folder: Path) -> Frame:
     return frame
 
 
-def _run(
-    models: Sequence[LoadedModel],
-    frame: Frame,
-    image: AnnotatedImage,
-    collected: Sequence[_Collected],
-) -> None:
-    # Protocols share cases: every one of `single` is among those of `crops`.
-    done: dict[tuple[int, int | None], Poses] = {}
-    for each in collected:
-        cases = cases_of(image, each.protocol)
-        for case in cases:
-            for index, model in enumerate(models):
-                key = (index, None if case.around is None else id(case.around))
-                if key not in done:
-                    done[key] = _poses(model, frame, case.around)
-                poses = done[key]
-                kept = np.arange(min(len(poses), each.protocol.max_poses))
-                each.poses[index].append(poses.select(kept))
-        each.cases += cases
-        each.image_of_case += [each.images] * len(cases)
-        each.images += bool(cases)
-
-
 def _poses(model: LoadedModel, frame: Frame, around: Person | None) -> Poses:
     spec = model.pose_model.input_spec
     region = (
@@ -168,42 +136,52 @@ def _poses(model: LoadedModel, frame: Frame, around: Person | None) -> Poses:
 
 
 def _rows(
-    collected: _Collected,
+    protocol: Protocol,
+    found: Sequence[tuple[AnnotatedImage, list[_PosesByRegion]]],
     models: Sequence[LoadedModel],
     labels: Sequence[str],
     against: int | None,
     left_out: int,
 ) -> list[AccuracyRow]:
-    protocol = collected.protocol
-    persons = sum(person.counts for case in collected.cases for person in case.truths)
+    used = [(own, poses) for image, poses in found if (own := cases_of(image, protocol))]
+    cases = [case for own, _ in used for case in own]
+    image_of_case = [index for index, (own, _) in enumerate(used) for _ in own]
+    persons = sum(person.counts for case in cases for person in case.truths)
     if not persons:
         reason = f" ({left_out} images could not be read)" if left_out else ""
         raise SourceError(
             f"protocol {protocol.name}: no person to find{reason}; it uses "
             f"{protocol.description.partition(';')[0]}"
         )
-    scores = []
-    for poses in collected.poses:
-        matches = oks.match(collected.cases, poses, collected.image_of_case)
-        scores.append(oks.Score(matches.figures, matches.resampled()))
+    matches = [
+        oks.match(
+            cases,
+            [poses[index][case.around] for own, poses in used for case in own],
+            image_of_case,
+            1 if protocol.one_person or protocol.cropped else oks.MAX_POSES_PER_IMAGE,
+        )
+        for index in range(len(models))
+    ]
+    resampled = [each.resampled() for each in matches]
     rows = []
-    for index, (model, label, score) in enumerate(zip(models, labels, scores, strict=True)):
+    for index, (model, label) in enumerate(zip(models, labels, strict=True)):
         figures: dict[str, Any] = {}
-        for place, name in enumerate(oks.Figures._fields):
-            figures[name] = _percent(score.figures[place])
-            figures[f"{name}_interval_95"] = _percents(score.interval(place))
+        for place, (name, figure) in enumerate(matches[index].figures._asdict().items()):
+            figures[name] = _percent(figure)
+            figures[f"{name}_interval_95"] = _interval(resampled[index][:, place])
         if against is not None and index != against:
-            difference, interval = score.difference(scores[against])
+            difference = matches[index].figures.ap - matches[against].figures.ap
+            paired = resampled[index][:, 0] - resampled[against][:, 0]
             figures["ap_difference"] = _percent(difference)
-            figures["ap_difference_interval_95"] = _percents(interval)
+            figures["ap_difference_interval_95"] = _interval(paired)
         rows.append(
             AccuracyRow(
-                about=f"{protocol.description}. {collected.images} images, {persons} persons",
+                about=f"{protocol.description}. {len(used)} images, {persons} persons",
                 model=label,
                 bytes=model.path.stat().st_size,
                 device=model.device,
                 protocol=protocol.name,
-                images=collected.images,
+                images=len(used),
                 persons=persons,
                 left_out=left_out,
                 against=None if against is None else labels[against],
@@ -217,5 +195,6 @@ def _percent(share: float) -> float:
     return round(share * 100, 3)
 
 
-def _percents(ends: Interval | None) -> Interval | None:
-    return None if ends is None else (_percent(ends[0]), _percent(ends[1]))
+def _interval(resampled: NDArray[np.float64]) -> Interval | None:
+    interval = oks.interval(resampled)
+    return interval and (_percent(interval[0]), _percent(interval[1]))

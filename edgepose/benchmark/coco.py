@@ -1,18 +1,14 @@
 """COCO keypoint annotations: persons in images, and where their keypoints are."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
-
-_NAMED: Final = 3
-"""Number of missing files that an error names."""
-_EXPECTED: Final = "expected COCO person keypoint annotations"
+from edgepose.sources._base import check_file
 
 
 class _Category(msgspec.Struct):
@@ -75,70 +71,61 @@ def read_annotations(path: Path) -> tuple[AnnotatedImage, ...]:
     Categories without keypoints are left out. Raises SourceNotFoundError or SourceError with the
     reason.
     """
+    expected = "COCO person keypoint annotations (such as person_keypoints_val2017.json)"
+    check_file(path, expected)
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
-        return _images(file)
-    except FileNotFoundError:
-        raise SourceNotFoundError(f"{path}: no such annotation file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot read the annotations: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise SourceError(
-            f"{path}: {_EXPECTED} (such as person_keypoints_val2017.json): {error}"
-        ) from None
+        return _images(msgspec.json.decode(path.read_bytes(), type=_File))
+    except ValueError as error:
+        raise SourceError(f"{path}: expected {expected}: {error}") from None
 
 
 def check_images(images: Sequence[AnnotatedImage], folder: Path) -> None:
-    """Raise SourceNotFoundError naming images that are not in the folder."""
+    """Raise SourceNotFoundError naming an image that is not in the folder."""
     if not folder.is_dir():
         raise SourceNotFoundError(f"{folder}: no such folder; --images takes that of the images")
     missing = [i.file_name for i in images if not (folder / i.file_name).is_file()]
     if missing:
-        others = len(missing) - _NAMED
-        more = f" and {others} more" if others > 0 else ""
         raise SourceNotFoundError(
-            f"{folder}: {len(missing)} of the {len(images)} annotated images are missing: "
-            f"{', '.join(missing[:_NAMED])}{more}; pass the folder that has them, or annotations "
-            "of the images that are there"
+            f"{folder}: {len(missing)} of the {len(images)} annotated images are missing, such as "
+            f"{missing[0]}; pass the folder that has them, or annotations of the images that are "
+            "there"
         )
 
 
 def _images(file: _File) -> tuple[AnnotatedImage, ...]:
     """Return the images; raises ValueError with what is wrong."""
-    with_keypoints = [category for category in file.categories if category.keypoints]
-    people = {c.id for c in with_keypoints if c.keypoints == KEYPOINT_NAMES}
+    people = {each.id for each in file.categories if each.keypoints == KEYPOINT_NAMES}
     if not people:
-        names = [f"{c.name!r} with {len(c.keypoints)} keypoints" for c in with_keypoints]
-        raise ValueError(
-            "no category has the 17 keypoints nose to right_ankle, got "
-            f"{', '.join(names) or 'no category with keypoints'}"
-        )
+        names = [
+            f"{c.name!r} with {len(c.keypoints)} keypoints" for c in file.categories if c.keypoints
+        ]
+        got = ", ".join(names) or "no category with keypoints"
+        raise ValueError(f"no category has the 17 keypoints nose to right_ankle, got {got}")
     persons: dict[int, list[Person]] = {image.id: [] for image in file.images}
     if len(persons) < len(file.images):
         raise ValueError("two images have the same id")
-    for annotation in file.annotations:
-        if annotation.category_id in people:
-            if annotation.image_id not in persons:
-                raise ValueError(
-                    f"annotation {annotation.id} is of image {annotation.image_id}, which the file "
-                    "does not list"
-                )
-            _check(annotation)
-            persons[annotation.image_id].append(annotation)
+    for person in file.annotations:
+        if person.category_id in people:
+            _check(person, persons)
+            persons[person.image_id].append(person)
     if not any(person.counts for group in persons.values() for person in group):
         raise ValueError("it has no person with a labelled keypoint")
     return tuple(
         AnnotatedImage(
             image.file_name,
-            None if image.width is None or image.height is None else (image.width, image.height),
+            (image.width, image.height) if image.width and image.height else None,
             tuple(persons[image.id]),
         )
         for image in sorted(file.images, key=lambda image: image.id)
     )
 
 
-def _check(person: Person) -> None:
+def _check(person: Person, images: Container[int]) -> None:
     """Raise ValueError for an annotation that cannot be evaluated."""
+    if person.image_id not in images:
+        raise ValueError(
+            f"annotation {person.id} is of image {person.image_id}, which the file does not list"
+        )
     if len(person.keypoints) != 3 * KEYPOINT_COUNT:
         raise ValueError(
             f"annotation {person.id} has {len(person.keypoints)} keypoint numbers, expected "

@@ -4,20 +4,17 @@ Figures differ only if the rounds of both runs differ and by more than two runs 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from edgepose.benchmark import tables
-from edgepose.benchmark.environment import ports_text, throttling_text
+from edgepose.benchmark import environment, tables
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
 from edgepose.benchmark.render import rendered_report
 from edgepose.benchmark.results import (
-    AccuracyRow,
     Document,
     Interval,
     LatencyRow,
@@ -32,28 +29,48 @@ MIN_ROWS_IN_COMMON: Final = 4
 NOISE_PERCENT: Final = MAX_IQR_PERCENT
 """Two successive runs on one quiet machine agree on a median within this."""
 
-_UNKNOWN: Final = "unknown"
 _METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
-_MEMORY_TOLERANCE_MB: Final = 8.0
-"""Two boards of one kind reserve a few MB more or less."""
-
-TableName = Literal["latency", "pipeline", "accuracy"]
-_ABOUT: Final[dict[TableName, str]] = {
+_ABOUT: Final = {
     "latency": "p50 of invoke in ms",
     "pipeline": "fps_to_bare is the frame rate / that of the bare loop, more is faster; "
     "latency_p50_ms is from frame to subscriber",
-    "accuracy": "AP x 100",
+    "accuracy": "AP x 100; B-A with a range by both 95% intervals, which are not paired: "
+    "`edgepose benchmark --coco ... --against` on one machine finds smaller differences",
 }
-Verdict = Literal[
-    "same",
-    "faster",
-    "slower",
-    "more accurate",
-    "less accurate",
-    "unclear",
-    "not comparable",
-    "ran in one only",
-]
+
+
+class _Figure(NamedTuple):
+    """A figure of a table: its field, that of its rounds or interval, and the verdicts.
+
+    It is only compared if the field `condition` is the same in both rows, within the noise.
+    """
+
+    table: str
+    name: str
+    field: str
+    rounds: str
+    more: str
+    less: str
+    condition: str | None = None
+
+
+_FIGURES: Final = (
+    _Figure("latency", "p50_ms", "latency_ms.p50", "rounds.p50_ms", "slower", "faster"),
+    _Figure(
+        "pipeline", "fps_to_bare", "pipeline_to_invoke_ratio", "rounds.ratios", "faster", "slower"
+    ),
+    _Figure(
+        "pipeline",
+        "latency_p50_ms",
+        "latency_ms.p50",
+        "rounds.latency_p50_ms",
+        "slower",
+        "faster",
+        # At another frame rate an idle processor is slower by another amount.
+        condition="paced_fps",
+    ),
+    _Figure("accuracy", "ap", "ap", "ap_interval_95", "more accurate", "less accurate"),
+)
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -77,10 +94,11 @@ class Compared(msgspec.Struct, frozen=True, rename={"unstable": "doubtful"}):
     """One figure of one row in both documents: p50_ms, fps_to_bare, latency_p50_ms or ap.
 
     `ratio` is b / a; accuracy has `difference`, b - a, instead. `interval` is its uncertainty by
-    the rounds, or the bootstrap. `doubtful` if a document marks its figure as unstable.
+    the rounds, or the bootstrap. `doubtful` if a document marks its figure as unstable. `verdict`
+    is same, faster, slower, more or less accurate, unclear, not comparable, or ran in one only.
     """
 
-    table: TableName
+    table: str
     row: str
     figure: str
     a: float | None
@@ -89,7 +107,7 @@ class Compared(msgspec.Struct, frozen=True, rename={"unstable": "doubtful"}):
     ratio: float | None = None
     difference: float | None = None
     interval: Interval | None = None
-    verdict: Verdict = "not comparable"
+    verdict: str = "not comparable"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,21 +131,27 @@ def compare_files(first: Path, second: Path) -> Comparison:
 
 def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> Comparison:
     """Compare two documents; rows match if model, backend, threads and input are the same."""
-    rows_a, rows_b = _named_rows(a), _named_rows(b)
-    compared = tuple(
-        each
-        for name, row in rows_a.items()
-        if name in rows_b
-        for each in _compared(name, row, rows_b[name])
+    rows_a, rows_b = _rows(a), _rows(b)
+    compared = [
+        _compared(figure, key[1], row, rows_b[key])
+        for key, row in rows_a.items()
+        if key in rows_b
+        for figure in _FIGURES
+        if figure.table == key[0]
+    ]
+    facts_a, facts_b = _facts(a), _facts(b)
+    differences = tuple(
+        Difference(what, fact, facts_b[what])
+        for what, fact in facts_a.items()
+        if fact != facts_b.get(what, fact)
     )
-    differences = tuple(_differences(a, b))
     return Comparison(
         a=Side(name_a, a.machine.name, a.edgepose, a.created_at),
         b=Side(name_b, b.machine.name, b.edgepose, b.created_at),
         differences=differences,
-        compared=compared,
-        only_a=tuple(name for name in rows_a if name not in rows_b),
-        only_b=tuple(name for name in rows_b if name not in rows_a),
+        compared=tuple(compared),
+        only_a=tuple(key[1] for key in rows_a if key not in rows_b),
+        only_b=tuple(key[1] for key in rows_b if key not in rows_a),
         notes=tuple(_notes(compared, differences)),
     )
 
@@ -144,147 +168,71 @@ def rendered(comparison: Comparison, output_format: str) -> str:
     return rendered_report(report, output_format)
 
 
-def _named_rows(document: Document) -> dict[str, Any]:
-    """Return the rows of a document by what makes rows of two documents the same."""
+def _rows(document: Document) -> dict[tuple[str, str], Any]:
+    """Return the rows by table, and by what rows of two documents have in common."""
 
     def backend(row: LatencyRow | PipelineRow) -> str:
         return f"{row.model}, {row.backend}, {tables.format_threads(row.threads)}"
 
+    names: dict[str, Callable[[Any], str]] = {
+        "latency": backend,
+        "pipeline": lambda row: (
+            f"pipeline of {backend(row)}, {row.source} {row.width}x{row.height}"
+        ),
+        "accuracy": lambda row: (
+            f"{row.model} on {row.device}, protocol {row.protocol} "
+            f"({row.images} images, {row.persons} persons)"
+        ),
+    }
     return {
-        **{backend(row): row for row in document.latency},
-        **{
-            f"pipeline of {backend(row)}, {row.source} {row.width}x{row.height}": row
-            for row in document.pipeline
-        },
-        **{
-            f"{row.model} on {row.device}, protocol {row.protocol}": row
-            for row in document.accuracy
-        },
+        (table, name(row)): row for table, name in names.items() for row in getattr(document, table)
     }
 
 
-def _compared(name: str, a: Any, b: Any) -> Iterator[Compared]:
-    match a:
-        case LatencyRow():
-            yield _compare_latency(name, a, b)
-        case PipelineRow():
-            yield from _compare_pipeline(name, a, b)
-        case _:
-            yield _compare_accuracy(name, a, b)
-
-
-def _compare_latency(name: str, a: LatencyRow, b: LatencyRow) -> Compared:
-    p50_a, p50_b = (None if row.latency_ms is None else row.latency_ms.p50 for row in (a, b))
-    figure = Compared("latency", name, "p50_ms", p50_a, p50_b, bool(a.unstable or b.unstable))
-    if a.rounds is not None and b.rounds is not None:
-        return _by_rounds(figure, a.rounds.p50_ms, b.rounds.p50_ms)
-    return replace(figure, verdict="ran in one only") if a.rounds or b.rounds else figure
-
-
-def _compare_pipeline(name: str, a: PipelineRow, b: PipelineRow) -> Iterator[Compared]:
-    unstable = bool(a.unstable or b.unstable)
-    ratios = (a.pipeline_to_invoke_ratio, b.pipeline_to_invoke_ratio)
-    if None not in ratios:
-        figure = Compared("pipeline", name, "fps_to_bare", *ratios, unstable)
-        yield _by_rounds(figure, a.rounds.ratios, b.rounds.ratios, more_is_faster=True)
-    figure = Compared(
-        "pipeline", name, "latency_p50_ms", a.latency_ms.p50, b.latency_ms.p50, unstable
-    )
-    # At another frame rate an idle processor is slower by another amount.
-    if abs(a.paced_fps - b.paced_fps) <= NOISE_PERCENT / 100 * a.paced_fps:
-        figure = _by_rounds(figure, a.rounds.latency_p50_ms, b.rounds.latency_p50_ms)
-    yield figure
-
-
-def _compare_accuracy(name: str, a: AccuracyRow, b: AccuracyRow) -> Compared:
-    figure = Compared("accuracy", name, "ap", a.ap, b.ap)
-    if (a.images, a.persons) != (b.images, b.persons):
-        return figure
-    difference = round(b.ap - a.ap, 3)
-    # Runs cannot be paired without the single images; this is on the safe side.
-    low_a, high_a = a.ap_interval_95 or (a.ap, a.ap)
-    low_b, high_b = b.ap_interval_95 or (b.ap, b.ap)
-    low, high = round(low_b - high_a, 3), round(high_b - low_a, 3)
-    verdict: Verdict = "more accurate" if low > 0 else "less accurate" if high < 0 else "same"
-    return replace(
-        figure,
-        difference=difference,
-        interval=(low, high) if difference else None,
-        verdict=verdict if difference else "same",
-    )
-
-
-def _by_rounds(
-    figure: Compared,
-    rounds_a: Sequence[float],
-    rounds_b: Sequence[float],
-    *,
-    more_is_faster: bool = False,
-) -> Compared:
-    """Return a figure with the verdict of the interquartile ranges of its rounds.
+def _compared(figure: _Figure, name: str, row_a: Any, row_b: Any) -> Compared:
+    """Compare a figure of two rows by the interquartile ranges of its rounds, or its intervals.
 
     An unstable figure needs more: all rounds of one side must be beyond all of the other's.
     """
-    a, b = figure.a, figure.b
-    if not a or b is None:
-        return figure
-    percentiles = (0, 100) if figure.unstable else (25, 75)
-    low_a, high_a = map(float, np.percentile(rounds_a or [a], percentiles))
-    low_b, high_b = map(float, np.percentile(rounds_b or [b], percentiles))
-    ratio = b / a
-    verdict: Verdict = "unclear" if figure.unstable else "same"
-    if (low_b > high_a or high_b < low_a) and abs(ratio - 1) * 100 > NOISE_PERCENT:
-        verdict = "faster" if (ratio > 1) == more_is_faster else "slower"
-    return replace(
-        figure,
-        ratio=round(ratio, 4),
-        interval=(round(low_b / high_a, 4), round(high_b / low_a, 4)) if low_a > 0 else None,
-        verdict=verdict,
+    a, b = (tables.field(row, figure.field) for row in (row_a, row_b))
+    unstable = any(getattr(row, "unstable", ()) for row in (row_a, row_b))
+    compared = Compared(figure.table, name, figure.name, a, b, unstable)
+    if (a is None) != (b is None):
+        return replace(compared, verdict="ran in one only")
+    conditions = [tables.field(row, figure.condition) for row in (row_a, row_b) if figure.condition]
+    if a is None or (conditions and _change_percent(*conditions) > NOISE_PERCENT):
+        return compared
+    is_accuracy = figure.table == "accuracy"
+    percentiles = (0, 100) if unstable or is_accuracy else (25, 75)
+    (low_a, high_a), (low_b, high_b) = (
+        map(float, np.percentile(tables.field(row, figure.rounds) or [value], percentiles))
+        for row, value in ((row_a, a), (row_b, b))
     )
+    verdict = "unclear" if unstable else "same"
+    if is_accuracy or _change_percent(a, b) > NOISE_PERCENT:
+        verdict = figure.more if low_b > high_a else figure.less if high_b < low_a else verdict
+    if is_accuracy:
+        # Runs cannot be paired without the single images; this is on the safe side.
+        interval = (round(low_b - high_a, 3), round(high_b - low_a, 3))
+        return replace(compared, difference=round(b - a, 3), interval=interval, verdict=verdict)
+    interval = (round(low_b / high_a, 4), round(high_b / low_a, 4))
+    return replace(compared, ratio=round(b / a, 4), interval=interval, verdict=verdict)
 
 
-def _differences(a: Document, b: Document) -> Iterator[Difference]:
-    """Yield what differs between the machines, their state, versions, method and files."""
-    facts_a, facts_b = _facts(a), _facts(b)
-    for what in dict.fromkeys((*facts_a, *facts_b)):
-        optional = what.startswith(("method", "file of", "broker"))
-        if optional and not (what in facts_a and what in facts_b):
-            continue
-        ours, theirs = facts_a.get(what, "none"), facts_b.get(what, "none")
-        if ours != theirs and not (what == "memory" and _close(ours, theirs)):
-            yield Difference(what, _shown(ours), _shown(theirs))
+def _change_percent(a: float, b: float) -> float:
+    return abs(b - a) / a * 100
 
 
-def _facts(document: Document) -> dict[str, object]:
-    groups = document.before.frequencies
-    limits = [f"{group.limit_mhz:.0f} MHz" for group in groups if group.limit_mhz is not None]
-    facts: dict[str, object] = {
-        name.removesuffix("_mb").replace("_", " "): value
-        for name, value in asdict(document.machine).items()
-    }
-    facts |= {
-        "governor": ", ".join(dict.fromkeys(group.governor or _UNKNOWN for group in groups)),
-        "highest clock": ", ".join(dict.fromkeys(limits)),
-        "throttling": throttling_text(document.after),
-        "Edge TPU": ports_text(document.edge_tpus),
-        "edgepose": document.edgepose,
-        **document.runtimes,
-    }
+def _facts(document: Document) -> dict[str, str]:
+    """Return what should be the same in two documents: machine, versions, method, files."""
+    facts = environment.facts(document)
+    facts["throttling"] = environment.throttling_text(document.after)
     if document.method is not None:
-        for name in _METHOD:
-            facts[f"method: {name.replace('_', ' ')}"] = getattr(document.method, name)
+        facts |= {f"method: {name}": str(getattr(document.method, name)) for name in _METHOD}
     facts |= {f"file of {row.model}": f"{row.sha256[:12]}..." for row in document.latency}
     if document.pipeline:
         facts["broker"] = ", ".join(sorted({row.broker for row in document.pipeline}))
     return facts
-
-
-def _close(a: Any, b: Any) -> bool:
-    return None not in (a, b) and abs(a - b) <= _MEMORY_TOLERANCE_MB
-
-
-def _shown(value: object) -> str:
-    return _UNKNOWN if value in (None, "") else str(value)
 
 
 def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> Iterator[str]:
@@ -292,31 +240,24 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
         yield "Machines, versions and methods are the same."
     if any(each.ratio is not None for each in compared):
         yield (
-            "B/A: of medians; in brackets its uncertainty by the interquartile ranges of both "
-            "sides' rounds. same: the ranges overlap, or the difference is at most "
-            f"{NOISE_PERCENT:g}%, within which two runs of one machine agree. Faster and slower "
-            "refer to B."
+            "B/A: of medians, with a range by the interquartile ranges of both sides' rounds. "
+            "same: these overlap, or the difference is at most "
+            f"{NOISE_PERCENT:g}%, within which two runs of one machine agree."
         )
     ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
     if len(ratios) >= MIN_ROWS_IN_COMMON:
         low, common, high = np.percentile(ratios, (25, 50, 75))
         all_rows = f"All {len(ratios)} latency rows: B/A {common:.2f} ({low:.2f} to {high:.2f})."
-        if not differences and abs(common - 1) * 100 > NOISE_PERCENT:
+        if not differences and _change_percent(1, common) > NOISE_PERCENT:
             all_rows += (
                 " The machine had another speed (clock, temperature, other guests of a shared "
                 "host): these two runs do not agree."
             )
         yield all_rows
-    if any(each.difference is not None for each in compared):
-        yield (
-            "B-A: AP x 100; in brackets its uncertainty by the two 95% intervals. They are not "
-            "paired: `edgepose benchmark --coco ... --against` on one machine finds smaller "
-            "differences."
-        )
     if any(each.unstable for each in compared):
         yield (
-            f"{tables.UNSTABLE_MARK}: at least one document marks the figure as unstable; then all "
-            "rounds of both sides are compared, and it is unclear if they overlap."
+            f"{tables.UNSTABLE_MARK}: at least one document marks the figure as unstable; it is "
+            "unclear if any rounds of both sides overlap."
         )
 
 
@@ -326,33 +267,26 @@ def _tables(comparison: Comparison) -> Iterator[tables.Table]:
             "differences",
             "machines, versions and methods",
             comparison.differences,
-            {"what": lambda each: each.what, "A": lambda each: each.a, "B": lambda each: each.b},
+            {"what": "what", "A": "a", "B": "b"},
         )
     for name, about in _ABOUT.items():
         rows = [each for each in comparison.compared if each.table == name]
-        columns: dict[str, Callable[[Compared], str]] = {
+        columns: tables.Columns = {
             "row": lambda each: each.row + f": {each.figure}" * (each.table == "pipeline"),
-            "A": lambda each: tables.format_or_dash("{:.4g}", each.a),
-            "B": lambda each: tables.format_or_dash("{:.4g}", each.b),
+            "A": "a:.4g",
+            "B": "b:.4g",
             "B-A" if name == "accuracy" else "B/A": _change,
-            "": _uncertainty,
             "B is": lambda each: each.verdict + tables.UNSTABLE_MARK * each.unstable,
         }
         if rows:
             yield tables.table_of(name, about, rows, columns)
     for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
-            yield tables.table_of(
-                f"only in {letter}", "rows without a counterpart", names, {"row": str}
-            )
+            about = "rows without a counterpart"
+            yield tables.table_of(f"only in {letter}", about, names, {"row": str})
 
 
 def _change(each: Compared) -> str:
     if each.difference is not None:
-        return f"{each.difference:+.1f}"
-    return tables.format_or_dash("{:.3f}", each.ratio)
-
-
-def _uncertainty(each: Compared) -> str:
-    form = "[{:.3f}, {:.3f}]" if each.difference is None else "[{:+.1f}, {:+.1f}]"
-    return "" if each.interval is None else form.format(*each.interval)
+        return tables.format_with_interval(each.difference, each.interval, "+.1f")
+    return tables.format_with_interval(each.ratio, each.interval, ".3f")

@@ -1,11 +1,12 @@
 """The machine that a benchmark runs on, its state, and what makes figures unreliable."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from edgepose.benchmark.results import EdgeTpuPort, LatencyRow
+from edgepose.benchmark.results import Document, EdgeTpuPort, LatencyRow
 from edgepose.monitoring.edgetpu_devices import SLOW_USB_MBIT, find_devices
-from edgepose.monitoring.host import OCCURRED, Machine, MachineState
+from edgepose.monitoring.host import OCCURRED, MachineState
 
 HOT_C: Final = 80.0
 """From this temperature on a Raspberry Pi's firmware throttles its cores."""
@@ -24,7 +25,6 @@ _FLAGS: Final = {
     "throttled": ("the cores are throttled", "; cool it"),
     "soft_temperature_limit": ("the soft temperature limit is in effect", "; cool it"),
 }
-_UNKNOWN: Final = "unknown"
 
 
 def edge_tpu_ports() -> tuple[EdgeTpuPort, ...]:
@@ -51,42 +51,49 @@ def warnings(
             f"an Edge TPU is connected at {port.usb_mbit_per_s} Mbit/s (USB 2), on which transfers "
             "take several times as long as on USB 3; use a blue port and a USB 3 cable"
             for port in edge_tpus
-            if port.usb_mbit_per_s is not None and port.usb_mbit_per_s <= SLOW_USB_MBIT
+            if (port.usb_mbit_per_s or math.inf) <= SLOW_USB_MBIT
         ),
     )
 
 
-def described(
-    machine: Machine, before: MachineState, after: MachineState, edge_tpus: Sequence[EdgeTpuPort]
-) -> tuple[str, ...]:
-    """Return the machine and its state as lines of text."""
-    chip = _joined(machine.soc, machine.cpu)
-    name = f"{machine.name} ({chip})" if chip else machine.name
+def facts(document: Document) -> dict[str, str]:
+    """Return what is the same in all runs of one version on one machine, as text."""
+    machine = document.machine
     # A container may be given fewer cores than the machine has.
     usable = f" ({machine.usable_cores} usable)" if machine.usable_cores != machine.cores else ""
-    memory = "memory unknown" if machine.memory_mb is None else f"{machine.memory_mb:.0f} MB"
-    kernel = machine.kernel and f"kernel {machine.kernel}"
-    system = _joined(machine.os, kernel, machine.architecture, f"Python {machine.python}")
-    return (
-        f"machine: {name}, {machine.cores} cores{usable}, {memory}",
-        f"system: {system}",
-        f"clock: {_clock(before)}; afterwards {_clock(after)}",
-        f"temperature: {_temperature(before)}; afterwards {_temperature(after)}",
-        f"throttling: {throttling_text(before)}; afterwards {throttling_text(after)}",
-        *([f"Edge TPU: {ports_text(edge_tpus)}"] if edge_tpus else []),
-    )
+    clocks = [
+        f"{group.governor or 'unknown governor'}, at most {group.limit_mhz or math.nan:.0f} MHz"
+        for group in document.before.frequencies
+    ]
+    found = {
+        "edgepose": document.edgepose,
+        "runtimes": _joined(*(f"{name} {version}" for name, version in document.runtimes.items())),
+        "machine": machine.name,
+        "processor": _joined(machine.soc, machine.cpu, f"{machine.cores} cores{usable}"),
+        # Two boards of one kind reserve a few MB more or less.
+        "memory": machine.memory_mb and f"{machine.memory_mb / 1000:.1f} GB",
+        "system": _joined(machine.os, machine.architecture),
+        "kernel": machine.kernel,
+        "Python": machine.python,
+        "clock": _joined(*dict.fromkeys(clocks)),
+        "Edge TPU": _joined(*map(_port_text, document.edge_tpus)) or "none",
+    }
+    return {name: text or "unknown" for name, text in found.items()}
 
 
-def ports_text(edge_tpus: Sequence[EdgeTpuPort]) -> str:
-    """Return how Edge TPUs are connected as text."""
-    speeds = (f" at {p.usb_mbit_per_s} Mbit/s" if p.usb_mbit_per_s else "" for p in edge_tpus)
-    return _joined(*(p.bus + speed for p, speed in zip(edge_tpus, speeds, strict=True))) or "none"
+def state_text(state: MachineState) -> str:
+    """Return clocks, temperatures and throttling flags as text."""
+    clocks = [f"{group.mhz:.0f} MHz" for group in state.frequencies if group.mhz is not None]
+    if state.firmware_clock_mhz is not None:
+        clocks.append(f"{state.firmware_clock_mhz:.0f} MHz by the firmware")
+    temperatures = (f"{name} {value:.0f} °C" for name, value in state.temperatures_c.items())
+    return _joined(*clocks, *temperatures, f"throttling: {throttling_text(state)}")
 
 
 def throttling_text(state: MachineState) -> str:
     """Return the throttling flags as text."""
     if state.throttling is None:
-        return _UNKNOWN
+        return "unknown"
     return _joined(*state.throttling).replace("_", " ") or "none"
 
 
@@ -109,24 +116,18 @@ def _clock_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
                 "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor` fixes it until the next "
                 "boot"
             )
-        limit, hardware = group.limit_mhz, group.hardware_mhz
-        if limit is not None and hardware is not None and limit < hardware:
+        if (group.limit_mhz or math.inf) < (group.hardware_mhz or 0):
             yield (
-                f"cores {group.cpus} are limited to {limit:.0f} of their {hardware:.0f} MHz "
-                "(scaling_max_freq)"
+                f"cores {group.cpus} are limited to {group.limit_mhz:.0f} of their "
+                f"{group.hardware_mhz:.0f} MHz (scaling_max_freq)"
             )
     for group in after.frequencies:
+        clock, limit = after.firmware_clock_mhz or group.mhz or math.inf, group.limit_mhz or 0
         # With another governor an idle core slows down before its clock can be read.
-        clock = after.firmware_clock_mhz or group.mhz
-        if (
-            group.governor == _STEADY_GOVERNOR
-            and group.limit_mhz is not None
-            and clock is not None
-            and clock < LOW_CLOCK * group.limit_mhz
-        ):
+        if group.governor == _STEADY_GOVERNOR and clock < LOW_CLOCK * limit:
             yield (
-                f"cores {group.cpus} ran at {clock:.0f} of {group.limit_mhz:.0f} MHz afterwards: "
-                "the clock was reduced"
+                f"cores {group.cpus} ran at {clock:.0f} of {limit:.0f} MHz afterwards: the clock "
+                "was reduced"
             )
 
 
@@ -148,34 +149,23 @@ def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[
 
 
 def _load_warnings(before: MachineState) -> Iterator[str]:
-    if before.load_average is not None and before.load_average > BUSY_LOAD:
+    load, memory_mb = before.load_average or 0, before.memory_available_mb or math.inf
+    if load > BUSY_LOAD:
         yield (
-            f"the load average was {before.load_average:.2f} before the benchmark: other processes "
-            "run on this machine"
+            f"the load average was {load:.2f} before the benchmark: other processes run on this "
+            "machine"
         )
-    if before.memory_available_mb is not None and before.memory_available_mb < LITTLE_MEMORY_MB:
+    if memory_mb < LITTLE_MEMORY_MB:
         yield (
-            f"only {before.memory_available_mb:.0f} MB of memory were free: models may have been "
-            "evicted from the page cache and read again"
+            f"only {memory_mb:.0f} MB of memory were free: models may have been evicted from the "
+            "page cache and read again"
         )
 
 
-def _clock(state: MachineState) -> str:
-    groups = [
-        f"{group.governor or 'unknown governor'} {_mhz(group.mhz)} of {_mhz(group.limit_mhz)} MHz"
-        for group in state.frequencies
-    ]
-    if state.firmware_clock_mhz is not None:
-        groups.append(f"firmware reports {state.firmware_clock_mhz:.0f} MHz")
-    return _joined(*groups) or _UNKNOWN
-
-
-def _temperature(state: MachineState) -> str:
-    return _joined(*(f"{k} {v:.0f} °C" for k, v in state.temperatures_c.items())) or _UNKNOWN
-
-
-def _mhz(value: float | None) -> str:
-    return "?" if value is None else f"{value:.0f}"
+def _port_text(port: EdgeTpuPort) -> str:
+    return (
+        port.bus if port.usb_mbit_per_s is None else f"{port.bus} at {port.usb_mbit_per_s} Mbit/s"
+    )
 
 
 def _joined(*parts: str | None) -> str:

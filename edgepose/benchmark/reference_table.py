@@ -15,13 +15,7 @@ _LIGHTNING_FP16: Final = Published("MoveNet.Lightning (FP16)", 4.8, 63.0, 60, 25
 _LIGHTNING_INT8: Final = Published("MoveNet.Lightning (INT8)", 2.9, 57.4, 52, 28, 95)
 _POSENET_FP32: Final = Published("PoseNet (MobileNetV1, FP32)", 13.3, 45.6, 80, 40, 338)
 
-PUBLISHED: Final = (
-    _THUNDER_FP16,
-    _THUNDER_INT8,
-    _LIGHTNING_FP16,
-    _LIGHTNING_INT8,
-    _POSENET_FP32,
-)
+PUBLISHED: Final = (_THUNDER_FP16, _THUNDER_INT8, _LIGHTNING_FP16, _LIGHTNING_INT8, _POSENET_FP32)
 PUBLISHED_THREADS: Final = 4
 """Number of threads of the published CPU latencies."""
 

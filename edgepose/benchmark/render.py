@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from edgepose.benchmark.results import Document, encode
-from edgepose.benchmark.tables import Report, report
+from edgepose.benchmark.tables import Report, Table, report
 
 WIDTH: Final = 100
 """Columns of the terminal that tables are made for."""
@@ -27,7 +28,8 @@ def rendered(document: Document, output_format: str) -> str:
 
 def rendered_report(content: Report, output_format: str) -> str:
     """Return a report as `table` or `markdown`, with a newline at its end."""
-    return _text(content) if output_format == "table" else _markdown(content)
+    blocks = _text(content) if output_format == "table" else _markdown(content)
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,48 +38,35 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
 
 
-def _text(content: Report) -> str:
-    # Late: only this format needs it.
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
+def _text(content: Report) -> list[str]:
+    blocks = [_wrapped(content.head)]
+    for table in content.tables:
+        parts = (f"{table.title}: {table.about}",), table.footnotes
+        about, footnotes = map(_wrapped, parts)
+        blocks.append("\n".join(filter(None, (about, _aligned(table), footnotes))))
+    warnings = [f"warning: {line}" for line in content.warnings]
+    return [*blocks, _wrapped(content.notes), _wrapped(warnings)]
 
-    output = io.StringIO()
-    # Text is wrapped, tables are not: a table that is too wide is better than wrapped figures.
-    console = Console(
-        file=output,
-        width=10 * WIDTH,
-        no_color=True,
-        force_terminal=False,
-        markup=False,
-        emoji=False,
-        highlight=False,
+
+def _aligned(table: Table) -> str:
+    """Return a table with names on the left and figures on the right, never wrapped."""
+    lines = (table.titles, *table.rows)
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+    return "\n".join(
+        gap.join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
     )
 
-    def write(*lines: str) -> None:
-        for line in lines:
-            console.print(Text(line), width=WIDTH)
 
-    write(*content.head)
-    for table in content.tables:
-        write("", f"{table.title}: {table.about}")
-        widths = [max(map(len, cells)) for cells in zip(table.titles, *table.rows, strict=True)]
-        gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
-        grid = Grid(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-        for index, title in enumerate(table.titles):
-            grid.add_column(title, justify="right" if index else "left")
-        for row in table.rows:
-            grid.add_row(*row)
-        console.print(grid)
-        write(*table.footnotes)
-    if content.notes:
-        write("", *content.notes)
-    if content.warnings:
-        write("", *(f"warning: {line}" for line in content.warnings))
-    return "".join(f"{line.rstrip()}\n" for line in output.getvalue().splitlines())
+def _wrapped(lines: Iterable[str]) -> str:
+    return "\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines)
 
 
-def _markdown(content: Report) -> str:
+def _markdown(content: Report) -> list[str]:
     blocks = [_bullets(content.head)]
     for table in content.tables:
         blocks += [
@@ -89,7 +78,7 @@ def _markdown(content: Report) -> str:
     for title, lines in (("notes", content.notes), ("warnings", content.warnings)):
         if lines:
             blocks += [f"### {title}", _bullets(lines)]
-    return "\n\n".join(filter(None, blocks)) + "\n"
+    return blocks
 
 
 def _csv(document: Document) -> str:
@@ -106,24 +95,23 @@ def _csv(document: Document) -> str:
     return text.getvalue()
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def _flat(values: Mapping[str, Any]) -> dict[str, object]:
     """Return a row as single values: keys of nested ones have a dot, intervals become two."""
     flat: dict[str, object] = {}
     for key, value in values.items():
-        name = prefix + key
         if key.endswith("_interval_95"):
-            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
+            flat[f"{key}_low"], flat[f"{key}_high"] = value or (None, None)
         elif isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.")
+            flat |= {f"{key}.{name}": inner for name, inner in _flat(value).items()}
         elif isinstance(value, list | tuple):
-            numbers = all(isinstance(item, int | float) for item in value)
-            flat[name] = (" " if numbers else "; ").join(map(str, value))
+            separator = "; " if key == "doubtful" else " "
+            flat[key] = separator.join(map(str, value))
         else:
-            flat[name] = value
+            flat[key] = value
     return flat
 
 
-def _bullets(lines: Sequence[str]) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {_escaped(line)}" for line in lines)
 
 

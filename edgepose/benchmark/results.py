@@ -5,18 +5,19 @@ two documents can be compared. Fields may be added; a changed meaning raises `sc
 names differ from those here: documents that were written earlier stay readable.
 """
 
-import inspect
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.errors import SourceError
 from edgepose.monitoring.host import Machine, MachineState
+from edgepose.sources._base import check_file
 
 KIND: Final = "edgepose-benchmark"
-SCHEMA_ID: Final = "benchmark.schema.json"
 
 Milliseconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -122,11 +123,6 @@ class LatencyRow(msgspec.Struct, frozen=True, kw_only=True, rename=_JSON_NAMES):
     published: Published | None = None
     published_difference: str | None = None
     ratio_to_published_pi4: float | None = None
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """The values that identify the row in another document."""
-        return self.model, self.backend, self.threads
 
 
 class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True, rename={"images": "pictures"}):
@@ -274,6 +270,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+def fastest(rows: Iterable[LatencyRow]) -> LatencyRow:
+    """Return the row with the lowest median, of at least one; one that did not run comes last."""
+    return min(rows, key=lambda row: row.latency_ms.p50 if row.latency_ms else math.inf)
+
+
 def encode(document: msgspec.Struct) -> str:
     """Return a document as indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
@@ -284,43 +285,9 @@ def read(path: Path) -> Document:
 
     Raises SourceNotFoundError or SourceError with the reason.
     """
+    expected = "the JSON of `edgepose benchmark --format json` (schema 1)"
+    check_file(path, expected)
     try:
         return msgspec.json.decode(path.read_bytes(), type=Document)
-    except FileNotFoundError:
-        raise SourceNotFoundError(f"{path}: no such benchmark file") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot read the benchmark: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"{path}: expected the JSON of `edgepose benchmark --format json` (schema 1): {error}"
-        ) from None
-
-
-def json_schema() -> bytes:
-    """Return the JSON Schema of a document, the content of `docs/benchmark.schema.json`."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-        "title": "Output of `edgepose benchmark --format json`",
-        **_normal(msgspec.json.schema(Document)),
-    }
-    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
-
-
-def _normal(value: Any) -> Any:
-    """Return a schema that does not depend on the version of Python.
-
-    `typing` keeps one of two equal annotations, so whether a limit is 0 or 0.0 would depend on
-    which module was imported first; and Python 3.13 takes the indentation out of docstrings.
-    """
-    match value:
-        case dict():
-            return {key: _normal(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_normal(item) for item in value]
-        case float() if value.is_integer():
-            return int(value)
-        case str():
-            return inspect.cleandoc(value)
-        case _:
-            return value
+    except ValueError as error:
+        raise SourceError(f"{path}: expected {expected}: {error}") from None

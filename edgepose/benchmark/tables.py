@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgepose.benchmark.backends import EDGETPU, LITERT, LITERT_PLAIN, TFLITE_RUNTIME
-from edgepose.benchmark.environment import described
+from edgepose.benchmark.environment import facts, state_text
 from edgepose.benchmark.reference_table import PUBLISHED_THREADS
 from edgepose.benchmark.results import (
     AccuracyRow,
@@ -14,16 +14,60 @@ from edgepose.benchmark.results import (
     LatencyRow,
     Method,
     PipelineRow,
+    fastest,
 )
 
 UNSTABLE_MARK: Final = "?"
 NOTHING: Final = "-"
+
+Columns = Mapping[str, str | Callable[[Any], str]]
+"""Columns by title: a field of the row with its format (`rounds.load_ms:ms`), or a function."""
 
 _BACKEND_TITLES: Final = {
     LITERT: "LiteRT",
     LITERT_PLAIN: "no XNNPACK",
     TFLITE_RUNTIME: "tflite-rt",
     EDGETPU: "Edge TPU",
+}
+_DETAILS: Final[Columns] = {
+    "model": "model",
+    "runs": lambda row: str(sum(row.rounds.runs)),
+    "load": "rounds.load_ms:ms",
+    "first": "rounds.first_ms:ms",
+    "min": "latency_ms.min:ms",
+    "mean": "latency_ms.mean:ms",
+    "p50": lambda row: format_p50(row),
+    "p95": "latency_ms.p95:ms",
+    "p99": "latency_ms.p99:ms",
+    "sd": "latency_ms.standard_deviation:ms",
+    "IQR %": "rounds.iqr_percent:.1f",
+    "other %": "other_cpu_percent:.0f",
+}
+_PIPELINE: Final[Columns] = {
+    "model": "model",
+    "source": lambda row: f"{row.source} {row.width}x{row.height}",
+    "T": "threads",
+}
+_PIPELINE_RATES: Final[Columns] = {
+    **_PIPELINE,
+    "fps": lambda row: f"{row.fps:.1f}" + UNSTABLE_MARK * bool(row.unstable),
+    "bare fps": "bare_invoke.fps:.1f",
+    "ratio": "pipeline_to_invoke_ratio:.3f",
+    "overhead": "overhead_ms:ms",
+    "cpu": "cpu_overhead_ms:ms",
+    "dropped": "dropped",
+    "lost": "lost",
+}
+_PIPELINE_LATENCY: Final[Columns] = {
+    **_PIPELINE,
+    "fps": "paced_fps:.1f",
+    "p50": "latency_ms.p50:ms",
+    "p95": "latency_ms.p95:ms",
+    "p99": "latency_ms.p99:ms",
+    "invoke p50": "paced_invoke_ms.p50:ms",
+    "invoke p99": "paced_invoke_ms.p99:ms",
+    "p50 more": lambda row: format_ms(row.latency_ms.p50 - row.paced_invoke_ms.p50),
+    "p99 more": lambda row: format_ms(row.latency_ms.p99 - row.paced_invoke_ms.p99),
 }
 
 
@@ -50,48 +94,77 @@ class Report:
 
 def report(document: Document) -> Report:
     """Return the report of a document."""
-    versions = ", ".join(f"{name} {version}" for name, version in document.runtimes.items())
-    run = f"{document.created_at}, {document.seconds:.0f} s"
     head = (
-        f"edgepose {document.edgepose} benchmark, {run}; {versions}",
-        *described(document.machine, document.before, document.after, document.edge_tpus),
+        f"edgepose benchmark, {document.created_at}, {document.seconds:.0f} s",
+        *(f"{name}: {text}" for name, text in facts(document).items()),
+        f"before: {state_text(document.before)}",
+        f"after: {state_text(document.after)}",
     )
     return Report(head, tuple(_tables(document)), document.notes, document.warnings)
 
 
 def table_of(
-    title: str,
-    about: str,
-    rows: Sequence[Any],
-    columns: Mapping[str, Callable[[Any], str]],
-    footnotes: Sequence[str] = (),
+    title: str, about: str, rows: Sequence[Any], columns: Columns, footnotes: Sequence[str] = ()
 ) -> Table:
-    """Return a table whose columns are functions of a row."""
-    cells = tuple(tuple(column(row) for column in columns.values()) for row in rows)
-    return Table(title, about, tuple(columns), cells, tuple(footnotes))
+    """Return a table with the cells of all rows; footnotes that are the same appear once."""
+    cells = tuple(tuple(_cell(row, column) for column in columns.values()) for row in rows)
+    return Table(title, about, tuple(columns), cells, tuple(dict.fromkeys(footnotes)))
+
+
+def field(row: Any, path: str) -> Any:
+    """Return a field by its path, such as `rounds.load_ms`; None if a part of the path is None."""
+    for name in path.split("."):
+        row = None if row is None else getattr(row, name)
+    return row
+
+
+def format_ms(value: float) -> str:
+    """Return milliseconds with three significant digits, at most two decimals."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def format_value(value: Any, spec: str) -> str:
+    """Return a value by a format: `ms`, `MB` (of bytes) or one of Python; a dash for None."""
+    if value is None:
+        return NOTHING
+    if spec == "ms":
+        return format_ms(value)
+    return f"{value / 1e6:.1f}" if spec == "MB" else format(value, spec)
+
+
+def format_with_interval(value: float | None, interval: Interval | None, spec: str) -> str:
+    """Return a value with its interval, if it has one, in brackets."""
+    low_high = "" if interval is None else f" [{interval[0]:{spec}}, {interval[1]:{spec}}]"
+    return format_value(value, spec) + low_high
+
+
+def format_p50(row: LatencyRow) -> str:
+    """Return the median of a row, marked if it is unstable."""
+    if row.latency_ms is None:
+        return "n/a"
+    return format_ms(row.latency_ms.p50) + UNSTABLE_MARK * bool(row.unstable)
+
+
+def format_threads(count: int) -> str:
+    """Return a number of threads."""
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def method_notes(method: Method) -> Iterator[str]:
-    """Yield how the latencies were measured."""
+    """Yield how the latencies were measured; docs/benchmark.md has the reasons."""
     yield (
         f"Method: one run is {method.timed}, by {method.timer}. Each row has at least "
         f"{method.min_runs} runs and {method.min_seconds:g} s in {method.rounds} rounds or more, "
-        f"within the {method.max_seconds:g} s of the whole table; {method.order}, so that thermal "
-        "throttling or background load affects all models equally. Rows whose rounds disagree get "
-        "more rounds while there is time."
+        f"within the {method.max_seconds:g} s of the whole table; {method.order}. "
+        f"{method.memory.capitalize()}; loading (load), the first run (first) and "
+        f"{method.warm_up_seconds:g} s of warm-up do not count. The garbage collector is "
+        f"{method.garbage_collector}. Input: {method.input} (seed {method.seed})."
     )
     yield (
-        "Before its runs a model is loaded (load), runs once (first) and warms up, "
-        f"{method.warm_up_seconds:g} s in its first round; none of these count as runs; load and "
-        f"first are medians over the rounds. {method.memory.capitalize()}. The garbage collector "
-        f"is {method.garbage_collector}. Input: {method.input} (seed {method.seed})."
-    )
-    yield (
-        "p50, p95, p99, mean and standard deviation (sd) are over all runs of a row; of fewer than "
-        "100 runs p99 is little more than the slowest. Each row reports whether it is reliable: "
-        "IQR is the interquartile range of its rounds' medians in % of their median; above "
-        f"{method.max_iqr_percent:g}% the row is unstable ({UNSTABLE_MARK}). other: CPU time of "
-        "other processes (and of the hypervisor) meanwhile, in % of one core."
+        "IQR: interquartile range of the medians of a row's rounds, in % of their median; above "
+        f"{method.max_iqr_percent:g}% the row is unstable ({UNSTABLE_MARK}). sd: standard "
+        "deviation of all runs. other: CPU time of other processes (and of the hypervisor), in % "
+        "of one core."
     )
 
 
@@ -105,36 +178,11 @@ def latency_notes(rows: Sequence[LatencyRow]) -> Iterator[str]:
         )
         if all(row.map is None for row in rows):
             yield "Accuracy was not measured; use --coco and --images."
-    unused = sorted(
-        f"{row.model} on {row.backend}"
-        for row in rows
-        if row.latency_ms and not row.delegate and row.backend in (LITERT, TFLITE_RUNTIME)
-    )
-    if unused:
-        names = ", ".join(dict.fromkeys(unused))
+    without = [row for row in rows if row.latency_ms and not row.delegate]
+    with_xnnpack = {f"{r.model} on {r.backend}" for r in without if r.backend != LITERT_PLAIN}
+    if with_xnnpack:
+        names = ", ".join(sorted(with_xnnpack))
         yield f"XNNPACK was on but not used, the runtime's own kernels ran all of: {names}."
-
-
-def format_or_dash(form: str, value: object) -> str:
-    """Return a formatted value, or a dash for None."""
-    return NOTHING if value is None else form.format(value)
-
-
-def format_ms(value: float) -> str:
-    """Return milliseconds with three significant digits, at most two decimals."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def format_p50(row: LatencyRow) -> str:
-    """Return the median of a row, marked if it is unstable."""
-    if row.latency_ms is None:
-        return "n/a"
-    return format_ms(row.latency_ms.p50) + (UNSTABLE_MARK if row.unstable else "")
-
-
-def format_threads(count: int) -> str:
-    """Return a number of threads."""
-    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _tables(document: Document) -> Iterator[Table]:
@@ -142,9 +190,13 @@ def _tables(document: Document) -> Iterator[Table]:
     if latency:
         yield _published_table(latency)
         yield _medians_table(latency)
-        for backend, threads in dict.fromkeys((row.backend, row.threads) for row in latency):
-            rows = [row for row in latency if (row.backend, row.threads) == (backend, threads)]
-            yield from _details_table([row for row in rows if row.latency_ms is not None])
+    for backend in dict.fromkeys(map(_backend, latency)):
+        rows = [row for row in latency if _backend(row) == backend and row.latency_ms is not None]
+        if rows:
+            delegates = sorted({row.delegate.partition(" (")[0] for row in rows if row.delegate})
+            runtime = f"{rows[0].runtime} {rows[0].runtime_version}"
+            about = f"{runtime}, {', '.join(delegates) or 'no delegate'}; times in ms"
+            yield table_of(backend, about, rows, _DETAILS)
     for protocol in dict.fromkeys(row.protocol for row in document.accuracy):
         yield _accuracy_table([row for row in document.accuracy if row.protocol == protocol])
     if document.pipeline:
@@ -152,138 +204,61 @@ def _tables(document: Document) -> Iterator[Table]:
 
 
 def _published_table(latency: Sequence[LatencyRow]) -> Table:
-    rows = [_representative([r for r in latency if r.model == name]) for name in _models(latency)]
-    protocols = sorted({row.map_protocol for row in latency if row.map_protocol is not None})
-    differences = list(
-        dict.fromkeys(row.published_difference for row in rows if row.published_difference)
-    )
-    marks = {text: f" [{letter}]" for text, letter in zip(differences, "abcdefghij", strict=False)}
+    models = dict.fromkeys(row.model for row in latency)
+    rows = [fastest([row for row in latency if row.model == model]) for model in models]
+    differences = filter(None, dict.fromkeys(row.published_difference for row in rows))
+    marks = {text: f" [{mark}]" for text, mark in zip(differences, "abcdefgh", strict=False)}
+    backends = dict.fromkeys(_backend(row) for row in rows if row.latency_ms is not None)
+    columns: Columns = {
+        "model": lambda row: row.model + marks.get(row.published_difference, ""),
+        "MB": "bytes:MB",
+        "MB*": "published.megabytes:.1f",
+        "mAP*": "published.map:.1f",
+        "Pixel 5*": "published.pixel5_cpu_ms:g",
+        "its GPU*": "published.pixel5_gpu_ms:g",
+        "Pi 4*": "published.pi4_cpu_ms:g",
+        **{f"mAP {row.map_protocol}": "map:.1f" for row in rows if row.map_protocol is not None},
+        "here": format_p50,
+        "here/Pi 4": "ratio_to_published_pi4:.3f",
+    }
+    about = f"median of invoke here in ms ({'; '.join(backends)}) and published figures (*)"
     footnotes = [f"{mark.strip()} {difference}" for difference, mark in marks.items()]
-    if any(row.published is not None and row.ratio_to_published_pi4 is None for row in rows):
-        footnotes.append("No ratio is given for another network or another device.")
-    where = "; ".join(
-        dict.fromkeys(
-            f"{row.backend} {row.runtime_version}"
-            + ("" if row.backend == EDGETPU else f", {format_threads(row.threads)}")
-            for row in rows
-            if row.latency_ms is not None
-        )
-    )
-    measured_map = {"mAP": lambda row: format_or_dash("{:.1f}", row.map)} if protocols else {}
-    return table_of(
-        "latency",
-        f"median of invoke here in ms ({where}) and published figures (*)"
-        + (f"; mAP without * is protocol {', '.join(protocols)}" if protocols else ""),
-        rows,
-        {
-            "model": lambda row: row.model + marks.get(row.published_difference, ""),
-            "MB": _megabytes,
-            "MB*": lambda row: format_or_dash("{0.megabytes:.1f}", row.published),
-            "mAP*": lambda row: format_or_dash("{0.map:.1f}", row.published),
-            "Pixel 5*": lambda row: format_or_dash("{0.pixel5_cpu_ms:g}", row.published),
-            "its GPU*": lambda row: format_or_dash("{0.pixel5_gpu_ms:g}", row.published),
-            "Pi 4*": lambda row: format_or_dash("{0.pi4_cpu_ms:g}", row.published),
-            **measured_map,
-            "here": format_p50,
-            "here/Pi 4": lambda row: format_or_dash("{:.3f}", row.ratio_to_published_pi4),
-        },
-        footnotes,
-    )
+    return table_of("latency", about, rows, columns, footnotes)
 
 
 def _medians_table(latency: Sequence[LatencyRow]) -> Table:
-    by_key = {row.key: row for row in latency}
-
-    def column(backend: str, threads: int) -> tuple[str, Callable[[str], str]]:
-        title = _BACKEND_TITLES.get(backend, backend)
-        return (
-            title if backend == EDGETPU else f"{title} {threads}T",
-            lambda model: _cell(by_key.get((model, backend, threads)), format_p50),
-        )
-
-    keys = dict.fromkeys((row.backend, row.threads) for row in latency)
-    reasons = (f"{row.model} on {row.backend}: {row.not_run}" for row in latency if row.not_run)
-    return table_of(
-        "medians",
-        "p50 of invoke in ms by backend and threads (T)",
-        _models(latency),
-        {"model": str, **dict(column(*key) for key in keys)},
-        list(dict.fromkeys(reasons)),
-    )
-
-
-def _details_table(rows: Sequence[LatencyRow]) -> Iterator[Table]:
-    if not rows:
-        return
-    first = rows[0]
-    delegates = sorted({row.delegate.partition(" (")[0] for row in rows if row.delegate})
-
-    def ms(field: str) -> Callable[[LatencyRow], str]:
-        return lambda row: format_ms(getattr(row.latency_ms, field))
-
-    yield table_of(
-        EDGETPU
-        if first.backend == EDGETPU
-        else f"{first.backend}, {format_threads(first.threads)}",
-        f"{first.runtime} {first.runtime_version}, {', '.join(delegates) or 'no delegate'}; times "
-        "in ms",
-        rows,
-        {
-            "model": lambda row: row.model,
-            "runs": lambda row: str(sum(row.rounds.runs)),
-            "load": lambda row: format_ms(row.rounds.load_ms),
-            "first": lambda row: format_ms(row.rounds.first_ms),
-            "min": ms("min"),
-            "mean": ms("mean"),
-            "p50": format_p50,
-            "p95": ms("p95"),
-            "p99": ms("p99"),
-            "sd": ms("standard_deviation"),
-            "IQR": lambda row: f"{row.rounds.iqr_percent:.1f}%",
-            "other": lambda row: format_or_dash("{:.0f}%", row.other_cpu_percent),
-        },
-    )
+    columns: dict[str, dict[str, str]] = {}
+    for row in latency:
+        threads = "" if row.backend == EDGETPU else f" {row.threads}T"
+        title = _BACKEND_TITLES.get(row.backend, row.backend) + threads
+        columns.setdefault(title, {})[row.model] = format_p50(row)
+    reasons = [f"{row.model} on {row.backend}: {row.not_run}" for row in latency if row.not_run]
+    about = "p50 of invoke in ms by backend and threads (T)"
+    return _table_of_columns("medians", about, "model", columns, reasons)
 
 
 def _accuracy_table(rows: Sequence[AccuracyRow]) -> Table:
-    def figure(name: str, form: str = "{:.1f}") -> Callable[[AccuracyRow], str]:
-        return lambda row: _with_interval(
-            getattr(row, name), getattr(row, f"{name}_interval_95"), form
+    def figure(name: str, spec: str = ".1f") -> Callable[[AccuracyRow], str]:
+        return lambda row: format_with_interval(
+            getattr(row, name), getattr(row, f"{name}_interval_95"), spec
         )
 
-    columns: dict[str, Callable[[AccuracyRow], str]] = {
-        "model": lambda row: row.model,
-        "MB": _megabytes,
-        **{name.upper(): figure(name) for name in ("ap", "ap50", "ap75", "ar")},
-    }
-    against = next((row.against for row in rows if row.against is not None), None)
-    if against is not None:
-        columns[f"AP to {against}"] = figure("ap_difference", "{:+.1f}")
+    figures = {name.upper(): figure(name) for name in ("ap", "ap50", "ap75", "ar")}
+    for row in rows:
+        if row.against is not None:
+            figures[f"AP to {row.against}"] = figure("ap_difference", "+.1f")
+    columns: Columns = {"model": "model", "MB": "bytes:MB", **figures}
     return table_of(rows[0].protocol, rows[0].about, rows, columns)
 
 
 def _pipeline_tables(rows: Sequence[PipelineRow]) -> Iterator[Table]:
-    columns: dict[str, Callable[[PipelineRow], str]] = {
-        "model": lambda row: row.model,
-        "source": lambda row: f"{row.source} {row.width}x{row.height}",
-        "T": lambda row: str(row.threads),
-    }
     yield table_of(
         "pipeline",
         "the whole daemon, from a source to a subscriber in another process, and a bare loop of "
         "invoke in the same run: frames per second back to back, their ratio, and the additional "
         "time and processor time (cpu) of a frame in ms",
         rows,
-        {
-            **columns,
-            "fps": lambda row: f"{row.fps:.1f}" + (UNSTABLE_MARK if row.unstable else ""),
-            "bare fps": lambda row: f"{row.bare_invoke.fps:.1f}",
-            "ratio": lambda row: format_or_dash("{:.3f}", row.pipeline_to_invoke_ratio),
-            "overhead": lambda row: _cell(row.overhead_ms, format_ms),
-            "cpu": lambda row: _cell(row.cpu_overhead_ms, format_ms),
-            "dropped": lambda row: str(row.dropped),
-            "lost": lambda row: str(row.lost),
-        },
+        _PIPELINE_RATES,
         [f"{row.model}: {reason}" for row in rows for reason in row.unstable],
     )
     yield table_of(
@@ -291,56 +266,41 @@ def _pipeline_tables(rows: Sequence[PipelineRow]) -> Iterator[Table]:
         "from the timestamp of a frame to the arrival of its message, at the frame rate of the "
         "source, and the bare invoke at that rate; times in ms",
         rows,
-        {
-            **columns,
-            "fps": lambda row: f"{row.paced_fps:.1f}",
-            "p50": lambda row: format_ms(row.latency_ms.p50),
-            "p95": lambda row: format_ms(row.latency_ms.p95),
-            "p99": lambda row: format_ms(row.latency_ms.p99),
-            "invoke p50": lambda row: format_ms(row.paced_invoke_ms.p50),
-            "invoke p99": lambda row: format_ms(row.paced_invoke_ms.p99),
-            "p50 more": lambda row: format_ms(row.latency_ms.p50 - row.paced_invoke_ms.p50),
-            "p99 more": lambda row: format_ms(row.latency_ms.p99 - row.paced_invoke_ms.p99),
-        },
-        list(dict.fromkeys(f"broker: {row.broker}" for row in rows)),
+        _PIPELINE_LATENCY,
+        [f"broker: {row.broker}" for row in rows],
     )
 
-    def stage(row: PipelineRow) -> Callable[[Any], str]:
-        return lambda name: _cell(
-            row.stages_ms.get(name), lambda found: f"{format_ms(found.p50)} ({found.share:.0%})"
-        )
-
-    yield table_of(
-        "stages",
-        "median in ms and share of each stage of that latency",
-        list(dict.fromkeys(name for row in rows for name in row.stages_ms)),
-        {"stage": str, **{f"{row.model} {row.threads}T": stage(row) for row in rows}},
-    )
+    stages = {
+        f"{row.model} {row.threads}T": {
+            name: f"{format_ms(stage.p50)} ({stage.share:.0%})"
+            for name, stage in row.stages_ms.items()
+        }
+        for row in rows
+    }
+    about = "median in ms and share of each stage of that latency"
+    yield _table_of_columns("stages", about, "stage", stages)
 
 
-def _models(latency: Sequence[LatencyRow]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row.model for row in latency))
+def _table_of_columns(
+    title: str,
+    about: str,
+    first: str,
+    columns: Mapping[str, Mapping[Any, str]],
+    footnotes: Sequence[str] = (),
+) -> Table:
+    """Return a table of columns whose cells have the names of their rows."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    rows = [(name, *(column.get(name, NOTHING) for column in columns.values())) for name in names]
+    return Table(title, about, (first, *columns), tuple(rows), tuple(dict.fromkeys(footnotes)))
 
 
-def _representative(rows: Sequence[LatencyRow]) -> LatencyRow:
-    """Return the row to compare with the published one: the first backend's, at most 4 threads."""
-    running = [row for row in rows if row.latency_ms is not None] or list(rows)
-    return max(
-        (row for row in running if row.backend == running[0].backend),
-        key=lambda row: row.threads if row.threads <= PUBLISHED_THREADS else -row.threads,
-    )
+def _backend(row: LatencyRow) -> str:
+    """Return what rows of one table have in common."""
+    return EDGETPU if row.backend == EDGETPU else f"{row.backend}, {format_threads(row.threads)}"
 
 
-def _megabytes(row: LatencyRow | AccuracyRow) -> str:
-    return f"{row.bytes / 1e6:.1f}"
-
-
-def _cell(value: Any, form: Callable[[Any], str]) -> str:
-    return NOTHING if value is None else form(value)
-
-
-def _with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    text = format_or_dash(form, value)
-    if interval is not None:
-        text += f" [{form.format(interval[0])}, {form.format(interval[1])}]"
-    return text
+def _cell(row: Any, column: str | Callable[[Any], str]) -> str:
+    if callable(column):
+        return column(row)
+    path, _, spec = column.partition(":")
+    return format_value(field(row, path), spec)

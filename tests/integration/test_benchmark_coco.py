@@ -232,7 +232,7 @@ def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: no such annotation file"),
+        (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: no such file"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
         (["--models", ","], 2, "--models is empty"),
         (["--against", "thunder.tflite"], 1, "there is no such model file"),
@@ -265,7 +265,7 @@ def test_command_missing_images_are_counted(
     (dataset.images / "room.png").unlink()
     assert benchmark(dataset, "--protocol", "crops") == 1
     error = capsys.readouterr().err
-    assert "1 of the 3 annotated images are missing: dark.png;" in error
+    assert "1 of the 3 annotated images are missing, such as dark.png;" in error
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_command_accuracy_and_latency_in_one_table(
     # mAP, latency here, and no ratio: MultiPose was not published.
     cells = next(line.split() for line in lines if line.startswith(f"{MULTIPOSE} "))
     assert (cells[-3], cells[-1]) == (f"{accuracy[MULTIPOSE]:.1f}", "-")
-    assert "protocol single" in " ".join(lines)
+    assert "mAP single" in " ".join(lines)
 
 
 def test_command_bundled_models_on_coco(

@@ -1,18 +1,17 @@
 """Warnings derived from the state of the machine."""
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgepose.benchmark import environment
 from edgepose.benchmark.results import EdgeTpuPort
 from edgepose.monitoring import host
 from edgepose.monitoring.host import MachineState
+from tests.benchmark_documents import document
 from tests.machines import no_firmware, raspberry_pi_4, raspberry_pi_5, write
-
-CLOCK = "ondemand 1800 of 1800 MHz"
-THROTTLED = "under voltage occurred, throttled occurred"
 
 
 def state_of(root: Path) -> MachineState:
@@ -43,19 +42,23 @@ def test_warnings_governor(tmp_path: Path) -> None:
 def test_warnings_clock_reduced(tmp_path: Path) -> None:
     before = quiet_pi(tmp_path)
     (group,) = before.frequencies
-    after = replace(before, frequencies=(replace(group, mhz=1000.0),))
+    after = dataclasses.replace(before, frequencies=(dataclasses.replace(group, mhz=1000.0),))
     (warning,) = environment.warnings(before, after)
     assert "cores 0 1 2 3 ran at 1000 of 1800 MHz afterwards" in warning
     # The kernel repeats what it asked for; the firmware knows what the cores got.
-    (warning,) = environment.warnings(before, replace(before, firmware_clock_mhz=750.0))
+    (warning,) = environment.warnings(before, dataclasses.replace(before, firmware_clock_mhz=750.0))
     assert "ran at 750 of 1800 MHz" in warning
-    assert environment.warnings(before, replace(before, firmware_clock_mhz=1800.4)) == ()
+    assert (
+        environment.warnings(before, dataclasses.replace(before, firmware_clock_mhz=1800.4)) == ()
+    )
 
 
 def test_warnings_clock_limited(tmp_path: Path) -> None:
     before = quiet_pi(tmp_path)
     (group,) = before.frequencies
-    limited = replace(before, frequencies=(replace(group, limit_mhz=1500.0, mhz=1500.0),))
+    limited = dataclasses.replace(
+        before, frequencies=(dataclasses.replace(group, limit_mhz=1500.0, mhz=1500.0),)
+    )
     (warning,) = environment.warnings(limited, limited)
     assert "limited to 1500 of their 1800 MHz" in warning
 
@@ -78,14 +81,14 @@ def test_warnings_throttling(
 ) -> None:
     state = quiet_pi(tmp_path)
     found = environment.warnings(
-        replace(state, throttling=before), replace(state, throttling=after)
+        dataclasses.replace(state, throttling=before), dataclasses.replace(state, throttling=after)
     )
     assert len(found) == 1
     assert message in found[0]
 
 
 def test_warnings_throttling_reported_once(tmp_path: Path) -> None:
-    state = replace(quiet_pi(tmp_path), throttling=("throttled", "throttled_occurred"))
+    state = dataclasses.replace(quiet_pi(tmp_path), throttling=("throttled", "throttled_occurred"))
     assert len(environment.warnings(state, state)) == 1
 
 
@@ -94,7 +97,7 @@ def test_warnings_temperature_load_and_memory(tmp_path: Path) -> None:
     hot, busy = environment.warnings(state, state)
     assert hot.startswith("84 °C is hot")
     assert "the load average was 1.75 before the benchmark" in busy
-    full = replace(quiet_pi(tmp_path / "4"), memory_available_mb=60.0)
+    full = dataclasses.replace(quiet_pi(tmp_path / "4"), memory_available_mb=60.0)
     (warning,) = environment.warnings(full, full)
     assert "only 60 MB of memory were free" in warning
 
@@ -128,19 +131,35 @@ def test_edge_tpu_ports_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert environment.edge_tpu_ports() == (EdgeTpuPort(bus="usb", usb_mbit_per_s=5000),)
 
 
-def test_described_raspberry_pi(tmp_path: Path) -> None:
-    root = raspberry_pi_4(tmp_path, throttled="50000")
-    state = state_of(root)
-    machine = replace(host.machine(root), architecture="aarch64", python="3.11.2", usable_cores=4)
-    after = replace(state, temperatures_c={"cpu-thermal": 71.2}, firmware_clock_mhz=1800.4)
-    ports = (EdgeTpuPort(bus="usb", usb_mbit_per_s=5000),)
-    assert list(environment.described(machine, state, after, ports)) == [
-        "machine: Raspberry Pi 4 Model B Rev 1.4 (bcm2711, Cortex-A72), 4 cores, 1929 MB",
-        "system: Debian GNU/Linux 12 (bookworm), kernel 6.6.51+rpt-rpi-v8, aarch64, Python 3.11.2",
-        f"clock: {CLOCK}; afterwards {CLOCK}, firmware reports 1800 MHz",
-        "temperature: cpu-thermal 61 °C; afterwards cpu-thermal 71 °C",
-        f"throttling: {THROTTLED}; afterwards {THROTTLED}",
-        "Edge TPU: usb at 5000 Mbit/s",
-    ]
-    in_container = environment.described(replace(machine, usable_cores=2), state, state, ())
-    assert "4 cores (2 usable)" in in_container[0]
+def test_facts_raspberry_pi(tmp_path: Path) -> None:
+    written = document(tmp_path, edge_tpus=(EdgeTpuPort(bus="usb", usb_mbit_per_s=5000),))
+    assert environment.facts(written) == {
+        "edgepose": "0.1.0",
+        "runtimes": "litert 2.3.0",
+        "machine": "Raspberry Pi 4 Model B Rev 1.4",
+        "processor": "bcm2711, Cortex-A72, 4 cores",
+        "memory": "1.9 GB",
+        "system": "Debian GNU/Linux 12 (bookworm), aarch64",
+        "kernel": "6.6.51+rpt-rpi-v8",
+        "Python": "3.11.2",
+        "clock": "ondemand, at most 1800 MHz",
+        "Edge TPU": "usb at 5000 Mbit/s",
+    }
+    in_container = replace(written, machine=dataclasses.replace(written.machine, usable_cores=2))
+    assert environment.facts(in_container)["processor"].endswith("4 cores (2 usable)")
+
+
+def test_facts_unknown(tmp_path: Path) -> None:
+    bare = document(tmp_path, machine=host.machine(tmp_path / "none"), before=state_of(tmp_path))
+    found = environment.facts(bare)
+    assert (found["memory"], found["kernel"], found["Edge TPU"]) == ("unknown", "unknown", "none")
+
+
+def test_state_text_raspberry_pi(tmp_path: Path) -> None:
+    state = state_of(raspberry_pi_4(tmp_path, throttled="50000"))
+    throttled = "throttling: under voltage occurred, throttled occurred"
+    assert environment.state_text(state) == f"1800 MHz, cpu-thermal 61 °C, {throttled}"
+    firmware = dataclasses.replace(state, firmware_clock_mhz=1500.4, throttling=None)
+    assert environment.state_text(firmware) == (
+        "1800 MHz, 1500 MHz by the firmware, cpu-thermal 61 °C, throttling: unknown"
+    )

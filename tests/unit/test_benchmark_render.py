@@ -23,7 +23,7 @@ def cells(lines: list[str], title: str, model: str) -> list[str]:
 
 def test_table_measured_and_published(tmp_path: Path) -> None:
     lines = text_of(document(tmp_path))
-    assert lines[1].startswith("machine: Raspberry Pi 4 Model B Rev 1.4 (bcm2711, Cortex-A72)")
+    assert "machine: Raspberry Pi 4 Model B Rev 1.4" in lines
     # MB, published MB, mAP, Pixel 5, its GPU, Pi 4; then four threads here, and to the Pi 4.
     assert cells(lines, "latency", "movenet-lightning-int8") == [
         *("movenet-lightning-int8", "[a]", "2.9", "2.9", "57.4", "52", "28", "95"),
@@ -32,7 +32,7 @@ def test_table_measured_and_published(tmp_path: Path) -> None:
     assert any(line.startswith("[a] our quantization of the same network") for line in lines)
     assert cells(lines, "medians", "movenet-lightning-int8")[1:] == ["95.0", "38.0"]
     assert cells(lines, "litert, 1 thread", "movenet-lightning-int8")[1:] == [
-        *("50", "8.00", "142", "85.5", "96.0", "95.0", "105", "114", "4.75", "0.4%", "1%"),
+        *("50", "8.00", "142", "85.5", "96.0", "95.0", "105", "114", "4.75", "0.4", "1"),
     ]
     assert lines[-3:] == ["A note.", "", "warning: A warning."]
 
@@ -43,7 +43,6 @@ def test_table_no_ratio_for_other_network(tmp_path: Path) -> None:
     assert row[-2:] == ["95.0", "-"]
     assert row[3:8] == ["13.3", "45.6", "80", "40", "338"]
     assert "[a] another network: MobileNetV1 0.75 at 385x385, published is 1.0 at 257x257" in lines
-    assert "No ratio is given for another network or another device." in lines
 
 
 def test_table_model_without_published_row(tmp_path: Path) -> None:
@@ -57,7 +56,7 @@ def test_table_measured_map(tmp_path: Path) -> None:
         latency_row("movenet-thunder-int8"),
     )
     lines = text_of(document(tmp_path, latency=rows))
-    assert "mAP* Pixel 5* its GPU* Pi 4* mAP here here/Pi 4" in " ".join(
+    assert "mAP* Pixel 5* its GPU* Pi 4* mAP single here here/Pi 4" in " ".join(
         " ".join(line.split()) for line in lines
     )
     assert cells(lines, "latency", "movenet-lightning-int8")[4] == "57.4"
@@ -87,8 +86,11 @@ def test_table_row_that_cannot_run_has_reason(tmp_path: Path) -> None:
     assert cells(lines, "latency", "movenet-lightning-int8")[-2:] == ["95.0", "1.000"]
 
 
-def test_table_compares_at_most_four_threads(tmp_path: Path) -> None:
-    rows = (latency_row(threads=4, p50=38.0), latency_row(threads=8, p50=30.0))
+def test_table_compares_fastest_row(tmp_path: Path) -> None:
+    rows = (
+        latency_row(threads=4, p50=38.0),
+        latency_row("movenet-lightning-int8", "tflite-runtime"),
+    )
     lines = text_of(document(tmp_path, latency=rows))
     assert cells(lines, "latency", "movenet-lightning-int8")[-2:] == ["38.0", "0.400"]
 
@@ -193,9 +195,9 @@ def test_read_rejects_other_files(tmp_path: Path, content: str, message: str) ->
 
 
 def test_read_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x\.json: no such benchmark file"):
+    with pytest.raises(FileNotFoundError, match=r"x\.json: no such file"):
         results.read(tmp_path / "x.json")
-    with pytest.raises(OSError, match="cannot read the benchmark"):
+    with pytest.raises(OSError, match="this is not a file"):
         results.read(tmp_path)
 
 
