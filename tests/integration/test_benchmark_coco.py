@@ -235,7 +235,7 @@ def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[s
         (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: no such file"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
         (["--models", ","], 2, "--models is empty"),
-        (["--against", "thunder.tflite"], 1, "there is no such model file"),
+        (["--against", "thunder.tflite"], 1, "no such model file"),
         (["--output", "no/such/file.txt"], 2, "the folder no/such does not exist"),
         (["--output", "."], 2, "--output takes a file"),
         (["--protocol", "double"], 2, "double"),
