@@ -10,9 +10,8 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, SupportsFloat
 
 import numpy as np
 from msgspec.structs import asdict
@@ -59,53 +58,79 @@ class Plan:
         return self.min_seconds / 2
 
 
-@dataclass(frozen=True, slots=True)
 class Instruments:
     """The clocks and counters that are read while measuring; tests replace them."""
 
-    clock_ns: Callable[[], int] = time.perf_counter_ns
-    other_cpu_s: Callable[[], float | None] = lambda: _other_cpu_s()
-    frequency: Callable[[], tuple[float, float] | None] = lambda: _frequency()
-    throttling: Callable[[], tuple[str, ...]] = lambda: _throttling()
+    clock_ns: Callable[[], int] = staticmethod(time.perf_counter_ns)
+
+    def other_cpu_s(self) -> float | None:
+        """Return the CPU seconds of all other processes, and those stolen by a hypervisor."""
+        all_s, own = host.cpu_time_s(), os.times()
+        return None if all_s is None else all_s - own.user - own.system
+
+    def frequency_mhz(self) -> tuple[float, float] | None:
+        """Return the clock of the fastest cores and its limit."""
+        known = [
+            (group.mhz, group.limit_mhz)
+            for group in host.cpu_frequencies()
+            if group.mhz is not None and group.limit_mhz is not None
+        ]
+        return max(known, key=lambda pair: pair[1], default=None)
+
+    def throttling(self) -> tuple[str, ...]:
+        """Return what throttles the cores now.
+
+        Linux's voltage monitor resets the flags of what happened since the start every two seconds.
+        """
+        flags = host.throttling() or ()
+        return tuple(flag for flag in flags if not flag.endswith(host.OCCURRED))
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one turn of a row measured.
+
+    `times_ns` are its runs; `other_cpu_percent` is None if unknown; `frequency_mhz` is the clock of
+    the fastest cores and its limit.
+    """
+
+    load_ns: int
+    first_ns: int
+    times_ns: Sequence[int]
+    other_cpu_percent: float | None
+    frequency_mhz: tuple[float, float] | None
+    throttling: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class Measurement:
-    """One model on one backend with one number of threads, and the runs of each round.
-
-    `load_times_ns`, `first_invokes_ns` and `rounds` have one entry per round.
-    """
+    """One model on one backend with one number of threads, and its rounds."""
 
     model: ModelFile
     backend: Backend
     threads: int
-    load_times_ns: list[int] = field(default_factory=list)
-    first_invokes_ns: list[int] = field(default_factory=list)
-    rounds: list[list[int]] = field(default_factory=list)
-    wall_ns: int = 0
-    other_cpu_s: float | None = 0.0
-    frequencies: list[tuple[float, float]] = field(default_factory=list)
-    throttling: set[str] = field(default_factory=set)
+    rounds: list[Round] = field(default_factory=list)
     input: TensorSpec | None = None
     delegate: str | None = None
     failure: EdgeposeError | None = None
 
     @property
-    def runs(self) -> int:
-        """Number of runs of all rounds."""
-        return sum(map(len, self.rounds))
+    def times_ns(self) -> list[int]:
+        """The runs of all rounds."""
+        return [took_ns for each in self.rounds for took_ns in each.times_ns]
 
     @property
     def medians_ns(self) -> list[float]:
         """Median of each round."""
-        return [float(np.median(runs)) for runs in self.rounds]
+        return [float(np.median(each.times_ns)) for each in self.rounds]
 
     def done(self, plan: Plan) -> bool:
         """Whether it failed, or has all its runs and seconds and its rounds agree."""
+        times_ns = self.times_ns
         return self.failure is not None or (
             len(self.rounds) >= ROUNDS
-            and self.runs >= plan.min_runs
-            and sum(map(sum, self.rounds)) >= plan.min_seconds * 1e9
+            and len(times_ns) >= plan.min_runs
+            and sum(times_ns) >= plan.min_seconds * 1e9
             and iqr_percent(self.medians_ns) <= MAX_IQR_PERCENT
         )
 
@@ -115,13 +140,13 @@ class Measurement:
         counterpart = COUNTERPARTS.get(self.model.name)
         latency = rounds = ratio = None
         if self.rounds:
-            latency = statistics_of([run for runs in self.rounds for run in runs])
+            latency = statistics_of(self.times_ns)
             rounds = Rounds(
                 p50_ms=tuple(map(in_ms, self.medians_ns)),
-                runs=tuple(map(len, self.rounds)),
+                runs=tuple(len(each.times_ns) for each in self.rounds),
                 iqr_percent=round(iqr_percent(self.medians_ns), 2),
-                load_ms=in_ms(float(np.median(self.load_times_ns))),
-                first_ms=in_ms(float(np.median(self.first_invokes_ns))),
+                load_ms=in_ms(np.median([each.load_ns for each in self.rounds])),
+                first_ms=in_ms(np.median([each.first_ns for each in self.rounds])),
             )
             if counterpart is not None and counterpart.comparable:
                 ratio = round(latency.p50 / counterpart.row.pi4_cpu_ms, 4)
@@ -143,7 +168,7 @@ class Measurement:
             not_run=None if self.failure is None else str(self.failure),
             unstable=tuple(self._unstable(plan)) if self.rounds else (),
             other_cpu_percent=self._other_cpu_percent(),
-            frequency_mhz=min((now for now, _ in self.frequencies), default=None),
+            frequency_mhz=min((now for now, _ in self._frequencies_mhz()), default=None),
             published=None if counterpart is None else counterpart.row,
             published_difference=None if counterpart is None else counterpart.difference,
             ratio_to_published_pi4=ratio,
@@ -154,21 +179,24 @@ class Measurement:
         other = self._other_cpu_percent()
         if other is not None and other > MAX_OTHER_CPU_PERCENT:
             yield f"other processes used {other:.0f}% of a core meanwhile"
-        slow = [(now, limit) for now, limit in self.frequencies if now < LOW_CLOCK * limit]
+        slow = [(now, limit) for now, limit in self._frequencies_mhz() if now < LOW_CLOCK * limit]
         if slow:
             now, limit = min(slow)
             yield f"the clock was at {now:.0f} of {limit:.0f} MHz after a round"
-        if self.throttling:
-            flags = ", ".join(sorted(self.throttling)).replace("_", " ")
-            yield f"the firmware reported after a round: {flags}"
-        if self.runs < min(plan.min_runs, _FEW_RUNS):
-            yield f"only {self.runs} runs in the time limit"
+        flags = sorted({flag for each in self.rounds for flag in each.throttling})
+        if flags:
+            yield f"the firmware reported after a round: {', '.join(flags).replace('_', ' ')}"
+        if len(self.times_ns) < min(plan.min_runs, _FEW_RUNS):
+            yield f"only {len(self.times_ns)} runs in the time limit"
+
+    def _frequencies_mhz(self) -> list[tuple[float, float]]:
+        return [each.frequency_mhz for each in self.rounds if each.frequency_mhz is not None]
 
     def _other_cpu_percent(self) -> float | None:
-        # The counters take the Edge TPU's process, which is ours, for another one.
-        if self.other_cpu_s is None or not self.wall_ns or self.backend.device != "cpu":
-            return None
-        return round(self.other_cpu_s / (self.wall_ns / 1e9) * 100, 1)
+        known = [
+            each.other_cpu_percent for each in self.rounds if each.other_cpu_percent is not None
+        ]
+        return round(sum(known) / len(known), 1) if known else None
 
 
 def measurements_of(
@@ -209,9 +237,9 @@ def measure(
             spent_s = (instruments.clock_ns() - started_ns) / 1e9
             if row.done(plan) or (number >= MIN_ROUNDS and spent_s >= plan.max_seconds):
                 continue
-            on_progress(_progress(rows, plan, spent_s), f"round {number + 1}: {row.model.name}")
+            on_progress(_progress(rows, plan), f"round {number + 1}: {row.model.name}")
             try:
-                _measure_round(row, plan, image, instruments)
+                row.rounds.append(_measure_round(row, plan, image, instruments))
             except EdgeposeError as error:
                 row.failure = error
     on_progress(1.0, "done")
@@ -255,7 +283,7 @@ def spread_warnings(what: str, rounds: Sequence[float]) -> Iterator[str]:
         )
 
 
-def in_ms(nanoseconds: float) -> float:
+def in_ms(nanoseconds: SupportsFloat) -> float:
     """Return milliseconds with a resolution of 0.1 microseconds."""
     return round(float(nanoseconds) / 1e6, 4)
 
@@ -300,8 +328,7 @@ def input_tensor(spec: TensorSpec, image: Frame | None, name: str) -> Tensor:
     generator = np.random.default_rng(SEED)
     if is_float:
         return generator.uniform(-1, 1, spec.shape).astype(spec.dtype)
-    low, high = (-128, 128) if is_int8 else (0, 256)
-    return generator.integers(low, high, spec.shape).astype(spec.dtype)
+    return (generator.integers(0, 256, spec.shape) - 128 * is_int8).astype(spec.dtype)
 
 
 def _device(model: ModelFile) -> str | None:
@@ -311,12 +338,18 @@ def _device(model: ModelFile) -> str | None:
         return None
 
 
+def timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int]) -> int:
+    """Invoke once and return the duration."""
+    before_ns = clock_ns()
+    interpreter.invoke(tensor)
+    return clock_ns() - before_ns
+
+
 def _measure_round(
     row: Measurement, plan: Plan, image: Frame | None, instruments: Instruments
-) -> None:
+) -> Round:
     """Load a row's model, warm it up, time its runs of one round, and close it."""
-    clock_ns = instruments.clock_ns
-    entry = row.model.entry
+    clock_ns, entry = instruments.clock_ns, row.model.entry
     before_ns = clock_ns()
     interpreter = row.backend.load(
         row.model.path, row.threads, None if entry is None else entry.input_size_wh
@@ -327,94 +360,47 @@ def _measure_round(
         tensor = input_tensor(interpreter.input, image, str(row.model.path))
         first_ns = timed(interpreter, tensor, clock_ns)
         took_ns = 0
-        warm_up_s = plan.warm_up_seconds / (5 if row.rounds else 1)
-        warm_ns = clock_ns() + warm_up_s * 1e9
+        warm_ns = clock_ns() + plan.warm_up_seconds / (5 if row.rounds else 1) * 1e9
         while clock_ns() + took_ns < warm_ns:
             took_ns = timed(interpreter, tensor, clock_ns)
         other_before_s, started_ns = instruments.other_cpu_s(), clock_ns()
-        with _garbage_collector_off():
-            runs = _timed_runs(interpreter, tensor, plan, clock_ns)
+        gc.collect()
+        gc.disable()
+        times_ns = _timed_runs(interpreter, tensor, plan, clock_ns)
         # At once: an idle core slows down within milliseconds.
-        frequency = instruments.frequency()
-        row.wall_ns += clock_ns() - started_ns
-        other_after_s = instruments.other_cpu_s()
-        row.throttling.update(instruments.throttling())
+        frequency_mhz = instruments.frequency_mhz()
+        wall_s, other_after_s = (clock_ns() - started_ns) / 1e9, instruments.other_cpu_s()
+        throttling = instruments.throttling()
     finally:
+        gc.enable()
         interpreter.close()
-    row.load_times_ns.append(load_ns)
-    row.first_invokes_ns.append(first_ns)
-    row.rounds.append(runs)
-    if frequency is not None:
-        row.frequencies.append(frequency)
-    if other_before_s is None or other_after_s is None:
-        row.other_cpu_s = None
-    elif row.other_cpu_s is not None:
-        row.other_cpu_s += max(0.0, other_after_s - other_before_s)
-
-
-def timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int]) -> int:
-    """Invoke once and return the duration."""
-    before_ns = clock_ns()
-    interpreter.invoke(tensor)
-    return clock_ns() - before_ns
+    # The counters take the Edge TPU's process, which is ours, for another one.
+    if other_before_s is None or other_after_s is None or row.backend.device != "cpu":
+        other_percent = None
+    else:
+        other_percent = max(0.0, other_after_s - other_before_s) / wall_s * 100
+    return Round(load_ns, first_ns, times_ns, other_percent, frequency_mhz, throttling)
 
 
 def _timed_runs(
     interpreter: Interpreter, tensor: Tensor, plan: Plan, clock_ns: Callable[[], int]
 ) -> list[int]:
-    runs: list[int] = []
-    start_ns = clock_ns()
-    enough_ns = start_ns + plan.min_seconds / ROUNDS * 1e9
-    longest_ns = max(enough_ns, start_ns + LONGEST_TURN_S * 1e9)
-    enough_runs = -(-plan.min_runs // ROUNDS)
-    while True:
-        runs.append(timed(interpreter, tensor, clock_ns))
-        now_ns = clock_ns()
-        if now_ns >= longest_ns or (now_ns >= enough_ns and len(runs) >= enough_runs):
-            return runs
+    """Return the durations of one turn: one run at least, else a round's part of the plan."""
+    enough_ns = plan.min_seconds / ROUNDS * 1e9
+    longest_ns = max(enough_ns, LONGEST_TURN_S * 1e9)
+    times_ns: list[int] = []
+    started_ns, spent_ns = clock_ns(), 0
+    while (
+        not times_ns
+        or spent_ns < enough_ns
+        or (spent_ns < longest_ns and len(times_ns) < plan.min_runs / ROUNDS)
+    ):
+        times_ns.append(timed(interpreter, tensor, clock_ns))
+        spent_ns = clock_ns() - started_ns
+    return times_ns
 
 
-@contextmanager
-def _garbage_collector_off() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _progress(rows: Sequence[Measurement], plan: Plan, spent_s: float) -> float:
-    """Return the share that is done: by rounds at first, then by time if that is limited."""
+def _progress(rows: Sequence[Measurement], plan: Plan) -> float:
+    """Return the share that is done, by rounds."""
     shares = [1.0 if row.done(plan) else min(len(row.rounds) / ROUNDS, 0.95) for row in rows]
-    by_rounds = sum(shares) / len(shares)
-    if all(row.failure is not None or len(row.rounds) >= MIN_ROUNDS for row in rows):
-        return max(by_rounds, min(spent_s / plan.max_seconds, 1.0))
-    return by_rounds
-
-
-def _other_cpu_s() -> float | None:
-    """Return the CPU seconds of all other processes, and those stolen by a hypervisor."""
-    all_s, own = host.cpu_time_s(), os.times()
-    return None if all_s is None else all_s - own.user - own.system
-
-
-def _frequency() -> tuple[float, float] | None:
-    """Return the clock of the fastest cores and its limit, in MHz."""
-    known = [
-        (group.mhz, group.limit_mhz)
-        for group in host.cpu_frequencies()
-        if group.mhz is not None and group.limit_mhz is not None
-    ]
-    return max(known, key=lambda pair: pair[1], default=None)
-
-
-def _throttling() -> tuple[str, ...]:
-    """Return what throttles the cores now.
-
-    Linux's voltage monitor resets the flags of what happened since the start every two seconds.
-    """
-    flags = host.throttling() or ()
-    return tuple(flag for flag in flags if not flag.endswith(host.OCCURRED))
+    return sum(shares) / len(shares)

@@ -42,12 +42,7 @@ class Bench:
         throttling: tuple[str, ...] = (),
     ) -> Instruments:
         """Return this clock, a constant CPU share of other processes, and the given values."""
-        return Instruments(
-            clock_ns=lambda: self.now_ns,
-            other_cpu_s=lambda: self.now_ns / 1e9 * other_cpu_share,
-            frequency=lambda: frequency,
-            throttling=lambda: throttling,
-        )
+        return _FakeInstruments(self, other_cpu_share, frequency, throttling)
 
     def backend(self, name: str = "litert") -> Backend:
         """Return the backend."""
@@ -67,6 +62,26 @@ class Bench:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         return _FakeInterpreter(self, path.stem, self.loads[path.stem])
+
+
+@dataclass
+class _FakeInstruments(Instruments):
+    bench: Bench
+    other_cpu_share: float
+    frequency: tuple[float, float] | None
+    throttling_flags: tuple[str, ...]
+
+    def clock_ns(self) -> int:
+        return self.bench.now_ns
+
+    def other_cpu_s(self) -> float:
+        return self.bench.now_ns / 1e9 * self.other_cpu_share
+
+    def frequency_mhz(self) -> tuple[float, float] | None:
+        return self.frequency
+
+    def throttling(self) -> tuple[str, ...]:
+        return self.throttling_flags
 
 
 class _FakeInterpreter:
