@@ -103,7 +103,7 @@ class MqttConnection:
         self._receive = receive
         self._window = _MAX_UNACKNOWLEDGED
         self._unacknowledged: dict[int, Outgoing] = {}
-        self._unwritten: set[int] = set()
+        self._unwritten: deque[paho.MQTTMessageInfo] = deque()
         self._published: deque[tuple[int, ReasonCode]] = deque()
         self._client = self._make_client()
 
@@ -130,12 +130,15 @@ class MqttConnection:
     @property
     def takes_transient(self) -> bool:
         """Whether the socket has taken nearly everything so far."""
+        while self._unwritten and self._unwritten[0].is_published():
+            self._unwritten.popleft()
         return len(self._unwritten) < _MAX_UNWRITTEN
 
     @property
     def idle(self) -> bool:
         """Whether everything is written, and acknowledged if it has to be."""
-        return not (self._unacknowledged or self._unwritten or self._client.want_write())
+        written = all(info.is_published() for info in tuple(self._unwritten))
+        return written and not (self._unacknowledged or self._client.want_write())
 
     def serve(self, timeout_s: float) -> None:
         """Read and write what is due, waiting for that at most so long; raises UnreadableError."""
@@ -148,22 +151,27 @@ class MqttConnection:
 
     def publish(self, message: Outgoing) -> None:
         """Queue a message and wake `serve`, which sends it."""
+        if message.qos:
+            # Only while an acknowledgement is awaited: paho calls it for QoS 0 too, with a reason
+            # code and properties that take as long to build as the rest of its loop.
+            self._client.on_publish = self._on_publish
         info = self._client.publish(
             message.topic, message.payload, qos=message.qos, retain=message.retain
         )
         if message.qos:
             self._unacknowledged[info.mid] = message
         elif info.rc is paho.MQTT_ERR_SUCCESS:
-            self._unwritten.add(info.mid)
+            self._unwritten.append(info)
 
     def acknowledged(self) -> Iterator[tuple[Outgoing, ReasonCode]]:
         """Yield the messages that the broker acknowledged since the last call."""
         while self._published:
             number, reason = self._published.popleft()
-            self._unwritten.discard(number)
             message = self._unacknowledged.pop(number, None)
             if message is not None:
                 yield message, reason
+        if not self._unacknowledged:
+            self._client.on_publish = None
 
     def forget_unacknowledged(self) -> None:
         """Wait for no more acknowledgements."""
@@ -209,7 +217,6 @@ class MqttConnection:
         client.enable_logger(self._error_catcher())
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_socket_open = self._on_socket_open
