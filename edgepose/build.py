@@ -1,7 +1,7 @@
 """Config to parts: the only file that names concrete classes."""
 
-import logging
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -26,21 +26,17 @@ from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import FrameSource, Interpreter, LoadedModel, PoseModel, Smoother, Tracker
 from edgepose.registry.registry import ModelFile, check_hash, default_registry, device_of
 from edgepose.smoothing.no_smoother import NoSmoother
-from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
+from edgepose.smoothing.one_euro import PRESETS, OneEuro
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks_tracker import OksTracker
 
-log = logging.getLogger(__name__)
-
-DEVICES: Final = ("cpu", "edgetpu")
-
-POSE_THRESHOLDS: Final[Mapping[str, Mapping[str, float]]] = {
-    "movenet_single": {"cpu": 0.33, "edgetpu": 0.30},
-    "movenet_multipose": dict.fromkeys(DEVICES, movenet_multipose.DEFAULT_POSE_THRESHOLD),
-    "posenet": dict.fromkeys(DEVICES, posenet.DEFAULT_POSE_THRESHOLD),
+POSE_THRESHOLDS: Final = {
+    "movenet_single": 0.33,
+    "movenet_multipose": movenet_multipose.DEFAULT_POSE_THRESHOLD,
+    "posenet": posenet.DEFAULT_POSE_THRESHOLD,
 }
-"""From which score on a pose is one, by kind of model and accelerator, whose scores differ;
-`models/README.md` has the measurements."""
+"""From which score on a pose is one, by kind of model; `models/README.md` has the measurements."""
+EDGETPU_POSE_THRESHOLDS: Final = {**POSE_THRESHOLDS, "movenet_single": 0.30}
 
 MIN_STALL_TIMEOUT_NS: Final = 5_000_000_000
 
@@ -55,28 +51,6 @@ class ModelFiles:
     cpu: ModelFile | None
     compiled: ModelFile | None
     missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeTpuOpener:
-    """Opens the Edge TPU and loads a model there, each time it is called."""
-
-    accelerator: EdgeTpuAccelerator
-    file: ModelFile
-    config: Config
-
-    def __call__(self) -> PrimaryModel:
-        """Open the device, which takes seconds; raises ModelError or AcceleratorError."""
-        # Its process is a child already.
-        if self.file.entry is not None:
-            check_hash(self.file.path, self.file.entry)
-        interpreter = self.accelerator.load(self.file.path)
-        try:
-            model = _loaded(self.config, self.file, self.accelerator.device, interpreter)
-        except EdgeposeError:
-            interpreter.close()
-            raise
-        return PrimaryModel(model, interpreter.check)
 
 
 def model_files(name: str) -> ModelFiles:
@@ -103,9 +77,9 @@ def build_model(config: Config) -> LoadedModel:
     if config.accelerator == "replay":
         return build_replay_model(config)
     files = model_files(config.model.name)
-    opener = edgetpu_opener(config, files)
-    if opener is not None and (config.accelerator == "edgetpu" or files.cpu is None):
-        return opener().model
+    edgetpu = edgetpu_accelerator(config, files)
+    if edgetpu is not None and (config.accelerator == "edgetpu" or files.cpu is None):
+        return build_edgetpu_model(config, files, edgetpu).model
     return build_cpu_model(config, files)
 
 
@@ -147,8 +121,8 @@ def check_model(
         probe_model(file.path, runtime, input_size_wh)
 
 
-def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
-    """Return what opens the Edge TPU, None if the configuration or the files rule it out.
+def edgetpu_accelerator(config: Config, files: ModelFiles) -> EdgeTpuAccelerator | None:
+    """Return the Edge TPU, not yet open; None if the configuration or the files rule it out.
 
     Raises ModelFileError if the configuration requires it and the compiled file is not installed.
     """
@@ -160,11 +134,23 @@ def edgetpu_opener(config: Config, files: ModelFiles) -> EdgeTpuOpener | None:
                 f"accelerator is edgetpu, which needs the model's compiled file: {files.missing}"
             )
         return None
-    return EdgeTpuOpener(
-        EdgeTpuAccelerator(runtime=config.inference.runtime, device=config.inference.device),
-        files.compiled,
-        config,
-    )
+    return EdgeTpuAccelerator(runtime=config.inference.runtime, device=config.inference.device)
+
+
+def build_edgetpu_model(
+    config: Config, files: ModelFiles, accelerator: EdgeTpuAccelerator
+) -> PrimaryModel:
+    """Open the Edge TPU, which takes seconds; raises ModelError or AcceleratorError."""
+    file = files.compiled
+    assert file is not None
+    check_model(file)
+    interpreter = accelerator.load(file.path)
+    try:
+        model = _loaded(config, file, accelerator.device, interpreter)
+    except EdgeposeError:
+        interpreter.close()
+        raise
+    return PrimaryModel(model, interpreter.check)
 
 
 def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpreter) -> LoadedModel:
@@ -182,7 +168,8 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
     pose_threshold = thresholds.pose_threshold
     if pose_threshold is None:
         # Recorded outputs have the scores of a CPU, unless configured.
-        pose_threshold = POSE_THRESHOLDS[kind].get(device, POSE_THRESHOLDS[kind]["cpu"])
+        defaults = EDGETPU_POSE_THRESHOLDS if device == "edgetpu" else POSE_THRESHOLDS
+        pose_threshold = defaults[kind]
     return LoadedModel(
         name=file.name,
         path=file.path,
@@ -199,14 +186,10 @@ def build_smoother(config: SmoothingConfig) -> Smoother:
     """Return the smoother of a preset, with the parameters that are configured replaced."""
     if config.preset == "off":
         return NoSmoother()
-    preset = PRESETS[config.preset]
-    return OneEuro(
-        OneEuroParameters(
-            _given(config.min_cutoff_hz, preset.min_cutoff_hz),
-            _given(config.beta, preset.beta),
-            _given(config.derivative_cutoff_hz, preset.derivative_cutoff_hz),
-        )
-    )
+    values = msgspec.structs.asdict(config)
+    preset = PRESETS[values.pop("preset")]
+    given = {name: value for name, value in values.items() if value is not None}
+    return OneEuro(dataclasses.replace(preset, **given))
 
 
 def build_tracker(config: Config) -> Tracker:
@@ -220,31 +203,22 @@ def apply_tracking(tracker: Tracker, config: Config) -> None:
     tracker.max_age_ns = config.tracking.max_age_ms * 1_000_000
 
 
-def build_occupancy(config: Config) -> OccupancyDetector:
-    """Return the detector of presence and number of persons."""
-    presence = config.presence
-    return OccupancyDetector(on_delay_ms=presence.on_delay_ms, off_delay_ms=presence.off_delay_ms)
-
-
-def build_track_events(config: Config) -> TrackEventDetector:
-    """Return the detector of persons that enter and leave."""
-    return TrackEventDetector(
-        on_delay_ms=config.presence.on_delay_ms, off_delay_ms=_leave_delay_ms(config)
-    )
+def build_detectors(config: Config) -> tuple[OccupancyDetector, TrackEventDetector]:
+    """Return the detectors of presence and number of persons, and of their enter and leave."""
+    occupancy, track_events = OccupancyDetector(), TrackEventDetector()
+    apply_presence(occupancy, track_events, config)
+    return occupancy, track_events
 
 
 def apply_presence(
     occupancy: OccupancyDetector, track_events: TrackEventDetector, config: Config
 ) -> None:
-    """Apply changed delays to running detectors; presence, count and tracks stay."""
+    """Apply the configured delays; presence, count and tracks of a running detector stay."""
     on_delay_ms, off_delay_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
-    occupancy.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
-    track_events.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=_leave_delay_ms(config))
-
-
-def _leave_delay_ms(config: Config) -> float:
     # A track that can still be continued under its id has not left.
-    return max(config.presence.off_delay_ms, config.tracking.max_age_ms)
+    leave_delay_ms = max(off_delay_ms, config.tracking.max_age_ms)
+    occupancy.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
+    track_events.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=leave_delay_ms)
 
 
 def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
@@ -313,40 +287,32 @@ def path_source(
     """Return the source for a folder, an image or a video file."""
     from edgepose.sources import images
 
-    if path.is_dir():
-        paths = images.list_images(path)
-    elif images.is_image(path):
-        paths = [path]
-    else:
-        from edgepose.sources.video_file import VideoFileSource
+    if path.is_dir() or images.is_image(path):
+        paths = images.list_images(path) if path.is_dir() else [path]
+        return images.ImageSource(
+            paths, fps=fps or images.DEFAULT_FPS, realtime=realtime, loop=loop
+        )
+    from edgepose.sources.video_file import VideoFileSource
 
-        return VideoFileSource(path, realtime=realtime, loop=loop)
-    return images.ImageSource(paths, fps=fps or images.DEFAULT_FPS, realtime=realtime, loop=loop)
+    return VideoFileSource(path, realtime=realtime, loop=loop)
 
 
 def _pose_model(
     kind: str, interpreter: Interpreter, name: str, config: ModelConfig, pose_threshold: float
 ) -> PoseModel:
+    specs = (interpreter.input, interpreter.outputs)
+    max_poses = config.max_poses
     match kind:
         case "movenet_single":
-            return MovenetSingle(
-                interpreter.input, interpreter.outputs, name=name, crop=config.crop
-            )
+            return MovenetSingle(*specs, name=name, crop=config.crop)
         case "movenet_multipose":
-            return movenet_multipose.MovenetMultipose(
-                interpreter.input, interpreter.outputs, name=name, max_poses=config.max_poses
-            )
+            return movenet_multipose.MovenetMultipose(*specs, name=name, max_poses=max_poses)
         case _:
             return posenet.Posenet(
-                interpreter.input,
-                interpreter.outputs,
+                *specs,
                 name=name,
-                multiple=config.max_poses > 1,
-                max_poses=config.max_poses,
+                multiple=max_poses > 1,
+                max_poses=max_poses,
                 pose_threshold=pose_threshold,
                 nms_radius_px=config.nms_radius_px,
             )
-
-
-def _given(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from edgepose import __version__, messages, skeleton
@@ -11,12 +12,12 @@ from edgepose.build import (
     apply_presence,
     apply_tracking,
     build_cpu_model,
-    build_occupancy,
+    build_detectors,
+    build_edgetpu_model,
     build_replay_model,
     build_smoother,
-    build_track_events,
     build_tracker,
-    edgetpu_opener,
+    edgetpu_accelerator,
     model_files,
     source_opener,
     stall_timeout_ns,
@@ -141,9 +142,7 @@ class App:
             node=config.node_name,
             camera=name,
         )
-        return CameraParts(
-            name, source, pipeline, build_occupancy(config), build_track_events(config)
-        )
+        return CameraParts(name, source, pipeline, *build_detectors(config))
 
     def _reload(self) -> Reload:
         """Load the configuration again, apply its settings, and return what else changes.
@@ -195,13 +194,14 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
     if config.accelerator == "replay":
         return SingleModel(build_replay_model(config))
     files = model_files(config.model.name)
-    opener = edgetpu_opener(config, files)
-    if opener is None:
+    edgetpu = edgetpu_accelerator(config, files)
+    if edgetpu is None:
         reason = files.missing if config.accelerator == "auto" else None
         return SingleModel(build_cpu_model(config, files), reason=reason)
     fallback = None if files.cpu is None else build_cpu_model(config, files)
     if fallback is None:
         log.warning("there is no fallback for the Edge TPU: %s", files.missing)
+    opener = partial(build_edgetpu_model, config, files, edgetpu)
     required = config.accelerator == "edgetpu" or fallback is None
     try:
         primary = opener() if wait and required else None
@@ -209,7 +209,7 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
         if fallback is not None:
             fallback.interpreter.close()
         raise
-    return Failover(opener, fallback, primary=primary, fingerprint=opener.accelerator.fingerprint)
+    return Failover(opener, fallback, primary=primary, fingerprint=edgetpu.fingerprint)
 
 
 def info_message(config: Config, models: Models, model: LoadedModel | None) -> bytes:
