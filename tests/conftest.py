@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SHARED = Path(__file__).parents[2] / "shared"
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
+
+# A slow example is no failure: other work on the machine would fail the tests.
+settings.register_profile("edgepose", deadline=None)
+settings.load_profile("edgepose")
 
 
 # These tests need annotated data beside a developer's checkout, which a clone does not have.

@@ -27,6 +27,8 @@ from tests.chaos.rig import TOPICS, Broker, Rig, has_own_network, run
 
 _KILLS: Final = 6
 KINDS: Final[tuple[Kind, ...]] = ("enter", "leave")
+REFUSED: Final = "keeping the previous configuration"
+"""What the daemon logs if a reload fails."""
 _JUMPS_S: Final = (3600, -86_400, 0)
 
 
@@ -119,19 +121,18 @@ def _config_corrupt(folder: Path, row: Row) -> Row:
             json.dumps({**rig.config, "model": {"name": "no-such-model"}}),
         )
         for text in texts:
-            count = rig.daemon.log.count("is refused")
+            count = rig.daemon.log.count(REFUSED)
             rig.write_config(text)
             os.kill(rig.daemon.process.pid, signal.SIGHUP)
             asked_s = time.monotonic()
             refused_s = wait(
-                lambda count=count: rig.daemon.log.count("is refused") > count,  # type: ignore[misc]
+                lambda count=count: rig.daemon.log.count(REFUSED) > count,  # type: ignore[misc]
                 f"{text[:30]!r} to be refused",
             )
             row.detected_s = max(row.detected_s or 0.0, refused_s - asked_s)
         rig.write_config(json.dumps(rig.config))
-        rig.daemon.reloaded_s.append(time.monotonic())
         os.kill(rig.daemon.process.pid, signal.SIGHUP)
-        asked_s = rig.daemon.wait_for_log("is in effect")
+        asked_s = rig.daemon.wait_for_log("configuration reloaded")
         row.resumed_s = rig.next_pose(asked_s) - asked_s
         row.remarks.append(f"longest time without poses {rig.longest_gap_s(since_s):.2f} s")
         if rig.daemon.log.count("connected to the MQTT broker") != reconnects:

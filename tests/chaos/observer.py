@@ -1,6 +1,7 @@
 """A subscriber to all topics that keeps when each message arrived, and misses none."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from edgepose.util.resource import Resource
 
 _RETRY_S = 0.01
 _SESSION_S = 3600
+_MARKER_TOPIC = "chaos/marker"
+_markers = itertools.count()
 
 
 class WaitTimeoutError(Exception):
@@ -108,6 +111,12 @@ class Observer(Resource):
         wait(found_one, f"a message on {topic}", patience_s)
         return found[0]
 
+    def drain(self) -> None:
+        """Wait until all messages that the broker has received so far have arrived here."""
+        marker = next(_markers)
+        self._client.publish(_MARKER_TOPIC, marker, 1)
+        self.wait_for(_MARKER_TOPIC, lambda payload: payload == b"%d" % marker)
+
     def _on_connect(self, *_: object) -> None:
         self._client.subscribe("#", 1)
 
@@ -142,6 +151,5 @@ class Observer(Resource):
 def retained(host: str, port: int, user: tuple[str, str] | None = None) -> dict[str, bytes]:
     """Return the retained messages of a broker, as a new subscriber receives them."""
     with Observer(host, port, name="chaos-retained", user=user) as subscriber:
-        # They arrive right after the SUBACK.
-        time.sleep(0.3)
+        subscriber.drain()
         return {a.topic: a.payload for a in list(subscriber.arrivals) if a.retained}

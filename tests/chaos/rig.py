@@ -148,7 +148,6 @@ class DaemonRun:
         self.wall_clock_valid = True
         """Whether `captured_at` of the messages can be used: False if the clock was changed."""
         self.killed_at_s: float | None = None
-        self.reloaded_s: list[float] = []
         self.watchdog_gap_s = 0.0
         self._log = folder / f"daemon-{number}.log"
         address = f"edgepose-chaos-{os.getpid()}-{number}"
@@ -217,22 +216,9 @@ class DaemonRun:
         return found
 
     def expected_events(self, camera: str) -> list[ExpectedEvent]:
-        """Return the expected events of a camera; ids start again with every reload."""
-        lines = [line for line in self.lines if line.message.camera == camera]
-        records = self.pose_records(camera)
-        begin = 0
-        found: list[ExpectedEvent] = []
-        for reloaded_s in self.reloaded_s:
-            end = next(
-                i
-                for i in range(begin + 1, len(lines))
-                if lines[i].at_s > reloaded_s
-                and lines[i].message.sequence < lines[i - 1].message.sequence
-            )
-            found += judge.expected_events(records[begin:end], leave_delay_s=LEAVE_DELAY_S)
-            begin = end
-        return found + judge.expected_events(
-            records[begin:], leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
+        """Return the expected events of a camera."""
+        return judge.expected_events(
+            self.pose_records(camera), leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
         )
 
     def wait_for_log(self, text: str, *, patience_s: float = 25.0) -> float:
@@ -493,8 +479,7 @@ class Rig(Resource):
         )
 
     def _count(self, row: Row) -> None:
-        # Messages still on their way when the daemon ended arrive within this time.
-        time.sleep(0.3)
+        self.observer.drain()
         made = [line.text for run in self.runs for line in run.lines]
         poses = [*map(TOPICS.poses, ("main", "door"))]
         arrived = [a.payload for a in self.observer.arrivals if a.topic in poses]

@@ -46,7 +46,6 @@ def test_command_slow_device(fake_edgetpu: FakeEdgeTpu) -> None:
     assert (edgetpu["device"], edgetpu["delegate"]) == ("edgetpu", "Edge TPU through litert")
     assert edgetpu["latency_ms"]["min"] >= 40.0
     assert edgetpu["rounds"]["first_ms"] >= 40.0
-    assert cpu["latency_ms"]["min"] < 40.0
     assert edgetpu["others_percent"] is None
 
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +75,6 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
         printed = next((text for start, text in ENDLESS.items() if command.startswith(start)), None)
         if printed is not None:
             wait_for(lambda: printed in log.read_text(), f"{printed!r}")
-            time.sleep(0.2)
             process.send_signal(signal.SIGTERM)
         process.wait(60)
     text = log.read_text()

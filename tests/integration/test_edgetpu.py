@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -167,21 +168,20 @@ def test_edgetpu_library_incompatible_with_first_runtime(
     fake_edgetpu: FakeEdgeTpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The official libedgetpu crashes newer runtimes; the other runtime is tried next."""
-    tried: list[str] = []
-    load = EdgeTpuAccelerator._load
 
-    def first_crashes(
-        self: EdgeTpuAccelerator, path: Path, runtime: RuntimeName
-    ) -> edgetpu.EdgeTpuInterpreter:
-        tried.append(runtime)
-        fake_edgetpu.set("segfault-at-create" if len(tried) == 1 else "ok")
-        return load(self, path, runtime)
+    class Runtimes(tuple[RuntimeName, ...]):
+        """The library crashes the first runtime only."""
 
-    monkeypatch.setattr(EdgeTpuAccelerator, "_load", first_crashes)
-    monkeypatch.setattr(edgetpu, "installed_runtimes", lambda: ("litert", "litert"))
-    accelerator = EdgeTpuAccelerator()
-    accelerator.load(fake_edgetpu.compiled_model()).close()
-    assert len(tried) == 2
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[RuntimeName]:
+            fake_edgetpu.set("segfault-at-create")
+            yield self[0]
+            fake_edgetpu.set("ok")
+            yield self[1]
+
+    monkeypatch.setattr(edgetpu, "installed_runtimes", lambda: Runtimes(("litert", "litert")))
+    EdgeTpuAccelerator().load(fake_edgetpu.compiled_model()).close()
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends at Python 3.11")

@@ -6,7 +6,6 @@ Run by `make test-systemd`; each test restores the machine.
 import json
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -178,8 +177,7 @@ def test_service_invalid_configuration_is_not_restarted(machine: Machine) -> Non
     container.write(CONFIG, BASIC.replace("node:", "nod:"))
     try:
         assert container.run("systemctl", "start", "edgepose", check=False).returncode
-        # A restart would come after 3 s.
-        time.sleep(4)
+        # It would be `activating` if a restart was scheduled.
         assert container.property("edgepose", "ActiveState") == "failed"
         assert container.property("edgepose", "NRestarts") == "0"
         assert container.property("edgepose", "ExecMainStatus") == "2"
@@ -253,15 +251,12 @@ def test_service_reload_other_broker_needs_restart(machine: Machine, tmp_path: P
 def test_service_stop_publishes_offline_and_ends(machine: Machine, tmp_path: Path) -> None:
     container = machine.container
     with machine.serving(tmp_path / "log") as subscriber:
-        start = time.monotonic()
         container.run("systemctl", "stop", "edgepose")
-        took_s = time.monotonic() - start
         subscriber.wait_for(AVAILABILITY, "offline")
         assert subscriber.payloads(STATUS)[-1] == "offline"
         assert container.property("edgepose", "ExecMainStatus") == "0"
+        # It would be `timeout` if it was killed after TimeoutStopSec.
         assert container.property("edgepose", "Result") == "success"
-        # Well before TimeoutStopSec, at which it would have been killed.
-        assert took_s < 10
 
 
 def test_service_two_instances(machine: Machine, tmp_path: Path) -> None:

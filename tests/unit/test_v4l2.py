@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -9,14 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgepose.clock import boottime_ns
 from edgepose.errors import (
     SourceBusyError,
     SourceError,
     SourceNotFoundError,
     SourceStalledError,
 )
-from edgepose.sources import v4l2
+from edgepose.sources import _base, v4l2
 from edgepose.sources.v4l2 import UsbCameraSource
 from tests.fakes.usb_camera import METADATA, FakeUsbCamera
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
@@ -60,13 +60,18 @@ def test_usb_camera_other_size(camera: FakeUsbCamera, caplog: pytest.LogCaptureF
     assert "asked for 64x48, the camera delivers 320x240" in caplog.text
 
 
-def test_usb_camera_driver_timestamp(camera: FakeUsbCamera) -> None:
+def test_usb_camera_driver_timestamp(
+    camera: FakeUsbCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The driver's timestamp is the frame's."""
-    taken_ns = boottime_ns() - 20_000_000
+    monkeypatch.setattr(_base, "boottime_ns", lambda: camera.now_ns)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: camera.now_ns)
+    taken_ns = camera.now_ns - 20_000_000
     camera.properties[cv2.CAP_PROP_POS_MSEC] = taken_ns / 1e6
     with _source(camera) as source:
         frame = next(source.frames())
-    assert abs(frame.timestamp_ns - taken_ns) < 1_000_000
+    # A float of milliseconds rounds the nanoseconds.
+    assert frame.timestamp_ns == pytest.approx(taken_ns, rel=0, abs=1000)
 
 
 def test_usb_camera_missing_device(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def _patch(picamera2: Any) -> None:
 
     dmaallocator.libcamera = _Libcamera(dmaallocator.libcamera)
     # The virtual camera has no raw modes, but picamera2 asks for the largest one.
-    picamera2.Picamera2._get_raw_modes = lambda self: [{"format": "NV12", "size": (1280, 720)}]
+    modes = [{"format": "NV12", "size": (1280, 720)}]
+    picamera2.Picamera2._get_raw_modes = lambda self: modes  # noqa: SLF001 - has no setting for it
 
 
 sys.meta_path.insert(0, _Patching())
