@@ -16,6 +16,7 @@ from tests.chaos.judge import ExpectedEvent, Kind, PoseRecord, Row
 from tests.chaos.observer import WaitTimeoutError, wait
 from tests.chaos.registry import FAULTS, Fault, UnavailableError
 from tests.chaos.rig import NAMESPACE_VARIABLE, TOPICS, Rig
+from tests.conftest import ROOT
 
 DELAY_S = 0.5
 
@@ -175,6 +176,12 @@ def test_chaos_command_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> 
     listed = capsys.readouterr().out
     assert all(name in listed for name in FAULTS)
     assert len(FAULTS) >= 20
+
+
+def test_chaos_document_has_every_fault() -> None:
+    """The table in docs/reliability.md has a row for each fault."""
+    document = (ROOT / "docs" / "reliability.md").read_text()
+    assert [fault.name for fault in FAULTS.values() if f"| {fault.title} |" not in document] == []
 
 
 def test_chaos_planted_losses_are_found(tmp_path: Path) -> None:
