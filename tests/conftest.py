@@ -1,6 +1,7 @@
 """Paths and fixtures for all tests."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ MODELS = ROOT / "models"
 settings.register_profile("edgepose", deadline=None)
 settings.load_profile("edgepose")
 
+
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These tests need annotated data beside a developer's checkout, which a clone does not have.
 collect_ignore = [] if (SHARED / "data").is_dir() else ["reference_data"]

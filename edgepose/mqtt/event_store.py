@@ -103,6 +103,9 @@ class EventStore:
         try:
             with closing(sqlite3.connect(path, timeout=1.0)) as connection:
                 connection.text_factory = lambda data: data.decode("utf-8", "replace")
+                # A process that was killed early leaves a file without it.
+                if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    return []
                 rows = connection.execute("SELECT id, topic, payload FROM events ORDER BY id")
                 found = [StoredEvent(*row) for row in rows]
         except (sqlite3.Error, OSError) as error:

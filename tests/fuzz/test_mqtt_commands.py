@@ -115,11 +115,13 @@ def sink_at(
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with (
         Mosquitto(tmp_path_factory.mktemp("broker")) as broker,
-        broker.listener("none") as stranger,
+        broker.listener(TOPICS.availability) as stranger,
     ):
         orders: list[tuple[str, bool]] = []
         sink = sink_at(broker.url, orders)
         sink.open(require_connection_within_s=PATIENCE_S)
+        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        stranger.wait_for(TOPICS.availability, b"online")
         yield Node(sink, stranger, orders)
         sink.close()
 
@@ -159,11 +161,13 @@ def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
     orders: list[tuple[str, bool]] = []
     with (
         Mosquitto(tmp_path) as broker,
-        broker.listener("none") as stranger,
+        broker.listener(TOPICS.availability) as stranger,
         listening_to_the_log() as log,
     ):
         sink = sink_at(broker.url, orders)
         sink.open(require_connection_within_s=PATIENCE_S)
+        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        stranger.wait_for(TOPICS.availability, b"online")
         flooded = Node(sink, stranger, orders)
         for number in range(2000):
             flooded.say(TOPICS.command("main", "enabled"), b"\x1b[2J\nERROR %d" % number)
@@ -183,11 +187,13 @@ def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
     orders: list[tuple[str, bool]] = []
     with (
         Mosquitto(tmp_path) as broker,
-        broker.listener("none") as stranger,
+        broker.listener(TOPICS.availability) as stranger,
         listening_to_the_log() as log,
     ):
         sink = sink_at(broker.url, orders)
         sink.open(require_connection_within_s=PATIENCE_S)
+        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        stranger.wait_for(TOPICS.availability, b"online")
         node = Node(sink, stranger, orders)
         node.say(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
         assert node.settle() == []

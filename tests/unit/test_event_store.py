@@ -113,6 +113,20 @@ def test_event_store_puts_a_damaged_file_aside(
     assert on_disk(path) == [0, 1]
 
 
+def test_event_store_of_a_process_killed_early_is_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    assert path.stat().st_size > 0
+    store = EventStore(path, max_events=10)
+    fill(store, 1)
+    store.close()
+    assert on_disk(path) == [0]
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("topic", ["a\x01b", "a\x7f", "a\ufdd0", "\x1b[31m", "", "a/#", "+"])
 def test_event_store_leaves_out_invalid_topics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, topic: str
