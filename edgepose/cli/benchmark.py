@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from edgepose.cli._options import config_option, set_up_logging
+from edgepose.cli._terminal import progress_bar
 from edgepose.config import find_config_file, load_config
 from edgepose.errors import UsageError
 
@@ -244,20 +245,6 @@ def _write(text: str, output: Path | None) -> None:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
-    """Show a progress bar on stderr if it is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _share, _text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda share, text: bar.update(task, completed=share, description=text)
+    """Yield a function that shows the share of the work that is done, 0..1, and a text."""
+    with progress_bar(what, "%", 100) as update:
+        yield lambda share, text: update(100 * share, f"{what}: {text}")

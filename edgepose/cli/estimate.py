@@ -98,15 +98,18 @@ def command(
             except SourceError as error:
                 failures.append(error)
 
+    results: list[EstimateLine] = []
     with progress_bar("", "frames") as progress:
-        if output_format == "table":
-            rows = [row for line in lines() for row in _rows(line)]
-            print_table(("source", "frame", "id", "score", "box", "keypoints"), rows)
-        elif output_format == "json":
-            print("[" + ",\n ".join(messages.encode(line).decode() for line in lines()) + "]")
-        else:
-            for line in lines():
+        for line in lines():
+            if output_format == "ndjson":
                 print(messages.encode(line).decode(), flush=True)
+            else:
+                results.append(line)
+    if output_format == "json":
+        print("[" + ",\n ".join(messages.encode(line).decode() for line in results) + "]")
+    elif output_format == "table":
+        rows = [row for line in results for row in _rows(line)]
+        print_table(("source", "frame", "id", "score", "box", "keypoints"), rows)
     exit_if_failed(failures)
 
 

@@ -279,7 +279,7 @@ def test_command_progress_only_on_terminal(
     assert run_command(["benchmark", "--models", LIGHTNING, "--threads", "1"]) == 0
     captured = capsys.readouterr()
     assert "latency" in captured.err
-    assert "100%" in captured.err
+    assert "100 %" in captured.err
     assert "\x1b" not in captured.out
 
 
