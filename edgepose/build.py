@@ -311,7 +311,6 @@ def _pose_model(
             return posenet.Posenet(
                 *specs,
                 name=name,
-                multiple=max_poses > 1,
                 max_poses=max_poses,
                 pose_threshold=pose_threshold,
                 nms_radius_px=config.nms_radius_px,

@@ -22,9 +22,9 @@ from edgepose.benchmark.reference_table import COUNTERPARTS
 from edgepose.benchmark.results import LatencyRow, Method, Percentiles, Rounds, Statistics
 from edgepose.datatypes import Frame, InputSpec, TensorSpec
 from edgepose.errors import EdgeposeError, ModelFileError, ModelShapeError
+from edgepose.imaging.crop import padded_region
 from edgepose.imaging.preprocess import preprocess
 from edgepose.monitoring import host
-from edgepose.pose_models._tensors import padded_region
 from edgepose.protocols import Interpreter, Tensor
 from edgepose.registry.registry import ModelFile, device_of, sha256
 

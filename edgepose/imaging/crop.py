@@ -1,6 +1,6 @@
-"""The crop region of a single-pose model in the next frame.
+"""Crop regions: the whole frame, and the surroundings of a pose.
 
-The region and its constants are those of MoveNet's published use (tfjs-models `pose-detection`,
+The latter and its constants are those of MoveNet's published use (tfjs-models `pose-detection`,
 `movenet/crop_utils`): a square around the hips, wide enough for the torso and for every keypoint
 that is visible, raised arms included.
 """
@@ -19,12 +19,19 @@ BODY_EXPANSION: Final = 1.2
 _TORSO: Final = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
 
 
-def square_region(frame_size_wh: tuple[int, int]) -> CropRegion:
-    """Return the whole frame, centred in the smallest square that holds it, in frame px."""
-    width, height = frame_size_wh
-    side = max(width, height)
-    x_min, y_min = (width - side) / 2, (height - side) / 2
-    return CropRegion(x_min, y_min, x_min + side, y_min + side)
+def padded_region(
+    frame_size_wh: tuple[int, int], tensor_size_wh: tuple[int, int], *, centred: bool
+) -> CropRegion:
+    """Return the smallest region of the tensor's shape that contains the whole frame, in frame px.
+
+    `centred` pads on both sides; otherwise the frame is in the upper left corner.
+    """
+    (width, height), (tensor_width, tensor_height) = frame_size_wh, tensor_size_wh
+    region_width = max(width, height * tensor_width / tensor_height)
+    region_height = max(height, width * tensor_height / tensor_width)
+    left = (region_width - width) / 2 if centred else 0.0
+    top = (region_height - height) / 2 if centred else 0.0
+    return CropRegion(-left, -top, region_width - left, region_height - top)
 
 
 def body_region(

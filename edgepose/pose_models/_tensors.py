@@ -1,11 +1,12 @@
-"""What the pose models share: reading raw tensors, and laying a frame into the input."""
+"""What the pose models share: reading raw tensors, and mapping them to the frame."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgepose.datatypes import CropRegion, Floats, TensorSpec
+from edgepose.datatypes import Floats, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.protocols import Tensor
 
@@ -22,17 +23,17 @@ def dequantize(stored: Tensor, spec: TensorSpec) -> Floats:
 
 
 def shapes_text(specs: Iterable[TensorSpec]) -> str:
-    """Return the shapes of tensors for an error's sentence."""
+    """Return the shapes of tensors for an error message."""
     return ", ".join(str(spec.shape) for spec in specs) or "none"
 
 
 def input_size_wh(tensor: TensorSpec, *, name: str, expected: str) -> tuple[int, int]:
-    """Return the width and height of an image input, -1 where the file leaves them open.
+    """Return the width and height of an image input.
 
-    Raises ModelShapeError, calling the file `name` and the model `expected`.
+    Raises ModelShapeError, with the file as `name` and the model as `expected`.
     """
     shape = tensor.shape
-    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or 0 in shape:
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or min(shape) < 1:
         raise ModelShapeError(
             f"{name}: input is {shape}, expected (1, height, width, 3) of {expected}; "
             "this file is another kind of network, choose one from `edgepose models list`"
@@ -40,30 +41,24 @@ def input_size_wh(tensor: TensorSpec, *, name: str, expected: str) -> tuple[int,
     return shape[2], shape[1]
 
 
-def padded_region(
-    frame_size_wh: tuple[int, int], tensor_size_wh: tuple[int, int], *, centred: bool
-) -> CropRegion:
-    """Return the smallest region of the tensor's shape that holds the whole frame, in frame px.
-
-    `centred` pads on both sides; otherwise the frame keeps the upper left corner.
-    """
-    (width, height), (tensor_width, tensor_height) = frame_size_wh, tensor_size_wh
-    per_px = max(width / tensor_width, height / tensor_height)
-    region_width, region_height = tensor_width * per_px, tensor_height * per_px
-    left = (region_width - width) / 2 if centred else 0.0
-    top = (region_height - height) / 2 if centred else 0.0
-    return CropRegion(-left, -top, region_width - left, region_height - top)
+def to_frame_px(
+    points_yx: NDArray[np.floating[Any]], unit_wh: tuple[int, int], to_frame: TensorToFrame
+) -> Floats:
+    """Return points (..., 2) as (x, y) in frame px; `unit_wh` is the tensor px of one unit."""
+    scale = np.multiply(unit_wh, to_frame.scale_xy)
+    points: Floats = (points_yx[..., ::-1] * scale + to_frame.offset_xy).astype(np.float32)
+    return points
 
 
 def bounding_boxes(keypoints: Floats, keypoint_scores: Floats) -> Floats:
     """Return the boxes (n, 4) x_min, y_min, x_max, y_max around the visible keypoints of n poses.
 
-    `keypoints` are (n, 17, 2), `keypoint_scores` (n, 17). Where none is visible all count.
+    `keypoints` are (n, 17, 2), `keypoint_scores` (n, 17). If none is visible, all count.
     """
     counts = keypoint_scores >= BOX_SCORE
     counts |= ~counts.any(axis=1, keepdims=True)
     counts = counts[:, :, np.newaxis]
     low = np.where(counts, keypoints, np.inf).min(axis=1)
     high = np.where(counts, keypoints, -np.inf).max(axis=1)
-    boxes: Floats = np.concatenate((low, high), axis=1).astype(np.float32, copy=False)
+    boxes: Floats = np.concatenate((low, high), axis=1).astype(np.float32)
     return boxes

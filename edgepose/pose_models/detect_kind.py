@@ -1,4 +1,4 @@
-"""Tells what kind of pose model a file is from its tensors."""
+"""The kind of a pose model, detected by its tensors."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,9 +14,9 @@ Kind = Literal["movenet_single", "movenet_multipose", "posenet"]
 def detect_kind(
     input_tensor: TensorSpec, output_tensors: Sequence[TensorSpec], *, name: str
 ) -> Kind:
-    """Return the kind of a model; `name` is how errors call the file.
+    """Return the kind of a model.
 
-    Raises ModelShapeError where it is none of those edgepose decodes, and says what it is instead.
+    Raises ModelShapeError, with the file as `name`, if edgepose does not decode it.
     """
     input_size_wh(input_tensor, name=name, expected="a pose model")
     shapes = [output.shape for output in output_tensors]
@@ -35,10 +35,10 @@ def detect_kind(
 
 
 def _guess(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Say what a file with these outputs probably is, and what to do."""
+    """Return what a file with these outputs probably is, and what to do."""
     if (1, 10, 17, 2) in shapes:
         return (
-            "this is a PoseNet that ends in Coral's own decoder, which must be taken off before "
+            "this is a PoseNet that ends in Coral's own decoder, which must be removed before "
             "it is loaded; choose the file without `decoder` in its name"
         )
     if any(len(shape) == 4 and shape[-1] == 17 for shape in shapes):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
-from edgepose.imaging.crop import MIN_CROP_SCORE, body_region, square_region
+from edgepose.imaging.crop import body_region, padded_region
+from edgepose.pose_models._tensors import bounding_boxes, dequantize, shapes_text, to_frame_px
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -16,9 +15,9 @@ OUTPUT_SHAPE: Final = (1, 1, KEYPOINT_COUNT, 3)
 
 
 class MovenetSingle:
-    """Decodes MoveNet single pose; `crop` off looks at the whole frame every time.
+    """Decodes MoveNet single pose; without `crop`, every frame is detected as a whole.
 
-    Raises ModelShapeError where the tensors are not those of a single-pose MoveNet.
+    Raises ModelShapeError if the tensors are not those of a single-pose MoveNet.
     """
 
     def __init__(
@@ -30,55 +29,31 @@ class MovenetSingle:
         crop: bool = True,
     ) -> None:
         shape = input_tensor.shape
-        if len(shape) != 4 or shape[0] != 1 or shape[1] != shape[2] or shape[3] != 3:
+        side = shape[1] if len(shape) == 4 else 0
+        if shape != (1, side, side, 3) or [o.shape for o in output_tensors] != [OUTPUT_SHAPE]:
             raise ModelShapeError(
-                f"{name}: input is {shape}, expected (1, S, S, 3) of a single-pose MoveNet"
+                f"{name}: input is {shape} and outputs are {shapes_text(output_tensors)}, expected "
+                f"(1, S, S, 3) and {OUTPUT_SHAPE} of a single-pose MoveNet; set model.kind to what "
+                "the file is, or auto"
             )
-        if [output.shape for output in output_tensors] != [OUTPUT_SHAPE]:
-            shapes = ", ".join(str(output.shape) for output in output_tensors)
-            raise ModelShapeError(
-                f"{name}: outputs are {shapes}, expected one {OUTPUT_SHAPE} of a single-pose "
-                "MoveNet; set model.kind to what the file is, or auto"
-            )
-        self.input_spec = InputSpec((shape[2], shape[1]), input_tensor.dtype)
+        self.input_spec = InputSpec((side, side), input_tensor.dtype)
+        self._output = output_tensors[0]
         self._crop = crop
-        self._dequantize = (output_tensors[0].scale, output_tensors[0].zero_point)
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
         """Return the one pose, in frame px, with the mean of its 17 keypoint scores as score.
 
-        MoveNet names 17 places in any picture; how much the model believes in all of them together
-        tells a body from a ghost better than the mean of the strong ones alone.
+        MoveNet places 17 keypoints in any image; the mean of all scores distinguishes a body from a
+        false positive better than that of the high ones alone.
         """
-        values = outputs[0].reshape(KEYPOINT_COUNT, 3)
-        if self._dequantize[0]:
-            scale, zero_point = self._dequantize
-            values = (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-        width, height = self.input_spec.size_wh
-        (scale_x, scale_y), (offset_x, offset_y) = to_frame.scale_xy, to_frame.offset_xy
-        scale_x, scale_y = scale_x * width, scale_y * height
-        # Plain floats: with 17 keypoints, every NumPy call costs as much as half of this loop.
-        keypoints: list[tuple[float, float]] = []
-        scores: list[float] = []
-        visible: list[tuple[float, float]] = []
-        for y, x, score in values.tolist():
-            point = (x * scale_x + offset_x, y * scale_y + offset_y)
-            keypoints.append(point)
-            scores.append(score)
-            if score >= MIN_CROP_SCORE:
-                visible.append(point)
-        # Where keypoints are only guessed, the visible ones bound the body.
-        xs, ys = zip(*(visible or keypoints), strict=True)
-        return Poses(
-            np.array([keypoints], np.float32),
-            np.array([scores], np.float32),
-            np.array([sum(scores) / KEYPOINT_COUNT], np.float32),
-            np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
-        )
+        values = dequantize(outputs[0], self._output)[0]
+        keypoints = to_frame_px(values[:, :, :2], self.input_spec.size_wh, to_frame)
+        scores = values[:, :, 2]
+        return Poses(keypoints, scores, scores.mean(axis=1), bounding_boxes(keypoints, scores))
 
     def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
         """Return the whole frame padded to a square."""
-        return square_region(frame_size_wh)
+        return padded_region(frame_size_wh, self.input_spec.size_wh, centred=True)
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
         """Return the square around the first pose, or None for the whole frame."""

@@ -1,10 +1,10 @@
-"""body_region and square_region."""
+"""body_region and padded_region."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.imaging.crop import body_region, square_region
+from edgepose.imaging.crop import body_region, padded_region
 from edgepose.skeleton import KEYPOINT_NAMES
 
 SIZE = (640, 480)
@@ -84,7 +84,13 @@ def test_body_region_random_poses(points: list[tuple[float, float]], scores: lis
         assert 2 <= width <= 640.001
 
 
-def test_square_region_wide_frame() -> None:
+def test_padded_region_centred() -> None:
     """The frame is centred in the smallest square around it."""
-    region = square_region((640, 480))
+    region = padded_region((640, 480), (192, 192), centred=True)
     assert (region.x_min, region.y_min, region.x_max, region.y_max) == (0, -80, 640, 560)
+
+
+def test_padded_region_upper_left() -> None:
+    """The frame is in the upper left corner, the padding on the right."""
+    region = padded_region((360, 640), (192, 256), centred=False)
+    assert (region.x_min, region.y_min, region.x_max, region.y_max) == (0, 0, 480, 640)

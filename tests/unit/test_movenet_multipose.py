@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgepose.datatypes import Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.preprocess import preprocess
-from edgepose.pose_models.movenet_multipose import MovenetMultipose, preferred_input_size_wh
+from edgepose.pose_models.movenet_multipose import MovenetMultipose
 from tests.helpers import frame_of
 
 OUTPUT = TensorSpec("Identity", (1, 6, 56), np.dtype(np.float32))
@@ -41,18 +41,16 @@ def output_of(
 
 @given(
     frame_wh=st.tuples(st.integers(40, 1400), st.integers(40, 1400)),
-    resizable=st.booleans(),
-    long_side_px=st.integers(4, 16).map(lambda count: 32 * count),
+    multiples=st.tuples(st.integers(1, 16), st.integers(1, 16)),
     at=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=17, max_size=17),
 )
 def test_multipose_maps_keypoints_and_boxes_to_frame(
     frame_wh: tuple[int, int],
-    resizable: bool,
-    long_side_px: int,
+    multiples: tuple[int, int],
     at: list[tuple[float, float]],
 ) -> None:
     """A point of the frame, seen where the frame lies in the tensor, comes back to the frame."""
-    size_wh = preferred_input_size_wh(frame_wh, long_side_px) if resizable else (256, 256)
+    size_wh = (32 * multiples[0], 32 * multiples[1])
     model = multipose(*size_wh)
     frame = frame_of(frame_wh)
     tensor, to_frame = preprocess(frame.image, model.default_region(frame_wh), model.input_spec)
@@ -129,52 +127,6 @@ def test_multipose_quantized_outputs() -> None:
     poses = model.decode([stored], TensorToFrame((1.0, 1.0), (0.0, 0.0)))
     np.testing.assert_allclose(poses.scores, 0.5, atol=1e-6)
     np.testing.assert_allclose(poses.keypoints, 128.0, atol=1e-4)
-
-
-@given(
-    frame_wh=st.tuples(st.integers(1, 8000), st.integers(1, 8000)),
-    long_side_px=st.integers(1, 16).map(lambda count: 32 * count),
-)
-def test_multipose_preferred_size_is_smallest_that_fits(
-    frame_wh: tuple[int, int], long_side_px: int
-) -> None:
-    size_wh = preferred_input_size_wh(frame_wh, long_side_px)
-    assert max(size_wh) == long_side_px
-    for side, extent in zip(size_wh, frame_wh, strict=True):
-        scaled = extent * long_side_px / max(frame_wh)
-        assert side % 32 == 0
-        assert scaled - 1e-9 <= side < scaled + 32
-
-
-@pytest.mark.parametrize(
-    ("frame_wh", "expected"),
-    [((640, 480), (256, 192)), ((1280, 720), (256, 160)), ((480, 640), (192, 256))],
-)
-def test_multipose_preferred_sizes(frame_wh: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert preferred_input_size_wh(frame_wh) == expected
-
-
-@pytest.mark.parametrize("long_side_px", [0, 16, 250, 544])
-def test_multipose_invalid_long_side(long_side_px: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 32 from 32 to 512, got {long_side_px}"):
-        preferred_input_size_wh((640, 480), long_side_px)
-
-
-def test_multipose_resizable_input() -> None:
-    """It takes the chosen size, and a square without one."""
-    chosen = MovenetMultipose(
-        image_input(-1, -1), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
-    )
-    assert chosen.input_spec.size_wh == (320, 192)
-    assert multipose(-1, -1).input_spec.size_wh == (256, 256)
-
-
-def test_multipose_fixed_input() -> None:
-    """It rejects another size."""
-    with pytest.raises(ModelShapeError, match=r"m\.tflite: its input is fixed at 256x256"):
-        MovenetMultipose(
-            image_input(256, 256), (OUTPUT,), name="m.tflite", chosen_size_wh=(320, 192)
-        )
 
 
 @pytest.mark.parametrize(
