@@ -115,11 +115,11 @@ def notes(against: str | None, left_out: int) -> Iterator[str]:
 def _read(image: AnnotatedImage, folder: Path) -> Frame:
     path = folder / image.file_name
     frame = Frame(read_image(path), 0, 0, path=str(path))
-    if image.size_wh is not None and image.size_wh != frame.size_wh:
+    if image.width is not None and (image.width, image.height) != frame.size_wh:
         width, height = frame.size_wh
         raise SourceError(
             f"{path}: the image is {width}x{height}, its annotations are of "
-            f"{image.size_wh[0]}x{image.size_wh[1]}; it was scaled or rotated, get the original"
+            f"{image.width}x{image.height}; it was scaled or rotated, get the original"
         )
     return frame
 

@@ -1,10 +1,10 @@
 """COCO keypoint annotations: persons in images, and where their keypoints are."""
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.skeleton import KEYPOINT_COUNT, KEYPOINT_NAMES
@@ -17,16 +17,9 @@ class _Category(msgspec.Struct):
     keypoints: tuple[str, ...] = ()
 
 
-class _Image(msgspec.Struct):
-    id: int
-    file_name: str
-    width: int | None = None
-    height: int | None = None
-
-
 class _File(msgspec.Struct):
     categories: list[_Category]
-    images: list[_Image]
+    images: list["AnnotatedImage"]
     annotations: list["Person"]
 
 
@@ -56,13 +49,14 @@ class Person(msgspec.Struct, frozen=True, rename={"box_xywh": "bbox", "crowd": "
         return not self.crowd and self.labelled > 0
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedImage:
+class AnnotatedImage(msgspec.Struct, frozen=True):
     """One image, its size if the file has it, and all persons annotated in it."""
 
+    id: int
     file_name: str
-    size_wh: tuple[int, int] | None
-    persons: tuple[Person, ...]
+    width: int | None = None
+    height: int | None = None
+    persons: tuple[Person, ...] = ()
 
 
 def read_annotations(path: Path) -> tuple[AnnotatedImage, ...]:
@@ -110,14 +104,8 @@ def _images(file: _File) -> tuple[AnnotatedImage, ...]:
             persons[person.image_id].append(person)
     if not any(person.counts for group in persons.values() for person in group):
         raise ValueError("it has no person with a labelled keypoint")
-    return tuple(
-        AnnotatedImage(
-            image.file_name,
-            (image.width, image.height) if image.width and image.height else None,
-            tuple(persons[image.id]),
-        )
-        for image in sorted(file.images, key=lambda image: image.id)
-    )
+    images = sorted(file.images, key=lambda image: image.id)
+    return tuple(replace(image, persons=tuple(persons[image.id])) for image in images)
 
 
 def _check(person: Person, images: Container[int]) -> None:

@@ -3,7 +3,7 @@
 Figures differ only if the rounds of both runs differ and by more than two runs of one machine do.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -14,14 +14,7 @@ from msgspec.structs import replace
 from edgepose.benchmark import environment, tables
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
 from edgepose.benchmark.render import rendered_report
-from edgepose.benchmark.results import (
-    Document,
-    Interval,
-    LatencyRow,
-    PipelineRow,
-    encode,
-    read,
-)
+from edgepose.benchmark.results import Document, Interval, encode, read
 
 KIND: Final = "edgepose-benchmark-comparison"
 MIN_ROWS_IN_COMMON: Final = 4
@@ -30,22 +23,21 @@ NOISE_PERCENT: Final = MAX_IQR_PERCENT
 """Two successive runs on one quiet machine agree on a median within this."""
 
 _METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
-_ABOUT: Final = {
-    "latency": "p50 of invoke in ms",
-    "pipeline": "fps_to_bare is the frame rate / that of the bare loop, more is faster; "
-    "latency_p50_ms is from frame to subscriber",
-    "accuracy": "AP x 100; B-A with a range by both 95% intervals, which are not paired: "
-    "`edgepose benchmark --coco ... --against` on one machine finds smaller differences",
+_ROW_NAMES: Final = {
+    "latency": "{0.model}, {0.backend}, {0.threads}T",
+    "pipeline": "pipeline of {0.model}, {0.backend}, {0.threads}T, {0.source} {0.width}x{0.height}",
+    "accuracy": "{0.model} on {0.device}, protocol {0.protocol} "
+    "({0.images} images, {0.persons} persons)",
 }
+"""What rows of two documents have in common if they can be compared."""
 
 
 class _Figure(NamedTuple):
-    """A figure of a table: its field, that of its rounds or interval, and the verdicts.
+    """A figure of a row: its field, that of its rounds or interval, and the verdicts.
 
     It is only compared if the field `condition` is the same in both rows, within the noise.
     """
 
-    table: str
     name: str
     field: str
     rounds: str
@@ -54,22 +46,35 @@ class _Figure(NamedTuple):
     condition: str | None = None
 
 
-_FIGURES: Final = (
-    _Figure("latency", "p50_ms", "latency_ms.p50", "rounds.p50_ms", "slower", "faster"),
-    _Figure(
-        "pipeline", "fps_to_bare", "pipeline_to_invoke_ratio", "rounds.ratios", "faster", "slower"
-    ),
-    _Figure(
-        "pipeline",
-        "latency_p50_ms",
-        "latency_ms.p50",
-        "rounds.latency_p50_ms",
-        "slower",
-        "faster",
+_FIGURES: Final = {
+    "latency": [_Figure("p50_ms", "latency_ms.p50", "rounds.p50_ms", "slower", "faster")],
+    "pipeline": [
+        _Figure("fps_to_bare", "pipeline_to_invoke_ratio", "rounds.ratios", "faster", "slower"),
         # At another frame rate an idle processor is slower by another amount.
-        condition="paced_fps",
+        _Figure(
+            *("latency_p50_ms", "latency_ms.p50", "rounds.latency_p50_ms", "slower", "faster"),
+            condition="paced_fps",
+        ),
+    ],
+    "accuracy": [_Figure("ap", "ap", "ap_interval_95", "more accurate", "less accurate")],
+}
+_COLUMNS: Final[tables.Columns] = {
+    "row": "row",
+    "figure": "figure",
+    "A": "a:.4g",
+    "B": "b:.4g",
+    "B/A, B-A": lambda each: (
+        tables.format_with_interval(each.ratio, each.interval, ".3f")
+        if each.difference is None
+        else tables.format_with_interval(each.difference, each.interval, "+.1f")
     ),
-    _Figure("accuracy", "ap", "ap", "ap_interval_95", "more accurate", "less accurate"),
+    "B is": lambda each: each.verdict + tables.UNSTABLE_MARK * each.unstable,
+}
+_ABOUT: Final = (
+    "p50_ms of invoke; fps_to_bare, the frame rate / that of the bare loop; latency_p50_ms from "
+    "frame to subscriber; ap x 100, which is not paired: --against on one machine finds smaller "
+    "differences. In brackets: range by the rounds' quartiles, or by the 95% intervals of ap. "
+    f"same: these ranges overlap, or {NOISE_PERCENT:g}% at most, within which two runs agree"
 )
 
 
@@ -133,11 +138,10 @@ def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> C
     """Compare two documents; rows match if model, backend, threads and input are the same."""
     rows_a, rows_b = _rows(a), _rows(b)
     compared = [
-        _compared(figure, key[1], row, rows_b[key])
-        for key, row in rows_a.items()
-        if key in rows_b
-        for figure in _FIGURES
-        if figure.table == key[0]
+        _compared(table, figure, name, row, rows_b[table, name])
+        for (table, name), row in rows_a.items()
+        if (table, name) in rows_b
+        for figure in _FIGURES[table]
     ]
     facts_a, facts_b = _facts(a), _facts(b)
     differences = tuple(
@@ -150,8 +154,8 @@ def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> C
         b=Side(name_b, b.machine.name, b.edgepose, b.created_at),
         differences=differences,
         compared=tuple(compared),
-        only_a=tuple(key[1] for key in rows_a if key not in rows_b),
-        only_b=tuple(key[1] for key in rows_b if key not in rows_a),
+        only_a=tuple(name for table, name in rows_a if (table, name) not in rows_b),
+        only_b=tuple(name for table, name in rows_b if (table, name) not in rows_a),
         notes=tuple(_notes(compared, differences)),
     )
 
@@ -169,54 +173,50 @@ def rendered(comparison: Comparison, output_format: str) -> str:
 
 
 def _rows(document: Document) -> dict[tuple[str, str], Any]:
-    """Return the rows by table, and by what rows of two documents have in common."""
-
-    def backend(row: LatencyRow | PipelineRow) -> str:
-        return f"{row.model}, {row.backend}, {tables.format_threads(row.threads)}"
-
-    names: dict[str, Callable[[Any], str]] = {
-        "latency": backend,
-        "pipeline": lambda row: (
-            f"pipeline of {backend(row)}, {row.source} {row.width}x{row.height}"
-        ),
-        "accuracy": lambda row: (
-            f"{row.model} on {row.device}, protocol {row.protocol} "
-            f"({row.images} images, {row.persons} persons)"
-        ),
-    }
+    """Return the rows by table and name."""
     return {
-        (table, name(row)): row for table, name in names.items() for row in getattr(document, table)
+        (table, name.format(row)): row
+        for table, name in _ROW_NAMES.items()
+        for row in getattr(document, table)
     }
 
 
-def _compared(figure: _Figure, name: str, row_a: Any, row_b: Any) -> Compared:
+def _compared(table: str, figure: _Figure, name: str, *rows: Any) -> Compared:
     """Compare a figure of two rows by the interquartile ranges of its rounds, or its intervals.
 
     An unstable figure needs more: all rounds of one side must be beyond all of the other's.
     """
-    a, b = (tables.field(row, figure.field) for row in (row_a, row_b))
-    unstable = any(getattr(row, "unstable", ()) for row in (row_a, row_b))
-    compared = Compared(figure.table, name, figure.name, a, b, unstable)
+    a, b = (tables.field(row, figure.field) for row in rows)
+    unstable = any(getattr(row, "unstable", ()) for row in rows)
+    compared = Compared(table, name, figure.name, a, b, unstable)
     if (a is None) != (b is None):
         return replace(compared, verdict="ran in one only")
-    conditions = [tables.field(row, figure.condition) for row in (row_a, row_b) if figure.condition]
+    conditions = [tables.field(row, figure.condition) for row in rows if figure.condition]
     if a is None or (conditions and _change_percent(*conditions) > NOISE_PERCENT):
         return compared
-    is_accuracy = figure.table == "accuracy"
+    is_accuracy = table == "accuracy"
     percentiles = (0, 100) if unstable or is_accuracy else (25, 75)
     (low_a, high_a), (low_b, high_b) = (
-        map(float, np.percentile(tables.field(row, figure.rounds) or [value], percentiles))
-        for row, value in ((row_a, a), (row_b, b))
+        np.percentile(tables.field(row, figure.rounds) or [value], percentiles).tolist()
+        for row, value in zip(rows, (a, b), strict=True)
     )
+    if is_accuracy:
+        # Runs cannot be paired without the single images; this is on the safe side.
+        change, low, high = b - a, low_b - high_a, high_b - low_a
+    elif a and low_a:
+        change, low, high = b / a, low_b / high_a, high_b / low_a
+    else:
+        return compared
     verdict = "unclear" if unstable else "same"
     if is_accuracy or _change_percent(a, b) > NOISE_PERCENT:
         verdict = figure.more if low_b > high_a else figure.less if high_b < low_a else verdict
-    if is_accuracy:
-        # Runs cannot be paired without the single images; this is on the safe side.
-        interval = (round(low_b - high_a, 3), round(high_b - low_a, 3))
-        return replace(compared, difference=round(b - a, 3), interval=interval, verdict=verdict)
-    interval = (round(low_b / high_a, 4), round(high_b / low_a, 4))
-    return replace(compared, ratio=round(b / a, 4), interval=interval, verdict=verdict)
+    return replace(
+        compared,
+        ratio=None if is_accuracy else round(change, 4),
+        difference=round(change, 4) if is_accuracy else None,
+        interval=(round(low, 4), round(high, 4)),
+        verdict=verdict,
+    )
 
 
 def _change_percent(a: float, b: float) -> float:
@@ -238,12 +238,6 @@ def _facts(document: Document) -> dict[str, str]:
 def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> Iterator[str]:
     if not differences:
         yield "Machines, versions and methods are the same."
-    if any(each.ratio is not None for each in compared):
-        yield (
-            "B/A: of medians, with a range by the interquartile ranges of both sides' rounds. "
-            "same: these overlap, or the difference is at most "
-            f"{NOISE_PERCENT:g}%, within which two runs of one machine agree."
-        )
     ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
     if len(ratios) >= MIN_ROWS_IN_COMMON:
         low, common, high = np.percentile(ratios, (25, 50, 75))
@@ -262,31 +256,14 @@ def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> I
 
 
 def _tables(comparison: Comparison) -> Iterator[tables.Table]:
+    what: tables.Columns = {"what": "what", "A": "a", "B": "b"}
+    alone = "rows without a counterpart"
     if comparison.differences:
-        yield tables.table_of(
-            "differences",
-            "machines, versions and methods",
-            comparison.differences,
-            {"what": "what", "A": "a", "B": "b"},
-        )
-    for name, about in _ABOUT.items():
-        rows = [each for each in comparison.compared if each.table == name]
-        columns: tables.Columns = {
-            "row": lambda each: each.row + f": {each.figure}" * (each.table == "pipeline"),
-            "A": "a:.4g",
-            "B": "b:.4g",
-            "B-A" if name == "accuracy" else "B/A": _change,
-            "B is": lambda each: each.verdict + tables.UNSTABLE_MARK * each.unstable,
-        }
-        if rows:
-            yield tables.table_of(name, about, rows, columns)
-    for letter, names in (("A", comparison.only_a), ("B", comparison.only_b)):
-        if names:
-            about = "rows without a counterpart"
-            yield tables.table_of(f"only in {letter}", about, names, {"row": str})
-
-
-def _change(each: Compared) -> str:
-    if each.difference is not None:
-        return tables.format_with_interval(each.difference, each.interval, "+.1f")
-    return tables.format_with_interval(each.ratio, each.interval, ".3f")
+        about = "machines, versions and methods"
+        yield tables.table_of("differences", about, comparison.differences, what)
+    if comparison.compared:
+        yield tables.table_of("figures", _ABOUT, comparison.compared, _COLUMNS)
+    if comparison.only_a:
+        yield tables.table_of("only in A", alone, comparison.only_a, {"row": str})
+    if comparison.only_b:
+        yield tables.table_of("only in B", alone, comparison.only_b, {"row": str})

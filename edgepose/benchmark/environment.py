@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from edgepose.benchmark.results import Document, EdgeTpuPort, LatencyRow
 from edgepose.monitoring.edgetpu_devices import SLOW_USB_MBIT, find_devices
 from edgepose.monitoring.host import OCCURRED, MachineState
@@ -29,10 +31,7 @@ _FLAGS: Final = {
 
 def edge_tpu_ports() -> tuple[EdgeTpuPort, ...]:
     """Return how the Edge TPUs of this machine are connected."""
-    return tuple(
-        EdgeTpuPort(bus=device.bus, usb_mbit_per_s=device.usb_mbit_per_s)
-        for device in find_devices()
-    )
+    return msgspec.convert(find_devices(), tuple[EdgeTpuPort, ...], from_attributes=True)
 
 
 def warnings(
@@ -40,20 +39,35 @@ def warnings(
     after: MachineState,
     edge_tpus: Sequence[EdgeTpuPort] = (),
     latency: Sequence[LatencyRow] = (),
-) -> tuple[str, ...]:
-    """Return what makes the figures unreliable, each with its remedy."""
-    return (
-        *_row_warnings(latency),
-        *_clock_warnings(before, after),
-        *_throttling_warnings(before, after),
-        *_load_warnings(before),
-        *(
-            f"an Edge TPU is connected at {port.usb_mbit_per_s} Mbit/s (USB 2), on which transfers "
-            "take several times as long as on USB 3; use a blue port and a USB 3 cable"
-            for port in edge_tpus
-            if (port.usb_mbit_per_s or math.inf) <= SLOW_USB_MBIT
-        ),
-    )
+) -> Iterator[str]:
+    """Yield what makes the figures unreliable, each with its remedy."""
+    measured = [row for row in latency if row.latency_ms is not None]
+    unstable = sum(bool(row.unstable) for row in measured)
+    if unstable:
+        yield (
+            f"{unstable} of {len(measured)} rows are unstable (marked ?), another run may give "
+            "other medians; stop other processes, let the machine cool down, and run it again"
+        )
+    yield from _clock_warnings(before, after)
+    yield from _throttling_warnings(before, after)
+    hottest = max((*before.temperatures_c.values(), *after.temperatures_c.values()), default=0.0)
+    if hottest >= HOT_C:
+        yield (
+            f"{hottest:.0f} °C is hot: a Raspberry Pi slows down from {HOT_C:.0f} °C on; give it a "
+            "heat sink or a fan"
+        )
+    load, memory_mb = before.load_average or 0, before.memory_available_mb or math.inf
+    if load > BUSY_LOAD:
+        yield f"the load average was {load:.2f} before the benchmark: other processes are running"
+    if memory_mb < LITTLE_MEMORY_MB:
+        yield f"only {memory_mb:.0f} MB of memory were free: models may have been read again"
+    for port in edge_tpus:
+        if (port.usb_mbit_per_s or math.inf) <= SLOW_USB_MBIT:
+            yield (
+                f"an Edge TPU is connected at {port.usb_mbit_per_s} Mbit/s (USB 2), on which "
+                "transfers take several times as long as on USB 3; use a blue port and a USB 3 "
+                "cable"
+            )
 
 
 def facts(document: Document) -> dict[str, str]:
@@ -97,24 +111,13 @@ def throttling_text(state: MachineState) -> str:
     return _joined(*state.throttling).replace("_", " ") or "none"
 
 
-def _row_warnings(latency: Sequence[LatencyRow]) -> Iterator[str]:
-    measured = [row for row in latency if row.latency_ms is not None]
-    unstable = sum(bool(row.unstable) for row in measured)
-    if unstable:
-        yield (
-            f"{unstable} of {len(measured)} rows are unstable (marked ?), another run may give "
-            "other medians; stop other processes, let the machine cool down, and run it again"
-        )
-
-
 def _clock_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
     for group in before.frequencies:
         if group.governor not in (None, _STEADY_GOVERNOR):
             yield (
                 f"the governor of cores {group.cpus} is {group.governor}: the clock follows the "
-                "load; `echo performance | sudo tee "
-                "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor` fixes it until the next "
-                "boot"
+                "load; until the next boot `echo performance | sudo tee "
+                "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor` fixes it"
             )
         if (group.limit_mhz or math.inf) < (group.hardware_mhz or 0):
             yield (
@@ -140,26 +143,6 @@ def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[
             yield f"{meaning}, at times during the benchmark: figures are too slow{remedy}"
         elif flag + OCCURRED in at_last:
             yield f"{meaning}, at times since the machine started, not during the benchmark"
-    hottest = max((*before.temperatures_c.values(), *after.temperatures_c.values()), default=0.0)
-    if hottest >= HOT_C:
-        yield (
-            f"{hottest:.0f} °C is hot: a Raspberry Pi slows down from {HOT_C:.0f} °C on; give it a "
-            "heat sink or a fan"
-        )
-
-
-def _load_warnings(before: MachineState) -> Iterator[str]:
-    load, memory_mb = before.load_average or 0, before.memory_available_mb or math.inf
-    if load > BUSY_LOAD:
-        yield (
-            f"the load average was {load:.2f} before the benchmark: other processes run on this "
-            "machine"
-        )
-    if memory_mb < LITTLE_MEMORY_MB:
-        yield (
-            f"only {memory_mb:.0f} MB of memory were free: models may have been evicted from the "
-            "page cache and read again"
-        )
 
 
 def _port_text(port: EdgeTpuPort) -> str:

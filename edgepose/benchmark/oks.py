@@ -154,17 +154,30 @@ def evaluation_of(cases: Sequence[Case], poses: Sequence[Poses], max_poses: int)
     """Return pycocotools' evaluation of poses, with the matches of each case."""
     from pycocotools.cocoeval import COCOeval
 
+    # The names of a person's fields are those of COCO's files.
     truths = [
-        # Names of fields as in COCO's files.
-        {**msgspec.to_builtins(person), "num_keypoints": person.labelled, "image_id": number}
-        for number, case in enumerate(cases, 1)
-        for person in case.truths
+        [
+            {**msgspec.to_builtins(person), "num_keypoints": person.labelled}
+            for person in case.truths
+        ]
+        for case in cases
+    ]
+    answers = [
+        [
+            {
+                "keypoints": np.insert(points + TO_COCO_PX, 2, 1.0, axis=1).ravel(),
+                "score": score,
+                # Not used: there are no limits of area.
+                "area": 1.0,
+                "iscrowd": 0,
+            }
+            for points, score in zip(found.keypoints, found.scores.tolist(), strict=True)
+        ]
+        for found in poses
     ]
     # pycocotools prints its progress, and stdout is for data.
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(
-            _data_set(len(cases), truths), _data_set(len(cases), _answers(poses)), "keypoints"
-        )
+        evaluation = COCOeval(_data_set(truths), _data_set(answers), "keypoints")
         parameters = evaluation.params
         parameters.maxDets = [max_poses]
         parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
@@ -187,32 +200,21 @@ def description() -> str:
     )
 
 
-def _data_set(images: int, annotations: list[dict[str, Any]]) -> Any:
+def _data_set(annotations_of: Sequence[Sequence[dict[str, Any]]]) -> Any:
+    """Return pycocotools' data set of the annotations of each case."""
     from pycocotools.coco import COCO
 
+    # Ids from 1: pycocotools takes an id of 0 for no match.
+    annotations = [
+        {**each, "image_id": number, "category_id": 1}
+        for number, of_case in enumerate(annotations_of, 1)
+        for each in of_case
+    ]
     data_set = COCO()
-    # From 1: pycocotools takes an id of 0 for no match.
     data_set.dataset = {
-        "images": [{"id": number} for number in range(1, images + 1)],
-        "annotations": [
-            {**each, "id": number, "category_id": 1} for number, each in enumerate(annotations, 1)
-        ],
+        "images": [{"id": number} for number, _ in enumerate(annotations_of, 1)],
+        "annotations": [{**each, "id": number} for number, each in enumerate(annotations, 1)],
         "categories": [{"id": 1}],
     }
     data_set.createIndex()
     return data_set
-
-
-def _answers(poses: Sequence[Poses]) -> list[dict[str, Any]]:
-    """Return poses as annotations; area is only used with limits of it, of which there are none."""
-    return [
-        {
-            "image_id": number,
-            "area": 1.0,
-            "iscrowd": 0,
-            "keypoints": np.insert(points + TO_COCO_PX, 2, 1.0, axis=1).ravel(),
-            "score": score,
-        }
-        for number, found in enumerate(poses, 1)
-        for points, score in zip(found.keypoints, found.scores.tolist(), strict=True)
-    ]

@@ -96,7 +96,9 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
             *(() if latency_part is None else latency_part.notes(rows)),
             *(() if accuracy_part is None else accuracy_part.notes()),
         ),
-        warnings=environment.warnings(before, after, edge_tpus, rows) if rows or pipeline else (),
+        warnings=tuple(
+            environment.warnings(before, after, edge_tpus, rows) if rows or pipeline else ()
+        ),
     )
     return document, () if accuracy_part is None else accuracy_part.left_out
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgepose.benchmark.backends import EDGETPU, LITERT, LITERT_PLAIN, TFLITE_RUNTIME
+from edgepose.benchmark.backends import LITERT_PLAIN
 from edgepose.benchmark.environment import facts, state_text
 from edgepose.benchmark.reference_table import PUBLISHED_THREADS
 from edgepose.benchmark.results import (
@@ -14,6 +14,7 @@ from edgepose.benchmark.results import (
     LatencyRow,
     Method,
     PipelineRow,
+    StageName,
     fastest,
 )
 
@@ -23,23 +24,16 @@ NOTHING: Final = "-"
 Columns = Mapping[str, str | Callable[[Any], str]]
 """Columns by title: a field of the row with its format (`rounds.load_ms:ms`), or a function."""
 
-_BACKEND_TITLES: Final = {
-    LITERT: "LiteRT",
-    LITERT_PLAIN: "no XNNPACK",
-    TFLITE_RUNTIME: "tflite-rt",
-    EDGETPU: "Edge TPU",
-}
-_DETAILS: Final[Columns] = {
+_LATENCY: Final[Columns] = {
     "model": "model",
+    "backend": "backend",
+    "T": "threads",
     "runs": lambda row: str(sum(row.rounds.runs)),
     "load": "rounds.load_ms:ms",
     "first": "rounds.first_ms:ms",
-    "min": "latency_ms.min:ms",
-    "mean": "latency_ms.mean:ms",
     "p50": lambda row: format_p50(row),
     "p95": "latency_ms.p95:ms",
     "p99": "latency_ms.p99:ms",
-    "sd": "latency_ms.standard_deviation:ms",
     "IQR %": "rounds.iqr_percent:.1f",
     "other %": "other_cpu_percent:.0f",
 }
@@ -140,14 +134,7 @@ def format_with_interval(value: float | None, interval: Interval | None, spec: s
 
 def format_p50(row: LatencyRow) -> str:
     """Return the median of a row, marked if it is unstable."""
-    if row.latency_ms is None:
-        return "n/a"
-    return format_ms(row.latency_ms.p50) + UNSTABLE_MARK * bool(row.unstable)
-
-
-def format_threads(count: int) -> str:
-    """Return a number of threads."""
-    return f"{count} thread{'s' if count > 1 else ''}"
+    return format_value(field(row, "latency_ms.p50"), "ms") + UNSTABLE_MARK * bool(row.unstable)
 
 
 def method_notes(method: Method) -> Iterator[str]:
@@ -162,9 +149,8 @@ def method_notes(method: Method) -> Iterator[str]:
     )
     yield (
         "IQR: interquartile range of the medians of a row's rounds, in % of their median; above "
-        f"{method.max_iqr_percent:g}% the row is unstable ({UNSTABLE_MARK}). sd: standard "
-        "deviation of all runs. other: CPU time of other processes (and of the hypervisor), in % "
-        "of one core."
+        f"{method.max_iqr_percent:g}% the row is unstable ({UNSTABLE_MARK}). other: CPU time of "
+        "other processes (and of the hypervisor), in % of one core."
     )
 
 
@@ -176,8 +162,6 @@ def latency_notes(rows: Sequence[LatencyRow]) -> Iterator[str]:
             f"{PUBLISHED_THREADS} threads; mAP of single persons cropped out of COCO (no list of "
             "the images was published), of the published file if ours differs."
         )
-        if all(row.map is None for row in rows):
-            yield "Accuracy was not measured; use --coco and --images."
     without = [row for row in rows if row.latency_ms and not row.delegate]
     with_xnnpack = {f"{r.model} on {r.backend}" for r in without if r.backend != LITERT_PLAIN}
     if with_xnnpack:
@@ -186,29 +170,19 @@ def latency_notes(rows: Sequence[LatencyRow]) -> Iterator[str]:
 
 
 def _tables(document: Document) -> Iterator[Table]:
-    latency = document.latency
-    if latency:
-        yield _published_table(latency)
-        yield _medians_table(latency)
-    for backend in dict.fromkeys(map(_backend, latency)):
-        rows = [row for row in latency if _backend(row) == backend and row.latency_ms is not None]
-        if rows:
-            delegates = sorted({row.delegate.partition(" (")[0] for row in rows if row.delegate})
-            runtime = f"{rows[0].runtime} {rows[0].runtime_version}"
-            about = f"{runtime}, {', '.join(delegates) or 'no delegate'}; times in ms"
-            yield table_of(backend, about, rows, _DETAILS)
+    if document.latency:
+        yield from _latency_tables(document.latency)
     for protocol in dict.fromkeys(row.protocol for row in document.accuracy):
         yield _accuracy_table([row for row in document.accuracy if row.protocol == protocol])
     if document.pipeline:
         yield from _pipeline_tables(document.pipeline)
 
 
-def _published_table(latency: Sequence[LatencyRow]) -> Table:
-    models = dict.fromkeys(row.model for row in latency)
+def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
+    models = list(dict.fromkeys(row.model for row in latency))
     rows = [fastest([row for row in latency if row.model == model]) for model in models]
     differences = filter(None, dict.fromkeys(row.published_difference for row in rows))
     marks = {text: f" [{mark}]" for text, mark in zip(differences, "abcdefgh", strict=False)}
-    backends = dict.fromkeys(_backend(row) for row in rows if row.latency_ms is not None)
     columns: Columns = {
         "model": lambda row: row.model + marks.get(row.published_difference, ""),
         "MB": "bytes:MB",
@@ -221,20 +195,17 @@ def _published_table(latency: Sequence[LatencyRow]) -> Table:
         "here": format_p50,
         "here/Pi 4": "ratio_to_published_pi4:.3f",
     }
-    about = f"median of invoke here in ms ({'; '.join(backends)}) and published figures (*)"
+    about = "median of invoke in ms here, at its fastest, and published figures (*)"
     footnotes = [f"{mark.strip()} {difference}" for difference, mark in marks.items()]
-    return table_of("latency", about, rows, columns, footnotes)
-
-
-def _medians_table(latency: Sequence[LatencyRow]) -> Table:
-    columns: dict[str, dict[str, str]] = {}
-    for row in latency:
-        threads = "" if row.backend == EDGETPU else f" {row.threads}T"
-        title = _BACKEND_TITLES.get(row.backend, row.backend) + threads
-        columns.setdefault(title, {})[row.model] = format_p50(row)
-    reasons = [f"{row.model} on {row.backend}: {row.not_run}" for row in latency if row.not_run]
-    about = "p50 of invoke in ms by backend and threads (T)"
-    return _table_of_columns("medians", about, "model", columns, reasons)
+    yield table_of("models", about, rows, columns, footnotes)
+    by_model = sorted(latency, key=lambda row: models.index(row.model))
+    yield table_of(
+        "latency",
+        "invoke in ms by backend and threads (T)",
+        [row for row in by_model if row.latency_ms is not None],
+        _LATENCY,
+        [f"{row.model} on {row.backend}: {row.not_run}" for row in by_model if row.not_run],
+    )
 
 
 def _accuracy_table(rows: Sequence[AccuracyRow]) -> Table:
@@ -270,33 +241,17 @@ def _pipeline_tables(rows: Sequence[PipelineRow]) -> Iterator[Table]:
         [f"broker: {row.broker}" for row in rows],
     )
 
-    stages = {
-        f"{row.model} {row.threads}T": {
-            name: f"{format_ms(stage.p50)} ({stage.share:.0%})"
-            for name, stage in row.stages_ms.items()
-        }
-        for row in rows
-    }
-    about = "median in ms and share of each stage of that latency"
-    yield _table_of_columns("stages", about, "stage", stages)
+    def stage(row: PipelineRow) -> Callable[[StageName], str]:
+        return lambda name: (
+            f"{format_ms(row.stages_ms[name].p50)} ({row.stages_ms[name].share:.0%})"
+        )
 
-
-def _table_of_columns(
-    title: str,
-    about: str,
-    first: str,
-    columns: Mapping[str, Mapping[Any, str]],
-    footnotes: Sequence[str] = (),
-) -> Table:
-    """Return a table of columns whose cells have the names of their rows."""
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    rows = [(name, *(column.get(name, NOTHING) for column in columns.values())) for name in names]
-    return Table(title, about, (first, *columns), tuple(rows), tuple(dict.fromkeys(footnotes)))
-
-
-def _backend(row: LatencyRow) -> str:
-    """Return what rows of one table have in common."""
-    return EDGETPU if row.backend == EDGETPU else f"{row.backend}, {format_threads(row.threads)}"
+    yield table_of(
+        "stages",
+        "median in ms and share of each stage of that latency",
+        list(rows[0].stages_ms),
+        {"stage": str, **{f"{row.model} {row.threads}T": stage(row) for row in rows}},
+    )
 
 
 def _cell(row: Any, column: str | Callable[[Any], str]) -> str:

@@ -264,7 +264,7 @@ def test_program_writes_report_and_plot(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.startswith("edgepose ")
-    assert "litert, 1 thread" in done.stdout
+    assert "latency: invoke in ms by backend and threads (T)" in done.stdout
     svg = (tmp_path / "plot.svg").read_text()
     assert "</svg>" in svg
 

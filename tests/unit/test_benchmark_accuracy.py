@@ -217,7 +217,7 @@ UNLABELLED, CROWD = person_at(600.0, labelled=()), person_at(600.0, crowd=True)
     ],
 )
 def test_cases_of_each_protocol(persons: tuple[Person, ...], single: int, crops: int) -> None:
-    image = AnnotatedImage("a.jpg", (640, 480), persons)
+    image = AnnotatedImage(1, "a.jpg", persons=persons)
     counts = {name: len(cases_of(image, protocol)) for name, protocol in PROTOCOLS.items()}
     assert counts == {"single": single, "whole": single, "multi": 1, "crops": crops}
     assert cases_of(image, PROTOCOLS["multi"]) == (Case(None, persons),)
@@ -252,9 +252,9 @@ def test_read_annotations_in_order_of_ids(tmp_path: Path) -> None:
     )
     path.write_text(json.dumps(content))
     first, second = read_annotations(path)
-    assert [(first.file_name, first.size_wh), (second.file_name, second.size_wh)] == [
-        ("b.jpg", (64, 48)),
-        ("a.jpg", (32, 32)),
+    assert [(each.file_name, each.width, each.height) for each in (first, second)] == [
+        ("b.jpg", 64, 48),
+        ("a.jpg", 32, 32),
     ]
     assert [(p.box_xywh, bool(p.crowd)) for p in first.persons] == [(CROWD.box_xywh, True)]
     assert [(p.box_xywh, p.keypoints) for p in second.persons] == [(ONE.box_xywh, ONE.keypoints)]
@@ -302,7 +302,7 @@ def test_read_annotations_invalid_file(tmp_path: Path, content: object, message:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=r"a\.json: no such file"):
         read_annotations(tmp_path / "a.json")
-    images = tuple(AnnotatedImage(f"{number}.jpg", None, ()) for number in range(6))
+    images = tuple(AnnotatedImage(number, f"{number}.jpg") for number in range(6))
     with pytest.raises(SourceNotFoundError, match="no such folder"):
         check_images(images, tmp_path / "images")
     (tmp_path / "2.jpg").touch()

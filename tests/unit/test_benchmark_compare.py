@@ -91,8 +91,8 @@ def test_compare_names_rows_without_counterpart(tmp_path: Path) -> None:
     a = document(tmp_path, latency=(latency_row(), latency_row("movenet-thunder-int8")))
     b = document(tmp_path, latency=(latency_row(), latency_row(backend="tflite-runtime")))
     comparison = compare(a, b)
-    assert comparison.only_a == ("movenet-thunder-int8, litert, 1 thread",)
-    assert comparison.only_b == ("movenet-lightning-int8, tflite-runtime, 1 thread",)
+    assert comparison.only_a == ("movenet-thunder-int8, litert, 1T",)
+    assert comparison.only_b == ("movenet-lightning-int8, tflite-runtime, 1T",)
     assert len(comparison.compared) == 1
 
 
@@ -224,7 +224,7 @@ def test_compare_command_all_formats(tmp_path: Path, capsys: pytest.CaptureFixtu
     b.write_text(encode(document(tmp_path, latency=(latency_row(p50=38.0),))))
     assert run_command(["benchmark", "compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert "movenet-lightning-int8, litert, 1 thread" in text
+    assert "movenet-lightning-int8, litert, 1T" in text
     assert "faster" in text
     assert max(map(len, text.splitlines())) <= 100
     assert run_command(["benchmark", "compare", str(a), str(b), "--format", "json"]) == 0
@@ -235,7 +235,7 @@ def test_compare_command_all_formats(tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["benchmark", "compare", str(a), str(b), "--format", "markdown", "--output"]
     assert run_command([*words, str(output)]) == 0
     assert (
-        "| movenet-lightning-int8, litert, 1 thread | 95 | 38 | 0.400 [0.400, 0.400] |"
+        "| movenet-lightning-int8, litert, 1T | p50_ms | 95 | 38 | 0.400 [0.400, 0.400] |"
         in output.read_text()
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,6 +15,10 @@ from tests.benchmark_documents import document
 from tests.machines import no_firmware, raspberry_pi_4, raspberry_pi_5, write
 
 
+def warnings(*values: Any) -> tuple[str, ...]:
+    return tuple(environment.warnings(*values))
+
+
 def state_of(root: Path) -> MachineState:
     return host.machine_state(root, no_firmware)
 
@@ -24,17 +29,17 @@ def quiet_pi(tmp_path: Path) -> MachineState:
 
 def test_warnings_none_on_quiet_machine(tmp_path: Path) -> None:
     state = quiet_pi(tmp_path)
-    assert environment.warnings(state, state) == ()
+    assert warnings(state, state) == ()
 
 
 def test_warnings_none_without_sensors(tmp_path: Path) -> None:
     state = state_of(tmp_path)
-    assert environment.warnings(state, state) == ()
+    assert warnings(state, state) == ()
 
 
 def test_warnings_governor(tmp_path: Path) -> None:
     state = state_of(raspberry_pi_4(tmp_path, governor="ondemand", khz=600000))
-    (warning,) = environment.warnings(state, state)
+    (warning,) = warnings(state, state)
     assert "the governor of cores 0 1 2 3 is ondemand" in warning
     assert "echo performance" in warning
 
@@ -43,14 +48,12 @@ def test_warnings_clock_reduced(tmp_path: Path) -> None:
     before = quiet_pi(tmp_path)
     (group,) = before.frequencies
     after = dataclasses.replace(before, frequencies=(dataclasses.replace(group, mhz=1000.0),))
-    (warning,) = environment.warnings(before, after)
+    (warning,) = warnings(before, after)
     assert "cores 0 1 2 3 ran at 1000 of 1800 MHz afterwards" in warning
     # The kernel repeats what it asked for; the firmware knows what the cores got.
-    (warning,) = environment.warnings(before, dataclasses.replace(before, firmware_clock_mhz=750.0))
+    (warning,) = warnings(before, dataclasses.replace(before, firmware_clock_mhz=750.0))
     assert "ran at 750 of 1800 MHz" in warning
-    assert (
-        environment.warnings(before, dataclasses.replace(before, firmware_clock_mhz=1800.4)) == ()
-    )
+    assert warnings(before, dataclasses.replace(before, firmware_clock_mhz=1800.4)) == ()
 
 
 def test_warnings_clock_limited(tmp_path: Path) -> None:
@@ -59,7 +62,7 @@ def test_warnings_clock_limited(tmp_path: Path) -> None:
     limited = dataclasses.replace(
         before, frequencies=(dataclasses.replace(group, limit_mhz=1500.0, mhz=1500.0),)
     )
-    (warning,) = environment.warnings(limited, limited)
+    (warning,) = warnings(limited, limited)
     assert "limited to 1500 of their 1800 MHz" in warning
 
 
@@ -80,7 +83,7 @@ def test_warnings_throttling(
     tmp_path: Path, before: tuple[str, ...], after: tuple[str, ...], message: str
 ) -> None:
     state = quiet_pi(tmp_path)
-    found = environment.warnings(
+    found = warnings(
         dataclasses.replace(state, throttling=before), dataclasses.replace(state, throttling=after)
     )
     assert len(found) == 1
@@ -89,16 +92,16 @@ def test_warnings_throttling(
 
 def test_warnings_throttling_reported_once(tmp_path: Path) -> None:
     state = dataclasses.replace(quiet_pi(tmp_path), throttling=("throttled", "throttled_occurred"))
-    assert len(environment.warnings(state, state)) == 1
+    assert len(warnings(state, state)) == 1
 
 
 def test_warnings_temperature_load_and_memory(tmp_path: Path) -> None:
     state = state_of(raspberry_pi_5(tmp_path))
-    hot, busy = environment.warnings(state, state)
+    hot, busy = warnings(state, state)
     assert hot.startswith("84 °C is hot")
     assert "the load average was 1.75 before the benchmark" in busy
     full = dataclasses.replace(quiet_pi(tmp_path / "4"), memory_available_mb=60.0)
-    (warning,) = environment.warnings(full, full)
+    (warning,) = warnings(full, full)
     assert "only 60 MB of memory were free" in warning
 
 
@@ -109,7 +112,7 @@ def test_warnings_edge_tpu_on_usb2(tmp_path: Path) -> None:
         EdgeTpuPort(bus="usb", usb_mbit_per_s=5000),
         EdgeTpuPort(bus="pci"),
     )
-    (warning,) = environment.warnings(state, state, ports)
+    (warning,) = warnings(state, state, ports)
     assert "an Edge TPU is connected at 480 Mbit/s (USB 2)" in warning
 
 
