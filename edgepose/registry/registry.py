@@ -331,7 +331,7 @@ def sha256(path: Path) -> str:
 
 
 def git_blob_sha1(path: Path) -> str:
-    """Return the id that git gives to the content of a file, in hex."""
+    """Return the git blob id of a file in hex."""
     content = path.read_bytes()
     header = b"blob %d\0" % len(content)
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

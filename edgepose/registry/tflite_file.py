@@ -38,7 +38,7 @@ def without_custom_op(data: bytes, op_name: str, *, name: str = "the model") -> 
     except Exception as error:  # noqa: BLE001 - a wrong offset raises anything
         raise ModelFileError(
             f"{name}: expected a whole TFLite file, got one that is damaged or truncated "
-            f"({type(error).__name__}); fetch it again"
+            f"({type(error).__name__}); download it again"
         ) from None
 
 

@@ -75,7 +75,7 @@ def cut_off(handler: BaseHTTPRequestHandler) -> None:
     send(handler, CONTENT[:1000], length=len(CONTENT))
 
 
-def wrong(handler: BaseHTTPRequestHandler) -> None:
+def other_file(handler: BaseHTTPRequestHandler) -> None:
     send(handler, b"x" * len(CONTENT))
 
 
@@ -134,7 +134,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# --- good servers
+# --- valid responses
 
 
 def test_download_valid_file_once(server: Server, folder: Path) -> None:
@@ -167,17 +167,17 @@ def test_download_file_with_git_blob_id(server: Server, folder: Path, tmp_path: 
     same.write_bytes(CONTENT)
     entry = entry_of(server, bytes=None, sha256=None, git_blob_sha1=git_blob_sha1(same))
     assert pull(entry, folder).read_bytes() == CONTENT
-    server.answers = [wrong]
+    server.answers = [other_file]
     with pytest.raises(ModelHashError, match="git blob id"):
         pull(entry, tmp_path / "other")
     assert names(tmp_path / "other") == []
 
 
-# --- bad servers
+# --- invalid responses
 
 
 def test_download_wrong_hash_is_deleted_and_reported(server: Server, folder: Path) -> None:
-    server.answers = [wrong]
+    server.answers = [other_file]
     with pytest.raises(ModelHashError, match="damaged or another file, and not used") as caught:
         pull(entry_of(server), folder)
     assert hashlib.sha256(CONTENT).hexdigest() in str(caught.value)
@@ -185,7 +185,7 @@ def test_download_wrong_hash_is_deleted_and_reported(server: Server, folder: Pat
 
 
 def test_download_tries_second_url_after_wrong_hash(server: Server, folder: Path) -> None:
-    server.answers = [wrong, whole]
+    server.answers = [other_file, whole]
     urls = (f"{server.url}/wrong", f"{server.url}/right")
     assert pull(entry_of(server, urls=urls), folder).read_bytes() == CONTENT
     assert server.paths == ["/wrong", "/right"]

@@ -45,7 +45,7 @@ def test_replay_publishes_recorded_bytes(
     assert done.stderr == "replay: 3000 messages published\n"
     listener.wait_for(POSES, lines[-1])
     assert listener.payloads(POSES) == lines
-    # A replay is no node: it says nothing of one, and leaves nothing behind.
+    # A replay is no node: it publishes no state and no retained message.
     assert set(listener.topics()) == {POSES}
     assert not any(received.retain for received in listener.received)
 
@@ -76,20 +76,20 @@ def test_replay_password_file_and_environment(password_broker: Mosquitto, tmp_pa
 def test_cli_replay_errors_are_one_line_with_exit_code(tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     (tmp_path / "rubbish").write_bytes(b"\0" * 100)
-    nobody = f"mqtt://localhost:{free_port()}"
-    for arguments, code, says in (
-        ((tmp_path / "r", "--mqtt", nobody), 1, "refuses connections"),
+    unused = f"mqtt://localhost:{free_port()}"
+    for arguments, code, text in (
+        ((tmp_path / "r", "--mqtt", unused), 1, "refuses connections"),
         ((tmp_path / "r", "--mqtt", "localhost"), 2, "mqtt://"),
         ((tmp_path / "r", "--mqtt", "mqtt://u:hunter2@localhost"), 2, "password_file"),
-        ((tmp_path / "r", "--base-topic", "#", "--mqtt", nobody), 2, "base topic"),
-        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", nobody), 2, "No such file"),
-        ((tmp_path / "nowhere", "--mqtt", nobody), 1, "nowhere"),
-        ((tmp_path / "rubbish", "--mqtt", nobody), 1, "no pose message"),
-        ((tmp_path / "r", "--speed", "-1", "--mqtt", nobody), 2, "speed"),
+        ((tmp_path / "r", "--base-topic", "#", "--mqtt", unused), 2, "base topic"),
+        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", unused), 2, "No such file"),
+        ((tmp_path / "nowhere", "--mqtt", unused), 1, "nowhere"),
+        ((tmp_path / "rubbish", "--mqtt", unused), 1, "no pose message"),
+        ((tmp_path / "r", "--speed", "-1", "--mqtt", unused), 2, "speed"),
     ):
         done = run_replay(*arguments)
         assert done.returncode == code, (arguments, done.stderr)
-        assert says in done.stderr
+        assert text in done.stderr
         assert done.stderr.count("\n") == 1
         assert "hunter2" not in done.stderr
         assert done.stdout == ""

@@ -138,7 +138,7 @@ def test_without_custom_op_truncated_file() -> None:
 
 
 def test_without_custom_op_moves_constants_into_the_flatbuffer() -> None:
-    """ai-edge-quantizer writes them behind it, where tflite-runtime 2.14 cannot read them."""
+    """ai-edge-quantizer writes them behind it, and tflite-runtime 2.14 cannot read them."""
     model = read(DECODER)
     model.buffers[1].data = None
     model.buffers[1].offset, model.buffers[1].size = 1 << 14, 100
