@@ -7,11 +7,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -50,12 +49,14 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
             },
         )
         _print(f"source: {source}")
-        stack.enter_context(_subscriber(config))
+        _print_messages(config)
         if seconds is not None:
             timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
             timer.start()
             stack.callback(timer.cancel)
         launch(lambda: config, config_file=None)
+        # The last messages of the daemon are still in transit.
+        time.sleep(0.3)
     _print("stopped")
 
 
@@ -98,16 +99,15 @@ def _find_camera() -> str:
     return "synthetic:"
 
 
-@contextmanager
-def _subscriber(config: Config) -> Iterator[None]:
-    """Print the messages that a subscriber of this node receives, one a line."""
-    import paho.mqtt.client as paho
-    from paho.mqtt.enums import CallbackAPIVersion
+def _print_messages(config: Config) -> None:
+    """Print the messages that a subscriber of this node receives, one a line, in a thread."""
+    from paho.mqtt.client import MQTTMessage
+    from paho.mqtt.subscribe import callback
 
     topics = f"{config.mqtt.base_topic}/{config.node_name}/#"
     next_poses_s = 0.0
 
-    def on_message(_client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+    def on_message(_client: object, _userdata: object, message: MQTTMessage) -> None:
         nonlocal next_poses_s
         if message.topic.endswith("/poses"):
             if time.monotonic() < next_poses_s:
@@ -117,19 +117,12 @@ def _subscriber(config: Config) -> Iterator[None]:
         width = shutil.get_terminal_size((400, 24)).columns
         print(line if len(line) <= width else f"{line[: width - 1]}…", flush=True)
 
-    def on_connect(client: paho.Client, *_: Any) -> None:
-        client.subscribe(topics, qos=1)
-
-    client = paho.Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = on_connect
-    client.on_message = on_message
-    client.connect(config.mqtt.address.host, config.mqtt.address.port)
-    client.loop_start()
+    address = config.mqtt.address
+    threading.Thread(
+        target=callback,
+        args=(on_message, topics),
+        kwargs={"qos": 1, "hostname": address.host, "port": address.port},
+        name="subscriber",
+        daemon=True,
+    ).start()
     _print(f"subscribed to {topics}; Ctrl-C stops")
-    try:
-        yield
-    finally:
-        # The last messages of the daemon are still in transit.
-        time.sleep(0.3)
-        client.disconnect()
-        client.loop_stop()
