@@ -19,7 +19,8 @@ APT    := DEBIAN_FRONTEND=noninteractive apt-get
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
-test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp lint
+test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc \
+  /usr/bin/systemd-analyze $(VENV)/.rtsp lint
 	$(RUN) pytest
 
 test-fast: $(VENV)/.dev
@@ -143,6 +144,11 @@ $(VENV)/.rtsp: $(BIN)/python
 	@echo "== installing Debian's debootstrap, which makes the Debian that the service is tested in"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends debootstrap debian-archive-keyring
+
+/usr/bin/systemd-analyze:
+	@echo "== installing Debian's systemd, whose tools check the units"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends systemd
 
 /usr/bin/systemd-nspawn:
 	@echo "== installing Debian's systemd-container, which boots it"

@@ -85,6 +85,9 @@ class Rig:
                 outcome = error
         result = Result(item.capture, outcome)  # type: ignore[arg-type]  # as the thread makes it
         self.camera.handle(result)
+        if item.frame is None:
+            # The source is opened again only after its thread ended.
+            assert item.capture.join(PATIENCE_S)
         return result
 
     def wait_s(self, seconds: float) -> None:
