@@ -1,40 +1,21 @@
 """The differences between two configurations, and what a reload does with them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-from edgepose.config.schema import Config, ReloadEffect, Section, dotted, fields_of
+from edgepose.config.schema import Config, ReloadEffect, Section, fields_of
 from edgepose.config.values import parts
 from edgepose.config.yaml_reader import Key
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChanges:
-    """What a reload has to do.
-
-    `restart` has the changed keys that only a restart applies. `models` is whether models must be
-    loaded again, `live` whether settings of running cameras changed, and `cameras` has the names of
-    those whose source must be closed and opened.
-    """
-
-    restart: tuple[str, ...]
-    models: bool
-    live: bool
-    cameras: frozenset[str]
-
-
-def config_changes(old: Config, new: Config) -> ConfigChanges:
-    """Return what changed from one configuration to another."""
+def changed_keys(old: Config, new: Config) -> Mapping[ReloadEffect, list[Key]]:
+    """Return the keys whose values differ, by what a reload does with them."""
+    changes: dict[ReloadEffect, list[Key]] = {effect: [] for effect in ReloadEffect}
     if len(old.cameras) != len(new.cameras):
-        return ConfigChanges(("cameras",), models=False, live=False, cameras=frozenset())
-    changes = list(_changes(old, new, ()))
-    by_effect = {effect: [key for key, e in changes if e is effect] for effect in ReloadEffect}
-    return ConfigChanges(
-        restart=tuple(map(dotted, by_effect[ReloadEffect.RESTART])),
-        models=bool(by_effect[ReloadEffect.MODEL]),
-        live=bool(by_effect[ReloadEffect.LIVE]),
-        cameras=frozenset(new.cameras[int(key[1])].name for key in by_effect[ReloadEffect.CAMERA]),
-    )
+        changes[ReloadEffect.RESTART].append(("cameras",))
+    else:
+        for key, effect in _changes(old, new, ()):
+            changes[effect].append(key)
+    return changes
 
 
 def reload_effect(annotation: object) -> ReloadEffect:

@@ -80,14 +80,10 @@ NeedsRestart = Annotated[T, ReloadEffect.RESTART]
 
 
 def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
-    first: dict[str, int] = {}
-    for index, camera in enumerate(cameras):
-        other = first.setdefault(camera.name, index)
-        if other != index:
-            raise ValueError(
-                f"cameras {other} and {index} (counted from 0) are both named {camera.name!r}; "
-                "give each camera a different name"
-            )
+    names = [camera.name for camera in cameras]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"several cameras are named {', '.join(twice)}; give each another name")
 
 
 def _is_source_path(source: str) -> bool:
@@ -170,11 +166,8 @@ class PoseConfig(Section, frozen=True, kw_only=True):
         """Return the thresholds on `cpu` or `edgetpu`."""
         if device != "edgetpu":
             return self
-        keypoint, pose = self.edgetpu.keypoint_threshold, self.edgetpu.pose_threshold
-        return PoseConfig(
-            keypoint_threshold=self.keypoint_threshold if keypoint is None else keypoint,
-            pose_threshold=self.pose_threshold if pose is None else pose,
-        )
+        given = msgspec.structs.asdict(self.edgetpu).items()
+        return msgspec.structs.replace(self, **{name: v for name, v in given if v is not None})
 
 
 class TrackingConfig(Section, frozen=True, kw_only=True):

@@ -106,21 +106,18 @@ def parse(text: str, path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file():
-            # Reading a pipe or a device could block.
-            raise ConfigError(f"{path}: expected a file, got a folder, pipe or device")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        # Reading a pipe or a device could block.
+        if (path.exists() and not path.is_file()) or path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{path}: expected a file of at most {MAX_BYTES >> 20} MiB, got a folder, a pipe, "
+                "a device or a larger file"
+            )
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"{path}: the configuration cannot be read: {error.strerror or error}; check the path "
             "and its permissions"
         ) from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(
-            f"{path}: expected a configuration of at most {MAX_BYTES >> 20} MiB, got a larger "
-            "file; is it the right one?"
-        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

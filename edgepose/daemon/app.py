@@ -23,7 +23,8 @@ from edgepose.build import (
     stall_timeout_ns,
 )
 from edgepose.config import CameraConfig, Config
-from edgepose.config.changes import config_changes
+from edgepose.config.changes import changed_keys
+from edgepose.config.schema import ReloadEffect, dotted
 from edgepose.daemon.camera import CameraParts, SourceParts
 from edgepose.daemon.daemon import Daemon, Reload
 from edgepose.daemon.signals import Signals
@@ -150,20 +151,18 @@ class App:
         Raises ConfigError, or what the models raise; nothing is applied then.
         """
         config = self._load()
-        changes = config_changes(self.config, config)
-        if changes.restart:
+        changes = changed_keys(self.config, config)
+        if changes[ReloadEffect.RESTART]:
             raise ConfigError(
-                f"{', '.join(changes.restart)} changed, which a reload cannot apply; restart "
-                "edgepose to apply all changes"
+                f"{', '.join(map(dotted, changes[ReloadEffect.RESTART]))} changed, which a reload "
+                "cannot apply; restart edgepose to apply all changes"
             )
-        sources = {
-            camera.name: _source_parts(camera)
-            for camera in config.cameras
-            if camera.name in changes.cameras
-        }
-        models = build_models(config, wait=False) if changes.models else None
+        # Keys of a camera begin with `cameras` and its index.
+        cameras = {config.cameras[int(key[1])] for key in changes[ReloadEffect.CAMERA]}
+        sources = {camera.name: _source_parts(camera) for camera in cameras}
+        models = build_models(config, wait=False) if changes[ReloadEffect.MODEL] else None
         # Nothing below fails.
-        if changes.live:
+        if changes[ReloadEffect.LIVE]:
             for camera in self._cameras.values():
                 _apply_settings(camera, self.config, config)
         self.config = config

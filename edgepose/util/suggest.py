@@ -3,13 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
-_CUTOFF = 0.6
-
 
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the most similar known name, ignoring case; None if none is similar."""
     by_fold = {name.casefold(): name for name in known}
-    matches = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=_CUTOFF)
+    matches = difflib.get_close_matches(word.casefold(), by_fold, n=1)
     return by_fold[matches[0]] if matches else None
 
 

@@ -151,7 +151,10 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
             "1: cameras: expected a list of 1 to 16 entries, each beginning with `- `",
         ),
         ("cameras:\n- a\n", "2: cameras.0: expected keys with values (name, source,"),
-        ("cameras:\n- name: a\n- name: a\n", "1: cameras: cameras 0 and 1 (counted from 0)"),
+        (
+            "cameras:\n- name: a\n- name: a\n",
+            "1: cameras: several cameras are named a; give each another name",
+        ),
         (
             "cameras: [{}" + ", {}" * 16 + "]\n",
             "1: cameras: expected a list of 1 to 16 entries, each beginning with `- `, got 17",

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgepose.config.changes import ConfigChanges, config_changes, reload_effect
+from edgepose.config.changes import changed_keys, reload_effect
 from edgepose.config.schema import (
     CameraConfig,
     Config,
@@ -29,11 +29,18 @@ LIVE = {
     "smoothing": SmoothingConfig(preset="off"),
     "presence": msgspec.structs.replace(Config().presence, on_delay_ms=1),
 }
+LIVE_KEYS = {
+    "tracking": "tracking.max_age_ms",
+    "smoothing": "smoothing.preset",
+    "presence": "presence.on_delay_ms",
+}
 
 
-def changed(**values: Any) -> ConfigChanges:
+def changed(**values: Any) -> dict[str, list[str]]:
+    """Return the changed keys by the name of their effect, without effects that have none."""
     old = Config(cameras=CAMERAS)
-    return config_changes(old, msgspec.structs.replace(old, **values))
+    changes = changed_keys(old, msgspec.structs.replace(old, **values))
+    return {effect.value: list(map(dotted, keys)) for effect, keys in changes.items() if keys}
 
 
 def test_schema_every_key_states_one_reload_effect() -> None:
@@ -51,63 +58,65 @@ def test_schema_every_section_is_reached_from_the_root() -> None:
 
 
 def test_schema_camera_effects_are_only_in_cameras() -> None:
-    """ConfigChanges.cameras is derived from the index of the camera."""
+    """The index of the camera is part of the key."""
     for key, field in value_keys().items():
         if reload_effect(field.type) is ReloadEffect.CAMERA:
             assert key[:2] == ("cameras", 0), dotted(key)
 
 
-def test_config_changes_same_configuration() -> None:
+def test_changed_keys_same_configuration() -> None:
     """A reload of an unchanged file does nothing."""
-    assert changed() == ConfigChanges((), models=False, live=False, cameras=frozenset())
+    assert changed() == {}
 
 
-@pytest.mark.parametrize("name", LIVE)
-def test_config_changes_live(name: str) -> None:
+@pytest.mark.parametrize(("name", "key"), LIVE_KEYS.items())
+def test_changed_keys_live(name: str, key: str) -> None:
     """These sections are applied to the running cameras."""
-    assert changed(**{name: LIVE[name]}) == ConfigChanges(
-        (), models=False, live=True, cameras=frozenset()
-    )
+    assert changed(**{name: LIVE[name]}) == {"live": [key]}
 
 
-def test_config_changes_model() -> None:
+def test_changed_keys_model() -> None:
     """Thresholds are part of the loaded model, also the nested ones of the Edge TPU."""
     pose = PoseConfig(edgetpu=EdgeTpuPoseConfig(pose_threshold=0.5))
-    for values in ({"accelerator": "cpu"}, {"pose": pose}):
-        assert changed(**values) == ConfigChanges((), True, False, frozenset())
+    assert changed(accelerator="cpu") == {"model": ["accelerator"]}
+    assert changed(pose=pose) == {"model": ["pose.edgetpu.pose_threshold"]}
 
 
-def test_config_changes_one_camera() -> None:
+def test_changed_keys_one_camera() -> None:
     """Only the camera whose keys changed is opened again."""
     cameras = (CAMERAS[0], CameraConfig(name="yard", rotation=180))
-    assert changed(cameras=cameras) == ConfigChanges((), False, False, frozenset({"yard"}))
+    assert changed(cameras=cameras) == {"camera": ["cameras.1.rotation"]}
 
 
-def test_config_changes_restart_names_the_keys() -> None:
+def test_changed_keys_restart() -> None:
     """The keys that need a restart are listed as they are written in the file."""
     mqtt = MqttConfig(url="mqtts://h", tls=TlsConfig(insecure=True))
-    assert changed(node="x", mqtt=mqtt).restart == ("node", "mqtt.url", "mqtt.tls.insecure")
+    assert changed(node="x", mqtt=mqtt) == {"restart": ["node", "mqtt.url", "mqtt.tls.insecure"]}
 
 
 @pytest.mark.parametrize(
-    ("cameras", "keys"),
+    ("cameras", "key"),
     [
-        (CAMERAS[:1], ("cameras",)),
-        ((*CAMERAS, CameraConfig(name="attic")), ("cameras",)),
-        ((CAMERAS[0], CameraConfig(name="attic")), ("cameras.1.name",)),
+        (CAMERAS[:1], "cameras"),
+        ((*CAMERAS, CameraConfig(name="attic")), "cameras"),
+        ((CAMERAS[0], CameraConfig(name="attic")), "cameras.1.name"),
     ],
 )
-def test_config_changes_cameras_added_removed_or_renamed(
-    cameras: tuple[CameraConfig, ...], keys: tuple[str, ...]
+def test_changed_keys_cameras_added_removed_or_renamed(
+    cameras: tuple[CameraConfig, ...], key: str
 ) -> None:
     """Topics and subscriptions are made of the names, so these need a restart."""
-    assert changed(cameras=cameras).restart == keys
+    assert changed(cameras=cameras) == {"restart": [key]}
 
 
-def test_config_changes_of_several_kinds() -> None:
-    """Every effect is reported, each on its own."""
+def test_changed_keys_of_several_kinds() -> None:
+    """Every effect has its keys."""
     camera = CameraConfig(name="door", fps=5.0)
     changes = changed(
         cameras=(camera, CAMERAS[1]), accelerator="cpu", smoothing=SmoothingConfig(preset="off")
     )
-    assert changes == ConfigChanges((), models=True, live=True, cameras=frozenset({"door"}))
+    assert changes == {
+        "camera": ["cameras.0.fps"],
+        "model": ["accelerator"],
+        "live": ["smoothing.preset"],
+    }

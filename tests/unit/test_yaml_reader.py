@@ -44,7 +44,7 @@ def error_of(path: Path) -> str:
         ("a: é".encode("utf-16"), 1, "UTF-8"),
         (b"a: " + b"[" * 100_000, 1, "levels"),
         (b"a: " + b"{b: " * 100_000, 1, "levels"),
-        (b"#" * (MAX_BYTES + 1), None, "larger file"),
+        (b"#" * (MAX_BYTES + 1), None, "a larger file"),
     ],
     ids=lambda value: None if not isinstance(value, str) else value,
 )
@@ -61,8 +61,8 @@ def test_read_pipe_and_folder(tmp_path: Path) -> None:
     """Only regular files are read; a pipe could block."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "expected a file" in error_of(pipe)
-    assert "expected a file" in error_of(tmp_path)
+    assert "a pipe" in error_of(pipe)
+    assert "a folder" in error_of(tmp_path)
     assert "No such file" in error_of(tmp_path / "missing.yaml")
 
 
