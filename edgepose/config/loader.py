@@ -1,12 +1,13 @@
 """From a file and flags to a Config, or to one ConfigError that lists all errors."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from edgepose.config.schema import Config, dotted, value_keys
-from edgepose.config.validation import build
+from edgepose.config.validation import Builder
 from edgepose.config.values import expanded, resolved
 from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
 from edgepose.errors import ConfigError
@@ -66,11 +67,12 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
         if name == "mqtt.url":
             values = _with_login_of_flag(values, str(value))
     folder = Path.cwd() if path is None else path.absolute().parent
-    config, found = build(Config, values, folder)
+    builder = Builder(folder)
+    config = builder.section(Config, values)
     # A value with an unknown tag is invalid already, whatever type it would have had.
     tagged = {issue.key for issue in document.issues if issue.line is None}
-    issues = [*document.issues, *(issue for issue in found if issue.key not in tagged)]
-    if issues or config is None:
+    issues = [*document.issues, *(issue for issue in builder.issues if issue.key not in tagged)]
+    if issues or not isinstance(config, Config):
         raise ConfigError(_report(issues, path, document, flags))
     return config
 
@@ -122,21 +124,19 @@ def _report(
     flags: Mapping[Key, str],
 ) -> str:
     """List errors by line, those of flags last."""
-    rows: list[tuple[float, str]] = []
+    rows: list[tuple[int, str]] = []
     for issue in issues:
-        flag = flags.get(issue.key)
-        if flag is None and path is None:
-            # Without a file, only a flag can have caused a conflict in a section.
-            inside = (flag for key, flag in flags.items() if key[: len(issue.key)] == issue.key)
-            flag = next(inside, None)
-        if flag is not None:
-            rows.append((float("inf"), f"{flag}: {issue.text}"))
-            continue
-        line = issue.line or document.line(issue.key)
-        place = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
+        line = issue.line or document.line(issue.key) or 0
         # `password:secret`, without the space, makes a key of both.
         name = f"{masked_url(dotted(issue.key))}: " if issue.key else ""
-        rows.append((line or 0, f"{place}{name}{issue.text}"))
+        place = f"{path}:{line}" if line else str(path)
+        row = (line, f"{place}: {name}{issue.text}")
+        for key, flag in flags.items():
+            # Without a file, only a flag can have caused a conflict in a section.
+            if key == issue.key or (path is None and key[: len(issue.key)] == issue.key):
+                row = (sys.maxsize, f"{flag}: {issue.text}")
+                break
+        rows.append(row)
     rows.sort(key=lambda row: row[0])
     shown = [_sanitized(text) for _, text in rows[:MAX_SHOWN]]
     if len(rows) == 1:

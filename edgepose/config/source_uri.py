@@ -110,12 +110,11 @@ def _reject_unless_path(shown: str, target: str, scheme: str) -> None:
     if masked_url(target) != target:
         # A path is shown unmasked, so this must not be taken for one.
         raise UsageError(f"{shown}: no such file; the URL of a stream begins with rtsp://")
-    if target.lower() in {"picamera", "synthetic", "rtsp"}:
-        raise UsageError(f"{shown}: expected a colon after {target}; expected {EXAMPLES}")
+    meant = f"{target}:" if target.lower() in {"picamera", "synthetic", "rtsp"} else None
     if re.fullmatch(r"[0-9]{1,3}", target):
-        raise UsageError(
-            f"{shown}: no such file; did you mean /dev/video{target} or picamera:{target}?"
-        )
+        meant = f"/dev/video{target} or picamera:{target}"
+    if meant is not None:
+        raise UsageError(f"{shown}: no such file; did you mean {meant}?")
 
 
 def _stream_uri(text: str, shown: str) -> SourceUri:

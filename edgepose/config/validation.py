@@ -1,49 +1,37 @@
-"""From plain values to a section of the configuration, or to every error in them.
+"""From plain values to a configuration, or to every error in them.
 
 msgspec stops at the first error, so each value is converted separately.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-from edgepose.config.schema import (
-    MAX_CAMERAS,
-    Section,
-    dotted,
-    fields_of,
-    section_of,
-    value_keys,
-)
+from edgepose.config.schema import MAX_CAMERAS, Section, dotted, fields_of, section_of, value_keys
 from edgepose.config.values import convert, either, resolved, validate
 from edgepose.config.yaml_reader import ConfigIssue, Key, describe
 from edgepose.errors import EdgeposeError
 from edgepose.util.suggest import closest
 
-S = TypeVar("S", bound=Section)
-
 # A search for similar names takes a millisecond, and a wrong file may have 100,000 unknown keys.
 _MAX_HINTS: Final = 100
 
 
-def build(section: type[S], values: object, folder: Path) -> tuple[S | None, list[ConfigIssue]]:
-    """Return a section made of plain values, or None, and everything that is wrong with them.
+class Builder:
+    """Makes sections of plain values, and collects what is wrong with them in `issues`.
 
-    Relative paths are relative to `folder`. A section whose keys are all commented out reads as
-    None and is the defaults.
+    Relative paths are relative to `folder`.
     """
-    builder = _Builder(folder)
-    return builder.section(section, values, ()), builder.issues
-
-
-class _Builder:
-    """Converts and validates values, and collects what is wrong with them."""
 
     def __init__(self, folder: Path) -> None:
         self.issues: list[ConfigIssue] = []
         self._folder = folder
 
-    def section(self, section: type[S], values: object, key: Key) -> S | None:
+    def section(self, section: type[Section], values: object, key: Key = ()) -> Section | None:
+        """Return a section; None if an error was found.
+
+        A section whose keys are all commented out reads as None and is the defaults.
+        """
         fields = fields_of(section)
         if values is None:
             values = {}
@@ -52,7 +40,7 @@ class _Builder:
             self._add(key, f"expected keys with values ({names}), got {_got(key, values)}")
             return None
         before = len(self.issues)
-        known: dict[str, object] = {}
+        known: dict[str, Any] = {}
         for name, value in values.items():
             here = (*key, name)
             if name not in fields:
@@ -62,7 +50,7 @@ class _Builder:
                 known[name] = self._value(fields[name].type, value, here)
         if len(self.issues) > before:
             return None
-        built = cast(Callable[..., S], section)(**known)
+        built = section(**known)
         for conflict in built.conflicts():
             self._add(key, conflict)
         return None if len(self.issues) > before else built
@@ -73,9 +61,8 @@ class _Builder:
             return self.section(inner, value, key)
         try:
             if inner is None:
-                return convert(
-                    annotation, resolved(annotation, value, self._folder), _got(key, value)
-                )
+                absolute = resolved(annotation, value, self._folder)
+                return convert(annotation, absolute, _got(key, value))
             sections = self._sections(inner, value, key)
             if None not in sections:
                 validate(annotation, sections)
@@ -84,16 +71,16 @@ class _Builder:
             self._add(key, str(error))
             return None
 
-    def _sections(self, section: type[S], values: object, key: Key) -> tuple[S | None, ...]:
+    def _sections(
+        self, section: type[Section], values: object, key: Key
+    ) -> tuple[Section | None, ...]:
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_CAMERAS:
             got = len(values) if isinstance(values, list) else _got(key, values)
             raise ValueError(
                 f"expected a list of 1 to {MAX_CAMERAS} entries, each beginning with `- `, "
                 f"got {got}"
             )
-        return tuple(
-            self.section(section, value, (*key, index)) for index, value in enumerate(values)
-        )
+        return tuple(self.section(section, value, (*key, n)) for n, value in enumerate(values))
 
     def _add(self, key: Key, text: str) -> None:
         self.issues.append(ConfigIssue(key, text))
