@@ -189,7 +189,9 @@ def pose_message(
         model=context.model,
         accelerator=context.accelerator,
         degraded=context.degraded,
-        timings_ms=timings_message(timings),
+        timings_ms=Timings(
+            *(_milliseconds(getattr(timings, f"{name}_ns")) for name in Timings.__struct_fields__)
+        ),
         poses=entries,
     )
 
@@ -207,12 +209,6 @@ def without_poses(message: PoseMessage) -> PoseMessage:
     """Return an empty message in place of an earlier one, with the present time."""
     now = isoformat_utc(time.time_ns())
     return msgspec.structs.replace(message, captured_at=now, published_at=now, poses=[])
-
-
-def timings_message(timings: StageTimings) -> Timings:
-    """Return stage timings in milliseconds with a microsecond's resolution."""
-    names = Timings.__struct_fields__
-    return Timings(*(_milliseconds(getattr(timings, f"{name}_ns")) for name in names))
 
 
 def _milliseconds(duration_ns: int) -> float:

@@ -76,9 +76,7 @@ def word(value: object) -> object:
 
 def _printable(value: str) -> None:
     if not value.isprintable():
-        raise ValueError(
-            f"expected a text without control characters, which MQTT brokers reject, got {value!r}"
-        )
+        raise ValueError(f"expected a text without control characters, got {value!r}")
 
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -101,10 +99,7 @@ InputSize = Annotated[
 Device = Annotated[
     str,
     # The lookahead refuses a line end, before which $ matches too.
-    Meta(
-        pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$",
-        description="an Edge TPU, such as usb:0 or pci:0",
-    ),
+    Meta(pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$", description="an Edge TPU such as usb:0"),
 ]
 
 

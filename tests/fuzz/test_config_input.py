@@ -1,4 +1,4 @@
-"""A configuration is input from a stranger: a Config or a ConfigError, soon, and nothing else."""
+"""Any file and any flag is a Config or a ConfigError, in limited time and memory."""
 
 import random
 import resource
@@ -18,7 +18,7 @@ from edgepose.config.yaml_reader import MAX_BYTES
 from edgepose.errors import ConfigError
 from tests.fuzz.effort import examples
 
-MANUAL = sample_text().encode()
+SAMPLE = sample_text().encode()
 KEYS = sorted({str(part) for key in value_keys() for part in key if isinstance(part, str)})
 
 SCALARS = (
@@ -103,7 +103,7 @@ def test_load_config_any_value_of_a_key(path: Path, key: tuple[str | int, ...], 
 def test_load_config_damaged_sample(path: Path, seed: int, damages: int) -> None:
     """A damaged `config.yaml` is loaded or raises ConfigError."""
     chance = random.Random(seed)
-    content = bytearray(MANUAL)
+    content = bytearray(SAMPLE)
     for _ in range(damages):
         at = chance.randrange(len(content))
         match chance.randrange(4):
@@ -170,7 +170,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_load_config_bomb(path: Path, name: str) -> None:
-    """One MiB of the worst there is may take a while on a Pi, but not minutes nor its memory."""
+    """The most expensive files of 1 MiB take neither hours nor the memory of a Pi."""
     path.write_text(HOSTILE[name][:MAX_BYTES], "utf-8")
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began_s = time.process_time()

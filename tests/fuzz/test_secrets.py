@@ -40,7 +40,7 @@ ODD_PASSWORDS = st.builds(
 PARAMETERS = ("password", "passwd", "pass", "pwd", "token", "apikey", "api_key", "auth", "loginpas")
 USERS = st.text("abcz019_", max_size=5)
 
-# As people write them, right and wrong; {p} is where the password stands.
+# As people write them, right and wrong; {p} is the password.
 LOGINS = (
     "rtsp://{u}:{p}@cam/live",
     "RTSPS://{u}:{p}@cam:554/live?rotate=90",
@@ -80,20 +80,20 @@ QUERIES = tuple(
 )
 
 
-def everything_said(text: str) -> str:
+def all_texts_of(text: str) -> str:
     """Return all that is ever printed of a source or broker address, whether it is right or not."""
-    said = [masked_url(text)]
+    texts = [masked_url(text)]
     for parse in (parse_source_uri, parse_broker_url):
         try:
             parsed = parse(text)
         except (UsageError, ConfigError) as error:
-            said += [str(error), repr(error)]
+            texts += [str(error), repr(error)]
         else:
-            said += [str(parsed), repr(parsed), f"{parsed}"]
-    return "\n".join(said)
+            texts += [str(parsed), repr(parsed), f"{parsed}"]
+    return "\n".join(texts)
 
 
-def config_said(path: Path, tree: Mapping[str, object]) -> str:
+def config_texts(path: Path, tree: Mapping[str, object]) -> str:
     """Return all that is printed of a configuration."""
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), "utf-8")
     try:
@@ -109,7 +109,7 @@ def config_said(path: Path, tree: Mapping[str, object]) -> str:
 def test_masked_url_login(form: str, user: str, password: str) -> None:
     """No form of a login shows the password."""
     text = form.format(u=user, p=password)
-    assert MARK not in everything_said(text)
+    assert MARK not in all_texts_of(text)
     assert MASK in masked_url(text)
 
 
@@ -118,7 +118,7 @@ def test_masked_url_login(form: str, user: str, password: str) -> None:
 def test_masked_url_parameters(form: str, password: str) -> None:
     """No parameter shows a password."""
     text = form.format(p=password)
-    assert MARK not in everything_said(text)
+    assert MARK not in all_texts_of(text)
     assert MASK in masked_url(text)
 
 
@@ -140,7 +140,7 @@ def test_config_password_in_any_key(tmp_path: Path, form: str, user: str, passwo
         {text: 1},
     )
     for tree in trees:
-        assert MARK not in config_said(path, tree), tree
+        assert MARK not in config_texts(path, tree), tree
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -161,7 +161,7 @@ def test_config_password_key(
     """The value of `password` is in no output, valid or not."""
     user = {"username": "u"} if with_user else {}
     mqtt = {"password": password, **user, **(wrong or {})}
-    assert MARK not in config_said(tmp_path / "c.yaml", {"mqtt": mqtt})
+    assert MARK not in config_texts(tmp_path / "c.yaml", {"mqtt": mqtt})
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ TEXTS = st.text(max_size=60) | st.text("rtspmqhicae:/@?#&=.[]%0189 ~-_\\", max_s
 @given(text=TEXTS | st.binary(max_size=30).map(lambda b: b.decode("utf-8", "surrogateescape")))
 def test_parse_broker_url_any_text(text: str) -> None:
     """Any text is an address or a ConfigError."""
-    said = everything_said(text)
-    assert said.isprintable() or "\n" in said
+    texts = all_texts_of(text)
+    assert texts.isprintable() or "\n" in texts
 
 
 @examples(300)

@@ -1,4 +1,4 @@
-"""Writing on a thread of its own, behind a bounded queue."""
+"""Writing on a background thread, behind a bounded queue."""
 
 import threading
 
@@ -8,7 +8,7 @@ PATIENCE_S = 10.0
 
 
 class SlowWriter:
-    """Writes into a list, and blocks while the test says so."""
+    """Writes into a list, and blocks until the test sets `go_on`."""
 
     def __init__(self) -> None:
         self.written: list[int] = []

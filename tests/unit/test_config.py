@@ -186,7 +186,7 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
             "1: model.max_poses: expected a whole number, at least 1 and at most 20, got nothing",
         ),
         ("model: lightning\n", "1: model: expected keys with values (name, kind,"),
-        ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU, such as"),
+        ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU such as usb:0"),
         ("inference: {threads: true}\n", "1: inference.threads: expected auto or a whole"),
         ("log: {level: warn}\n", "1: log.level: expected debug, info, warning or error, got"),
         (

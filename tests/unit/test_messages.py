@@ -56,8 +56,8 @@ def test_pose_message_low_score_keypoints_are_null() -> None:
 
 
 def test_pose_message_without_poses() -> None:
-    nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
-    assert json.loads(messages.encode(message(nobody)))["poses"] == []
+    empty = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
+    assert json.loads(messages.encode(message(empty)))["poses"] == []
 
 
 @given(
@@ -93,5 +93,5 @@ def test_messages_timestamp_format() -> None:
     assert isoformat_utc(1_769_860_800_123_456_789) == "2026-01-31T12:00:00.123456Z"
     assert isoformat_utc(0) == "1970-01-01T00:00:00.000000Z"
     assert isoformat_utc(1_769_860_799_999_999_999) == "2026-01-31T11:59:59.999999Z"
-    nobody = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
-    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", message(nobody).captured_at)
+    empty = TrackedPoses(Poses.empty(), np.empty(0, np.int64))
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", message(empty).captured_at)

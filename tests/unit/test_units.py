@@ -136,11 +136,11 @@ def test_units_paths_are_those_of_the_program(system: Path) -> None:
     assert settings["ConfigurationDirectory"] == [SYSTEM_FILE.parent.name]
     assert MACHINE_FOLDER.parent == Path("/var/lib", *settings["StateDirectory"])
     (credential,) = settings["LoadCredential"]
-    name, _, where = credential.partition(":")
+    name, _, file = credential.partition(":")
     assert name == MQTT_PASSWORD_CREDENTIAL
     # An absolute path would have to exist for the service to start.
-    assert not where.startswith("/")
-    assert f"/etc/credstore/{where}" in (FOLDER / "install.sh").read_text()
+    assert not file.startswith("/")
+    assert f"/etc/credstore/{file}" in (FOLDER / "install.sh").read_text()
 
 
 def test_udev_rules_groups() -> None:
