@@ -108,7 +108,7 @@ class EventStore:
                     return []
                 rows = connection.execute("SELECT id, topic, payload FROM events ORDER BY id")
                 found = [StoredEvent(*row) for row in rows]
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             if _is_damaged(error):
                 self._put_aside(path, error)
             else:
@@ -200,7 +200,10 @@ class EventStore:
 
 
 def _is_damaged(error: Exception) -> bool:
-    """Whether the file is no database any more; an OperationalError is one of disk or rights."""
+    """Return whether the file is damaged; an OperationalError is one of the disk or permissions."""
+    # sqlite3 quotes damaged parts of the file in its error, which may not be UTF-8.
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.OperationalError
     )

@@ -1,4 +1,4 @@
-"""Files that a power cut, a full disk or a stranger wrote: what is good in them is kept."""
+"""Files damaged by a power cut, a full disk or by hand: their valid parts are used."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgepose import messages
@@ -41,14 +41,14 @@ BAD_LINES = (
 
 
 def mixed(good: list[bytes], bad: list[bytes], order: list[int]) -> bytes:
-    """Return the lines of a file: good ones in their order, bad ones where `order` says."""
+    """Return a file with the good lines in order and the bad ones inserted at `order`."""
     lines = list(good)
     for place, line in zip(order, bad, strict=False):
         lines.insert(place % (len(lines) + 1), line)
     return b"\n".join(lines) + b"\n"
 
 
-# -- events that wait for the broker
+# -- the event store
 
 
 @examples(150)
@@ -63,8 +63,9 @@ def test_event_store_any_bytes_as_its_file(tmp_path: Path, content: bytes) -> No
 
 @examples(60)
 @given(place=st.integers(0, 8191), damage=st.binary(min_size=1, max_size=200))
+@example(place=4010, damage=b"\x80")  # sqlite3 cannot decode the text of its own error
 def test_event_store_damaged_database(tmp_path: Path, place: int, damage: bytes) -> None:
-    """Whatever is damaged, what is read can be sent, and new events are stored."""
+    """Events read from a damaged file can be sent, and new events are stored."""
     path = tmp_path / "events.sqlite"
     for file in tmp_path.iterdir():
         file.unlink()
@@ -94,7 +95,7 @@ def test_event_store_damaged_database(tmp_path: Path, place: int, damage: bytes)
     | JSON.map(lambda v: json.dumps({"off": v}).encode())
 )
 def test_switches_any_bytes_leave_cameras_off(tmp_path: Path, content: bytes) -> None:
-    """Only a list of names says which cameras are on; with anything else they all stay off."""
+    """With anything but a list of names all cameras stay off."""
     path = tmp_path / "switches.json"
     path.write_bytes(content)
     off = Switches(path, CAMERAS).off
@@ -147,19 +148,19 @@ def message(second: int = 0) -> bytes:
 
 def _published(path: Path) -> tuple[list[bytes], list[float]]:
     sent: list[bytes] = []
-    naps: list[float] = []
+    sleeps: list[float] = []
     now = 0.0
 
     def sleep(seconds: float) -> None:
         nonlocal now
-        # What time.sleep takes, and never the wrong way.
+        # A value that time.sleep accepts.
         assert 0 < seconds < 1e6
         now += seconds
-        naps.append(seconds)
-        assert len(naps) < 20_000_000
+        sleeps.append(seconds)
+        assert len(sleeps) < 20_000_000
 
     replay(path, lambda _topic, payload: sent.append(payload), monotonic=lambda: now, sleep=sleep)
-    return sent, naps
+    return sent, sleeps
 
 
 @examples(200)
@@ -167,10 +168,10 @@ def _published(path: Path) -> tuple[list[bytes], list[float]]:
 def test_replay_any_bytes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "recording.ndjson"
     path.write_bytes(content)
-    told: list[str] = []
+    warnings: list[str] = []
     with pytest.raises(SourceError, match="no pose message"):
-        list(read_recording(path, told.append))
-    assert all(sentence.isprintable() for sentence in told), told
+        list(read_recording(path, warnings.append))
+    assert all(warning.isprintable() for warning in warnings), warnings
 
 
 @examples(100)
@@ -206,13 +207,13 @@ def test_replay_timestamp_centuries_ahead(tmp_path: Path, caplog: pytest.LogCapt
     path = tmp_path / "recording.ndjson"
     late = json.dumps(json.loads(message(1)) | {"captured_at": "9999-12-31T00:00:00Z"}).encode()
     path.write_bytes(message(0) + b"\n" + late + b"\n")
-    sent, naps = _published(path)
+    sent, sleeps = _published(path)
     assert len(sent) == 2
-    assert sum(naps) > 7000 * 365 * 86_400
+    assert sum(sleeps) > 7000 * 365 * 86_400
     assert "nothing was recorded for long" in caplog.text
 
 
-# -- lists of models
+# -- manifests of models
 
 
 ENTRY = {
@@ -301,11 +302,11 @@ def test_state_files_damaged_lines_are_logged_in_few_lines(
 ) -> None:
     """A thousand bad lines are one warning, or the first five of them, not a thousand."""
     caplog.set_level(logging.INFO)
-    path = tmp_path / "spool"
-    path.write_bytes(b"rubbish\n" * 1000)
+    path = tmp_path / "events"
+    path.write_bytes(b"invalid\n" * 1000)
     EventStore(path, max_events=10)
     assert len(caplog.records) == 1
     caplog.clear()
-    path.write_bytes(message() + b"\n" + b"rubbish\n" * 1000)
+    path.write_bytes(message() + b"\n" + b"invalid\n" * 1000)
     _published(path)
     assert len(caplog.records) == 6
