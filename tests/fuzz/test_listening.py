@@ -1,4 +1,4 @@
-"""Nothing of edgepose takes connections, but for the demonstration's broker on loopback."""
+"""No part of edgepose opens a port, except the demo's broker on loopback."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.processes import children
 _LISTEN = "0A"
 _ACCEPTS = 0x10000
 _LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
-"""As the kernel writes it: four bytes in the order of the machine."""
+"""In the format of /proc: four bytes in the machine's byte order."""
 
 
 def sockets_of(pid: int) -> set[str]:
@@ -38,20 +38,20 @@ def sockets_of(pid: int) -> set[str]:
 
 
 def listening(pid: int) -> list[tuple[str, str, int]]:
-    """Return (protocol, address, port) of whatever a process takes connections or datagrams on."""
-    mine = sockets_of(pid)
+    """Return (protocol, address, port) of all sockets that accept connections or datagrams."""
+    inodes = sockets_of(pid)
     found: list[tuple[str, str, int]] = []
     for protocol in ("tcp", "tcp6", "udp", "udp6", "udplite", "raw", "raw6"):
         table = Path(f"/proc/{pid}/net/{protocol}")
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
             words = line.split()
             address, _, port = words[1].partition(":")
-            takes = words[3] == _LISTEN if protocol.startswith("tcp") else True
-            if words[9] in mine and takes:
+            accepts = words[3] == _LISTEN if protocol.startswith("tcp") else True
+            if words[9] in inodes and accepts:
                 found.append((protocol, address, int(port, 16)))
     for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
         words = line.split()
-        if words[6] in mine and int(words[3], 16) & _ACCEPTS:
+        if words[6] in inodes and int(words[3], 16) & _ACCEPTS:
             found.append(("unix", words[7] if len(words) > 7 else "", 0))
     return found
 
@@ -96,7 +96,7 @@ def test_daemon_opens_no_port(tmp_path: Path, started: list[subprocess.Popen[byt
         started.append(process)
         listener.wait_for("edgepose/gym/availability", b"online")
         listener.wait_for("edgepose/gym/main/poses")
-        assert sockets_of(process.pid), "the connection to the broker is a socket"
+        assert sockets_of(process.pid), "no connection to the broker"
         assert listening(process.pid) == []
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -125,11 +125,11 @@ def test_demo_broker_listens_on_loopback_only(
         )
     started.append(process)
 
-    def seen() -> bool:
+    def arrived() -> bool:
         assert process.poll() is None, process.communicate()
         return b"/poses {" in lines.read_bytes()
 
-    wait_for(seen, "poses to arrive", 40)
+    wait_for(arrived, "poses to arrive", 40)
     found = listening(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0

@@ -1,4 +1,4 @@
-"""Whoever may write to the broker, and a broker gone mad: the node does only what it is told to."""
+"""Any messages from other clients, and any bytes from a broker."""
 
 import logging
 import socket
@@ -48,7 +48,7 @@ ANY_TOPICS = (
 
 
 class Records(logging.Handler):
-    """Keeps what is logged, as it is written to the log."""
+    """Keeps the formatted log records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Records(logging.Handler):
 
 
 @contextmanager
-def listening_to_the_log() -> Iterator[Records]:
+def captured_log() -> Iterator[Records]:
     records = Records()
     logger = logging.getLogger("edgepose.mqtt")
     logger.addHandler(records)
@@ -75,28 +75,28 @@ def listening_to_the_log() -> Iterator[Records]:
 
 @dataclass
 class Node:
-    """A sink on a real broker, and someone else who may publish there."""
+    """A sink on a real broker, and another client that publishes."""
 
     sink: MqttSink
-    stranger: Listener
-    orders: list[tuple[str, bool]] = field(default_factory=list)
+    other_client: Listener
+    commands: list[tuple[str, bool]] = field(default_factory=list)
 
-    def say(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        self.stranger.client.publish(topic, payload, qos)
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        self.other_client.client.publish(topic, payload, qos)
 
-    def settle(self) -> list[tuple[str, bool]]:
-        """Return what was ordered up to now; the last order shows that all before were seen."""
-        self.stranger.client.publish(TOPICS.command("sync", "enabled"), b"OFF", 1).wait_for_publish(
-            PATIENCE_S
-        )
-        wait_for(lambda: ("sync", False) in self.orders, "the last order")
-        orders = self.orders[: self.orders.index(("sync", False))]
-        self.orders.clear()
-        return orders
+    def received(self) -> list[tuple[str, bool]]:
+        """Return the commands received so far; the last one marks the end."""
+        self.other_client.client.publish(
+            TOPICS.command("sync", "enabled"), b"OFF", 1
+        ).wait_for_publish(PATIENCE_S)
+        wait_for(lambda: ("sync", False) in self.commands, "the last command")
+        commands = self.commands[: self.commands.index(("sync", False))]
+        self.commands.clear()
+        return commands
 
 
 def sink_at(
-    url: str, orders: list[tuple[str, bool]], state_directory: Path | None = None
+    url: str, commands: list[tuple[str, bool]], state_directory: Path | None = None
 ) -> MqttSink:
     return MqttSink(
         address=parse_broker_url(url),
@@ -104,7 +104,9 @@ def sink_at(
         client_id="edgepose-gym",
         cameras=CAMERAS,
         info=b"{}",
-        on_command=lambda command: orders.append((command.camera or "", command.payload == b"ON")),
+        on_command=lambda command: commands.append(
+            (command.camera or "", command.payload == b"ON")
+        ),
         state_directory=state_directory,
         timeouts=TIMES,
         chance=lambda: 0.5,
@@ -115,19 +117,19 @@ def sink_at(
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with (
         Mosquitto(tmp_path_factory.mktemp("broker")) as broker,
-        broker.listener(TOPICS.availability) as stranger,
+        broker.listener(TOPICS.availability) as other_client,
     ):
-        orders: list[tuple[str, bool]] = []
-        sink = sink_at(broker.url, orders)
+        commands: list[tuple[str, bool]] = []
+        sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
         # `open` returns when all is sent: only now the broker has the subscriptions too.
-        stranger.wait_for(TOPICS.availability, b"online")
-        yield Node(sink, stranger, orders)
+        other_client.wait_for(TOPICS.availability, b"online")
+        yield Node(sink, other_client, commands)
         sink.close()
 
 
-def expected(said: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
-    return [(SET[t], p == b"ON") for t, p in said if t in SET and p in (b"ON", b"OFF")]
+def expected(published: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
+    return [(SET[t], p == b"ON") for t, p in published if t in SET and p in (b"ON", b"OFF")]
 
 
 @examples(120)
@@ -135,8 +137,8 @@ def expected(said: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
 def test_mqtt_command_any_payload(node: Node, payloads: list[bytes]) -> None:
     topic = TOPICS.command("main", "enabled")
     for payload in payloads:
-        node.say(topic, payload)
-    assert node.settle() == expected([(topic, payload) for payload in payloads])
+        node.publish(topic, payload)
+    assert node.received() == expected([(topic, payload) for payload in payloads])
     assert node.sink.connected
     assert node.sink.counters()["reconnects"] == 0
 
@@ -144,34 +146,34 @@ def test_mqtt_command_any_payload(node: Node, payloads: list[bytes]) -> None:
 @examples(80)
 @given(messages=st.lists(st.tuples(ANY_TOPICS, PAYLOADS), max_size=12))
 def test_mqtt_command_any_topic(node: Node, messages: list[tuple[str, bytes]]) -> None:
-    said = [
+    published = [
         (topic, payload)
         for topic, payload in messages
         if topic != TOPICS.command("sync", "enabled")
     ]
-    for topic, payload in said:
-        node.say(topic, payload)
-    assert node.settle() == expected(said)
+    for topic, payload in published:
+        node.publish(topic, payload)
+    assert node.received() == expected(published)
     assert node.sink.connected
     assert node.sink.counters()["reconnects"] == 0
 
 
 def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
-    """2000 wrong orders were 2000 lines in the journal of an SD card."""
-    orders: list[tuple[str, bool]] = []
+    """2000 invalid commands were 2000 lines in the journal of an SD card."""
+    commands: list[tuple[str, bool]] = []
     with (
         Mosquitto(tmp_path) as broker,
-        broker.listener(TOPICS.availability) as stranger,
-        listening_to_the_log() as log,
+        broker.listener(TOPICS.availability) as other_client,
+        captured_log() as log,
     ):
-        sink = sink_at(broker.url, orders)
+        sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
         # `open` returns when all is sent: only now the broker has the subscriptions too.
-        stranger.wait_for(TOPICS.availability, b"online")
-        flooded = Node(sink, stranger, orders)
+        other_client.wait_for(TOPICS.availability, b"online")
+        flooded = Node(sink, other_client, commands)
         for number in range(2000):
-            flooded.say(TOPICS.command("main", "enabled"), b"\x1b[2J\nERROR %d" % number)
-        assert flooded.settle() == []
+            flooded.publish(TOPICS.command("main", "enabled"), b"\x1b[2J\nERROR %d" % number)
+        assert flooded.received() == []
         sink.close()
     about = [line for line in log.lines if "expected ON or OFF" in line]
     assert 1 <= len(about) <= 10
@@ -183,20 +185,20 @@ def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
 
 
 def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
-    """The node asks the broker to keep such packets; else anybody could fill a Pi's memory."""
-    orders: list[tuple[str, bool]] = []
+    """The sink limits the packet size, so that no client can fill its memory."""
+    commands: list[tuple[str, bool]] = []
     with (
         Mosquitto(tmp_path) as broker,
-        broker.listener(TOPICS.availability) as stranger,
-        listening_to_the_log() as log,
+        broker.listener(TOPICS.availability) as other_client,
+        captured_log() as log,
     ):
-        sink = sink_at(broker.url, orders)
+        sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
         # `open` returns when all is sent: only now the broker has the subscriptions too.
-        stranger.wait_for(TOPICS.availability, b"online")
-        node = Node(sink, stranger, orders)
-        node.say(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
-        assert node.settle() == []
+        other_client.wait_for(TOPICS.availability, b"online")
+        node = Node(sink, other_client, commands)
+        node.publish(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
+        assert node.received() == []
         assert sink.connected
         sink.close()
     assert not [line for line in log.lines if "expected ON or OFF" in line]
@@ -216,7 +218,7 @@ def test_mqtt_sink_stored_event_with_invalid_topic(tmp_path: Path) -> None:
         sink.close()
 
 
-# -- a broker that has gone mad
+# -- any bytes from a broker
 
 
 def packet(first: int, body: bytes) -> bytes:
@@ -238,23 +240,23 @@ BODIES = st.binary(max_size=24) | st.builds(
     st.binary(max_size=16),
 )
 PACKETS = st.builds(packet, st.integers(0, 255), BODIES)
-ANSWERS = st.builds(
+REPLIES = st.builds(
     lambda connack, rest: connack + b"".join(rest),
     st.sampled_from([
         b"", b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00", b"\x20\x03\x00\xff\x00",
-        b"\x20\x06\x00\x00\x03\x21\x00\x00",  # a receive maximum of nothing
+        b"\x20\x06\x00\x00\x03\x21\x00\x00",  # a receive maximum of 0
         b"\x20\x08\x00\x00\x05\x27\x00\x00\x00\x01",
     ]),
     st.lists(PACKETS | st.binary(max_size=20), max_size=4),
 )  # fmt: skip
 
 
-class MadBroker:
-    """Accepts, says what it is given, and ends the connection; then does it again."""
+class ScriptedBroker:
+    """Accepts connections one after the other, sends `reply` and closes each."""
 
     def __init__(self) -> None:
-        self.answer = b""
-        self.calls = 0
+        self.reply = b""
+        self.connections = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -270,13 +272,13 @@ class MadBroker:
                 try:
                     connection.settimeout(1)
                     connection.recv(4096)
-                    connection.sendall(self.answer)
+                    connection.sendall(self.reply)
                     connection.shutdown(socket.SHUT_WR)
                     while connection.recv(4096):
                         pass
                 except OSError:
                     pass
-            self.calls += 1
+            self.connections += 1
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -285,31 +287,33 @@ class MadBroker:
 
 
 @pytest.fixture(scope="module")
-def mad() -> Iterator[tuple[MadBroker, MqttSink, list[tuple[str, bool]], Records]]:
-    orders: list[tuple[str, bool]] = []
-    broker = MadBroker()
-    with listening_to_the_log() as log:
-        sink = sink_at(f"mqtt://127.0.0.1:{broker.port}", orders)
+def scripted() -> Iterator[tuple[ScriptedBroker, MqttSink, list[tuple[str, bool]], Records]]:
+    commands: list[tuple[str, bool]] = []
+    broker = ScriptedBroker()
+    with captured_log() as log:
+        sink = sink_at(f"mqtt://127.0.0.1:{broker.port}", commands)
         sink.open()
-        yield broker, sink, orders, log
+        yield broker, sink, commands, log
         broker.close()
         sink.close()
 
 
 @examples(100)
-@given(answer=ANSWERS)
+@given(reply=REPLIES)
 def test_mqtt_sink_any_broker_reply(
-    mad: tuple[MadBroker, MqttSink, list[tuple[str, bool]], Records], answer: bytes
+    scripted: tuple[ScriptedBroker, MqttSink, list[tuple[str, bool]], Records], reply: bytes
 ) -> None:
-    broker, sink, orders, log = mad
-    broker.answer = answer
-    # Two: the first one may still have got the answer before this.
-    calls = broker.calls
-    wait_for(lambda: broker.calls >= calls + 2, f"the sink to come back after {answer!r}")
+    broker, sink, commands, log = scripted
+    broker.reply = reply
+    # Two: the first one may have got the reply of the example before.
+    connections = broker.connections
+    wait_for(
+        lambda: broker.connections >= connections + 2, f"the sink to reconnect after {reply!r}"
+    )
     assert sink.alive
-    # One line for every way of failing that there is, and a few about orders.
+    # One line for every kind of failure, and a few about commands.
     assert len(log.lines) <= 60 * EFFORT, log.lines
     assert all(line.isprintable() for line in log.lines)
     for line in log.lines:
         assert "internal error" not in line
-    assert all(camera in CAMERAS for camera, _ in orders)
+    assert all(camera in CAMERAS for camera, _ in commands)

@@ -1,4 +1,4 @@
-"""The daemon as its subscribers see it: a real process, a real broker, real signals."""
+"""The daemon for its subscribers: a real process, a real broker, real signals."""
 
 import json
 import re
@@ -46,10 +46,10 @@ def test_daemon_publishes_every_topic_of_the_contract(tmp_path: Path, broker: Mo
             wait_for_last(listener, topic, payload)
         listener.wait_for(f"{NODE}/stats")
         wait_for(lambda: len(listener.payloads(f"{CAMERA}/poses")) > 10, "ten poses")
-        with broker.listener() as newcomer:
+        with broker.listener() as late_subscriber:
             for topic, payload in RETAINED.items():
-                assert newcomer.wait_for(topic, payload).retain
-            assert f"{CAMERA}/poses" not in [m.topic for m in newcomer.received if m.retain]
+                assert late_subscriber.wait_for(topic, payload).retain
+            assert f"{CAMERA}/poses" not in [m.topic for m in late_subscriber.received if m.retain]
         code, stdout, stderr = daemon.end()
         wait_for_last(listener, f"{NODE}/availability", b"offline")
     assert (code, stdout) == (0, "")
@@ -65,19 +65,19 @@ def test_daemon_publishes_every_topic_of_the_contract(tmp_path: Path, broker: Mo
     assert info["message_schema"]["$defs"]
 
     poses = [messages.decode(payload) for payload in listener.payloads(f"{CAMERA}/poses")]
-    seen = [message for message in poses if message.poses]
-    assert len(seen) > 10
+    with_poses = [message for message in poses if message.poses]
+    assert len(with_poses) > 10
     assert poses[-1].poses == []
-    sequences = [message.sequence for message in seen]
+    sequences = [message.sequence for message in with_poses]
     assert sequences == sorted(set(sequences))
-    one = seen[5]
+    one = with_poses[5]
     assert (one.schema, one.node, one.camera) == (1, "testnode", "main")
     assert (one.frame.width, one.frame.height) == (640, 480)
     assert one.captured_at <= one.published_at
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
     assert re.fullmatch(stamp, one.captured_at)
     assert re.fullmatch(stamp, one.published_at)
-    assert len({pose.id for message in seen for pose in message.poses}) == 1
+    assert len({pose.id for message in with_poses for pose in message.poses}) == 1
 
     stats = json.loads(listener.payloads(f"{NODE}/stats")[-1])
     stages = stats["cameras"]["main"]["stages_ms"]
@@ -159,17 +159,17 @@ def test_daemon_reload_valid_and_invalid_configuration(tmp_path: Path, broker: M
         wait_for(lambda: model() == "movenet-thunder-int8", "poses of the other model")
         wait_for_last(listener, f"{CAMERA}/presence", b"ON")
 
-        for wrong in ("pose: {keypoint_treshold: 0.2}\n", "stats_interval_s: 7\n", "\tx"):
-            path.write_text(before.replace("stats_interval_s: 1\n", "") + wrong)
+        for invalid in ("pose: {keypoint_treshold: 0.2}\n", "stats_interval_s: 7\n", "\tx"):
+            path.write_text(before.replace("stats_interval_s: 1\n", "") + invalid)
             daemon.process.send_signal(signal.SIGHUP)
             wait_for_more_poses(listener)
         assert listener.payloads(f"{NODE}/availability") == [b"online"]
         code, _, stderr = daemon.end()
     assert code == 0
-    refusals = [
+    failures = [
         line for line in stderr.splitlines() if "keeping the previous configuration" in line
     ]
-    assert len(refusals) == 3
+    assert len(failures) == 3
     assert "did you mean" in stderr
     assert "restart edgepose" in stderr
     assert model() == "movenet-thunder-int8"
@@ -194,7 +194,7 @@ def test_daemon_ndjson_on_stdout_without_broker(tmp_path: Path) -> None:
     assert code == 0, stderr
     lines = [messages.decode(line) for line in stdout.splitlines()]
     assert len(lines) >= 10
-    # The first frame is only glanced at, and the last message says that the poses are gone.
+    # The last message is the one without poses.
     assert all(line.poses for line in lines[:-1])
     assert lines[-1].poses == []
 
@@ -206,10 +206,10 @@ def test_daemon_ends_if_ndjson_reader_closes_pipe(tmp_path: Path) -> None:
     daemon.process.stdout.readline()
     daemon.process.stdout.close()
     assert daemon.process.stderr is not None
-    complaint = daemon.process.stderr.read()
+    stderr = daemon.process.stderr.read()
     assert daemon.process.wait(20) == 0
-    assert "Traceback" not in complaint
-    assert "edgepose: " not in complaint
+    assert "Traceback" not in stderr
+    assert "edgepose: " not in stderr
 
 
 def test_daemon_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -> None:
@@ -227,7 +227,7 @@ def test_daemon_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -
             door = messages.decode(listener.payloads(f"{NODE}/door/poses")[-1])
             yard = messages.decode(listener.payloads(f"{NODE}/yard/poses")[-1])
         assert (yard.frame.width, door.frame.width) == (320, 640)
-        # The astronaut's left shoulder is on the right of the picture, and in a mirror on the left.
+        # The astronaut's left shoulder is on the right of the image, and on the left if mirrored.
         left_door, left_yard = door.poses[0].keypoints[5], yard.poses[0].keypoints[5]
         right_door, right_yard = door.poses[0].keypoints[6], yard.poses[0].keypoints[6]
         assert left_door is not None
@@ -241,7 +241,7 @@ def test_daemon_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says", "code"),
+    ("arguments", "message", "code"),
     [
         (["--source", "missing.mp4"], "missing.mp4: no such file", 1),
         (["--source", "/dev/video99"], "/dev/video99: no such camera", 1),
@@ -254,14 +254,14 @@ def test_daemon_two_cameras_share_one_model(tmp_path: Path, broker: Mosquitto) -
     ],
 )
 def test_daemon_invalid_setup_is_one_error_line(
-    tmp_path: Path, broker: Mosquitto, arguments: list[str], says: str, code: int
+    tmp_path: Path, broker: Mosquitto, arguments: list[str], message: str, code: int
 ) -> None:
     given = [] if "--mqtt" in arguments else ["--mqtt", broker.url]
-    ended, stdout, stderr = Daemon(tmp_path, *arguments, *given).wait()
-    complaints = [line for line in stderr.splitlines() if line.startswith("edgepose: ")]
-    assert ended == code, stderr
+    exit_code, stdout, stderr = Daemon(tmp_path, *arguments, *given).wait()
+    errors = [line for line in stderr.splitlines() if line.startswith("edgepose: ")]
+    assert exit_code == code, stderr
     assert stdout == ""
-    assert says in complaints[-1]
+    assert message in errors[-1]
     assert "Traceback" not in stderr
 
 

@@ -62,7 +62,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 @pytest.mark.parametrize("command", [line for line in commands() if line not in ELSEWHERE])
 def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -> None:
-    """Only the broker's port and the interpreter differ from what is written."""
+    """Only the broker's port and the interpreter differ from the document."""
     command = command.removeprefix(".venv/bin/")
     words = shlex.split(command.replace("127.0.0.1:1883", f"127.0.0.1:{broker.port}"))
     if words[0] == "edgepose":
@@ -103,7 +103,7 @@ def test_readme_configuration_is_in_effect(folder: Path) -> None:
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: str(block.document))
 def test_document_configuration_is_valid(block: Block, tmp_path: Path) -> None:
-    """Every YAML block is a configuration without mistakes."""
+    """Every YAML block is a valid configuration."""
     path = tmp_path / "config.yaml"
     path.write_text(block.text)
     load_config(path)

@@ -50,7 +50,7 @@ def test_embedded_broker_delivers_messages(caplog: pytest.LogCaptureFixture) -> 
         sink.publish(message_of(1))
         wait_for(lambda: "edgepose/gym/main/poses" in received, "the poses")
         sink.close()
-        wait_for(lambda: received["edgepose/gym/availability"] == b"offline", "the goodbye")
+        wait_for(lambda: received["edgepose/gym/availability"] == b"offline", "offline")
         subscriber.disconnect()
         subscriber.loop_stop()
     with pytest.raises(ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""What a service manager hears of the daemon, on a real socket with real signals."""
+"""The daemon's notifications to a service manager, on a real socket with real signals."""
 
 import signal
 import socket
@@ -16,19 +16,19 @@ SECOND_NS = 1_000_000_000
 
 
 class Manager:
-    """Listens where systemd would."""
+    """Receives notifications on a socket, as systemd does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         while message := self._socket.recv(4096):
-            self.heard.append(message.decode())
+            self.received.append(message.decode())
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
@@ -37,7 +37,7 @@ class Manager:
         self._socket.close()
 
     def count(self, start: str) -> int:
-        return sum(message.startswith(start) for message in self.heard)
+        return sum(message.startswith(start) for message in self.received)
 
 
 @pytest.fixture
@@ -56,18 +56,21 @@ def test_daemon_notifies_service_manager(
         running(tmp_path, broker, environment=environment) as daemon,
     ):
         wait_for(lambda: manager.count("READY=1") == 1, "readiness")
-        assert "STATUS=running movenet-lightning-int8 on cpu" in manager.heard[0] + manager.heard[1]
-        wait_for(lambda: manager.count("WATCHDOG=1") > 3, "the watchdog to be fed")
+        assert (
+            "STATUS=running movenet-lightning-int8 on cpu"
+            in manager.received[0] + manager.received[1]
+        )
+        wait_for(lambda: manager.count("WATCHDOG=1") > 3, "watchdog pings")
         daemon.process.send_signal(signal.SIGHUP)
         wait_for(lambda: manager.count("READY=1") == 2, "readiness after the reload")
-        (reloading,) = (text for text in manager.heard if text.startswith("RELOADING=1"))
+        (reloading,) = (text for text in manager.received if text.startswith("RELOADING=1"))
         assert int(reloading.partition("MONOTONIC_USEC=")[2]) > 0
         daemon.configure("no_such_key: 1\n")
         daemon.process.send_signal(signal.SIGHUP)
         wait_for(lambda: manager.count("READY=1") == 3, "readiness after a refused reload")
         listener.wait_for(f"{CAMERA}/poses")
         assert daemon.end()[0] == 0
-        wait_for(lambda: manager.heard[-1] == "STOPPING=1", "the farewell")
+        wait_for(lambda: manager.received[-1] == "STOPPING=1", "the notification of the stop")
 
 
 def test_daemon_as_service_waits_for_broker(
@@ -86,7 +89,7 @@ def test_daemon_as_service_waits_for_broker(
 def test_daemon_as_service_waits_for_camera(
     tmp_path: Path, broker: Mosquitto, manager: Manager
 ) -> None:
-    """Ending at once, it flapped between online and offline for as long as systemd restarted it."""
+    """It does not end: systemd would restart it again and again, with changing availability."""
     clip = tmp_path / "later.mp4"
     environment = {"NOTIFY_SOCKET": str(manager.path)}
     with (

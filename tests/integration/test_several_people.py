@@ -39,7 +39,7 @@ CLOSE_COUPLE = "coco/images/000000164602.jpg"
 
 
 class Runner:
-    """A file on the CPU, from a picture to poses in frame px."""
+    """A file on the CPU, from an image to poses in frame px."""
 
     def __init__(self, path: Path, *, multiple: bool = True) -> None:
         litert = pytest.importorskip("ai_edge_litert.interpreter")

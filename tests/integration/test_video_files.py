@@ -203,7 +203,7 @@ def test_video_file_removed_or_damaged_during_loop(
 
 
 def test_video_file_replaced_during_loop(tmp_path: Path) -> None:
-    """The next pass plays the new file, whatever its codec."""
+    """The next pass plays the new file, also with another codec."""
     path = write_video(tmp_path / "a.avi", numbered(3))
     with VideoFileSource(path, loop=True) as source:
         frames = source.frames()

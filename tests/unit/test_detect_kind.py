@@ -28,7 +28,7 @@ def test_detect_kind_of_every_model(shapes: list[tuple[int, ...]], kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("shapes", "says"),
+    ("shapes", "message"),
     [
         ([(1, 10, 17, 2), (1, 10, 17), (1, 10), ()], "Coral's own decoder"),
         ([(1, 23, 31, 17), (1, 23, 31, 34)], "PoseNet that lost outputs"),
@@ -37,8 +37,8 @@ def test_detect_kind_of_every_model(shapes: list[tuple[int, ...]], kind: str) ->
         ([], "outputs are none"),
     ],
 )
-def test_detect_kind_other_networks(shapes: list[tuple[int, ...]], says: str) -> None:
-    with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{says}"):
+def test_detect_kind_other_networks(shapes: list[tuple[int, ...]], message: str) -> None:
+    with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{message}"):
         detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite")
 
 

@@ -1,4 +1,4 @@
-"""A recording and its timing, on a clock that only moves when somebody sleeps."""
+"""Recordings and their timing, on a clock that only `sleep` advances."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.unit.test_recorder import message_of
 
 
 class Publisher:
-    """Notes what was published and when."""
+    """Records the published messages and their times."""
 
     def __init__(self) -> None:
         self.now_s = 50.0
@@ -109,9 +109,9 @@ def test_replay_interleaved_cameras(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "says"),
+    ("bad", "message"),
     [
-        (b"rubbish", "malformed"),
+        (b"invalid", "malformed"),
         (b'{"schema":1}', "missing required field"),
         (b"\xff\xfe", "malformed"),
         (line_of(1.0).replace(b'"node":"gym"', b'"node":"a/+"'), "the node id"),
@@ -121,14 +121,14 @@ def test_replay_interleaved_cameras(tmp_path: Path) -> None:
     ],
 )
 def test_replay_damaged_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: bytes, says: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: bytes, message: str
 ) -> None:
     path = recording(tmp_path / "r", line_of(1.0), bad, b"", line_of(2.0))
     publisher = Publisher()
     assert publisher.replay(path) == (2, 1)
     (record,) = caplog.records
     assert f"{path}, line 2: expected a pose message" in record.getMessage()
-    assert says in record.getMessage()
+    assert message in record.getMessage()
 
 
 def test_replay_truncated_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What systemd hears, byte for byte, on a real socket."""
+"""The notifications to systemd, byte for byte, on a real socket."""
 
 import os
 import socket
@@ -20,8 +20,8 @@ def test_notifier_sends_every_state(tmp_path: Path) -> None:
         notifier.watchdog_ping()
         notifier.status("two\nlines")
         notifier.stopping()
-        heard = [listener.recv(100) for _ in range(4)]
-    assert heard == [b"READY=1", b"WATCHDOG=1", b"STATUS=two lines", b"STOPPING=1"]
+        received = [listener.recv(100) for _ in range(4)]
+    assert received == [b"READY=1", b"WATCHDOG=1", b"STATUS=two lines", b"STOPPING=1"]
 
 
 def test_notifier_abstract_socket() -> None:
