@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgepose.datatypes import Floats
-from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro, OneEuroParameters
+from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro
 from tests.helpers import SECOND_NS, tracked_of
 
 FRAME_NS = SECOND_NS // 30
@@ -116,10 +116,3 @@ def test_one_euro_drops_old_tracks() -> None:
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept_bytes < 100_000
-
-
-@pytest.mark.parametrize("wrong", [(0, 1, 1), (1, -1, 1), (1, 1, 0)])
-def test_one_euro_parameters_invalid(wrong: tuple[float, float, float]) -> None:
-    """Cutoffs of 0 and a negative beta raise ValueError."""
-    with pytest.raises(ValueError, match="cutoffs"):
-        OneEuroParameters(*wrong)
