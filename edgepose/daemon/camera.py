@@ -10,7 +10,7 @@ from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
 from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.daemon.inference_thread import Result
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
-from edgepose.events.occupancy import OccupancyChange, OccupancyDetector
+from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEvent, TrackEventDetector
 from edgepose.messages import EventMessage, encode
 from edgepose.monitoring.stage_stats import StageStatistics
@@ -112,8 +112,7 @@ class CameraSupervisor:
         """Publish every state of this camera."""
         self._publish_enabled()
         self._publish_status(topics.OFFLINE)
-        occupancy = self.parts.occupancy
-        self._publish_occupancy(OccupancyChange(0, occupancy.present, occupancy.count))
+        self._publish_occupancy()
 
     def start(self) -> None:
         """Open the source in its capture thread, unless the camera is switched off."""
@@ -166,7 +165,8 @@ class CameraSupervisor:
 
         Raises as `handle` does.
         """
-        self._publish_occupancy(self.parts.occupancy.tick(now_ns))
+        if self.parts.occupancy.tick(now_ns):
+            self._publish_occupancy()
         # A frame captured by then may still be published and continue a track.
         self._publish_events(self.parts.track_events.tick(now_ns - MAX_RESULT_DELAY_NS))
         if self._capture is not None and self._capture.is_stalled(
@@ -230,7 +230,8 @@ class CameraSupervisor:
         self.statistics.add(result.timings, result.publish_ns)
         captured_ns = detection.frame.timestamp_ns
         tracked = result.tracked
-        self._publish_occupancy(self.parts.occupancy.update(len(tracked), captured_ns))
+        if self.parts.occupancy.update(len(tracked), captured_ns):
+            self._publish_occupancy()
         self._publish_events(
             self.parts.track_events.update(tracked.track_ids.tolist(), captured_ns)
         )
@@ -272,7 +273,8 @@ class CameraSupervisor:
     def _clear_presence(self) -> None:
         """Publish that no person is visible any more."""
         self.parts.pipeline.publish_empty()
-        self._publish_occupancy(self.parts.occupancy.lost(self._clock()))
+        if self.parts.occupancy.lost(self._clock()):
+            self._publish_occupancy()
         self._publish_events(self.parts.track_events.lost())
 
     def _publish_status(self, status: bytes) -> None:
@@ -283,15 +285,12 @@ class CameraSupervisor:
             self._topics.enabled(self.name), topics.ON if self.enabled else topics.OFF
         )
 
-    def _publish_occupancy(self, change: OccupancyChange | None) -> None:
-        if change is None:
-            return
-        if change.count is not None:
-            self._publisher.set_state(self._topics.count(self.name), str(change.count).encode())
-        if change.present is not None:
-            self._publisher.set_state(
-                self._topics.presence(self.name), topics.ON if change.present else topics.OFF
-            )
+    def _publish_occupancy(self) -> None:
+        occupancy = self.parts.occupancy
+        self._publisher.set_state(self._topics.count(self.name), str(occupancy.count).encode())
+        self._publisher.set_state(
+            self._topics.presence(self.name), topics.ON if occupancy.present else topics.OFF
+        )
 
     def _publish_events(self, events: Iterable[TrackEvent]) -> None:
         for event in events:

@@ -32,8 +32,9 @@ def test_presence_on_real_clip(shared_data: Path) -> None:
         captured_s = datetime.fromisoformat(message.captured_at).timestamp()
         first_s = captured_s if first_s is None else first_s
         at_s = captured_s - first_s
-        change = occupancy.update(len(message.poses), round(at_s * 1e9))
-        changes += change is not None and change.present is not None
+        before = occupancy.present
+        occupancy.update(len(message.poses), round(at_s * 1e9))
+        changes += occupancy.present != before
         near_change = any(
             abs(at_s - edge) <= TOLERANCE_S for stretch in stretches for edge in stretch
         )
