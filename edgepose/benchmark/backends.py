@@ -49,39 +49,33 @@ class Backend:
     load: Callable[[Path, int, tuple[int, int] | None], Interpreter]
 
 
-@dataclass(frozen=True, slots=True)
-class Backends:
-    """The backends to measure, and the reasons why others are not available."""
-
-    backends: tuple[Backend, ...]
-    missing: tuple[str, ...]
-
-
-def find(wanted: Sequence[str]) -> Backends:
-    """Return the named backends in the order of the table.
+def find(wanted: Sequence[str]) -> tuple[list[Backend], list[str]]:
+    """Return the named backends in the order of the table, and why others are not available.
 
     `auto` is all that are available, `cpu` those that run on the CPU. Raises UsageError for an
     unknown name, AcceleratorError for a named backend that is not available.
     """
-    named = [name for name in wanted if name not in (AUTO, CPU)]
-    for name in named:
-        if name not in NAMES:
+    for name in wanted:
+        if name not in (AUTO, CPU, *NAMES):
             known = ", ".join((AUTO, CPU, *NAMES))
             hint = did_you_mean(name, NAMES) or f"; expected {known}"
             raise UsageError(f"--accelerator {name}: there is no such accelerator{hint}")
-    backends, missing = [], []
+    backends: list[Backend] = []
+    missing: list[str] = []
     for name in NAMES:
-        if not (name in named or AUTO in wanted or (CPU in wanted and name in _CPU_RUNTIMES)):
+        if not (name in wanted or AUTO in wanted or (CPU in wanted and name in _CPU_RUNTIMES)):
             continue
         try:
-            backends.append(_backend(name, named=name in named))
+            if name == EDGETPU and name not in wanted and not find_devices():
+                raise AcceleratorError("no Edge TPU is connected")
+            backends.append(_backend(name))
         except AcceleratorError as error:
-            if name in named:
+            if name in wanted:
                 raise
             missing.append(f"{name} ({error})")
     if not backends:
         raise AcceleratorError(f"no backend is available: {', '.join(missing)}")
-    return Backends(tuple(backends), tuple(missing))
+    return backends, missing
 
 
 def runtimes() -> dict[str, str]:
@@ -100,24 +94,13 @@ def delegate_of(interpreter: Interpreter) -> str | None:
             return None
 
 
-def _backend(name: str, *, named: bool) -> Backend:
-    if name in _CPU_RUNTIMES:
-        return _cpu(name, _CPU_RUNTIMES[name])
-    # A backend that was asked for by name is measured, and its rows have the reason if it fails.
-    if not named and not find_devices():
-        raise AcceleratorError("no Edge TPU is connected")
-    accelerator = EdgeTpuAccelerator()
-    runtime = installed_runtimes()[0]
-    return Backend(
-        name,
-        "edgetpu",
-        runtime,
-        runtime_version(runtime),
-        lambda path, _threads, _size: accelerator.load(path),
-    )
-
-
-def _cpu(name: str, runtime: RuntimeName) -> Backend:
+def _backend(name: str) -> Backend:
+    if name == EDGETPU:
+        # Opened by `load`: if that fails, its rows have the reason.
+        accelerator, runtime = EdgeTpuAccelerator(), installed_runtimes()[0]
+        version = runtime_version(runtime)
+        return Backend(name, "edgetpu", runtime, version, lambda path, *_: accelerator.load(path))
+    runtime = _CPU_RUNTIMES[name]
     if runtime not in installed_runtimes():
         raise AcceleratorError(f"{runtime} is not installed here")
     # An installed runtime may fail to load: tflite-runtime 2.14 does beside numpy 2.

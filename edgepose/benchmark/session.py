@@ -1,7 +1,7 @@
 """One benchmark: choose models and backends, measure, and collect the results."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from edgepose import __version__
 from edgepose.benchmark import accuracy, backends, coco, environment, latency, oks, tables
 from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED, TABLE
-from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, PipelineRow
+from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method, PipelineRow
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
 from edgepose.config import Config, ModelConfig
 from edgepose.datatypes import Frame
-from edgepose.errors import EdgeposeError, SourceError, UsageError
+from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
 from edgepose.registry.registry import Device, default_registry, resolve
@@ -29,6 +29,10 @@ _MAP_PROTOCOL: Final = "single"
 
 Progress = Callable[[str], AbstractContextManager[Callable[[float, str], None]]]
 """Shows the progress of a named part: a context manager of a callable for share and text."""
+
+
+_AccuracyResults = tuple[tuple[AccuracyRow, ...], tuple[SourceError, ...], tuple[str, ...]]
+"""Rows, why images were left out, and notes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +73,16 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
     Raises EdgeposeError with what cannot be measured, as far as possible before the long part.
     """
     started_ns, created_at = time.monotonic_ns(), isoformat_utc(time.time_ns())
-    accuracy_part = _Accuracy(options) if options.annotations is not None else None
-    latency_part = _Latency(options) if options.latency else None
-    machine, edge_tpus = host.machine(), environment.edge_tpu_ports()
-    before = host.machine_state()
-    rows = latency_part.measure(progress) if latency_part is not None else ()
+    measure_accuracy = None if options.annotations is None else _accuracy(options)
+    machine, edge_tpus, before = host.machine(), environment.edge_tpu_ports(), host.machine_state()
+    method, rows, missing = _latency(options, progress) if options.latency else (None, (), [])
     pipeline = _pipeline(options, progress) if options.pipeline else ()
     after = host.machine_state()
-    scores = accuracy_part.measure(progress) if accuracy_part is not None else ()
+    scores, left_out, accuracy_notes = (
+        measure_accuracy(progress) if measure_accuracy else ((), (), ())
+    )
     rows = _with_map(rows, scores)
+    method_notes = () if method is None else tables.method_notes(method)
     document = Document(
         edgepose=__version__,
         created_at=created_at,
@@ -87,131 +92,103 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
         after=after,
         edge_tpus=edge_tpus,
         runtimes=backends.runtimes(),
-        method=None if latency_part is None else latency_part.method,
+        method=method,
         latency=rows,
         accuracy=scores,
         pipeline=pipeline,
         published=PUBLISHED if rows else (),
-        notes=(
-            *(() if latency_part is None else latency_part.notes(rows)),
-            *(() if accuracy_part is None else accuracy_part.notes()),
-        ),
+        notes=(*method_notes, *tables.latency_notes(rows), *missing, *accuracy_notes),
         warnings=tuple(
             environment.warnings(before, after, edge_tpus, rows) if rows or pipeline else ()
         ),
     )
-    return document, () if accuracy_part is None else accuracy_part.left_out
+    return document, left_out
 
 
-class _Latency:
-    """The rows to time, and how; raises EdgeposeError if there are none."""
+def _latency(
+    options: BenchmarkOptions, progress: Progress
+) -> tuple[Method, tuple[LatencyRow, ...], list[str]]:
+    """Time the models; also returns notes on what is not measured.
 
-    def __init__(self, options: BenchmarkOptions) -> None:
-        found = backends.find(options.accelerators)
-        devices = {backend.device for backend in found.backends}
-        self._is_table = not options.models
-        names = _chosen(options.models, devices) or _table_models(devices)
-        if not names:
-            raise UsageError(
-                f"no model of the table for {' or '.join(sorted(devices))} is installed; "
-                "`edgepose models list` shows how to get them"
-            )
-        self._names = names
-        self._missing = found.missing
-        self._rows = latency.measurements_of(
-            [resolve(name) for name in names], found.backends, options.thread_counts
+    Raises EdgeposeError if there is nothing to time, or all rows fail.
+    """
+    found, missing = backends.find(options.accelerators)
+    devices = {backend.device for backend in found}
+    names = _chosen(options.models, devices) or _installed(TABLE, devices)
+    if not names:
+        raise UsageError(
+            f"no model of the table for {' or '.join(sorted(devices))} is installed; "
+            "`edgepose models list` shows how to get them"
         )
-        if not self._rows:
-            raise UsageError(
-                f"--models and --accelerator leave nothing to measure: {', '.join(names)} cannot "
-                f"run on {', '.join(backend.name for backend in found.backends)}; files for the "
-                "Edge TPU end in -edgetpu"
-            )
-        self._plan = latency.Plan(options.min_runs, options.min_seconds, options.max_seconds)
-        path = options.image
-        self._image = None if path is None else Frame(read_image(path), 0, 0, path=str(path))
-        self.method = latency.method(self._plan, None if path is None else path.name)
-
-    def measure(self, progress: Progress) -> tuple[LatencyRow, ...]:
-        """Time all rows; raises EdgeposeError if all fail."""
-        with progress("latency") as advance:
-            rows = latency.measure(self._rows, self._plan, image=self._image, on_progress=advance)
-        failures: list[EdgeposeError] = [r.failure for r in self._rows if r.failure is not None]
-        if failures and not any(row.rounds for row in self._rows):
-            raise failures[0]
-        return rows
-
-    def notes(self, rows: Sequence[LatencyRow]) -> Iterator[str]:
-        """Yield how the figures were measured, and what is not among them."""
-        yield from tables.method_notes(self.method)
-        yield from tables.latency_notes(rows)
-        official = [n for n in COUNTERPARTS if n.endswith("-official") and n not in self._names]
-        if self._is_table and official:
-            yield (
-                "The published files themselves are measured too if they are installed: "
-                f"`edgepose models pull {official[0]}` (and {', '.join(official[1:])})."
-            )
-        if self._missing:
-            yield f"Not measured: {', '.join(self._missing)}."
+    models = [resolve(name) for name in names]
+    measurements = latency.measurements_of(models, found, options.thread_counts)
+    if not measurements:
+        raise UsageError(
+            f"--models and --accelerator leave nothing to measure: {', '.join(names)} cannot "
+            f"run on {', '.join(backend.name for backend in found)}; files for the Edge TPU end in "
+            "-edgetpu"
+        )
+    plan = latency.Plan(options.min_runs, options.min_seconds, options.max_seconds)
+    path = options.image
+    image = None if path is None else Frame(read_image(path), 0, 0, path=str(path))
+    with progress("latency") as advance:
+        rows = latency.measure(measurements, plan, image=image, on_progress=advance)
+    failures = [each.failure for each in measurements if each.failure is not None]
+    if failures and not any(each.rounds for each in measurements):
+        raise failures[0]
+    notes = []
+    official = [name for name in COUNTERPARTS if name.endswith("-official") and name not in names]
+    if official and not options.models:
+        notes.append(
+            "The published files themselves are measured too if they are installed: "
+            f"`edgepose models pull {official[0]}` (and {', '.join(official[1:])})."
+        )
+    if missing:
+        notes.append(f"Not measured: {', '.join(missing)}.")
+    return latency.method(plan, None if path is None else path.name), rows, notes
 
 
-class _Accuracy:
-    """The models, images and protocols to evaluate; raises EdgeposeError for invalid ones."""
+def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResults]:
+    """Return what evaluates the models; raises EdgeposeError for invalid models and images."""
+    assert options.annotations is not None
+    assert options.images is not None
+    oks.check_installed()
+    folder = options.images
+    protocols = [accuracy.PROTOCOLS[name] for name in options.protocols or accuracy.PROTOCOLS]
+    images = [
+        image
+        for image in coco.read_annotations(options.annotations)
+        if any(accuracy.cases_of(image, protocol) for protocol in protocols)
+    ]
+    coco.check_images(images, folder)
+    given = _chosen(options.models, {options.device})
+    if not given and options.latency:
+        given = _installed(TABLE, {options.device})
+    given = given or [options.config.model.name]
+    if options.against is not None and options.against not in given:
+        given.insert(0, options.against)
+    for name in given:
+        resolve(name)
+    configs = [_accuracy_config(options, name) for name in given]
+    against = None if options.against is None else given.index(options.against)
 
-    def __init__(self, options: BenchmarkOptions) -> None:
-        assert options.annotations is not None
-        assert options.images is not None
-        oks.check_installed()
-        protocols = options.protocols or accuracy.PROTOCOLS
-        self._protocols = [accuracy.PROTOCOLS[name] for name in protocols]
-        self._images = [
-            image
-            for image in coco.read_annotations(options.annotations)
-            if any(accuracy.cases_of(image, protocol) for protocol in self._protocols)
-        ]
-        self._folder = options.images
-        coco.check_images(self._images, self._folder)
-        chosen = _chosen(options.models, {options.device})
-        if not chosen and options.latency:
-            chosen = _table_models({options.device})
-        names = chosen or [options.config.model.name]
-        if options.against is not None and options.against not in names:
-            names.insert(0, options.against)
-        for name in names:
-            resolve(name)
-        self._names = names
-        self._configs = [_accuracy_config(options, name) for name in names]
-        self._against = None if options.against is None else names.index(options.against)
-        self._labels: list[str] = []
-        self.left_out: tuple[SourceError, ...] = ()
-
-    def measure(self, progress: Progress) -> tuple[AccuracyRow, ...]:
-        """Run the models on the images."""
-        models = [build_model(each) for each in self._configs]
+    def measure(progress: Progress) -> _AccuracyResults:
+        models = [build_model(config) for config in configs]
         names = [model.name for model in models]
         # Two files with the same name are called as they were given.
-        self._labels = [
-            name if names.count(name) == 1 else given
-            for name, given in zip(names, self._names, strict=True)
+        labels = [
+            path if names.count(name) > 1 else name for name, path in zip(names, given, strict=True)
         ]
         with progress("accuracy") as advance:
-            rows, self.left_out = accuracy.evaluate(
-                models,
-                self._labels,
-                self._images,
-                self._folder,
-                self._protocols,
-                against=self._against,
-                on_progress=advance,
+            rows, left_out = accuracy.evaluate(
+                models, labels, images, folder, protocols, against=against, on_progress=advance
             )
         for model in models:
             model.interpreter.close()
-        return rows
+        reference = None if against is None else labels[against]
+        return rows, left_out, tuple(accuracy.notes(reference, len(left_out)))
 
-    def notes(self) -> Iterator[str]:
-        """Yield how the figures were computed."""
-        against = None if self._against is None else self._labels[self._against]
-        return accuracy.notes(against, len(self.left_out))
+    return measure
 
 
 def _pipeline(options: BenchmarkOptions, progress: Progress) -> tuple[PipelineRow, ...]:
@@ -236,22 +213,17 @@ def _chosen(names: Sequence[str], devices: set[Device]) -> list[str]:
     """Return the named models; `all` is every installed one that the devices can run."""
     if ALL not in names:
         return list(names)
-    registry = default_registry()
-    installed = [
-        entry.name
-        for entry in registry.entries.values()
-        if entry.accelerator in devices and registry.find(entry)
-    ]
+    installed = _installed(default_registry().entries, devices)
     chosen = [each for name in names for each in (installed if name == ALL else [name])]
     if not chosen:
         raise UsageError("no model is installed; `edgepose models list` shows how to get them")
     return list(dict.fromkeys(chosen))
 
 
-def _table_models(devices: set[Device]) -> list[str]:
-    """Return the models of the table that are installed and that one of the devices can run."""
+def _installed(names: Iterable[str], devices: set[Device]) -> list[str]:
+    """Return those of the known models that are installed and that one of the devices can run."""
     registry = default_registry()
-    entries = [registry.entries[name] for name in TABLE if name in registry.entries]
+    entries = [registry.entries[name] for name in names if name in registry.entries]
     return [
         entry.name for entry in entries if entry.accelerator in devices and registry.find(entry)
     ]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from edgepose.cli._options import config_option, set_up_logging
-from edgepose.cli._terminal import progress_bar
+from edgepose.cli._terminal import exit_if_failed, progress_bar
 from edgepose.config import find_config_file, load_config
 from edgepose.errors import UsageError
 
@@ -18,63 +18,57 @@ MAX_THREADS: Final = 64
 _FILE: Final = click.Path(path_type=Path)
 
 
-def _names(_context: click.Context, parameter: click.Parameter, value: Any) -> tuple[str, ...]:
-    """Split names at commas; raises UsageError if there are none."""
-    texts = (value,) if isinstance(value, str) else value or ()
-    names = dict.fromkeys(
-        name.strip() for text in texts for name in text.split(",") if name.strip()
-    )
-    if texts and not names:
-        raise UsageError(f"{parameter.opts[0]} is empty, expected names separated by commas")
+def _names(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    """Split names at commas."""
+    names = dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip())
+    if value is not None and not names:
+        raise click.BadParameter("empty, expected values separated by commas")
     return tuple(names)
 
 
-def _counts(context: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
-    """Split numbers of threads at commas; raises UsageError for any other text."""
+def _counts(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, ...]:
+    """Split numbers of threads at commas."""
     words = _names(context, parameter, value)
-    for word in words:
-        if not word.isdecimal() or not 1 <= int(word) <= MAX_THREADS:
-            raise UsageError(
-                f"{parameter.opts[0]} {value}: expected numbers from 1 to {MAX_THREADS} separated "
-                f"by commas, got {word!r}"
-            )
-    return tuple(map(int, words))
+    return tuple(click.IntRange(1, MAX_THREADS)(word, parameter, context) for word in words)
 
 
-def _writable(
-    _context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    """Raise UsageError if a file cannot be written, before the work that makes its content."""
-    option = parameter.opts[0]
-    if value is None:
-        return None
-    if value.is_dir():
-        raise UsageError(f"{value}: {option} takes a file, this is a folder")
-    if not value.parent.is_dir():
-        raise UsageError(f"{value}: the folder {value.parent} does not exist; create it first")
-    if not os.access(value if value.exists() else value.parent, os.W_OK):
-        raise UsageError(f"{value}: no permission to write there; choose another {option}")
-    return value
+class _NewFile(click.Path):
+    """A file that can be written; checked before the work that makes its content."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = Path(value)
+        if not path.exists() and not os.access(path.parent, os.W_OK):
+            self.fail(f"the folder {path.parent} does not exist or is not writable", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-def _output_option(what: str) -> Callable[[Any], Any]:
-    text = f"Write the {what} to a file instead of stdout."
-    return click.option("--output", type=_FILE, callback=_writable, metavar="FILE", help=text)
+_NEW_FILE: Final = _NewFile(dir_okay=False, writable=True, path_type=Path)
+_SECONDS: Final = click.FloatRange(min=0)
 
 
 def _format_option(*formats: str) -> Callable[[Any], Any]:
-    choice = click.Choice(formats)
-    return click.option(
-        "--format", "output_format", type=choice, default="table", show_default=True
-    )
+    return click.option("--format", "output_format", type=click.Choice(formats), default="table")
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")
+_output_option = click.option(
+    "--output", type=_NEW_FILE, metavar="FILE", help="Write to a file instead of stdout."
+)
+
+
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
+    context_settings={"show_default": True},
+)
 @config_option
 @click.option(
     "--models",
     metavar="NAMES|all",
-    multiple=True,
     callback=_names,
     help="Names or paths separated by commas; `all` is every installed model. Default: those of "
     "the published table, MultiPose and the quantized PoseNet; with --no-latency the configured "
@@ -92,43 +86,26 @@ def _format_option(*formats: str) -> Callable[[Any], Any]:
     metavar="NAMES",
     default="auto",
     callback=_names,
-    help="auto (default: all available), cpu, or litert, litert-without-xnnpack, tflite-runtime, "
-    "edgetpu separated by commas.",
+    help="auto (all available), cpu, or litert, litert-without-xnnpack, tflite-runtime, edgetpu "
+    "separated by commas.",
 )
 @click.option(
-    "--min-runs",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Minimum number of runs of each row, within --max-seconds.",
+    "--min-runs", type=click.IntRange(1), default=50, help="Minimum number of runs of each row."
 )
 @click.option(
-    "--min-seconds",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Minimum duration of the runs of each row.",
+    "--min-seconds", type=_SECONDS, default=1.0, help="Minimum duration of the runs of each row."
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0),
+    type=_SECONDS,
     default=150.0,
-    show_default=True,
     help="Time limit of all rows together; each has three rounds even so.",
 )
 @click.option(
-    "--picture",
-    "image",
-    type=_FILE,
-    metavar="FILE",
-    help="Input image for latency instead of random numbers.",
+    "--picture", "image", type=_FILE, metavar="FILE", help="Input image instead of random numbers."
 )
-@click.option("--latency/--no-latency", default=True, help="Measure latency (default).")
-@click.option(
-    "--pipeline",
-    is_flag=True,
-    help="Also measure the whole daemon, from a source to an MQTT subscriber.",
-)
+@click.option("--latency/--no-latency", default=True, help="Measure latency.")
+@click.option("--pipeline", is_flag=True, help="Also measure the whole daemon, with a broker.")
 @click.option("--source", metavar="URI", help="Source of --pipeline; default: images in memory.")
 @click.option("--mqtt", metavar="URL", help="Broker of --pipeline; by default one is started.")
 @click.option(
@@ -150,13 +127,9 @@ def _format_option(*formats: str) -> Callable[[Any], Any]:
 )
 @click.option("--against", metavar="NAME", help="Also report the difference in AP to this model.")
 @_format_option("table", "json", "markdown", "csv")
-@_output_option("report")
+@_output_option
 @click.option(
-    "--plot",
-    type=_FILE,
-    callback=_writable,
-    metavar="FILE",
-    help="Plot latency against mAP, as .png or .svg (needs the plot extra).",
+    "--plot", type=_NEW_FILE, metavar="FILE", help="Plot latency against mAP as .png or .svg."
 )
 @click.pass_context
 def command(
@@ -165,7 +138,6 @@ def command(
     config_path: Path | None,
     output_format: str,
     output: Path | None,
-    mqtt: str | None,
     **values: Any,
 ) -> None:
     """Measure latency and accuracy of models on this machine, beside the published table.
@@ -177,33 +149,31 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    _check(mqtt, values)
+    _check(values)
+    plot, mqtt = values.pop("plot"), values.pop("mqtt")
     set_up_logging("warning")
     config = load_config(find_config_file(config_path), {"mqtt.url": mqtt})
 
     # Late: OpenCV, the runtimes and pycocotools, which a wrong command line does not wait for.
-    from edgepose.benchmark import plot, render
+    from edgepose.benchmark import plot as plotting
+    from edgepose.benchmark import render
     from edgepose.benchmark.session import BenchmarkOptions, run
 
-    plot_path: Path | None = values.pop("plot")
-    if plot_path is not None:
-        plot.check_installed()
+    if plot is not None:
+        plotting.check_installed()
     options = BenchmarkOptions(config=config, given_broker=mqtt is not None, **values)
     document, left_out = run(options, _progress)
     _write(render.rendered(document, output_format), output)
-    if plot_path is not None:
-        plot.draw(document, plot_path)
-    for error in left_out:
-        print(f"edgepose: left out: {error}", file=sys.stderr)
-    if left_out:
-        raise click.exceptions.Exit(1)
+    if plot is not None:
+        plotting.draw(document, plot)
+    exit_if_failed([f"left out: {error}" for error in left_out])
 
 
 @command.command("compare")
 @click.argument("first", metavar="A.json", type=_FILE)
 @click.argument("second", metavar="B.json", type=_FILE)
 @_format_option("table", "json", "markdown")
-@_output_option("comparison")
+@_output_option
 def compare_command(first: Path, second: Path, output_format: str, output: Path | None) -> None:
     """Compare two files of `edgepose benchmark --format json`: devices, or versions.
 
@@ -216,24 +186,24 @@ def compare_command(first: Path, second: Path, output_format: str, output: Path 
     _write(compare.rendered(compare.compare_files(first, second), output_format), output)
 
 
-def _check(mqtt: str | None, values: Mapping[str, Any]) -> None:
+def _check(values: Mapping[str, Any]) -> None:
     """Raise UsageError for options that contradict each other."""
     annotations, images, plot = values["annotations"], values["images"], values["plot"]
-    if (annotations is None) != (images is None):
-        given, missing = ("--images", "--coco FILE") if images else ("--coco", "--images DIR")
-        raise UsageError(f"{given} is given without {missing}; accuracy needs both")
-    if not values["latency"] and not values["pipeline"] and annotations is None:
-        raise UsageError(
-            "--no-latency leaves nothing to measure; add --coco ANNOTATIONS.json --images DIR for "
-            "accuracy, or --pipeline"
-        )
-    for option, value in (("--source", values["source"]), ("--mqtt", mqtt)):
-        if value is not None and not values["pipeline"]:
-            raise UsageError(f"{option} belongs to --pipeline, which is not given; add it")
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
-        raise UsageError(f"--plot {plot}: expected a file name ending in .png or .svg")
-    if plot is not None and not values["latency"]:
-        raise UsageError("--plot draws latencies, which --no-latency leaves out; drop one")
+    latency, pipeline = values["latency"], values["pipeline"]
+    is_other_plot = plot and plot.suffix.lower() not in (".png", ".svg")
+    contradictions = {
+        "--coco is given without --images DIR; accuracy needs both": annotations and not images,
+        "--images is given without --coco FILE; accuracy needs both": images and not annotations,
+        "--no-latency leaves nothing to measure; add --coco ANNOTATIONS.json --images DIR for "
+        "accuracy, or --pipeline": not (latency or pipeline or annotations),
+        "--source belongs to --pipeline; add it": values["source"] and not pipeline,
+        "--mqtt belongs to --pipeline; add it": values["mqtt"] and not pipeline,
+        "--plot takes a file name ending in .png or .svg": is_other_plot,
+        "--plot draws latencies, which --no-latency leaves out; drop one": plot and not latency,
+    }
+    for message, is_wrong in contradictions.items():
+        if is_wrong:
+            raise UsageError(message)
 
 
 def _write(text: str, output: Path | None) -> None:
@@ -244,7 +214,7 @@ def _write(text: str, output: Path | None) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
+def _progress(part: str) -> Iterator[Callable[[float, str], None]]:
     """Yield a function that shows the share of the work that is done, 0..1, and a text."""
-    with progress_bar(what, "%", 100) as update:
-        yield lambda share, text: update(100 * share, f"{what}: {text}")
+    with progress_bar(part, "%", 100) as update:
+        yield lambda share, text: update(100 * share, f"{part}: {text}")

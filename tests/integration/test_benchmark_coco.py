@@ -234,10 +234,10 @@ def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[s
     [
         (["--images", "x", "--coco", "nowhere.json"], 1, "nowhere.json: no such file"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
-        (["--models", ","], 2, "--models is empty"),
+        (["--models", ","], 2, "'--models': empty"),
         (["--against", "thunder.tflite"], 1, "no such model file"),
         (["--output", "no/such/file.txt"], 2, "the folder no/such does not exist"),
-        (["--output", "."], 2, "--output takes a file"),
+        (["--output", "."], 2, "'--output': File '.' is a directory"),
         (["--protocol", "double"], 2, "double"),
         (["--threads", "four"], 2, "--threads"),
         (["--accelerator", "edgetpu"], 1, "edgetpu"),

@@ -42,7 +42,7 @@ def use_backend(
     monkeypatch: pytest.MonkeyPatch, bench: Bench, names: tuple[str, ...] = ("litert",), **kept: Any
 ) -> None:
     """Replace the backends by a fake one with known durations."""
-    found = backends.Backends(tuple(bench.backend(name) for name in names), ("tpu (not there)",))
+    found = [bench.backend(name) for name in names], ["tpu (not there)"]
     monkeypatch.setattr(backends, "find", lambda _wanted: found)
     monkeypatch.setattr(latency, "Instruments", lambda: bench.instruments(**kept))
 
@@ -286,17 +286,17 @@ def test_command_progress_only_on_terminal(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--threads", "0"], 2, "--threads 0: expected numbers from 1 to 64"),
-        (["--threads", "one"], 2, "got 'one'"),
-        (["--threads", ","], 2, "--threads is empty"),
+        (["--threads", "0"], 2, "0 is not in the range 1<=x<=64"),
+        (["--threads", "one"], 2, "'one' is not a valid integer"),
+        (["--threads", ","], 2, "'--threads': empty, expected values separated by commas"),
         (["--accelerator", "gpu"], 2, "--accelerator gpu: there is no such accelerator"),
         (["--accelerator", "edgtpu"], 2, "did you mean 'edgetpu'?"),
-        (["--accelerator", ""], 2, "--accelerator is empty"),
+        (["--accelerator", ""], 2, "'--accelerator': empty"),
         (["--models", "movenet-lightnin-int8"], 2, "did you mean 'movenet-lightning-int8'?"),
         (["--models", "nowhere.tflite"], 1, "no such model file"),
         (["--min-runs", "0"], 2, "--min-runs"),
         (["--min-seconds", "-1"], 2, "--min-seconds"),
-        (["--plot", "x.jpg"], 2, "expected a file name ending in .png or .svg"),
+        (["--plot", "x.jpg"], 2, "--plot takes a file name ending in .png or .svg"),
         (["--plot", "no/such/x.png"], 2, "the folder no/such does not exist"),
         (["--plot", "x.png", "--no-latency", "--pipeline"], 2, "--plot draws latencies"),
         (["--no-latency"], 2, "--no-latency leaves nothing to measure"),
