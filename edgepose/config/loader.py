@@ -1,5 +1,6 @@
 """From a file and flags to a Config, or to one ConfigError that lists all errors."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -39,12 +40,10 @@ def find_config_file(given: Path | None = None) -> Path | None:
         return given
     home = expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
     for candidate in (home / "edgepose" / "config.yaml", SYSTEM_FILE):
-        try:
+        # The file may be in a folder that this user may not enter.
+        with contextlib.suppress(OSError):
             if candidate.is_file():
                 return candidate
-        except OSError:
-            # The file is in a folder that this user may not enter.
-            continue
     return None
 
 

@@ -17,28 +17,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from edgepose.config.source_uri import parse_source_uri
-from edgepose.config.values import (
-    Boolean,
-    Coerce,
-    Device,
-    FilePath,
-    FrameRate,
-    FrameSide,
-    InputSize,
-    Milliseconds,
-    NotNegative,
-    Positive,
-    Printable,
-    Resolve,
-    Rotation,
-    Score,
-    Stream,
-    Text,
-    Validate,
-    parts,
-    word,
-)
+from edgepose.config.source_uri import FrameRate, FrameSide, Rotation, Stream, parse_source_uri
+from edgepose.config.values import Boolean, Coerce, Resolve, Validate, parts, word
 from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import (
@@ -90,9 +70,31 @@ def _is_source_path(source: str) -> bool:
     return not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", source)
 
 
+def _printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValueError(f"expected a text without control characters, got {value!r}")
+
+
+Text = Annotated[str, Meta(min_length=1)]
+Printable = Annotated[Text, Validate(_printable)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Score = Annotated[float, Meta(ge=0, le=1)]
+Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
+FilePath = Annotated[Path, Resolve()]
 Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$"}), Validate(check_id)]
 Source = Annotated[Text, Resolve(_is_source_path), Validate(parse_source_uri)]
 ModelName = Annotated[Text, Resolve(is_path), Validate(check_name)]
+InputSide = Annotated[int, Meta(ge=32, le=4096)]
+InputSize = Annotated[
+    tuple[InputSide, InputSide],
+    Meta(description="width and height, whole numbers from 32 to 4096, such as [256, 192]"),
+]
+Device = Annotated[
+    str,
+    # The lookahead refuses a line end, before which $ matches too.
+    Meta(pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$", description="an Edge TPU such as usb:0"),
+]
 BrokerUrl = Annotated[str, Validate(parse_broker_url)]
 BaseTopic = Annotated[str, Validate(check_base)]
 

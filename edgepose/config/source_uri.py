@@ -4,18 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from edgepose.config.values import (
-    Boolean,
-    FrameRate,
-    FrameSide,
-    Rotation,
-    Stream,
-    convert,
-    expanded,
-)
+from msgspec import Meta
+
+from edgepose.config.values import Boolean, convert, expanded
 from edgepose.config.yaml_reader import describe, plain
 from edgepose.errors import UsageError
 from edgepose.util.redact import MASK, masked_url
@@ -27,6 +21,10 @@ MAX_LENGTH: Final = 4096
 """The limit of a path in Linux."""
 EXAMPLES: Final = "picamera:0, /dev/video0, rtsp://..., synthetic:, or an image, video or folder"
 
+FrameSide = Annotated[int, Meta(ge=16, le=16384)]
+FrameRate = Annotated[float, Meta(gt=0, le=1000)]
+Rotation = Literal[0, 90, 180, 270]
+Stream = Literal["main", "lores"]
 OPTIONS: Final[Mapping[str, Any]] = {
     "loop": Boolean,
     "realtime": Boolean,

@@ -1,4 +1,4 @@
-"""The types of values: what is accepted, how it is converted, and the words for it in errors.
+"""The types of values: how a value is converted, and the words for a type in errors.
 
 msgspec validates. Its messages are for programmers, so errors are written here, for people who
 edit YAML. No type is guessed: neither `true` nor `'5'` is a number.
@@ -74,33 +74,7 @@ def word(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
-def _printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValueError(f"expected a text without control characters, got {value!r}")
-
-
-Text = Annotated[str, Meta(min_length=1)]
-Printable = Annotated[Text, Validate(_printable)]
 Boolean = Annotated[bool, Coerce(_boolean)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Score = Annotated[float, Meta(ge=0, le=1)]
-Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
-FilePath = Annotated[Path, Resolve()]
-FrameSide = Annotated[int, Meta(ge=16, le=16384)]
-FrameRate = Annotated[float, Meta(gt=0, le=1000)]
-Rotation = Literal[0, 90, 180, 270]
-Stream = Literal["main", "lores"]
-InputSide = Annotated[int, Meta(ge=32, le=4096)]
-InputSize = Annotated[
-    tuple[InputSide, InputSide],
-    Meta(description="width and height, whole numbers from 32 to 4096, such as [256, 192]"),
-]
-Device = Annotated[
-    str,
-    # The lookahead refuses a line end, before which $ matches too.
-    Meta(pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$", description="an Edge TPU such as usb:0"),
-]
 
 
 def parts(annotation: object) -> Iterator[Any]:

@@ -148,15 +148,14 @@ class _Reader:
 
     def document(self) -> Document:
         """Return the content of the only document; one of comments only is empty."""
-        next(self._events)
-        event = next(self._events)
         value: object = None
-        if isinstance(event, yaml.DocumentStartEvent):
-            value = self._value(next(self._events), ())
-            next(self._events)
-            event = next(self._events)
-        if not isinstance(event, yaml.StreamEndEvent):
-            raise self._error(event, "expected one YAML document, got a second one")
+        started = False
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if started:
+                    raise self._error(event, "expected one YAML document, got a second one")
+                started = True
+                value = self._value(next(self._events), ())
         if value is None:
             value = {}
         if not isinstance(value, dict):
