@@ -27,7 +27,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
     # In a pipe, rich would fold at 80 columns.
     width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    with console.capture() as text:
+        console.print(table)
+    # rich pads the last column too.
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())
 
 
 @contextmanager
