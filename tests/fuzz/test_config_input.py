@@ -2,7 +2,6 @@
 
 import random
 import resource
-import time
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +172,9 @@ def test_load_config_bomb(path: Path, name: str) -> None:
     """The most expensive files of 1 MiB take neither hours nor the memory of a Pi."""
     path.write_text(HOSTILE[name][:MAX_BYTES], "utf-8")
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began_s = time.process_time()
+    # What grows with the square of the file exceeds the timeout of the test.
     outcome(path)
-    spent_s = time.process_time() - began_s
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
-    # No measure of speed: what grows with the square of the file takes hours.
-    assert spent_s < 60
     assert grown_mb < 300
 
 
