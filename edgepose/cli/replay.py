@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from edgepose.cli._options import set_up_logging
+from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.replay import check_recording, replay
 from edgepose.mqtt.topics import check_base
-from edgepose.mqtt.url import PASSWORD_VARIABLE, TlsFiles, parse_broker_url, read_password
+from edgepose.mqtt.url import PASSWORD_VARIABLE, Secret, parse_broker_url, read_password_file
 
 
 @click.command()
@@ -62,18 +63,15 @@ def command(
     check_recording(file, speed=speed)
     check_base(base_topic)
     address = parse_broker_url(mqtt)
-    in_environment = password_file is None and os.environ.get(PASSWORD_VARIABLE)
-    password = read_password(
-        file=password_file, variable=PASSWORD_VARIABLE if in_environment else None
-    )
-    publisher = MqttPublisher(
-        address=address,
-        # Not the id of the node, which the broker would disconnect.
-        client_id=f"edgepose-replay-{os.getpid()}",
-        password=password,
-        tls=TlsFiles(ca_file=ca_file),
-    )
-    with publisher:
+    password = None
+    if password_file is not None:
+        password = read_password_file(password_file)
+    elif variable := os.environ.get(PASSWORD_VARIABLE):
+        password = Secret(variable)
+    # Not the id of the node, which the broker would disconnect.
+    client_id = f"edgepose-replay-{os.getpid()}"
+    options = ConnectOptions(address, client_id, password, TlsFiles(ca_file=ca_file))
+    with MqttPublisher(options) as publisher:
         summary = replay(file, publisher.send, speed=speed, base=base_topic)
     skipped = f", {summary.skipped} damaged lines skipped" if summary.skipped else ""
     print(f"replay: {summary.published} messages published{skipped}", file=sys.stderr)

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
@@ -20,14 +21,14 @@ from msgspec.structs import FieldInfo
 from edgepose.config.source_uri import FrameRate, FrameSide, Rotation, Stream, parse_source_uri
 from edgepose.config.values import Boolean, Coerce, Resolve, Validate, parts, word
 from edgepose.config.yaml_reader import Key
+from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import (
     PASSWORD_VARIABLE,
     BrokerAddress,
     Secret,
-    TlsFiles,
     parse_broker_url,
-    read_password,
+    read_password_file,
 )
 from edgepose.registry.registry import check_name, is_path
 from edgepose.util.redact import masked_url
@@ -270,13 +271,23 @@ class MqttConfig(Section, frozen=True, kw_only=True):
         if self.password is not None:
             return self.password
         if self.password_file is not None:
-            return read_password(file=self.password_file)
-        credentials = environment.get("CREDENTIALS_DIRECTORY")
-        if credentials and (Path(credentials) / MQTT_PASSWORD_CREDENTIAL).exists():
-            return read_password(credential=MQTT_PASSWORD_CREDENTIAL, environment=environment)
-        if environment.get(PASSWORD_VARIABLE):
-            return read_password(variable=PASSWORD_VARIABLE, environment=environment)
-        return None
+            return read_password_file(self.password_file)
+        credential = Path(environment.get("CREDENTIALS_DIRECTORY", "")) / MQTT_PASSWORD_CREDENTIAL
+        if "CREDENTIALS_DIRECTORY" in environment and credential.exists():
+            return read_password_file(credential)
+        text = environment.get(PASSWORD_VARIABLE)
+        return Secret(text) if text else None
+
+    def connect_options(self, client_id: str) -> ConnectOptions:
+        """Return the options of a client; raises ConfigError for an unreadable password."""
+        return ConnectOptions(
+            replace(self.address, username=self.user),
+            client_id,
+            self.read_password(),
+            self.tls_files,
+            self.protocol,
+            self.keepalive_s,
+        )
 
 
 class OutputConfig(Section, frozen=True, kw_only=True):

@@ -119,16 +119,10 @@ class App:
     def _mqtt_sink(self) -> MqttSink:
         config = self.config
         return MqttSink(
-            address=config.mqtt.address,
-            topics=self._topics,
-            client_id=config.client_id,
+            config.mqtt.connect_options(config.client_id),
+            self._topics,
             cameras=tuple(camera.name for camera in config.cameras),
             info=info_message(config, self.models, self.models.state.model),
-            username=config.mqtt.user,
-            password=config.mqtt.read_password(),
-            tls=config.mqtt.tls_files,
-            protocol=config.mqtt.protocol,
-            keepalive_s=config.mqtt.keepalive_s,
             state_directory=config.state_path,
             on_command=lambda command: self.daemon.command(command),
         )

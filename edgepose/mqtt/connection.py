@@ -1,4 +1,4 @@
-"""One connection to a broker, from its beginning to its end, by paho-mqtt.
+"""One connection to a broker, from CONNECT to the reason why it ended, by paho-mqtt.
 
 Every connection has a client of its own, so nothing waits inside paho, and its loop runs in our
 network thread: `loop_start` hides why a connection failed, ends for good at an exception in a
@@ -8,174 +8,159 @@ callback, and waits the same time in every node.
 import logging
 import socket
 import ssl
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode as PahoReasonCode
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgepose.mqtt.outbox import Outgoing
-from edgepose.mqtt.url import BrokerAddress, Secret
+from edgepose.mqtt import diagnostics
+from edgepose.mqtt.commands import CommandReceiver
+from edgepose.mqtt.diagnostics import Failure
+from edgepose.mqtt.options import ConnectOptions, Protocol
 
-Protocol = Literal["5", "3.1.1"]
+_log = logging.getLogger("edgepose.mqtt")
 
 _PROTOCOLS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
-_FIRST_ERROR_CODE: Final = 0x80
-# paho and mosquitto both hold 20 unacknowledged messages; more would wait inside paho.
+_KEEP_ALIVE_TIMEOUT: Final = 0x8D
 _MAX_UNACKNOWLEDGED: Final = 20
-_MAX_UNWRITTEN: Final = 4
-"""Transient messages that paho may hold while the socket takes no more."""
+"""What mosquitto holds; paho ignores that a broker may allow fewer."""
 # Commands have a few bytes. A client that may write to their topics could otherwise send 256 MB,
 # which paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
 _MAX_PACKET_BYTES: Final = 128 * 1024
+_POLL_S: Final = 0.25
+"""How long `serve` waits at most; a request to close is noticed within it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastWill:
-    """A retained topic with its payloads while we are connected, and after that."""
+class Outgoing(NamedTuple):
+    """One message; `on_acknowledged` is called once the broker has it (QoS 1)."""
 
     topic: str
-    online_payload: bytes
-    offline_payload: bytes
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    on_acknowledged: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectOptions:
-    """Where to connect to, as which client and how."""
+class Refusal(NamedTuple):
+    """A topic that the broker refuses, and what for: messages or the subscription."""
 
-    address: BrokerAddress
-    client_id: str
-    password: Secret | None
-    tls_context: ssl.SSLContext | None
-    keepalive_s: int
-    connect_s: float
-    will: LastWill | None
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonCode:
-    """A reason code of MQTT 5 and its name; paho translates those of MQTT 3.1.1 to it."""
-
-    code: int
-    name: str
-
-    @property
-    def is_error(self) -> bool:
-        """Whether it is a refusal."""
-        return self.code >= _FIRST_ERROR_CODE
-
-
-class UnreadableError(Exception):
-    """Bytes from the broker that paho could not parse."""
+    what: str
+    topic: str
+    code: ReasonCode
 
 
 class MqttConnection:
-    """A connection and what is known of it.
+    """A connection that `connect` opens, and `serve` keeps until it raises why it ended.
 
-    `connack` is the broker's answer to CONNECT, `ending` its DISCONNECT or paho's own reason, and
-    `socket_error` the error of the socket, each None before it is known. `topics` are subscribed
-    to; `receive(topic, payload, retained)` gets what arrives there. `serve` is called by one
-    thread; `publish`, `has_window` and `takes_transient` by any, one at a time.
+    `connect` and `serve` are called by one thread, the others by any, one at a time. What the
+    broker refuses is appended to `refused`.
     """
 
     def __init__(
         self,
         options: ConnectOptions,
         protocol: Protocol,
-        *,
-        topics: Sequence[str],
-        receive: Callable[[str, bytes, bool], None],
+        tls_context: ssl.SSLContext | None,
+        receiver: CommandReceiver | None,
     ) -> None:
-        self.connack: ReasonCode | None = None
-        self.ending: ReasonCode | None = None
-        self.ended_by_broker = False
-        self.socket_error: OSError | None = None
-        self.refused_topics: list[tuple[str, ReasonCode]] = []
+        self.refused: list[Refusal] = []
         self._options = options
         self._protocol = protocol
-        self._topics = tuple(topics)
-        self._receive = receive
+        self._receiver = receiver
+        self._topics = () if receiver is None else receiver.topics
+        self._connack: ReasonCode | None = None
+        self._ending: ReasonCode | None = None
+        self._ended_by_broker = False
+        self._error: Exception | None = None
+        self._denied_topic: str | None = None
         self._window = _MAX_UNACKNOWLEDGED
+        self._queued: deque[Outgoing] = deque()
         self._unacknowledged: dict[int, Outgoing] = {}
         self._unwritten: deque[paho.MQTTMessageInfo] = deque()
-        self._published: deque[tuple[int, ReasonCode]] = deque()
-        self._client = self._make_client()
+        self._done: deque[int] = deque()
+        self._client = self._make_client(tls_context)
 
-    def connect(self) -> None:
-        """Open the connection and send CONNECT; raises OSError or ValueError."""
-        self._client.connect(
-            self._options.address.host,
-            self._options.address.port,
-            self._options.keepalive_s,
-            clean_start=(True if self._protocol == "5" else paho.MQTT_CLEAN_START_FIRST_ONLY),
-            properties=_connect_properties() if self._protocol == "5" else None,
-        )
+    def connect(self, closing: threading.Event) -> None:
+        """Open the connection and wait for CONNACK, or until `closing`; raises Failure."""
+        address, timeouts = self._options.address, self._options.timeouts
+        properties = None
+        if self._protocol == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.MaximumPacketSize = _MAX_PACKET_BYTES
+        try:
+            self._client.connect(
+                address.host, address.port, self._options.keepalive_s, properties=properties
+            )
+        except (OSError, ValueError) as error:
+            raise diagnostics.connect_failure(error, tls=address.tls) from error
+        answer_by = time.monotonic() + timeouts.answer_s
+        while self._connack is None and not closing.is_set():
+            if time.monotonic() > answer_by:
+                raise diagnostics.silent(timeouts.answer_s)
+            self.serve()
 
-    @property
-    def open(self) -> bool:
-        """Whether there is a socket."""
-        return self._client.socket() is not None
+    def serve(self, timeout_s: float = _POLL_S) -> None:
+        """Read and write what is due, waiting for that at most so long; raises Failure."""
+        try:
+            self._client.loop(timeout_s)
+        except Exception as error:
+            _log.debug("unreadable packet", exc_info=True)
+            self._error = error
+            raise self._diagnose() from error
+        if self._client.socket() is None:
+            raise self._diagnose()
 
-    @property
-    def has_window(self) -> bool:
-        """Whether another message may wait for its acknowledgement."""
-        return len(self._unacknowledged) < self._window
+    def publish(self, message: Outgoing) -> None:
+        """Queue a message and wake `serve`, which sends it."""
+        if message.qos and len(self._unacknowledged) >= self._window:
+            self._queued.append(message)
+            return
+        topic, payload, qos, retain, _ = message
+        if qos:
+            # Only while an acknowledgement is awaited: paho calls it for QoS 0 too, with a reason
+            # code and properties that take as long to build as the rest of its loop.
+            self._client.on_publish = self._on_publish
+        info = self._client.publish(topic, payload, qos, retain)
+        if qos:
+            self._unacknowledged[info.mid] = message
+        elif not retain:
+            self._unwritten.append(info)
 
-    @property
-    def takes_transient(self) -> bool:
-        """Whether the socket has taken nearly everything so far."""
+    def settle(self) -> int:
+        """Process what was written and acknowledged; return how many messages that were."""
+        count = 0
         while self._unwritten and self._unwritten[0].is_published():
             self._unwritten.popleft()
-        return len(self._unwritten) < _MAX_UNWRITTEN
+            count += 1
+        while self._done:
+            message = self._unacknowledged.pop(self._done.popleft(), None)
+            if message is not None:
+                count += 1
+                if message.on_acknowledged is not None:
+                    message.on_acknowledged()
+        while self._queued and len(self._unacknowledged) < self._window:
+            self.publish(self._queued.popleft())
+        if not self._unacknowledged:
+            self._client.on_publish = None
+        return count
+
+    @property
+    def transient_count(self) -> int:
+        """How many messages of QoS 0 the socket has not taken yet."""
+        return len(self._unwritten)
 
     @property
     def idle(self) -> bool:
         """Whether everything is written, and acknowledged if it has to be."""
-        written = all(info.is_published() for info in tuple(self._unwritten))
-        return written and not (self._unacknowledged or self._client.want_write())
-
-    def serve(self, timeout_s: float) -> None:
-        """Read and write what is due, waiting for that at most so long; raises UnreadableError."""
-        try:
-            # paho checks its keepalive only when it is called.
-            self._client.loop(min(timeout_s, self._options.keepalive_s / 4))
-        except Exception as error:
-            # paho parses malformed packets unchecked.
-            raise UnreadableError(type(error).__name__) from error
-
-    def publish(self, message: Outgoing) -> None:
-        """Queue a message and wake `serve`, which sends it."""
-        if message.qos:
-            # Only while an acknowledgement is awaited: paho calls it for QoS 0 too, with a reason
-            # code and properties that take as long to build as the rest of its loop.
-            self._client.on_publish = self._on_publish
-        info = self._client.publish(
-            message.topic, message.payload, qos=message.qos, retain=message.retain
-        )
-        if message.qos:
-            self._unacknowledged[info.mid] = message
-        elif info.rc is paho.MQTT_ERR_SUCCESS:
-            self._unwritten.append(info)
-
-    def acknowledged(self) -> Iterator[tuple[Outgoing, ReasonCode]]:
-        """Yield the messages that the broker acknowledged since the last call."""
-        while self._published:
-            number, reason = self._published.popleft()
-            message = self._unacknowledged.pop(number, None)
-            if message is not None:
-                yield message, reason
-        if not self._unacknowledged:
-            self._client.on_publish = None
-
-    def forget_unacknowledged(self) -> None:
-        """Wait for no more acknowledgements."""
-        self._unacknowledged.clear()
+        return not (self._unacknowledged or self._unwritten or self._client.want_write())
 
     def disconnect(self) -> None:
         """Send DISCONNECT, so that the broker discards the last will."""
@@ -183,57 +168,75 @@ class MqttConnection:
         self._client.loop(0.1)
 
     def close(self) -> None:
-        """Close the socket, without DISCONNECT if none was sent; closing twice is fine."""
-        client = self._client
-        sock = client.socket()
+        """Close the socket; without DISCONNECT before, the broker publishes the last will."""
+        sock = self._client.socket()
         if sock is not None:
             sock.close()
-        # Its callbacks refer to us: without them it is freed, with the sockets that wake its loop,
-        # as soon as this connection is.
-        client.disable_logger()
-        client.on_connect = client.on_disconnect = client.on_publish = None
-        client.on_subscribe = client.on_message = client.on_socket_open = None
+        # paho refers to us by its callbacks, and so does the traceback of the error: without these
+        # two it is freed at once, with the sockets that wake its loop.
+        self._error = None
+        del self._client
+
+    def _diagnose(self) -> Failure:
+        """Return why the connection is not open although nothing here closed it."""
+        options, code = self._options, self._connack
+        if code is not None and code.is_failure:
+            password = options.password is not None
+            return diagnostics.refused(code, options.address.username, password=password)
+        # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
+        if self._ended_by_broker and self._ending is not None and self._ending.value != 0:
+            return diagnostics.ended_by_broker(self._ending, options.client_id)
+        timed_out = isinstance(self._error, TimeoutError) or (
+            not self._ended_by_broker
+            and self._ending is not None
+            and self._ending.value == _KEEP_ALIVE_TIMEOUT
+        )
+        if code is None:
+            if timed_out:
+                return diagnostics.silent(options.keepalive_s)
+            return diagnostics.no_answer(self._error, tls=options.address.tls)
+        if timed_out:
+            return diagnostics.half_open(options.keepalive_s)
+        if self._denied_topic is not None:
+            # mosquitto 2.0 ends the connection after a message it does not allow.
+            return diagnostics.denied(self._denied_topic)
+        return diagnostics.lost(self._error)
 
     # -- paho's callbacks, from within `serve` -------------------------------------------------
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self, tls_context: ssl.SSLContext | None) -> paho.Client:
         options = self._options
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
             protocol=_PROTOCOLS[self._protocol],
-            clean_session=None if self._protocol == "5" else True,
             # paho would otherwise try MQTT 3.1 by its own decision.
             reconnect_on_failure=False,
         )
-        client.connect_timeout = options.connect_s
+        client.connect_timeout = options.timeouts.connect_s
         if options.address.username is not None:
             password = None if options.password is None else options.password.reveal()
             client.username_pw_set(options.address.username, password)
-        if options.tls_context is not None:
-            client.tls_set_context(options.tls_context)
+        if tls_context is not None:
+            client.tls_set_context(tls_context)
         if options.will is not None:
             client.will_set(options.will.topic, options.will.offline_payload, qos=1, retain=True)
-        client.enable_logger(self._error_catcher())
+        # Not from getLogger, which keeps every logger: there is one for each connection.
+        logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001
+        logger.addFilter(self._on_error)
+        client.enable_logger(logger)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_socket_open = self._on_socket_open
         # With this callback set, `publish` never writes in the thread that calls it.
-        client.on_socket_register_write = _do_nothing
+        client.on_socket_register_write = lambda *_: None
         return client
 
-    def _on_connect(
-        self,
-        client: paho.Client,
-        _userdata: object,
-        _flags: object,
-        code: PahoReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        self.connack = _reason(code)
-        if self.connack.is_error:
+    def _on_connect(self, *event: Any) -> None:
+        client, _, _, self._connack, properties = event
+        if self._connack.is_failure:
             return
         self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         if not self._topics:
@@ -245,88 +248,43 @@ class MqttConnection:
         else:
             client.subscribe([(topic, 1) for topic in self._topics])
 
-    def _on_disconnect(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        flags: paho.DisconnectFlags,
-        code: PahoReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        self.ending = _reason(code)
-        # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
-        self.ended_by_broker = flags.is_disconnect_packet_from_server and self.ending.code != 0
+    def _on_disconnect(self, *event: Any) -> None:
+        _, _, flags, self._ending, _ = event
+        self._ended_by_broker = flags.is_disconnect_packet_from_server
 
-    def _on_publish(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        number: int,
-        code: PahoReasonCode,
-        _properties: Properties | None,
-    ) -> None:
+    def _on_publish(self, *event: Any) -> None:
+        _, _, number, code, _ = event
         # paho holds locks here that `publish` needs: no lock of ours may be taken.
-        self._published.append((number, _reason(code)))
+        if code.is_failure and number in self._unacknowledged:
+            self._denied_topic = self._unacknowledged[number].topic
+            self.refused.append(Refusal("messages on", self._denied_topic, code))
+        self._done.append(number)
 
-    def _on_subscribe(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        _number: int,
-        codes: list[PahoReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        reasons = zip(self._topics, map(_reason, codes), strict=False)
-        self.refused_topics += [(topic, reason) for topic, reason in reasons if reason.is_error]
+    def _on_subscribe(self, *event: Any) -> None:
+        _, _, _, codes, _ = event
+        for topic, code in zip(self._topics, codes, strict=False):
+            if code.is_failure:
+                self.refused.append(Refusal("the subscription to", topic, code))
 
-    def _on_message(
-        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
-    ) -> None:
+    def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             return
-        self._receive(topic, bytes(message.payload), message.retain)
+        if self._receiver is not None:
+            self._receiver.receive(topic, bytes(message.payload), retained=message.retain)
 
-    def _on_socket_open(self, _client: paho.Client, _userdata: object, sock: Any) -> None:
+    def _on_socket_open(self, _client: object, _userdata: object, sock: Any) -> None:
         # Nagle's algorithm holds a small message back until the one before it is acknowledged,
         # which the other side delays by up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Unacknowledged data then ends a dead connection after one keepalive instead of two.
-        sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(2, self._options.keepalive_s) * 1000
-        )
+        timeout_ms = self._options.keepalive_s * 1000
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
-    def _error_catcher(self) -> logging.Logger:
-        # Not from getLogger, which keeps every logger: there is one for each connection.
-        logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001
-        logger.addHandler(_ErrorCatcher(self))
-        return logger
-
-
-class _ErrorCatcher(logging.Handler):
-    """Keeps the reason why a socket failed, which paho only logs."""
-
-    def __init__(self, connection: MqttConnection) -> None:
-        super().__init__(logging.ERROR)
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception in a record's arguments."""
+    def _on_error(self, record: logging.LogRecord) -> bool:
+        """Keep the reason why a socket failed, which paho only logs."""
         for argument in record.args if isinstance(record.args, tuple) else ():
             if isinstance(argument, OSError):
-                self._connection.socket_error = argument
-
-
-def _reason(code: PahoReasonCode) -> ReasonCode:
-    return ReasonCode(code.value, str(code).lower())
-
-
-def _connect_properties() -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.MaximumPacketSize = _MAX_PACKET_BYTES
-    return properties
-
-
-def _do_nothing(_client: paho.Client, _userdata: object, _sock: object) -> None:
-    pass
+                self._error = argument
+        return False

@@ -62,17 +62,16 @@ class EventStore:
     def __iter__(self) -> Iterator[StoredEvent]:
         return iter(tuple(self._events.values()))
 
-    def append(self, topic: str, payload: bytes) -> tuple[StoredEvent, StoredEvent | None]:
-        """Add an event; return it, and the event that was dropped to make room, if any."""
+    def append(self, topic: str, payload: bytes) -> StoredEvent:
+        """Add an event; beyond `max_events` drop the oldest one."""
         event = StoredEvent(self._next_id, topic, payload)
         self._next_id += 1
         events = self._events | {event.id: event}
-        dropped = None
         if len(events) > self._max_events:
-            dropped = events.pop(next(iter(events)))
+            del events[next(iter(events))]
             self.dropped += 1
         self._events = events
-        return event, dropped
+        return event
 
     def remove(self, event: StoredEvent) -> None:
         """Remove an event that was acknowledged, or was dropped before."""

@@ -1,117 +1,116 @@
 """Which failures of a connection are logged, and how long to wait after each."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import random
+import time
+from typing import Final
 
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.backoff import Backoff
-from edgepose.mqtt.connection import ReasonCode
+from edgepose.mqtt.connection import Refusal
 from edgepose.mqtt.diagnostics import Failure
-from edgepose.mqtt.url import BrokerAddress
+from edgepose.mqtt.options import ConnectOptions, Protocol
 
 _log = logging.getLogger("edgepose.mqtt")
 
-
-@dataclass(frozen=True, slots=True)
-class MqttTimeouts:
-    """Timeouts of a client, in seconds.
-
-    With `backoff_max_s`, poses are back within 5 s of the broker's return, an attempt included. Two
-    clients with the same id disconnect each other at every attempt, so the longest pause between
-    those is `takeover_backoff_factor` times as long. Events that the broker leaves unacknowledged
-    for `unacknowledged_s` are saved to the disk.
-    """
-
-    connect_s: float = 5.0
-    answer_s: float = 10.0
-    backoff_min_s: float = 1.0
-    backoff_max_s: float = 3.0
-    takeover_backoff_factor: float = 20.0
-    stable_s: float = 30.0
-    takeover_memory_s: float = 600.0
-    unacknowledged_s: float = 1.0
-    close_s: float = 3.0
+_DISCONNECTS_TO_SUSPECT: Final = 3
 
 
 class FailureLog:
     """Logs each kind of failure once, until the connection has been stable for a while.
 
-    `chance` returns 0..1; used by the network thread only.
+    Used by the network thread only.
     """
 
-    def __init__(
-        self, address: BrokerAddress, timeouts: MqttTimeouts, chance: Callable[[], float]
-    ) -> None:
-        self._address = address
-        self._timeouts = timeouts
-        self._backoff = Backoff(timeouts.backoff_min_s, timeouts.backoff_max_s, chance)
+    def __init__(self, options: ConnectOptions) -> None:
+        self._options = options
+        self._timeouts = timeouts = options.timeouts
+        longest_s = timeouts.backoff_max_s
+        self._backoff = Backoff(timeouts.backoff_min_s, longest_s, random.random)
         self._takeover_backoff = Backoff(
-            timeouts.backoff_min_s,
-            timeouts.backoff_max_s * timeouts.takeover_backoff_factor,
-            chance,
+            timeouts.backoff_min_s, longest_s * timeouts.takeover_backoff_factor, random.random
         )
         self._reported: set[str] = set()
         self._refused_topics: set[str] = set()
-        self._log_recovery = False
+        self._log_recovery = True
+        self._connected_at = math.inf
+        self._lost: tuple[float, int] | None = None
+        self._unexplained = 0
 
-    def backoff(self, failure: Failure) -> Backoff:
-        """Return the pauses after a failure."""
-        takeover = failure.kind == diagnostics.TAKEN_OVER
-        return self._takeover_backoff if takeover else self._backoff
+    def explained(self, failure: Failure) -> Failure:
+        """Return a failure, or the likely reason of several without a reason in succession.
 
-    def failed(self, failure: Failure) -> None:
-        """Log a failure of a new kind; others at level debug."""
+        MQTT 3.1.1 gives no reason, but a second client with our id ends every connection soon.
+        """
+        self._unexplained = self._unexplained + 1 if failure.kind == diagnostics.LOST else 0
+        if self._unexplained < _DISCONNECTS_TO_SUSPECT:
+            return failure
+        return diagnostics.repeated_disconnects(self._options.client_id)
+
+    def failed(self, failure: Failure, message: str, dropped: int) -> float:
+        """Log a failure, at level debug if its kind is not new; return how long to wait, in s."""
         new = failure.kind not in self._reported
-        self._log_recovery = self._log_recovery or new
         self._reported.add(failure.kind)
+        self._log_recovery = self._log_recovery or new
+        self._lost = self._lost or (time.monotonic(), dropped)
+        self._connected_at = math.inf
+        takeover = failure.kind == diagnostics.TAKEN_OVER
+        backoff = self._takeover_backoff if takeover else self._backoff
         _log.log(
             logging.WARNING if new else logging.DEBUG,
             "%s; trying again, at least every %g s",
-            failure.message,
-            self.backoff(failure).maximum_s,
+            message,
+            backoff.maximum_s,
         )
+        return backoff.next_s()
 
-    def connected(self, version: str, lost_for_s: float | None, dropped: int) -> None:
+    def connected(self, protocol: Protocol, dropped: int) -> None:
         """Log the first connection, and the recovery from a failure that was logged."""
-        if lost_for_s is not None and not self._log_recovery:
-            return
+        version = f"MQTT {protocol}{', TLS' if self._options.address.tls else ''}"
+        if protocol != self._options.protocol:
+            version += f"; the broker does not know MQTT {self._options.protocol}"
+        self._connected_at = time.monotonic()
+        outage = ""
+        if self._lost is not None:
+            lost_at, dropped_before = self._lost
+            outage = (
+                f" after {self._connected_at - lost_at:.0f} s without a connection; "
+                f"{dropped - dropped_before} pose messages were dropped meanwhile"
+            )
+        if self._log_recovery:
+            _log.info(
+                "connected to the MQTT broker %s (%s)%s",
+                self._options.address.netloc,
+                version,
+                outage,
+            )
+        self._lost = None
         self._log_recovery = False
-        if lost_for_s is None:
-            _log.info("connected to the MQTT broker %s (%s)", self._address.netloc, version)
-            return
-        _log.info(
-            "connected to the MQTT broker %s again (%s) after %.0f s; %d pose messages were "
-            "dropped meanwhile",
-            self._address.netloc,
-            version,
-            lost_for_s,
-            dropped,
-        )
 
-    def refused(self, what: str, topic: str, reason: ReasonCode) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """Log that the broker refuses a topic, once for each."""
-        if topic in self._refused_topics:
+        if refusal.topic in self._refused_topics:
             return
-        self._refused_topics.add(topic)
-        user = self._address.username
+        self._refused_topics.add(refusal.topic)
+        address = self._options.address
+        user = "anonymous clients" if address.username is None else f"user {address.username!r}"
         _log.warning(
             "the MQTT broker %s refuses %s %s (%s): check the access rights of %s there",
-            self._address.netloc,
-            what,
-            topic,
-            reason.name,
-            "anonymous clients" if user is None else f"user {user!r}",
+            address.netloc,
+            refusal.what,
+            refusal.topic,
+            str(refusal.code).lower(),
+            user,
         )
 
-    @property
-    def stable_after_s(self) -> float:
-        """How long a connection must stand before its failures are forgotten."""
-        taken_over = diagnostics.TAKEN_OVER in self._reported
-        return self._timeouts.takeover_memory_s if taken_over else self._timeouts.stable_s
-
-    def forget(self) -> None:
-        """Log failures again when they return, and begin with the shortest pause."""
-        self._reported.clear()
-        self._backoff.reset()
-        self._takeover_backoff.reset()
+    def check_stable(self) -> None:
+        """Log failures again when they return, and wait shortly, once a connection is stable."""
+        stood_s = time.monotonic() - self._connected_at
+        if stood_s >= self._timeouts.stable_s:
+            self._unexplained = 0
+        takeover = diagnostics.TAKEN_OVER in self._reported
+        if stood_s >= (self._timeouts.takeover_memory_s if takeover else self._timeouts.stable_s):
+            self._reported.clear()
+            self._backoff.reset()
+            self._takeover_backoff.reset()

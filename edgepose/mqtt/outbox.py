@@ -1,172 +1,158 @@
-"""What waits to be sent, within bounds; filled and emptied by any thread."""
+"""What is to be sent, with or without a connection; filled by any thread."""
 
 import threading
-from collections import deque
-from dataclasses import dataclass
+from functools import partial
 
+from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore, StoredEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One message to send; `event` is kept until the broker acknowledges it."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    event: StoredEvent | None = None
+from edgepose.mqtt.options import LastWill
 
 
 class Outbox:
     """Three kinds of messages with three rules.
 
-    States are retained: the newest wins, and all are due again after `requeue_all`. Events are
-    QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0, accepted
-    only while online and dropped, the oldest first, beyond `max_transient`. `changed` is the lock
-    of everything in here, and what threads wait on for room.
+    States are retained: of each topic the newest is kept, and all are sent on every connection.
+    Events are QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0,
+    accepted only while online, and dropped if `max_transient` of them wait for the socket.
+    `changed` is the lock of everything in here, and what threads wait on for room.
     """
 
-    def __init__(self, store: EventStore, *, max_transient: int) -> None:
+    def __init__(self, store: EventStore, will: LastWill | None, *, max_transient: int) -> None:
         self.changed = threading.Condition()
-        self.published = 0
+        self.online = False
+        self.failure: str | None = None
+        self._connections = self._published = 0
         self.dropped_transient = 0
         self._store = store
+        self._will = will
         self._max_transient = max_transient
         self._states: dict[str, tuple[bytes, int]] = {}
-        self._due_states: dict[str, None] = {}
-        self._due_events: deque[StoredEvent] = deque()
-        self._transient: deque[tuple[str, bytes]] = deque()
-        self._online = False
+        self._connection: MqttConnection | None = None
         self._closed = False
+        self._oldest: StoredEvent | None = None
 
     def set_state(self, topic: str, payload: bytes, qos: int) -> None:
-        """Set a state; it is due only if it changed."""
+        """Set a state; nothing is sent if it did not change."""
         with self.changed:
-            state = (payload, qos)
-            if self._states.get(topic) != state:
-                self._states[topic] = state
-                self._due_states[topic] = None
+            if self._states.get(topic) != (payload, qos):
+                self._states[topic] = (payload, qos)
+                if self._connection is not None:
+                    self._connection.publish(Outgoing(topic, payload, qos, retain=True))
 
     def add_event(self, topic: str, payload: bytes) -> None:
         """Add an event; beyond the store's bound the oldest one is dropped."""
         with self.changed:
-            event, dropped = self._store.append(topic, payload)
-            self._due_events.append(event)
-            if dropped is not None and self._due_events[0] is dropped:
-                self._due_events.popleft()
-            if not self._online:
+            event = self._store.append(topic, payload)
+            if self._connection is None:
                 self._store.request_save()
+            else:
+                self._connection.publish(self._message_of(event))
 
     def add_transient(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
-        """Add a transient message; return False if it was dropped.
+        """Send a transient message; return False if it was dropped.
 
-        With `wait_s`, wait that long for room; without it an older message makes room.
+        With `wait_s`, wait that long for the broker and for room, instead of dropping at once.
         """
         with self.changed:
             if wait_s is not None:
-                self.changed.wait_for(self._has_room_or_is_closed, wait_s)
-            full = len(self._transient) >= self._max_transient
-            if not self._online or (full and wait_s is not None):
+                self.changed.wait_for(lambda: self._closed or self._has_room, wait_s)
+            if self._connection is None or not self._has_room:
                 self.dropped_transient += 1
                 return False
-            if full:
-                self._transient.popleft()
-                self.dropped_transient += 1
-            self._transient.append((topic, payload))
-        return True
+            self._connection.publish(Outgoing(topic, payload))
+            return True
 
-    def _has_room_or_is_closed(self) -> bool:
-        return self._closed or (self._online and len(self._transient) < self._max_transient)
+    @property
+    def _has_room(self) -> bool:
+        connection = self._connection
+        return (
+            self.online
+            and connection is not None
+            and connection.transient_count < self._max_transient
+        )
 
-    def requeue_all(self) -> None:
-        """Make every state and every unacknowledged event due: a new connection starts empty."""
+    def attach(self, connection: MqttConnection) -> None:
+        """Send every state, every unacknowledged event and the online payload.
+
+        Once the broker has them, transient messages are accepted.
+        """
         with self.changed:
-            self._due_states = dict.fromkeys(self._states)
-            self._due_events = deque(self._store)
+            self._connection = connection
+            for topic, (payload, qos) in self._states.items():
+                connection.publish(Outgoing(topic, payload, qos, retain=True))
+            for event in self._store:
+                connection.publish(self._message_of(event))
+            if self._will is None:
+                self._go_online()
+            else:
+                topic, payload = self._will.topic, self._will.online_payload
+                connection.publish(Outgoing(topic, payload, 1, True, self._go_online))
 
-    def next_reliable(self) -> Outgoing | None:
-        """Return the next state, or else the next event, that is due."""
+    def send_offline(self, connection: MqttConnection) -> None:
+        """Send the offline payload."""
         with self.changed:
-            if self._due_states:
-                topic = next(iter(self._due_states))
-                del self._due_states[topic]
-                payload, qos = self._states[topic]
-                self.published += 1
-                return Outgoing(topic, payload, qos, retain=True)
-            if self._due_events:
-                event = self._due_events.popleft()
-                self.published += 1
-                return Outgoing(event.topic, event.payload, 1, retain=False, event=event)
-        return None
+            if self._will is not None:
+                topic, payload = self._will.topic, self._will.offline_payload
+                connection.publish(Outgoing(topic, payload, 1, retain=True))
 
-    def next_transient(self) -> Outgoing | None:
-        """Return the oldest transient message."""
-        with self.changed:
-            if not self._transient:
-                return None
-            topic, payload = self._transient.popleft()
-            self.published += 1
-            # Waiting threads get much room at once: fewer switches of threads.
-            if len(self._transient) <= self._max_transient // 2:
-                self.changed.notify_all()
-        return Outgoing(topic, payload, 0, retain=False)
+    def _message_of(self, event: StoredEvent) -> Outgoing:
+        return Outgoing(event.topic, event.payload, 1, False, partial(self._store.remove, event))
 
-    def accept_transient(self) -> None:
-        """Accept transient messages from now on."""
+    def _go_online(self) -> None:
+        self.online = not self._closed
+        self.failure = None
+        self._connections += 1
+        self.changed.notify_all()
+
+    def settle(self, connection: MqttConnection) -> None:
+        """Remove events that arrived, and make room for transient messages."""
         with self.changed:
-            self._online = not self._closed
+            self._published += connection.settle()
             self.changed.notify_all()
 
-    def drop_transient(self) -> None:
-        """Accept no transient messages, and drop those that wait: they would arrive too late."""
+    def detach(self, failure: str | None) -> None:
+        """End a connection for all threads at once: its messages, its state and why it ended.
+
+        Transient messages that wait for the socket are dropped: they would arrive too late.
+        """
         with self.changed:
-            self._online = False
-            self.dropped_transient += len(self._transient)
-            self._transient.clear()
+            if self._connection is not None:
+                self.dropped_transient += self._connection.transient_count
+            self._connection = None
+            self.online = False
+            self.failure = failure or self.failure
+            if len(self._store):
+                # From now on only the file keeps what was sent and not acknowledged.
+                self._store.request_save()
             self.changed.notify_all()
-        # From now on only the file keeps what was sent and not acknowledged.
-        self.save_events()
+
+    def save_overdue_events(self) -> None:
+        """Have the events saved if the oldest one already waited at the call before."""
+        with self.changed:
+            oldest = next(iter(self._store), None)
+            if oldest is not None and oldest is self._oldest:
+                self._store.request_save()
+            self._oldest = oldest
 
     def close(self) -> None:
-        """Accept no transient messages any more; what waits may still be taken out."""
+        """Accept no transient messages any more."""
         with self.changed:
             self._closed = True
-            self._online = False
+            self.online = False
             self.changed.notify_all()
 
     def close_store(self) -> None:
         """Save the events that wait, 2 s at most."""
         self._store.close()
 
-    def acknowledge(self, event: StoredEvent) -> None:
-        """Remove an event that arrived."""
+    def counters(self) -> dict[str, int | bool]:
+        """Return the counters of the `stats` message."""
         with self.changed:
-            self._store.remove(event)
-
-    def save_events(self) -> None:
-        """Have the unacknowledged events saved, if there are any."""
-        with self.changed:
-            if len(self._store):
-                self._store.request_save()
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is due."""
-        with self.changed:
-            return not (self._due_states or self._due_events or self._transient)
-
-    @property
-    def oldest_event_id(self) -> int | None:
-        """The oldest unacknowledged event; None if there is none."""
-        return next((event.id for event in self._store), None)
-
-    @property
-    def waiting_events(self) -> int:
-        """How many events are unacknowledged."""
-        return len(self._store)
-
-    @property
-    def dropped_events(self) -> int:
-        """How many events were dropped for newer ones."""
-        return self._store.dropped
+            return {
+                "connected": self.online,
+                "published": self._published,
+                "dropped_poses": self.dropped_transient,
+                "waiting_events": len(self._store),
+                "dropped_events": self._store.dropped,
+                "reconnects": max(0, self._connections - 1),
+            }

@@ -3,11 +3,12 @@
 import ssl
 
 from edgepose.errors import ConfigError
-from edgepose.mqtt.url import TlsFiles
+from edgepose.mqtt.options import TlsFiles
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
+def tls_context(files: TlsFiles | None) -> ssl.SSLContext:
     """Load the files; raises ConfigError with the invalid one."""
+    files = files or TlsFiles()
     try:
         context = ssl.create_default_context(
             cafile=None if files.ca_file is None else str(files.ca_file)

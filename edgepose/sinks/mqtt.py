@@ -1,8 +1,7 @@
 """Pose messages, states and events on MQTT."""
 
-import random
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +9,10 @@ from edgepose import messages
 from edgepose.errors import BrokerError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.client import MqttClient
-from edgepose.mqtt.commands import CAMERA_COMMANDS, Command
-from edgepose.mqtt.connection import LastWill, Protocol
+from edgepose.mqtt.commands import Command, CommandReceiver
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.failure_log import MqttTimeouts
+from edgepose.mqtt.options import ConnectOptions, LastWill
 from edgepose.mqtt.topics import OFFLINE, ONLINE, Topics
-from edgepose.mqtt.url import BrokerAddress, Secret, TlsFiles
 from edgepose.util.resource import Resource
 
 EVENTS_FILE: Final = "events.sqlite"
@@ -31,54 +28,27 @@ class MqttSink:
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
     `info` is the payload of the info topic. `on_command` is called on the network thread for each
-    valid command. `protocol` "5" falls back to "3.1.1" if the broker does not know 5; MQTT 5 is the
-    default because only its reason codes tell missing access rights, or a second client with the
-    same id, from a broken connection. `monotonic` is in seconds, `chance` in 0..1.
+    valid command. MQTT 5 is preferred because only its reason codes tell missing access rights, or
+    a second client with the same id, from a broken connection.
     Raises ConfigError for TLS files that cannot be used.
     """
 
     def __init__(
         self,
-        *,
-        address: BrokerAddress,
+        options: ConnectOptions,
         topics: Topics,
-        client_id: str,
+        *,
         cameras: Sequence[str],
         info: bytes,
-        username: str | None = None,
-        password: Secret | None = None,
-        tls: TlsFiles | None = None,
-        protocol: Protocol = "5",
-        keepalive_s: int = 10,
         state_directory: Path | None = None,
         on_command: Callable[[Command], None] | None = None,
-        timeouts: MqttTimeouts | None = None,
-        chance: Callable[[], float] = random.random,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topics = topics
-        self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         path = None if state_directory is None else state_directory / EVENTS_FILE
-        subscriptions = {
-            topics.command(camera, name): _handler(camera, name, on_command)
-            for camera in cameras
-            for name in CAMERA_COMMANDS
-            if on_command is not None
-        }
         self._client = MqttClient(
-            address=address,
-            client_id=client_id,
-            store=EventStore(path, max_events=_MAX_EVENTS),
-            username=username,
-            password=password,
-            tls=tls,
-            protocol=protocol,
-            keepalive_s=keepalive_s,
-            will=LastWill(topics.availability, ONLINE, OFFLINE),
-            subscriptions=subscriptions,
-            timeouts=timeouts,
-            chance=chance,
-            monotonic=monotonic,
+            replace(options, will=LastWill(topics.availability, ONLINE, OFFLINE)),
+            EventStore(path, max_events=_MAX_EVENTS),
+            None if on_command is None else CommandReceiver(topics, cameras, on_command),
         )
         self._client.set_state(topics.info, info, 1)
 
@@ -106,10 +76,7 @@ class MqttSink:
 
     def publish(self, message: PoseMessage) -> None:
         """Publish the poses of a frame; dropped and counted while the broker is unreachable."""
-        topic = self._pose_topics.get(message.camera)
-        if topic is None:
-            topic = self._pose_topics[message.camera] = self.topics.poses(message.camera)
-        self._client.send_transient(topic, messages.encode(message))
+        self._client.send_transient(self.topics.poses(message.camera), messages.encode(message))
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a state (retained, QoS 1); nothing is sent if it did not change."""
@@ -135,43 +102,15 @@ class MqttSink:
         self._client.close()
 
 
-def _handler(
-    camera: str, name: str, on_command: Callable[[Command], None] | None
-) -> Callable[[bytes], None]:
-    def handle(payload: bytes) -> None:
-        CAMERA_COMMANDS[name](payload)
-        if on_command is not None:
-            on_command(Command(camera, name, payload))
-
-    return handle
-
-
 class MqttPublisher(Resource):
     """A client for transient messages on any topics, without the states and the will of a node.
 
     `with` connects, or raises BrokerError with the reason, and sends what waits at its end.
     """
 
-    def __init__(
-        self,
-        *,
-        address: BrokerAddress,
-        client_id: str,
-        password: Secret | None = None,
-        tls: TlsFiles | None = None,
-        protocol: Protocol = "5",
-        timeouts: MqttTimeouts | None = None,
-    ) -> None:
-        self._timeouts = timeouts or MqttTimeouts()
-        self._client = MqttClient(
-            address=address,
-            client_id=client_id,
-            store=EventStore(None, max_events=1),
-            password=password,
-            tls=tls,
-            protocol=protocol,
-            timeouts=self._timeouts,
-        )
+    def __init__(self, options: ConnectOptions) -> None:
+        self._timeouts = options.timeouts
+        self._client = MqttClient(options, EventStore(None, max_events=1))
 
     def open(self) -> None:
         """Connect; raises BrokerError with the reason."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.failure_log import MqttTimeouts
+from edgepose.mqtt.options import ConnectOptions, MqttTimeouts
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
@@ -99,17 +99,14 @@ def sink_at(
     url: str, commands: list[tuple[str, bool]], state_directory: Path | None = None
 ) -> MqttSink:
     return MqttSink(
-        address=parse_broker_url(url),
-        topics=TOPICS,
-        client_id="edgepose-gym",
+        ConnectOptions(parse_broker_url(url), "edgepose-gym", timeouts=TIMES),
+        TOPICS,
         cameras=CAMERAS,
         info=b"{}",
         on_command=lambda command: commands.append(
             (command.camera or "", command.payload == b"ON")
         ),
         state_directory=state_directory,
-        timeouts=TIMES,
-        chance=lambda: 0.5,
     )
 
 

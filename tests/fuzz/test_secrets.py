@@ -16,7 +16,8 @@ from edgepose.cli.main import run_command
 from edgepose.config import load_config
 from edgepose.config.source_uri import OPTIONS, SourceUri, parse_source_uri
 from edgepose.errors import ConfigError, EdgeposeError, UsageError
-from edgepose.mqtt.url import BrokerAddress, Secret, parse_broker_url, read_password
+from edgepose.mqtt.options import ConnectOptions
+from edgepose.mqtt.url import BrokerAddress, Secret, parse_broker_url, read_password_file
 from edgepose.sinks.mqtt import MqttPublisher
 from edgepose.util.net import free_port
 from edgepose.util.redact import MASK, masked_url
@@ -213,7 +214,7 @@ def test_mqtt_connect_failure_masks_secrets(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.DEBUG)
     secret = Secret(MARK)
     address = BrokerAddress("127.0.0.1", free_port(), username="u")
-    publisher = MqttPublisher(address=address, client_id="c", password=secret)
+    publisher = MqttPublisher(ConnectOptions(address, "c", secret))
     with pytest.raises(EdgeposeError) as caught, publisher:
         pytest.fail("nothing listens there")
     text = "\n".join(
@@ -246,7 +247,7 @@ def test_password_file_error_masks_secrets(tmp_path: Path, content: str) -> None
     path = tmp_path / "password"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
-        read_password(file=path)
+        read_password_file(path)
     assert MARK not in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgepose.errors import BrokerError
 from edgepose.mqtt.embedded_broker import EmbeddedBroker
+from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
@@ -39,12 +40,10 @@ def test_embedded_broker_delivers_messages(caplog: pytest.LogCaptureFixture) -> 
         subscriber.loop_start()
         assert subscribed.wait(20)
         sink = MqttSink(
-            address=parse_broker_url(broker.url),
-            topics=Topics(node="gym"),
-            client_id="edgepose-gym",
+            ConnectOptions(parse_broker_url(broker.url), "edgepose-gym", protocol="3.1.1"),
+            Topics(node="gym"),
             cameras=["main"],
             info=b"{}",
-            protocol="3.1.1",
         )
         sink.open(require_connection_within_s=20)
         sink.publish(message_of(1))

@@ -440,8 +440,8 @@ def test_load_config_error_in_a_flag(tmp_path: Path) -> None:
         ),
         "--accelerator: expected auto, cpu, edgetpu or replay, got 'vulkan'",
         (
-            "--mqtt: the broker address 'mqtt://h:99999999' cannot be read (the port is not a "
-            "number from 1 to 65535): expected mqtt://[user@]host[:port] or mqtts://[user@]host[:port]"
+            "--mqtt: the broker address 'mqtt://h:99999999' has an invalid port (1 to 65535); "
+            "expected mqtt://[user@]host[:port], or mqtts:// for TLS"
         ),
     ]
 

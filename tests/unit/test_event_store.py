@@ -1,6 +1,5 @@
 """Events that wait for the broker, in memory and in their SQLite file."""
 
-import logging
 import os
 import sqlite3
 from contextlib import closing
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.outbox import Outbox
 from tests.mosquitto import wait_for
 
 TOPIC = "edgepose/gym/main/event"
@@ -35,13 +33,13 @@ def test_event_store_survives_a_restart_in_order(tmp_path: Path) -> None:
     path = tmp_path / "state" / "events.sqlite"
     store = EventStore(path, max_events=10)
     payloads = [f'{{"n": {number}, "ä": "\\n"}}'.encode() for number in range(5)]
-    events = [store.append(TOPIC, payload)[0] for payload in payloads]
+    events = [store.append(TOPIC, payload) for payload in payloads]
     store.remove(events[1])
     store.close()
     again = EventStore(path, max_events=10)
     assert [event.payload for event in again] == [payloads[n] for n in (0, 2, 3, 4)]
     assert {event.topic for event in again} == {TOPIC}
-    added, _ = again.append(TOPIC, b"9")
+    added = again.append(TOPIC, b"9")
     assert added.id > max(event.id for event in events)
     for event in list(again):
         again.remove(event)
@@ -65,7 +63,7 @@ def test_event_store_never_touches_the_disk_for_events_that_arrive_at_once(
     tmp_path: Path,
 ) -> None:
     store = EventStore(tmp_path / "state" / "events.sqlite", max_events=10)
-    event, _ = store.append(TOPIC, b"0")
+    event = store.append(TOPIC, b"0")
     store.remove(event)
     store.close()
     assert list(tmp_path.iterdir()) == []
@@ -74,12 +72,10 @@ def test_event_store_never_touches_the_disk_for_events_that_arrive_at_once(
 def test_event_store_full_drops_the_oldest_and_counts(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     store = EventStore(path, max_events=3)
-    dropped = [store.append(TOPIC, b"%d" % number)[1] for number in range(5)]
-    assert [event and event.payload for event in dropped] == [None, None, None, b"0", b"1"]
+    events = [store.append(TOPIC, b"%d" % number) for number in range(5)]
     assert numbers(store) == [2, 3, 4]
     assert store.dropped == 2
-    assert dropped[3] is not None
-    store.remove(dropped[3])
+    store.remove(events[0])
     assert len(store) == 3
     store.close()
     assert on_disk(path) == [2, 3, 4]
@@ -210,72 +206,3 @@ def test_event_store_keeps_every_unacknowledged_event(
             store = EventStore(path, max_events=10)
         assert numbers(store) == expected
     store.close()
-
-
-# -- the outbox
-
-
-def test_outbox_newest_state_wins_and_unchanged_ones_are_not_due() -> None:
-    outbox = Outbox(EventStore(None, max_events=5), max_transient=2)
-    for payload in (b"1", b"2", b"2"):
-        outbox.set_state("a", payload, 1)
-    outbox.set_state("b", b"x", 0)
-    sent = [outbox.next_reliable() for _ in range(3)]
-    assert [(out.topic, out.payload, out.qos, out.retain) for out in sent if out] == [
-        ("a", b"2", 1, True),
-        ("b", b"x", 0, True),
-    ]
-    outbox.set_state("a", b"2", 1)
-    assert outbox.empty
-    outbox.requeue_all()
-    assert not outbox.empty
-
-
-def test_outbox_events_are_kept_until_acknowledged() -> None:
-    outbox = Outbox(EventStore(None, max_events=5), max_transient=2)
-    outbox.add_event(TOPIC, b"0")
-    outbox.add_event(TOPIC, b"1")
-    first = outbox.next_reliable()
-    assert first is not None
-    assert first.event is not None
-    outbox.acknowledge(first.event)
-    assert outbox.waiting_events == 1
-    outbox.requeue_all()
-    again = outbox.next_reliable()
-    assert again is not None
-    assert (again.payload, again.qos, again.retain) == (b"1", 1, False)
-
-
-def test_outbox_transient_messages_only_online_and_bounded() -> None:
-    outbox = Outbox(EventStore(None, max_events=5), max_transient=2)
-    assert not outbox.add_transient("p", b"0")
-    outbox.accept_transient()
-    for number in range(1, 5):
-        assert outbox.add_transient("p", b"%d" % number)
-    assert outbox.dropped_transient == 3
-    assert not outbox.add_transient("p", b"5", wait_s=0)
-    first = outbox.next_transient()
-    assert first is not None
-    assert (first.payload, first.qos, first.retain) == (b"3", 0, False)
-    outbox.drop_transient()
-    assert outbox.next_transient() is None
-    assert outbox.dropped_transient == 5
-    outbox.close()
-    outbox.accept_transient()
-    assert not outbox.add_transient("p", b"6")
-
-
-def test_outbox_saves_events_while_offline_and_on_the_loss(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    path = tmp_path / "events.sqlite"
-    outbox = Outbox(EventStore(path, max_events=10), max_transient=1)
-    outbox.add_event(TOPIC, b"0")
-    wait_for(lambda: path.exists() and on_disk(path) == [0], "the event of the start")
-    outbox.accept_transient()
-    outbox.add_event(TOPIC, b"1")
-    outbox.drop_transient()
-    wait_for(lambda: on_disk(path) == [0, 1], "the unacknowledged event")
-    outbox.close_store()
-    assert not caplog.records

@@ -1,0 +1,69 @@
+"""How a client connects: broker, login, TLS and timeouts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgepose.mqtt.url import BrokerAddress, Secret
+
+Protocol = Literal["5", "3.1.1"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files for TLS beyond the certificate authorities of the system.
+
+    `insecure` accepts any certificate, whoever signed it and whatever its name is.
+    """
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LastWill:
+    """A retained topic with its payloads while the client is connected, and after that."""
+
+    topic: str
+    online_payload: bytes
+    offline_payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MqttTimeouts:
+    """Timeouts of a client, in seconds.
+
+    With `backoff_max_s`, poses are back within 5 s of the broker's return, an attempt included. Two
+    clients with the same id disconnect each other at every attempt, so the longest pause between
+    those is `takeover_backoff_factor` times as long. Events that the broker leaves unacknowledged
+    for `unacknowledged_s` are saved to the disk.
+    """
+
+    connect_s: float = 5.0
+    answer_s: float = 10.0
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 3.0
+    takeover_backoff_factor: float = 20.0
+    stable_s: float = 30.0
+    takeover_memory_s: float = 600.0
+    unacknowledged_s: float = 1.0
+    close_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """Which broker, as which client, and how.
+
+    `protocol` "5" falls back to 3.1.1 if the broker does not know 5.
+    """
+
+    address: BrokerAddress
+    client_id: str
+    password: Secret | None = None
+    tls: TlsFiles | None = None
+    protocol: Protocol = "5"
+    keepalive_s: int = 10
+    will: LastWill | None = None
+    timeouts: MqttTimeouts = MqttTimeouts()

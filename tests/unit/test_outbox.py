@@ -1,0 +1,148 @@
+"""What is sent on a connection, and what is kept without one."""
+
+from pathlib import Path
+from typing import cast
+
+from edgepose.mqtt.connection import MqttConnection, Outgoing
+from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.options import LastWill
+from edgepose.mqtt.outbox import Outbox
+from tests.mosquitto import wait_for
+
+TOPIC = "edgepose/gym/main/event"
+WILL = LastWill("availability", b"online", b"offline")
+
+
+class FakeConnection:
+    """A broker that acknowledges, and a socket that takes, what `settle` is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self._unsettled: list[Outgoing] = []
+
+    @property
+    def transient_count(self) -> int:
+        return sum(message.qos == 0 and not message.retain for message in self._unsettled)
+
+    def publish(self, message: Outgoing) -> None:
+        self.sent.append(message)
+        self._unsettled.append(message)
+
+    def settle(self) -> int:
+        settled, self._unsettled = self._unsettled, []
+        for message in settled:
+            if message.on_acknowledged is not None:
+                message.on_acknowledged()
+        return len(settled)
+
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.sent]
+
+
+def make_outbox(store: EventStore | None = None, will: LastWill | None = None) -> Outbox:
+    store = EventStore(None, max_events=5) if store is None else store
+    return Outbox(store, will, max_transient=2)
+
+
+def attached(outbox: Outbox) -> tuple[FakeConnection, MqttConnection]:
+    fake = FakeConnection()
+    connection = cast("MqttConnection", fake)
+    outbox.attach(connection)
+    return fake, connection
+
+
+def test_outbox_sends_only_the_newest_state() -> None:
+    outbox = make_outbox()
+    for payload in (b"1", b"2", b"2"):
+        outbox.set_state("a", payload, 1)
+    outbox.set_state("b", b"x", 0)
+    fake, _ = attached(outbox)
+    outbox.set_state("a", b"2", 1)
+    assert [message[:4] for message in fake.sent] == [
+        ("a", b"2", 1, True),
+        ("b", b"x", 0, True),
+    ]
+
+
+def test_outbox_sends_states_then_events_then_online() -> None:
+    outbox = make_outbox(will=WILL)
+    outbox.add_event(TOPIC, b"event")
+    outbox.set_state("a", b"state", 1)
+    fake, connection = attached(outbox)
+    assert fake.payloads() == [b"state", b"event", b"online"]
+    assert not outbox.add_transient("p", b"0")
+    outbox.settle(connection)
+    assert outbox.online
+    assert outbox.add_transient("p", b"1")
+
+
+def test_outbox_keeps_events_until_acknowledged() -> None:
+    outbox = make_outbox()
+    outbox.add_event(TOPIC, b"0")
+    _, connection = attached(outbox)
+    outbox.settle(connection)
+    outbox.add_event(TOPIC, b"1")
+    assert outbox.counters()["waiting_events"] == 1
+    outbox.detach("lost")
+    again, _ = attached(outbox)
+    assert [message[:4] for message in again.sent] == [(TOPIC, b"1", 1, False)]
+
+
+def test_outbox_full_drops_transient_messages() -> None:
+    outbox = make_outbox()
+    fake, connection = attached(outbox)
+    accepted = [outbox.add_transient("p", b"%d" % number) for number in range(4)]
+    assert accepted == [True, True, False, False]
+    assert not outbox.add_transient("p", b"4", wait_s=0)
+    outbox.settle(connection)
+    assert outbox.add_transient("p", b"5", wait_s=0)
+    assert fake.payloads() == [b"0", b"1", b"5"]
+    counters = outbox.counters()
+    assert (counters["published"], counters["dropped_poses"]) == (2, 3)
+
+
+def test_outbox_lost_connection_drops_transient_messages_at_once() -> None:
+    """They would arrive too late; from then on none is accepted and the reason is known."""
+    outbox = make_outbox()
+    fake, _ = attached(outbox)
+    outbox.add_transient("p", b"0")
+    outbox.detach("the reason")
+    assert (outbox.online, outbox.failure, outbox.dropped_transient) == (False, "the reason", 1)
+    assert not outbox.add_transient("p", b"1")
+    assert outbox.dropped_transient == 2
+    assert fake.payloads() == [b"0"]
+
+
+def test_outbox_closed_accepts_no_transient_messages() -> None:
+    outbox = make_outbox()
+    outbox.close()
+    attached(outbox)
+    assert not outbox.add_transient("p", b"0", wait_s=10)
+
+
+def test_outbox_saves_events_while_offline_and_on_the_loss(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite"
+
+    def saved() -> list[bytes]:
+        return [event.payload for event in EventStore(path, max_events=10)]
+
+    outbox = make_outbox(EventStore(path, max_events=10))
+    outbox.add_event(TOPIC, b"0")
+    wait_for(lambda: saved() == [b"0"], "the event without a connection")
+    attached(outbox)
+    outbox.add_event(TOPIC, b"1")
+    outbox.detach(None)
+    wait_for(lambda: saved() == [b"0", b"1"], "the unacknowledged event")
+    outbox.close_store()
+
+
+def test_outbox_saves_overdue_events(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite"
+    outbox = make_outbox(EventStore(path, max_events=10))
+    attached(outbox)
+    outbox.add_event(TOPIC, b"0")
+    outbox.save_overdue_events()
+    assert not path.exists()
+    outbox.save_overdue_events()
+    wait_for(path.exists, "the event")
+    outbox.close_store()
