@@ -145,8 +145,8 @@ def equalize(model: Any, groups: Iterable[LinearGroup], peaks: Mapping[int, Arra
         column_peak = np.max([column.max(axis=(0, 1, 2)) for column in columns], axis=0)
         usable = (peak > 0) & (column_peak > 0)
         exponent = np.zeros_like(peak)
-        exponent[usable] = np.log2(peak[usable] / column_peak[usable]) / 2
-        exponent[usable] -= exponent[usable].mean()
+        halves = np.log2(peak[usable] / column_peak[usable]) / 2
+        exponent[usable] = halves - halves.mean()
         # A power of two leaves every float weight's digits unchanged.
         scale = np.exp2(np.round(exponent))
         for layer in group.before:
@@ -203,9 +203,8 @@ def calibrate(
             low, high = bounds.get(tensor, (math.inf, -math.inf))
             bounds[tensor] = min(low, float(value.min())), max(high, float(value.max()))
             if value.ndim == 4:
-                flat = value.reshape(-1)
-                chosen = random.integers(0, flat.size, min(flat.size, RANGE_SAMPLES_PER_IMAGE))
-                samples[tensor].append(flat[chosen])
+                chosen = random.integers(0, value.size, min(value.size, RANGE_SAMPLES_PER_IMAGE))
+                samples[tensor].append(value.reshape(-1)[chosen])
         for layer in layers:
             kernel = tensors[layer.weights].shape[1:3]
             patches = sample_patches(values[layer.input][0], kernel, layer.stride, random)

@@ -86,8 +86,8 @@ class _Field:
 
         In float64, as points of quantized files often lie on the border between two cells.
         """
-        stored = outputs[self.tensor].reshape(-1, self.spec.shape[-1])
-        stored = stored[:, self.first : self.first + 2 * self.count].reshape(-1, 2, self.count)
+        cells = outputs[self.tensor].reshape(-1, self.spec.shape[-1])
+        stored = cells[:, self.first : self.first + 2 * self.count].reshape(-1, 2, self.count)
         real: Doubles = stored.swapaxes(1, 2).astype(np.float64)
         return (real - self.spec.zero_point) * (self.spec.scale or 1.0)
 
