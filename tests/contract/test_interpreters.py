@@ -1,4 +1,4 @@
-"""Every runtime, over every model in the repository: what an Interpreter promises."""
+"""The contract of Interpreter, for every runtime and model."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.edgetpu.compiled import compile_model
 from tests.helpers import missing
 
 RuntimeName = Literal["litert", "tflite-runtime"]
-# tflite-runtime ends at Python 3.11; LiteRT must be everywhere.
+# tflite-runtime ends at Python 3.11; LiteRT is always required.
 RUNTIMES: tuple[RuntimeName, ...] = (
     ("litert", "tflite-runtime") if sys.version_info < (3, 12) else ("litert",)
 )
@@ -53,7 +53,7 @@ def cpu(request: pytest.FixtureRequest) -> CpuAccelerator:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_interpreter_runs_and_repeats_itself(cpu: CpuAccelerator, name: str) -> None:
+def test_interpreter_outputs_are_reproducible(cpu: CpuAccelerator, name: str) -> None:
     interpreter = cpu.load(MODELS / name)
     tensor = photograph(interpreter)
     first = interpreter.invoke(tensor)
@@ -81,7 +81,7 @@ def test_interpreter_runtimes_agree_on_photograph(name: str) -> None:
     assert np.abs(found[0] - found[1]).max() < 0.03
 
 
-def test_interpreter_keeps_the_protocol(cpu: CpuAccelerator) -> None:
+def test_interpreter_protocol(cpu: CpuAccelerator) -> None:
     interpreter = cpu.load(LIGHTNING)
     assert isinstance(interpreter, Interpreter)
     assert interpreter.input.shape == (1, 192, 192, 3)
@@ -89,7 +89,7 @@ def test_interpreter_keeps_the_protocol(cpu: CpuAccelerator) -> None:
     assert [output.shape for output in interpreter.outputs] == [(1, 1, 17, 3)]
 
 
-def test_interpreter_open_input_is_resized(cpu: CpuAccelerator) -> None:
+def test_interpreter_dynamic_input_is_resized(cpu: CpuAccelerator) -> None:
     interpreter = cpu.load(MODELS / "movenet-multipose-fp16.tflite", (256, 192))
     assert interpreter.input.shape == (1, 192, 256, 3)
     outputs = interpreter.invoke(np.zeros((1, 192, 256, 3), np.uint8))
@@ -131,7 +131,7 @@ def test_load_file_that_is_not_a_model(cpu: CpuAccelerator, tmp_path: Path) -> N
 
 
 def test_probe_truncated_model(cpu: CpuAccelerator, tmp_path: Path) -> None:
-    """tflite-runtime 2.14 dies of such a file: it is tried in a child process."""
+    """tflite-runtime 2.14 crashes with such a file, so a child process loads it first."""
     data = LIGHTNING.read_bytes()
     for length in (0, 8, 100, len(data) // 2, len(data) - 100):
         cut = tmp_path / f"cut-{length}.tflite"

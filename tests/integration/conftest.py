@@ -1,4 +1,4 @@
-"""Real brokers for the tests that need one."""
+"""Real brokers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.mosquitto import Certificates, Listener, Mosquitto
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Return a mosquitto that lets everybody in."""
+    """Return a mosquitto without login."""
     with Mosquitto(tmp_path) as mosquitto:
         yield mosquitto
 
@@ -24,19 +24,19 @@ def listener(broker: Mosquitto) -> Iterator[Listener]:
 
 @pytest.fixture
 def password_broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Return a mosquitto that wants `tests.mosquitto.USERNAME` and `PASSWORD`."""
+    """Return a mosquitto that requires `tests.mosquitto.USERNAME` and `PASSWORD`."""
     with Mosquitto(tmp_path, password=True) as mosquitto:
         yield mosquitto
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Return certificates for localhost; making the keys takes a second."""
+    """Return certificates for localhost, made once: the keys take a second."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def tls_broker(tmp_path: Path, certificates: Certificates) -> Iterator[Mosquitto]:
-    """Return a mosquitto that speaks TLS only."""
+    """Return a mosquitto with TLS only."""
     with Mosquitto(tmp_path, certificates=certificates) as mosquitto:
         yield mosquitto

@@ -1,4 +1,4 @@
-"""`edgepose estimate` as its users script against it."""
+"""`edgepose estimate` as scripts use it."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_estimate_video_is_tracked_and_smoothed(
     assert {pose["id"] for line in found for pose in line["poses"]} == {1}
     assert run_command(["estimate", str(clip), "--no-smooth"]) == 0
     raw = lines(capsys)
-    # How much the nose shakes: its second difference.
+    # The jitter of the nose: its second difference.
     smooth, shaky = (
         np.abs(
             np.diff([line["poses"][0]["keypoints"][0][:2] for line in some[2:]], n=2, axis=0)

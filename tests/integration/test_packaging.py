@@ -1,4 +1,4 @@
-"""What an installed edgepose carries, and what `make` does."""
+"""The wheel and its contents, and `make demo`."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def test_wheel_contents(tmp_path: Path) -> None:
 
 def test_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
     """The installed package finds its files."""
-    # As pip would lay it out, beside this environment's dependencies.
+    # Unpacked as pip would do, beside the dependencies of this environment.
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--no-deps", "--quiet"),

@@ -1,4 +1,4 @@
-"""`edgepose config` and `edgepose models` as their users see them: stdout, stderr, exit code."""
+"""`edgepose config` and `edgepose models`: stdout, stderr and exit code."""
 
 import json
 from pathlib import Path

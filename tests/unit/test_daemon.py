@@ -33,7 +33,7 @@ from tests.mosquitto import wait_for
 
 
 class FakeMqtt:
-    """An MQTT sink that keeps what it is given."""
+    """An MQTT sink that keeps its messages."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -128,7 +128,7 @@ class Rig:
     def _run(self) -> None:
         try:
             self.daemon.run(self.signals)
-        except BaseException as error:  # noqa: BLE001 - looked at by the test
+        except BaseException as error:  # noqa: BLE001 - checked by the test
             self.error = error
 
     def start(self) -> None:
@@ -156,7 +156,7 @@ def running(rig: Rig) -> Iterator[Rig]:
 
 
 def stepped(*sources: SteppedSource) -> Callable[[], FrameSource]:
-    """Return an opener that gives one source after the other."""
+    """Return an opener that returns one source after the other."""
     queue = list(sources)
     return lambda: queue.pop(0) if len(queue) > 1 else queue[0]
 
@@ -369,7 +369,7 @@ def test_daemon_ends_with_a_bug(tmp_path: Path) -> None:
 
 
 def test_daemon_healthy_only_while_inference_and_network_make_progress(tmp_path: Path) -> None:
-    """The main loop alone would keep the watchdog quiet while a model hangs."""
+    """Pings from the main loop alone would hide a model that hangs."""
     entered, go_on = threading.Event(), threading.Event()
 
     class Hanging(FakeInterpreter):

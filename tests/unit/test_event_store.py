@@ -20,7 +20,7 @@ def numbers(store: EventStore) -> list[int]:
 
 
 def on_disk(path: Path) -> list[int]:
-    """Return what the next process finds after this one was killed."""
+    """Return the events that the next process loads after this one was killed."""
     return numbers(EventStore(path, max_events=1000))
 
 
@@ -127,7 +127,7 @@ def test_event_store_of_a_process_killed_early_is_empty(
 def test_event_store_leaves_out_invalid_topics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
-    """mosquitto ended the connection over such an event, at every attempt."""
+    """mosquitto closes the connection for such an event, at every attempt."""
     path = tmp_path / "events.sqlite"
     store = EventStore(path, max_events=10)
     fill(store, 1)

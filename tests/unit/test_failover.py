@@ -1,4 +1,4 @@
-"""Losing an accelerator and getting it back, with a fake device."""
+"""The loss and the return of an accelerator, with a fake device."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A sink behind a queue: a blocked peer delays no one."""
+"""A sink behind a queue: a blocked peer delays no caller."""
 
 import logging
 import threading

@@ -133,7 +133,7 @@ def test_recorder_stops_at_its_limit_with_one_warning(
 def test_recorder_full_disk_stops_the_recording_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that takes 700 bytes more, then none; half a line must not stay behind."""
+    """The disk takes 700 bytes more, then none; no incomplete line is left in the file."""
     path = tmp_path / "r.ndjson"
     clock = Clock()
     sink = RecorderSink(path, monotonic=clock)

@@ -1,4 +1,4 @@
-"""The memory of the privacy switches."""
+"""The stored privacy switches."""
 
 import json
 import logging

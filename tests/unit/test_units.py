@@ -1,4 +1,4 @@
-"""The service's files, held against systemd's own opinion and against what installs them."""
+"""The files of the service, checked by systemd's tools and compared with the installation."""
 
 import re
 import shutil
@@ -19,8 +19,8 @@ FOLDER = ROOT / "systemd"
 UNITS = ("edgepose.service", "edgepose@.service")
 INSTALLED_UNITS = Path("usr/local/lib/systemd/system")
 MAX_EXPOSURE = 2.0
-# What no file of `make install` is: the virtual environment, which DESTDIR leaves out, the folder
-# of what the daemon remembers, passwords, and parts of every Debian.
+# Paths that `make install` does not create: the virtual environment, which DESTDIR leaves out, the
+# state of the daemon, passwords, and parts of every Debian.
 NO_FILES = ("/opt/edgepose/bin/edgepose", "/var/lib/edgepose", "/etc/credstore/", "/bin/kill")
 
 
@@ -123,7 +123,7 @@ def test_units_paths_are_installed(unit: str, system: Path) -> None:
     paths = set(re.findall(r"(?<!\w)/[a-z][\w./%@-]*", text))
     assert "/opt/edgepose/bin/edgepose" in paths
     for path in paths:
-        # The file of an instance is the user's to write, beside the one that is there.
+        # The user writes the file of an instance, beside the installed one.
         found = system / path.replace("%i", "config")[1:]
         assert found.exists() or path.startswith(NO_FILES), path
 
@@ -162,7 +162,7 @@ def test_udev_rules_edge_tpus() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     ids = set()
     for rule in rules:
-        # The seat's own permissions are given at 73; a later rule would come too late.
+        # The permissions of a seat are set at 73; a later rule would come too late.
         assert 'TAG+="uaccess"' in rule
         assert 'MODE="0660"' in rule
         found = re.findall(r'ATTR\{id(?:Vendor|Product)\}=="(\w{4})"', rule)

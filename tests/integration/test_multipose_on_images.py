@@ -30,7 +30,7 @@ CORAL_DECODER = "posenet_mobilenet_v1_075_353_481_quant_decoder.tflite"
 MULTIPOSE = "movenet-multipose-fp16.tflite"
 POSENETS = (FLOAT, INT8, *existing_models(CORAL, CORAL_LARGE, CORAL_DECODER))
 EVERY = (*POSENETS, MULTIPOSE)
-# One of three men has a score of 0.44 only with Coral's larger file.
+# One of the three has a score of only 0.44 with Coral's larger file.
 SURE = tuple(name for name in EVERY if name != CORAL_LARGE)
 PILOTS = "stills/pilots.jpg"
 TRIOS = (THREE_PEOPLE, *existing("stills/three_people.jpg", PILOTS))
@@ -82,7 +82,7 @@ def runner(name: str, *, multiple: bool = True) -> Runner:
 
 
 def real_outputs(name: str, run: Runner, outputs: Sequence[Tensor]) -> Outputs:
-    """Return a file's outputs as real numbers, sorted out without the decoder's help."""
+    """Return the outputs of a file as real numbers, without the decoder."""
     real = {}
     for spec, stored in zip(run.specs, outputs, strict=True):
         values: Doubles = stored[0].astype(np.float64)
