@@ -1,15 +1,13 @@
 """Accuracy of models on annotated images, by several protocols."""
 
+import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgepose.benchmark import oks
 from edgepose.benchmark.coco import AnnotatedImage, Person
-from edgepose.benchmark.results import AccuracyRow, Interval
+from edgepose.benchmark.results import AccuracyRow
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.errors import SourceError
 from edgepose.imaging.preprocess import preprocess
@@ -105,7 +103,11 @@ def evaluate(
 
 def notes(against: str | None, left_out: int) -> Iterator[str]:
     """Yield how the figures were computed; `against` is the name of the reference model."""
-    yield oks.description()
+    yield (
+        f"AP and AR (pycocotools {importlib.metadata.version('pycocotools')}): average precision "
+        "and recall x 100, mean over OKS .50 to .95; no pose threshold applies. In brackets: 95% "
+        f"interval, bootstrap over images ({oks.RESAMPLES} resamples, seed {oks.SEED})."
+    )
     if against is not None:
         yield f"To {against}: difference in AP on the same images, with its paired interval."
     if left_out:
@@ -167,13 +169,13 @@ def _rows(
     for index, (model, label) in enumerate(zip(models, labels, strict=True)):
         figures: dict[str, Any] = {}
         for place, (name, figure) in enumerate(matches[index].figures._asdict().items()):
-            figures[name] = _percent(figure)
-            figures[f"{name}_interval_95"] = _interval(resampled[index][:, place])
+            figures[name] = round(figure, 3)
+            figures[f"{name}_interval_95"] = oks.interval(resampled[index][:, place])
         if against is not None and index != against:
             difference = matches[index].figures.ap - matches[against].figures.ap
             paired = resampled[index][:, 0] - resampled[against][:, 0]
-            figures["ap_difference"] = _percent(difference)
-            figures["ap_difference_interval_95"] = _interval(paired)
+            figures["ap_difference"] = round(difference, 3)
+            figures["ap_difference_interval_95"] = oks.interval(paired)
         rows.append(
             AccuracyRow(
                 about=f"{protocol.description}. {len(used)} images, {persons} persons",
@@ -189,12 +191,3 @@ def _rows(
             )
         )
     return rows
-
-
-def _percent(share: float) -> float:
-    return round(share * 100, 3)
-
-
-def _interval(resampled: NDArray[np.float64]) -> Interval | None:
-    interval = oks.interval(resampled)
-    return interval and (_percent(interval[0]), _percent(interval[1]))

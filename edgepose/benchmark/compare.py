@@ -16,7 +16,6 @@ from edgepose.benchmark.latency import MAX_IQR_PERCENT
 from edgepose.benchmark.render import rendered_report
 from edgepose.benchmark.results import Document, Interval, encode, read
 
-KIND: Final = "edgepose-benchmark-comparison"
 MIN_ROWS_IN_COMMON: Final = 4
 """From this number of rows on, a ratio common to all is a property of the machine."""
 NOISE_PERCENT: Final = MAX_IQR_PERCENT
@@ -119,7 +118,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison of two documents."""
 
     schema: Literal[1] = 1
-    kind: Literal["edgepose-benchmark-comparison"] = KIND
+    kind: Literal["edgepose-benchmark-comparison"] = "edgepose-benchmark-comparison"
     a: Side
     b: Side
     differences: tuple[Difference, ...]

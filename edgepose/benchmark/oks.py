@@ -5,7 +5,6 @@ that a thousand resamples of the images take less time than running the models.
 """
 
 import contextlib
-import importlib.metadata
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Case:
 
 
 class Figures(NamedTuple):
-    """Average precision and recall, 0..1, over OKS .50 to .95 unless the name has a threshold."""
+    """Average precision and recall x 100, over OKS .50 to .95 unless the name has a threshold."""
 
     ap: float
     ap50: float
@@ -88,10 +87,12 @@ class Matches:
         best_from = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         # Precision is 0 at a recall that is not reached.
         ap = [
-            float(np.append(best, 0.0)[np.searchsorted(reached, _RECALLS)].mean())
+            float(np.append(best, 0.0)[np.searchsorted(reached, _RECALLS)].mean()) * 100
             for reached, best in zip(recall, best_from, strict=True)
         ]
-        return Figures(float(np.mean(ap)), ap[_AT_50], ap[_AT_75], float(recall[:, -1].mean()))
+        return Figures(
+            float(np.mean(ap)), ap[_AT_50], ap[_AT_75], float(recall[:, -1].mean()) * 100
+        )
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> NDArray[np.float64]:
         """Return the figures (resamples, 4) of images drawn with replacement.
@@ -114,8 +115,8 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
     known = values[~np.isnan(values)]
     if not len(known):
         return None
-    low, high = np.percentile(known, _INTERVAL_PERCENT)
-    return float(low), float(high)
+    low, high = np.percentile(known, _INTERVAL_PERCENT).round(3).tolist()
+    return low, high
 
 
 def match(
@@ -188,16 +189,6 @@ def evaluation_of(cases: Sequence[Case], poses: Sequence[Poses], max_poses: int)
 def check_installed() -> None:
     """Raise EdgeposeError unless pycocotools can be imported."""
     require_extra("pycocotools.cocoeval", "coco", "accuracy on COCO")
-
-
-def description() -> str:
-    """Return how the figures are computed."""
-    version = importlib.metadata.version("pycocotools")
-    return (
-        f"AP and AR (pycocotools {version}): average precision and recall x 100, mean over OKS .50 "
-        "to .95; no pose threshold applies. In brackets: 95% interval, bootstrap over images "
-        f"({RESAMPLES} resamples, seed {SEED})."
-    )
 
 
 def _data_set(annotations_of: Sequence[Sequence[dict[str, Any]]]) -> Any:

@@ -17,8 +17,6 @@ from edgepose.errors import SourceError
 from edgepose.monitoring.host import Machine, MachineState
 from edgepose.sources._base import check_file
 
-KIND: Final = "edgepose-benchmark"
-
 Milliseconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Threads = Annotated[int, Meta(ge=1)]
@@ -252,7 +250,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: Literal[1] = 1
-    kind: Literal["edgepose-benchmark"] = KIND
+    kind: Literal["edgepose-benchmark"] = "edgepose-benchmark"
     edgepose: str
     created_at: str
     seconds: float

@@ -181,10 +181,8 @@ def _tables(document: Document) -> Iterator[Table]:
 def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
     models = list(dict.fromkeys(row.model for row in latency))
     rows = [fastest([row for row in latency if row.model == model]) for model in models]
-    differences = filter(None, dict.fromkeys(row.published_difference for row in rows))
-    marks = {text: f" [{mark}]" for text, mark in zip(differences, "abcdefgh", strict=False)}
     columns: Columns = {
-        "model": lambda row: row.model + marks.get(row.published_difference, ""),
+        "model": "model",
         "MB": "bytes:MB",
         "MB*": "published.megabytes:.1f",
         "mAP*": "published.map:.1f",
@@ -196,7 +194,7 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         "here/Pi 4": "ratio_to_published_pi4:.3f",
     }
     about = "median of invoke in ms here, at its fastest, and published figures (*)"
-    footnotes = [f"{mark.strip()} {difference}" for difference, mark in marks.items()]
+    footnotes = [f"{r.model}: {r.published_difference}" for r in rows if r.published_difference]
     yield table_of("models", about, rows, columns, footnotes)
     by_model = sorted(latency, key=lambda row: models.index(row.model))
     yield table_of(

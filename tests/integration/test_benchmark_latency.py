@@ -109,10 +109,10 @@ def test_command_every_format(
         )
         texts[output_format] = path.read_text()
     assert capsys.readouterr().out == ""
-    figures = ["[a]", "2.9", "2.9", "57.4", "52", "28", "95", "47.5", "0.500"]
+    figures = ["2.9", "2.9", "57.4", "52", "28", "95", "47.5", "0.500"]
     assert [LIGHTNING, *figures] in [line.split() for line in texts["table"].splitlines()]
     assert (
-        "| movenet-lightning-int8 [a] | 2.9 | 2.9 | 57.4 | 52 | 28 | 95 | 47.5 | 0.500 |"
+        "| movenet-lightning-int8 | 2.9 | 2.9 | 57.4 | 52 | 28 | 95 | 47.5 | 0.500 |"
         in (texts["markdown"])
     )
     rows = list(csv.DictReader(texts["csv"].splitlines()))

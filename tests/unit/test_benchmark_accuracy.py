@@ -69,13 +69,13 @@ def pycocotools_figures(cases: list[Case], answers: list[Poses]) -> list[float]:
         evaluation.accumulate()
     ap = evaluation.eval["precision"][:, :, 0, 0, 0].mean(axis=1)
     recall = evaluation.eval["recall"][:, 0, 0, 0]
-    return [float(ap.mean()), float(ap[0]), float(ap[5]), float(recall.mean())]
+    return [100 * float(figure) for figure in (ap.mean(), ap[0], ap[5], recall.mean())]
 
 
 def test_match_perfect_detector_has_ap_1() -> None:
     persons = [person_at(50.0 * place) for place in range(5)]
     figures = match([case_of(p) for p in persons], [found(p) for p in persons]).figures
-    assert figures == pytest.approx((1.0, 1.0, 1.0, 1.0))
+    assert figures == pytest.approx((100.0, 100.0, 100.0, 100.0))
 
 
 def test_match_ap_falls_with_distance() -> None:
@@ -85,7 +85,7 @@ def test_match_ap_falls_with_distance() -> None:
         match(cases, [found(person, shift_px=shift) for person in persons]).figures.ap
         for shift in (0.0, 3.0, 6.0, 12.0, 200.0)
     ]
-    assert aps[0] == pytest.approx(1.0)
+    assert aps[0] == pytest.approx(100.0)
     assert aps == sorted(aps, reverse=True)
     assert len(set(aps)) == len(aps)
     assert aps[-1] == 0.0
@@ -102,9 +102,9 @@ def test_match_one_right_and_one_wrong_pose() -> None:
     person = person_at()
     cases = [case_of(person), case_of(person)]
     right, wrong = found(person, score=0.9), found(person, score=0.8, shift_px=500.0)
-    assert match(cases, [right, wrong]).figures == pytest.approx((51 / 101,) * 3 + (0.5,))
+    assert match(cases, [right, wrong]).figures == pytest.approx((5100 / 101,) * 3 + (50.0,))
     wrong_first = found(person, score=0.95, shift_px=500.0)
-    assert match(cases, [right, wrong_first]).figures == pytest.approx((51 / 202,) * 3 + (0.5,))
+    assert match(cases, [right, wrong_first]).figures == pytest.approx((5100 / 202,) * 3 + (50.0,))
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_match_one_keypoint_at_known_oks(similarity: float, thresholds: int, key
     person = person_at(labelled=[keypoint])
     pose = found(person, shift_px=shift_for(similarity, keypoint, person.area))
     figures = match([case_of(person)], [pose]).figures
-    assert figures.ap == pytest.approx(thresholds / 10)
-    assert figures.ap50 == pytest.approx(float(thresholds >= 1))
-    assert figures.ap75 == pytest.approx(float(thresholds >= 6))
-    assert figures.ar == pytest.approx(thresholds / 10)
+    assert figures.ap == pytest.approx(thresholds * 10)
+    assert figures.ap50 == pytest.approx(100 * (thresholds >= 1))
+    assert figures.ap75 == pytest.approx(100 * (thresholds >= 6))
+    assert figures.ar == pytest.approx(thresholds * 10)
 
 
 @pytest.mark.parametrize("other", [person_at(600.0, labelled=()), person_at(600.0, crowd=True)])
@@ -126,8 +126,8 @@ def test_match_pose_on_ignored_person_is_not_wrong(other: Person) -> None:
     person = person_at()
     on_other = found(person_at(600.0), score=0.99)
     matches = match([case_of(person, other)], [joined(found(person), on_other)])
-    assert matches.figures.ap == pytest.approx(1.0)
-    assert match([case_of(person)], [joined(found(person), on_other)]).figures.ap < 0.6
+    assert matches.figures.ap == pytest.approx(100.0)
+    assert match([case_of(person)], [joined(found(person), on_other)]).figures.ap < 60
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -140,7 +140,7 @@ def test_weighted_equals_repeated_images(seed: int) -> None:
     # All copies of the first image, then of the second: the order of `weighted`.
     repeated = np.repeat(np.arange(len(cases)), weights)
     expected = pycocotools_figures([cases[i] for i in repeated], [answers[i] for i in repeated])
-    assert 0.0 < expected[0] < 1.0
+    assert 0.0 < expected[0] < 100.0
     assert matches.weighted(weights) == pytest.approx(expected)
 
 

@@ -26,10 +26,12 @@ def test_table_measured_and_published(tmp_path: Path) -> None:
     assert "machine: Raspberry Pi 4 Model B Rev 1.4" in lines
     # MB, published MB, mAP, Pixel 5, its GPU, Pi 4; then four threads here, and to the Pi 4.
     assert cells(lines, "models", "movenet-lightning-int8") == [
-        *("movenet-lightning-int8", "[a]", "2.9", "2.9", "57.4", "52", "28", "95"),
+        *("movenet-lightning-int8", "2.9", "2.9", "57.4", "52", "28", "95"),
         *("38.0", "0.400"),
     ]
-    assert any(line.startswith("[a] our quantization of the same network") for line in lines)
+    assert any(
+        line.startswith("movenet-lightning-int8: our quantization of the same") for line in lines
+    )
     assert cells(lines, "latency", "movenet-lightning-int8")[1:] == [
         *("litert", "1", "50", "8.00", "142", "95.0", "105", "114", "0.4", "1"),
     ]
@@ -40,8 +42,8 @@ def test_table_no_ratio_for_other_network(tmp_path: Path) -> None:
     lines = text_of(document(tmp_path, latency=(latency_row("posenet-mobilenet-fp32"),)))
     row = cells(lines, "models", "posenet-mobilenet-fp32")
     assert row[-2:] == ["95.0", "-"]
-    assert row[3:8] == ["13.3", "45.6", "80", "40", "338"]
-    assert "[a] another network: MobileNetV1 0.75 at 385x385, published is 1.0 at 257x257" in lines
+    assert row[2:7] == ["13.3", "45.6", "80", "40", "338"]
+    assert "posenet-mobilenet-fp32: another network: MobileNetV1 0.75 at 385x385" in "".join(lines)
 
 
 def test_table_model_without_published_row(tmp_path: Path) -> None:
@@ -58,9 +60,9 @@ def test_table_measured_map(tmp_path: Path) -> None:
     assert "mAP* Pixel 5* its GPU* Pi 4* mAP single here here/Pi 4" in " ".join(
         " ".join(line.split()) for line in lines
     )
-    assert cells(lines, "models", "movenet-lightning-int8")[4] == "57.4"
-    assert cells(lines, "models", "movenet-lightning-int8")[8] == "43.9"
-    assert cells(lines, "models", "movenet-thunder-int8")[8] == "-"
+    assert cells(lines, "models", "movenet-lightning-int8")[3] == "57.4"
+    assert cells(lines, "models", "movenet-lightning-int8")[7] == "43.9"
+    assert cells(lines, "models", "movenet-thunder-int8")[7] == "-"
 
 
 def test_table_marks_unstable_rows(tmp_path: Path) -> None:
