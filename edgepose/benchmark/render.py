@@ -3,13 +3,13 @@
 import csv
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from edgepose.benchmark.results import Document, encode
-from edgepose.benchmark.tables import Report, Table, report
+from edgepose.benchmark.tables import Report, report
 
 WIDTH: Final = 100
 """Columns of the terminal that tables are made for."""
@@ -28,7 +28,21 @@ def rendered(document: Document, output_format: str) -> str:
 
 def rendered_report(content: Report, output_format: str) -> str:
     """Return a report as `table` or `markdown`, with a newline at its end."""
-    blocks = _text(content) if output_format == "table" else _markdown(content)
+    heading, table_text, list_text = (
+        (_heading, _aligned, _wrapped)
+        if output_format == "table"
+        else (_markdown_heading, markdown_table, _bullets)
+    )
+    blocks = [list_text(content.head)]
+    for table in content.tables:
+        blocks += [
+            heading(table.title, table.about),
+            table_text(table.titles, table.rows),
+            list_text(table.footnotes),
+        ]
+    for title, lines in (("notes", content.notes), ("warnings", content.warnings)):
+        if lines:
+            blocks += [heading(title, ""), list_text(lines)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -38,19 +52,25 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
 
 
-def _text(content: Report) -> list[str]:
-    blocks = [_wrapped(content.head)]
-    for table in content.tables:
-        parts = (f"{table.title}: {table.about}",), table.footnotes
-        about, footnotes = map(_wrapped, parts)
-        blocks.append("\n".join(filter(None, (about, _aligned(table), footnotes))))
-    warnings = [f"warning: {line}" for line in content.warnings]
-    return [*blocks, _wrapped(content.notes), _wrapped(warnings)]
+def _markdown_heading(title: str, about: str) -> str:
+    return f"### {title}\n\n{_escaped(about)}".strip()
 
 
-def _aligned(table: Table) -> str:
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _heading(title: str, about: str) -> str:
+    return _wrapped([f"{title}: {about}".strip()])
+
+
+def _aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table with names on the left and figures on the right, never wrapped."""
-    lines = (table.titles, *table.rows)
+    lines = (titles, *rows)
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
     return "\n".join(
@@ -62,23 +82,8 @@ def _aligned(table: Table) -> str:
     )
 
 
-def _wrapped(lines: Iterable[str]) -> str:
+def _wrapped(lines: Sequence[str]) -> str:
     return "\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines)
-
-
-def _markdown(content: Report) -> list[str]:
-    blocks = [_bullets(content.head)]
-    for table in content.tables:
-        blocks += [
-            f"### {table.title}",
-            _escaped(table.about),
-            markdown_table(table.titles, table.rows),
-            _bullets(table.footnotes),
-        ]
-    for title, lines in (("notes", content.notes), ("warnings", content.warnings)):
-        if lines:
-            blocks += [f"### {title}", _bullets(lines)]
-    return blocks
 
 
 def _csv(document: Document) -> str:
@@ -109,11 +114,3 @@ def _flat(values: Mapping[str, Any]) -> dict[str, object]:
         else:
             flat[key] = value
     return flat
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

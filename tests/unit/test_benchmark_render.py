@@ -35,7 +35,7 @@ def test_table_measured_and_published(tmp_path: Path) -> None:
     assert cells(lines, "latency", "movenet-lightning-int8")[1:] == [
         *("litert", "1", "50", "8.00", "142", "95.0", "105", "114", "0.4", "1"),
     ]
-    assert lines[-3:] == ["A note.", "", "warning: A warning."]
+    assert lines[-7:] == ["notes:", "", "A note.", "", "warnings:", "", "A warning."]
 
 
 def test_table_no_ratio_for_other_network(tmp_path: Path) -> None:
