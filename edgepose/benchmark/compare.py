@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from edgepose.benchmark import environment, tables
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
@@ -21,7 +21,6 @@ MIN_ROWS_IN_COMMON: Final = 4
 NOISE_PERCENT: Final = MAX_IQR_PERCENT
 """Two successive runs on one quiet machine agree on a median within this."""
 
-_METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
 _ROW_NAMES: Final = {
     "latency": "{0.model}, {0.backend}, {0.threads}T",
     "pipeline": "pipeline of {0.model}, {0.backend}, {0.threads}T, {0.source} {0.width}x{0.height}",
@@ -227,7 +226,7 @@ def _facts(document: Document) -> dict[str, str]:
     facts = environment.facts(document)
     facts["throttling"] = environment.throttling_text(document.after)
     if document.method is not None:
-        facts |= {f"method: {name}": str(getattr(document.method, name)) for name in _METHOD}
+        facts |= {f"method: {name}": str(value) for name, value in asdict(document.method).items()}
     facts |= {f"file of {row.model}": f"{row.sha256[:12]}..." for row in document.latency}
     if document.pipeline:
         facts["broker"] = ", ".join(sorted({row.broker for row in document.pipeline}))

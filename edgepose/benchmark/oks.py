@@ -32,7 +32,6 @@ MAX_POSES_PER_IMAGE: Final = 20
 
 _RECALLS: Final = np.linspace(0.0, 1.0, 101)
 _AT_50, _AT_75 = 0, 5
-_INTERVAL_PERCENT: Final = (2.5, 97.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,14 @@ class Matches:
             float(np.mean(ap)), ap[_AT_50], ap[_AT_75], float(recall[:, -1].mean()) * 100
         )
 
-    def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> NDArray[np.float64]:
+    def resampled(self, resamples: int = RESAMPLES) -> NDArray[np.float64]:
         """Return the figures (resamples, 4) of images drawn with replacement.
 
-        The draws depend on the seed and the number of images only, so rows of two models on the
+        The draws depend on SEED and the number of images only, so rows of two models on the
         same images are paired, and so is their difference. A single image gives no rows.
         """
         count = len(self.truths_of)
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(SEED)
         return np.array(
             [
                 self.weighted(np.bincount(generator.integers(0, count, count), minlength=count))
@@ -112,10 +111,10 @@ class Matches:
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
     """Return the 95% interval of resampled values; None without any."""
-    known = values[~np.isnan(values)]
-    if not len(known):
+    if not len(values):
         return None
-    low, high = np.percentile(known, _INTERVAL_PERCENT).round(3).tolist()
+    # A resample without a person has none.
+    low, high = np.nanpercentile(values, (2.5, 97.5)).round(3).tolist()
     return low, high
 
 

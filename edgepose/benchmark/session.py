@@ -82,7 +82,6 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
         measure_accuracy(progress) if measure_accuracy else ((), (), ())
     )
     rows = _with_map(rows, scores)
-    method_notes = () if method is None else tables.method_notes(method)
     document = Document(
         edgepose=__version__,
         created_at=created_at,
@@ -97,7 +96,7 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
         accuracy=scores,
         pipeline=pipeline,
         published=PUBLISHED if rows else (),
-        notes=(*method_notes, *tables.latency_notes(rows), *missing, *accuracy_notes),
+        notes=(*tables.latency_notes(method, rows), *missing, *accuracy_notes),
         warnings=tuple(
             environment.warnings(before, after, edge_tpus, rows) if rows or pipeline else ()
         ),

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec.structs import asdict
+
 from edgepose.benchmark.backends import LITERT_PLAIN
 from edgepose.benchmark.environment import facts, state_text
 from edgepose.benchmark.reference_table import PUBLISHED_THREADS
@@ -14,7 +16,6 @@ from edgepose.benchmark.results import (
     LatencyRow,
     Method,
     PipelineRow,
-    StageName,
     fastest,
 )
 
@@ -38,30 +39,20 @@ _LATENCY: Final[Columns] = {
     "other %": "other_cpu_percent:.0f",
 }
 _PIPELINE: Final[Columns] = {
-    "model": "model",
     "source": lambda row: f"{row.source} {row.width}x{row.height}",
-    "T": "threads",
-}
-_PIPELINE_RATES: Final[Columns] = {
-    **_PIPELINE,
-    "fps": lambda row: f"{row.fps:.1f}" + UNSTABLE_MARK * bool(row.unstable),
-    "bare fps": "bare_invoke.fps:.1f",
-    "ratio": "pipeline_to_invoke_ratio:.3f",
-    "overhead": "overhead_ms:ms",
-    "cpu": "cpu_overhead_ms:ms",
-    "dropped": "dropped",
-    "lost": "lost",
-}
-_PIPELINE_LATENCY: Final[Columns] = {
-    **_PIPELINE,
-    "fps": "paced_fps:.1f",
-    "p50": "latency_ms.p50:ms",
-    "p95": "latency_ms.p95:ms",
-    "p99": "latency_ms.p99:ms",
-    "invoke p50": "paced_invoke_ms.p50:ms",
-    "invoke p99": "paced_invoke_ms.p99:ms",
-    "p50 more": lambda row: format_ms(row.latency_ms.p50 - row.paced_invoke_ms.p50),
-    "p99 more": lambda row: format_ms(row.latency_ms.p99 - row.paced_invoke_ms.p99),
+    "frames per second": lambda row: f"{row.fps:.1f}" + UNSTABLE_MARK * bool(row.unstable),
+    "bare loop, per second": "bare_invoke.fps:.1f",
+    "ratio of these": "pipeline_to_invoke_ratio:.3f",
+    "additional time of a frame": "overhead_ms:ms",
+    "additional CPU time of a frame": "cpu_overhead_ms:ms",
+    "dropped frames": "dropped",
+    "lost messages": "lost",
+    "paced frames per second": "paced_fps:.1f",
+    "paced latency p50": "latency_ms.p50:ms",
+    "paced latency p95": "latency_ms.p95:ms",
+    "paced latency p99": "latency_ms.p99:ms",
+    "paced bare invoke p50": "paced_invoke_ms.p50:ms",
+    "paced bare invoke p99": "paced_invoke_ms.p99:ms",
 }
 
 
@@ -137,31 +128,11 @@ def format_p50(row: LatencyRow) -> str:
     return format_value(field(row, "latency_ms.p50"), "ms") + UNSTABLE_MARK * bool(row.unstable)
 
 
-def method_notes(method: Method) -> Iterator[str]:
-    """Yield how the latencies were measured; docs/benchmark.md has the reasons."""
-    yield (
-        f"Method: one run is {method.timed}, by {method.timer}. Each row has at least "
-        f"{method.min_runs} runs and {method.min_seconds:g} s in {method.rounds} rounds or more, "
-        f"within the {method.max_seconds:g} s of the whole table; {method.order}. "
-        f"{method.memory.capitalize()}; loading (load), the first run (first) and "
-        f"{method.warm_up_seconds:g} s of warm-up do not count. The garbage collector is "
-        f"{method.garbage_collector}. Input: {method.input} (seed {method.seed})."
-    )
-    yield (
-        "IQR: interquartile range of the medians of a row's rounds, in % of their median; above "
-        f"{method.max_iqr_percent:g}% the row is unstable ({UNSTABLE_MARK}). other: CPU time of "
-        "other processes (and of the hypervisor), in % of one core."
-    )
-
-
-def latency_notes(rows: Sequence[LatencyRow]) -> Iterator[str]:
-    """Yield notes on the published figures and on delegates."""
-    if any(row.published for row in rows):
-        yield (
-            "* published with the models, not measured here: Pixel 5 and Raspberry Pi 4 CPU with "
-            f"{PUBLISHED_THREADS} threads; mAP of single persons cropped out of COCO (no list of "
-            "the images was published), of the published file if ours differs."
-        )
+def latency_notes(method: Method | None, rows: Sequence[LatencyRow]) -> Iterator[str]:
+    """Yield how latencies were measured, and which rows the delegate did not run."""
+    if method is not None:
+        facts = (f"{name.replace('_', ' ')}: {value}" for name, value in asdict(method).items())
+        yield f"Method: {'; '.join(facts)}."
     without = [row for row in rows if row.latency_ms and not row.delegate]
     with_xnnpack = {f"{r.model} on {r.backend}" for r in without if r.backend != LITERT_PLAIN}
     if with_xnnpack:
@@ -175,7 +146,7 @@ def _tables(document: Document) -> Iterator[Table]:
     for protocol in dict.fromkeys(row.protocol for row in document.accuracy):
         yield _accuracy_table([row for row in document.accuracy if row.protocol == protocol])
     if document.pipeline:
-        yield from _pipeline_tables(document.pipeline)
+        yield _pipeline_table(document.pipeline)
 
 
 def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
@@ -193,13 +164,21 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         "here": format_p50,
         "here/Pi 4": "ratio_to_published_pi4:.3f",
     }
-    about = "median of invoke in ms here, at its fastest, and published figures (*)"
     footnotes = [f"{r.model}: {r.published_difference}" for r in rows if r.published_difference]
-    yield table_of("models", about, rows, columns, footnotes)
+    yield table_of(
+        "models",
+        "median of invoke in ms here, at its fastest, and what was published with the models (*): "
+        f"CPU latencies with {PUBLISHED_THREADS} threads, mAP of single persons cropped out of "
+        "COCO, of which no list was published",
+        rows,
+        columns,
+        footnotes,
+    )
     by_model = sorted(latency, key=lambda row: models.index(row.model))
     yield table_of(
         "latency",
-        "invoke in ms by backend and threads (T)",
+        "invoke in ms by backend and threads (T); IQR: interquartile range of the medians of the "
+        "rounds, in % of their median; other: CPU time of other processes, in % of one core",
         [row for row in by_model if row.latency_ms is not None],
         _LATENCY,
         [f"{row.model} on {row.backend}: {row.not_run}" for row in by_model if row.not_run],
@@ -220,35 +199,23 @@ def _accuracy_table(rows: Sequence[AccuracyRow]) -> Table:
     return table_of(rows[0].protocol, rows[0].about, rows, columns)
 
 
-def _pipeline_tables(rows: Sequence[PipelineRow]) -> Iterator[Table]:
-    yield table_of(
+def _pipeline_table(rows: Sequence[PipelineRow]) -> Table:
+    """Return a table with a column for each row, and the stages of the paced latency."""
+    cells = [(title, *(_cell(row, column) for row in rows)) for title, column in _PIPELINE.items()]
+    for name in rows[0].stages_ms:
+        stages = [row.stages_ms[name] for row in rows]
+        cells.append((name, *(f"{format_ms(each.p50)} ({each.share:.0%})" for each in stages)))
+    return Table(
         "pipeline",
         "the whole daemon, from a source to a subscriber in another process, and a bare loop of "
-        "invoke in the same run: frames per second back to back, their ratio, and the additional "
-        "time and processor time (cpu) of a frame in ms",
-        rows,
-        _PIPELINE_RATES,
-        [f"{row.model}: {reason}" for row in rows for reason in row.unstable],
-    )
-    yield table_of(
-        "pipeline latency",
-        "from the timestamp of a frame to the arrival of its message, at the frame rate of the "
-        "source, and the bare invoke at that rate; times in ms",
-        rows,
-        _PIPELINE_LATENCY,
-        [f"broker: {row.broker}" for row in rows],
-    )
-
-    def stage(row: PipelineRow) -> Callable[[StageName], str]:
-        return lambda name: (
-            f"{format_ms(row.stages_ms[name].p50)} ({row.stages_ms[name].share:.0%})"
-        )
-
-    yield table_of(
-        "stages",
-        "median in ms and share of each stage of that latency",
-        list(rows[0].stages_ms),
-        {"stage": str, **{f"{row.model} {row.threads}T": stage(row) for row in rows}},
+        "invoke: back to back, and paced by the frame rate of the source, with the latency from "
+        "the timestamp of a frame to the arrival of its message and its stages; times in ms",
+        ("", *(f"{row.model} {row.threads}T" for row in rows)),
+        tuple(cells),
+        (
+            *dict.fromkeys(f"broker: {row.broker}" for row in rows),
+            *(f"{row.model}: {reason}" for row in rows for reason in row.unstable),
+        ),
     )
 
 
