@@ -5,10 +5,11 @@ The latter and its constants are those of MoveNet's published use (tfjs-models `
 that is visible, raised arms included.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
-from edgepose.datatypes import CropRegion
+import numpy as np
+
+from edgepose.datatypes import CropRegion, Floats
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 
 MIN_CROP_SCORE: Final = 0.2
@@ -16,7 +17,8 @@ MIN_CROP_SCORE: Final = 0.2
 TORSO_EXPANSION: Final = 1.9
 BODY_EXPANSION: Final = 1.2
 
-_TORSO: Final = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
+_SHOULDERS: Final = [LEFT_SHOULDER, RIGHT_SHOULDER]
+_HIPS: Final = [LEFT_HIP, RIGHT_HIP]
 
 
 def padded_region(
@@ -35,30 +37,22 @@ def padded_region(
 
 
 def body_region(
-    keypoints: Sequence[Sequence[float]], scores: Sequence[float], frame_size_wh: tuple[int, int]
+    keypoints: Floats, scores: Floats, frame_size_wh: tuple[int, int]
 ) -> CropRegion | None:
     """Return the square crop region around a pose, or None if the whole frame is better.
 
-    `keypoints` are 17 (x, y) in frame px and `scores` their scores. None is returned if no torso is
-    visible (a hip and a shoulder) and if the square would be larger than the frame.
+    `keypoints` are (17, 2), x and y in frame px, and `scores` (17,). None is returned if no torso
+    is visible (a hip and a shoulder) and if the square would be larger than the frame.
     """
-    if not (
-        max(scores[LEFT_HIP], scores[RIGHT_HIP]) > MIN_CROP_SCORE
-        and max(scores[LEFT_SHOULDER], scores[RIGHT_SHOULDER]) > MIN_CROP_SCORE
-    ):
+    visible = scores >= MIN_CROP_SCORE
+    if not (visible[_HIPS].any() and visible[_SHOULDERS].any()):
         return None
     width, height = frame_size_wh
-    centre_x = (keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]) / 2
-    centre_y = (keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]) / 2
-    # Plain floats: for 17 keypoints one NumPy call costs more than this whole loop.
-    torso = body = 0.0
-    for index in _TORSO:
-        x, y = keypoints[index]
-        torso = max(torso, abs(x - centre_x), abs(y - centre_y))
-    for (x, y), score in zip(keypoints, scores, strict=True):
-        if score >= MIN_CROP_SCORE:
-            body = max(body, abs(x - centre_x), abs(y - centre_y))
-    half = max(TORSO_EXPANSION * torso, BODY_EXPANSION * body)
+    centre = keypoints[_HIPS].mean(axis=0)
+    distances = np.abs(keypoints - centre).max(axis=1)
+    torso, body = distances[_SHOULDERS + _HIPS].max(), distances[visible].max()
+    half = float(max(TORSO_EXPANSION * torso, BODY_EXPANSION * body))
+    centre_x, centre_y = centre.tolist()
     half = min(half, max(centre_x, width - centre_x, centre_y, height - centre_y))
     if half > max(width, height) / 2 or half < 1.0:
         return None

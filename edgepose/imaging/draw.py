@@ -1,4 +1,4 @@
-"""Skeletons drawn on images, for people to look at."""
+"""Skeletons drawn on images."""
 
 from typing import Final
 

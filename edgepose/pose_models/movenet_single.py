@@ -59,6 +59,4 @@ class MovenetSingle:
         """Return the square around the first pose, or None for the whole frame."""
         if not self._crop or not len(poses):
             return None
-        return body_region(
-            poses.keypoints[0].tolist(), poses.keypoint_scores[0].tolist(), frame_size_wh
-        )
+        return body_region(poses.keypoints[0], poses.keypoint_scores[0], frame_size_wh)

@@ -1,9 +1,13 @@
 """body_region and padded_region."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgepose.datatypes import CropRegion
 from edgepose.imaging.crop import body_region, padded_region
 from edgepose.skeleton import KEYPOINT_NAMES
 
@@ -24,9 +28,13 @@ def standing(centre_x: float = 320.0, hips_y: float = 260.0) -> list[list[float]
     return points
 
 
+def region_of(points: Sequence[Sequence[float]], scores: Sequence[float]) -> CropRegion | None:
+    return body_region(np.array(points, np.float32), np.array(scores, np.float32), SIZE)
+
+
 def test_body_region_standing_body() -> None:
     """The region is a square around the hips with the whole body in it."""
-    region = body_region(standing(), [0.8] * 17, SIZE)
+    region = region_of(standing(), [0.8] * 17)
     assert region is not None
     assert region.x_max - region.x_min == pytest.approx(region.y_max - region.y_min)
     # The torso is 70 px from the hips, the ankles and eyes 100: 1.9 x 70 beats 1.2 x 100.
@@ -38,7 +46,7 @@ def test_body_region_raised_arm() -> None:
     """A visible raised arm enlarges the region."""
     points = standing()
     points[KEYPOINT_NAMES.index("left_wrist")] = [330.0, 100.0]
-    region = body_region(points, [0.8] * 17, SIZE)
+    region = region_of(points, [0.8] * 17)
     assert region is not None
     assert region.y_max - region.y_min == pytest.approx(2 * 1.2 * 160)
 
@@ -47,14 +55,14 @@ def test_body_region_low_score_keypoint() -> None:
     """A keypoint with a low score does not enlarge the region."""
     points, scores = standing(), [0.8] * 17
     points[9], scores[9] = [639.0, 0.0], 0.1
-    assert body_region(points, scores, SIZE) == body_region(standing(), [0.8] * 17, SIZE)
+    assert region_of(points, scores) == region_of(standing(), [0.8] * 17)
 
 
 @pytest.mark.parametrize("hidden", [("hip",), ("shoulder",)])
 def test_body_region_without_torso(hidden: tuple[str, ...]) -> None:
     """Without a visible hip or shoulder there is no region."""
     scores = [0.1 if name.endswith(hidden) else 0.9 for name in KEYPOINT_NAMES]
-    assert body_region(standing(), scores, SIZE) is None
+    assert region_of(standing(), scores) is None
 
 
 def test_body_region_one_hip_and_shoulder() -> None:
@@ -62,13 +70,13 @@ def test_body_region_one_hip_and_shoulder() -> None:
     scores = [0.9] * 17
     for name in ("left_hip", "right_shoulder"):
         scores[KEYPOINT_NAMES.index(name)] = 0.0
-    assert body_region(standing(), scores, SIZE) is not None
+    assert region_of(standing(), scores) is not None
 
 
 def test_body_region_body_fills_frame() -> None:
     """A body as large as the frame gives no region."""
     points = [[x * 3 - 460, y * 3 - 500] for x, y in standing()]
-    assert body_region(points, [0.9] * 17, SIZE) is None
+    assert region_of(points, [0.9] * 17) is None
 
 
 @given(
@@ -77,7 +85,7 @@ def test_body_region_body_fills_frame() -> None:
 )
 def test_body_region_random_poses(points: list[tuple[float, float]], scores: list[float]) -> None:
     """A region is a square, at least 2 px and at most the frame's longer side."""
-    region = body_region(points, scores, SIZE)
+    region = region_of(points, scores)
     if region is not None:
         width, height = region.x_max - region.x_min, region.y_max - region.y_min
         assert width == pytest.approx(height, rel=1e-6)
