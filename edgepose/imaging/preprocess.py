@@ -10,7 +10,7 @@ from edgepose.datatypes import CropRegion, Image, InputSpec, TensorToFrame
 def _halved(image: Image) -> Image:
     """Return an image (height, width, 3) at half its size, each pixel the mean of four.
 
-    Where height or width is odd, the last row or column counts twice.
+    If height or width is odd, the last row or column counts twice.
     """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
@@ -49,8 +49,7 @@ def preprocess(
     if halve:
         crop = _halved(crop)
     size = (column_end - column, row_end - row)
-    make = np.empty if size == spec.size_wh else np.zeros
-    pixels = make((1, tensor_height, tensor_width, 3), np.uint8)
+    pixels = np.zeros((1, tensor_height, tensor_width, 3), np.uint8)
     cv2.resize(
         crop, size, dst=pixels[0, row:row_end, column:column_end], interpolation=cv2.INTER_LINEAR
     )
@@ -75,7 +74,7 @@ def _fit(
 
 def _as_dtype(pixels: Image, spec: InputSpec) -> NDArray[np.generic]:
     if spec.pixel_scale == 1.0 and spec.pixel_offset == 0.0:
-        return pixels if spec.dtype == np.uint8 else pixels.astype(spec.dtype)
+        return pixels.astype(spec.dtype, copy=False)
     real = pixels.astype(np.float32)
     real *= np.float32(spec.pixel_scale)
     real += np.float32(spec.pixel_offset)

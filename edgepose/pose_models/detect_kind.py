@@ -30,19 +30,6 @@ def detect_kind(
     raise ModelShapeError(
         f"{name}: outputs are {shapes_text(output_tensors)}, expected (1, 1, 17, 3) of a "
         "single-pose MoveNet, (1, 6, 56) of a MoveNet MultiPose, or a PoseNet's heatmaps of 17, "
-        f"offsets of 34 and displacements of 64 or twice 32 channels; {_guess(shapes)}"
+        "offsets of 34 and displacements of 64 or twice 32 channels; choose a file from "
+        "`edgepose models list`"
     )
-
-
-def _guess(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Return what a file with these outputs probably is, and what to do."""
-    if (1, 10, 17, 2) in shapes:
-        return (
-            "this is a PoseNet that ends in Coral's own decoder, which must be removed before "
-            "it is loaded; choose the file without `decoder` in its name"
-        )
-    if any(len(shape) == 4 and shape[-1] == 17 for shape in shapes):
-        return "this looks like a PoseNet that lost outputs, get the whole multi-pose file"
-    if any(shape[-1:] == (195,) for shape in shapes):
-        return "this is MediaPipe's BlazePose, which edgepose does not decode"
-    return "this is no pose model that edgepose knows, choose one from `edgepose models list`"

@@ -28,17 +28,17 @@ def test_detect_kind_of_every_model(shapes: list[tuple[int, ...]], kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("shapes", "message"),
+    ("shapes", "text"),
     [
-        ([(1, 10, 17, 2), (1, 10, 17), (1, 10), ()], "Coral's own decoder"),
-        ([(1, 23, 31, 17), (1, 23, 31, 34)], "PoseNet that lost outputs"),
-        ([(1, 195), (1, 1), (1, 256, 256, 1), (1, 64, 64, 39), (1, 117)], "BlazePose"),
-        ([(1, 1001)], r"outputs are \(1, 1001\).*no pose model that edgepose knows"),
-        ([], "outputs are none"),
+        ([(1, 10, 17, 2), (1, 10, 17), (1, 10), ()], r"\(1, 10, 17, 2\), .*, \(1, 10\), \(\)"),
+        ([(1, 23, 31, 17), (1, 23, 31, 34)], r"\(1, 23, 31, 17\), \(1, 23, 31, 34\)"),
+        ([(1, 1001)], r"\(1, 1001\)"),
+        ([], "none"),
     ],
 )
-def test_detect_kind_other_networks(shapes: list[tuple[int, ...]], message: str) -> None:
-    with pytest.raises(ModelShapeError, match=rf"^x\.tflite: .*{message}"):
+def test_detect_kind_other_networks(shapes: list[tuple[int, ...]], text: str) -> None:
+    message = rf"^x\.tflite: outputs are {text}, expected \(1, 1, 17, 3\).*edgepose models list"
+    with pytest.raises(ModelShapeError, match=message):
         detect_kind(IMAGE, outputs_of(*shapes), name="x.tflite")
 
 
