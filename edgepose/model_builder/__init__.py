@@ -1,1 +1,1 @@
-"""Builds the model files from the published weights; needs the `convert` extra."""
+"""From the published weights to the model files; needs the `convert` extra."""

@@ -1,1 +1,1 @@
-"""What the tensors of each kind of model mean."""
+"""The meaning of the tensors of each kind of model."""

@@ -1,4 +1,4 @@
-"""What the pose models share: reading raw tensors, and mapping them to the frame."""
+"""Reading raw tensors and mapping them to the frame, for all pose models."""
 
 from collections.abc import Iterable
 from typing import Any, Final

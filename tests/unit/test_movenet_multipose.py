@@ -49,7 +49,7 @@ def test_multipose_maps_keypoints_and_boxes_to_frame(
     multiples: tuple[int, int],
     at: list[tuple[float, float]],
 ) -> None:
-    """A point of the frame, seen where the frame lies in the tensor, comes back to the frame."""
+    """A point of the frame, at its place in the tensor, is mapped back to the frame."""
     size_wh = (32 * multiples[0], 32 * multiples[1])
     model = multipose(*size_wh)
     frame = frame_of(frame_wh)
@@ -130,7 +130,7 @@ def test_multipose_quantized_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "says"),
+    ("shapes", "text"),
     [
         ([(1, 1, 17, 3)], r"outputs are \(1, 1, 17, 3\), expected one \(1, 6, 56\)"),
         ([(1, 6, 55)], r"outputs are \(1, 6, 55\)"),
@@ -138,9 +138,9 @@ def test_multipose_quantized_outputs() -> None:
         ([], "outputs are none"),
     ],
 )
-def test_multipose_wrong_outputs(shapes: list[tuple[int, ...]], says: str) -> None:
+def test_multipose_wrong_outputs(shapes: list[tuple[int, ...]], text: str) -> None:
     outputs = tuple(replace(OUTPUT, shape=shape) for shape in shapes)
-    with pytest.raises(ModelShapeError, match=says):
+    with pytest.raises(ModelShapeError, match=text):
         MovenetMultipose(image_input(256, 256), outputs, name="m.tflite")
 
 

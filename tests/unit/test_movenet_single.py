@@ -69,7 +69,7 @@ def test_movenet_single_crop_disabled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape_in", "shape_out", "says"),
+    ("shape_in", "shape_out", "text"),
     [
         ((1, 192, 192, 3), (1, 6, 56), r"outputs are \(1, 6, 56\).*model.kind"),
         ((1, 192, 256, 3), (1, 1, 17, 3), r"input is \(1, 192, 256, 3\)"),
@@ -77,9 +77,9 @@ def test_movenet_single_crop_disabled() -> None:
     ],
 )
 def test_movenet_single_other_network(
-    shape_in: tuple[int, ...], shape_out: tuple[int, ...], says: str
+    shape_in: tuple[int, ...], shape_out: tuple[int, ...], text: str
 ) -> None:
-    with pytest.raises(ModelShapeError, match=says):
+    with pytest.raises(ModelShapeError, match=text):
         MovenetSingle(
             TensorSpec("in", shape_in, np.dtype(np.uint8)),
             (TensorSpec("out", shape_out, np.dtype(np.float32)),),
