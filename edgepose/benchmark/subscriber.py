@@ -115,9 +115,9 @@ def _record(
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
     try:
-        if mqtt.user is not None:
-            client.username_pw_set(mqtt.user, password)
-        if mqtt.tls_files is not None:
+        if mqtt.address.username is not None:
+            client.username_pw_set(mqtt.address.username, password)
+        if mqtt.address.tls:
             client.tls_set_context(tls_context(mqtt.tls_files))
         client.connect(mqtt.address.host, mqtt.address.port)
     except (EdgeposeError, OSError, ValueError) as error:

@@ -38,7 +38,7 @@ def show(*, config_path: Path | None, output_format: str) -> None:
     values = config.masked_values()
     values["node"] = config.node_name
     values["mqtt"]["client_id"] = config.client_id
-    values["mqtt"]["username"] = config.mqtt.user
+    values["mqtt"]["username"] = config.mqtt.address.username
     values["state_directory"] = str(config.state_path)
     click.echo(f"# {_name(path)}", err=True)
     if output_format == "json":

@@ -227,10 +227,11 @@ class MqttConfig(Section, frozen=True, kw_only=True):
         """Report contradictions between user, passwords, address and TLS."""
         if self.password is not None and self.password_file is not None:
             yield "password and password_file are both set; keep one"
-        in_url = self.address.username
+        in_url = parse_broker_url(self.url).username
         if None not in (in_url, self.username) and in_url != self.username:
             yield f"url names the user {in_url!r} and username {self.username!r}; keep one"
-        if self.has_password and self.user is None:
+        has_password = self.password is not None or self.password_file is not None
+        if has_password and self.address.username is None:
             yield "a password is set without username; MQTT needs both"
         if not self.address.tls and self.tls != TlsConfig():
             yield (
@@ -240,24 +241,13 @@ class MqttConfig(Section, frozen=True, kw_only=True):
 
     @property
     def address(self) -> BrokerAddress:
-        """Address of the broker, with the user in `url`."""
-        return parse_broker_url(self.url)
+        """Address of the broker, with the user name for the login."""
+        address = parse_broker_url(self.url)
+        return address if self.username is None else replace(address, username=self.username)
 
     @property
-    def user(self) -> str | None:
-        """User name for the login, from `username` or `url`."""
-        return self.username if self.username is not None else self.address.username
-
-    @property
-    def has_password(self) -> bool:
-        """Whether the configuration has a password or its file."""
-        return self.password is not None or self.password_file is not None
-
-    @property
-    def tls_files(self) -> TlsFiles | None:
-        """Files for TLS; None if the address is without TLS."""
-        if not self.address.tls:
-            return None
+    def tls_files(self) -> TlsFiles:
+        """Files for TLS, which is used if the address is one with TLS."""
         return TlsFiles(self.tls.ca_file, self.tls.cert_file, self.tls.key_file, self.tls.insecure)
 
     def read_password(self, environment: Mapping[str, str] | None = None) -> Secret | None:
@@ -281,7 +271,7 @@ class MqttConfig(Section, frozen=True, kw_only=True):
     def connect_options(self, client_id: str) -> ConnectOptions:
         """Return the options of a client; raises ConfigError for an unreadable password."""
         return ConnectOptions(
-            replace(self.address, username=self.user),
+            self.address,
             client_id,
             self.read_password(),
             self.tls_files,

@@ -457,7 +457,7 @@ def test_load_config_login_of_a_flag(tmp_path: Path) -> None:
     """The password of the file is not sent with the user of the flag."""
     file = "mqtt: {url: mqtt://a, username: alice, password: hers}\n"
     config = load(tmp_path, file, mqtt__url="mqtt://bob@b")
-    assert config.mqtt.user == "bob"
+    assert config.mqtt.address.username == "bob"
     assert config.mqtt.password is None
     same = load(tmp_path, file, mqtt__url="mqtt://alice@b")
     assert same.mqtt.password is not None
