@@ -1,7 +1,7 @@
 """Accuracy of models on annotated images, by several protocols."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,8 +36,8 @@ _ALL: Final = (
 )
 PROTOCOLS: Final = {protocol.name: protocol for protocol in _ALL}
 
-_PosesByRegion = dict[Person | None, Poses]
-"""The poses that a model found in an image: around a person, or in the whole image (None)."""
+_Found = tuple[AnnotatedImage, dict[str, dict[Person | None, Poses]]]
+"""An image, and the poses in it: by model, then around a person or in the whole image (None)."""
 
 
 def cases_of(image: AnnotatedImage, protocol: Protocol) -> tuple[oks.Case, ...]:
@@ -64,23 +64,22 @@ def person_region(person: Person, input_size_wh: tuple[int, int]) -> CropRegion:
 
 
 def evaluate(
-    models: Sequence[LoadedModel],
-    labels: Sequence[str],
+    models: Mapping[str, LoadedModel],
     images: Sequence[AnnotatedImage],
     folder: Path,
     protocols: Sequence[Protocol],
     *,
-    against: int | None,
+    against: str | None,
     on_progress: Callable[[float, str], None],
 ) -> tuple[tuple[AccuracyRow, ...], tuple[SourceError, ...]]:
     """Run every model on the images of every protocol and compare with the annotations.
 
-    Returns a row per protocol and model (named by `labels`), and why images were left out: one that
-    cannot be read or differs in size from its annotation is left out for all models. `against` is
-    the index of the model that the others are compared with; `on_progress` gets the share that is
-    done, 0..1, and what is being done. Raises SourceError if a protocol is left without a person.
+    Returns a row per protocol and model, and why images were left out: one that cannot be read or
+    differs in size from its annotation is left out for all models. `against` is the model that the
+    others are compared with; `on_progress` gets the share that is done, 0..1, and what is being
+    done. Raises SourceError if a protocol is left without a person.
     """
-    found: list[tuple[AnnotatedImage, list[_PosesByRegion]]] = []
+    found: list[_Found] = []
     left_out: list[SourceError] = []
     for number, image in enumerate(images, 1):
         # Protocols share cases: every one of `single` is among those of `crops`.
@@ -90,14 +89,15 @@ def evaluate(
         except SourceError as error:
             left_out.append(error)
         else:
-            poses = [
-                {around: _poses(model, frame, around) for around in regions} for model in models
-            ]
+            poses = {
+                name: {around: _poses(model, frame, around) for around in regions}
+                for name, model in models.items()
+            }
             found.append((image, poses))
         on_progress(number / len(images), f"{number} of {len(images)} images")
     rows: list[AccuracyRow] = []
     for protocol in protocols:
-        rows += _rows(protocol, found, models, labels, against, len(left_out))
+        rows += _rows(protocol, found, models, against, len(left_out))
     return tuple(rows), tuple(left_out)
 
 
@@ -139,10 +139,9 @@ def _poses(model: LoadedModel, frame: Frame, around: Person | None) -> Poses:
 
 def _rows(
     protocol: Protocol,
-    found: Sequence[tuple[AnnotatedImage, list[_PosesByRegion]]],
-    models: Sequence[LoadedModel],
-    labels: Sequence[str],
-    against: int | None,
+    found: Sequence[_Found],
+    models: Mapping[str, LoadedModel],
+    against: str | None,
     left_out: int,
 ) -> list[AccuracyRow]:
     used = [(own, poses) for image, poses in found if (own := cases_of(image, protocol))]
@@ -155,39 +154,34 @@ def _rows(
             f"protocol {protocol.name}: no person to find{reason}; it uses "
             f"{protocol.description.partition(';')[0]}"
         )
-    matches = [
-        oks.match(
-            cases,
-            [poses[index][case.around] for own, poses in used for case in own],
-            image_of_case,
-            1 if protocol.one_person or protocol.cropped else oks.MAX_POSES_PER_IMAGE,
-        )
-        for index in range(len(models))
-    ]
-    resampled = [each.resampled() for each in matches]
+    max_poses = 1 if protocol.one_person or protocol.cropped else oks.MAX_POSES_PER_IMAGE
+    scores = {}
+    for name in models:
+        poses_of_case = [poses[name][case.around] for own, poses in used for case in own]
+        matches = oks.match(cases, poses_of_case, image_of_case, max_poses)
+        scores[name] = matches.figures, matches.resampled()
     rows = []
-    for index, (model, label) in enumerate(zip(models, labels, strict=True)):
-        figures: dict[str, Any] = {}
-        for place, (name, figure) in enumerate(matches[index].figures._asdict().items()):
-            figures[name] = round(figure, 3)
-            figures[f"{name}_interval_95"] = oks.interval(resampled[index][:, place])
-        if against is not None and index != against:
-            difference = matches[index].figures.ap - matches[against].figures.ap
-            paired = resampled[index][:, 0] - resampled[against][:, 0]
-            figures["ap_difference"] = round(difference, 3)
-            figures["ap_difference_interval_95"] = oks.interval(paired)
+    for name, (figures, resampled) in scores.items():
+        fields: dict[str, Any] = {}
+        for field, figure, of_resamples in zip(figures._fields, figures, resampled.T, strict=True):
+            fields[field] = round(figure, 3)
+            fields[f"{field}_interval_95"] = oks.interval(of_resamples)
+        if against not in (None, name):
+            other, other_resampled = scores[against]
+            fields["ap_difference"] = round(figures.ap - other.ap, 3)
+            fields["ap_difference_interval_95"] = oks.interval((resampled - other_resampled)[:, 0])
         rows.append(
             AccuracyRow(
                 about=f"{protocol.description}. {len(used)} images, {persons} persons",
-                model=label,
-                bytes=model.path.stat().st_size,
-                device=model.device,
+                model=name,
+                bytes=models[name].path.stat().st_size,
+                device=models[name].device,
                 protocol=protocol.name,
                 images=len(used),
                 persons=persons,
                 left_out=left_out,
-                against=None if against is None else labels[against],
-                **figures,
+                against=against,
+                **fields,
             )
         )
     return rows

@@ -1,4 +1,4 @@
-"""COCO keypoint annotations: persons in images, and where their keypoints are."""
+"""COCO keypoint annotations: images, persons and keypoints."""
 
 from collections.abc import Container, Sequence
 from pathlib import Path

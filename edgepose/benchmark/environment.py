@@ -8,7 +8,7 @@ import msgspec
 
 from edgepose.benchmark.results import Document, EdgeTpuPort, LatencyRow
 from edgepose.monitoring.edgetpu_devices import SLOW_USB_MBIT, find_devices
-from edgepose.monitoring.host import OCCURRED, MachineState
+from edgepose.monitoring.host import OCCURRED, CpuFrequency, MachineState
 
 HOT_C: Final = 80.0
 """From this temperature on a Raspberry Pi's firmware throttles its cores."""
@@ -75,10 +75,6 @@ def facts(document: Document) -> dict[str, str]:
     machine = document.machine
     # A container may be given fewer cores than the machine has.
     usable = f" ({machine.usable_cores} usable)" if machine.usable_cores != machine.cores else ""
-    clocks = [
-        f"{group.governor or 'unknown governor'}, at most {group.limit_mhz or math.nan:.0f} MHz"
-        for group in document.before.frequencies
-    ]
     found = {
         "edgepose": document.edgepose,
         "runtimes": _joined(*(f"{name} {version}" for name, version in document.runtimes.items())),
@@ -89,7 +85,7 @@ def facts(document: Document) -> dict[str, str]:
         "system": _joined(machine.os, machine.architecture),
         "kernel": machine.kernel,
         "Python": machine.python,
-        "clock": _joined(*dict.fromkeys(clocks)),
+        "clock": _joined(*dict.fromkeys(map(_clock_text, document.before.frequencies))),
         "Edge TPU": _joined(*map(_port_text, document.edge_tpus)) or "none",
     }
     return {name: text or "unknown" for name, text in found.items()}
@@ -143,6 +139,11 @@ def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[
             yield f"{meaning}, at times during the benchmark: figures are too slow{remedy}"
         elif flag + OCCURRED in at_last:
             yield f"{meaning}, at times since the machine started, not during the benchmark"
+
+
+def _clock_text(group: CpuFrequency) -> str:
+    limit = "?" if group.limit_mhz is None else f"{group.limit_mhz:.0f}"
+    return f"{group.governor or 'unknown governor'}, at most {limit} MHz"
 
 
 def _port_text(port: EdgeTpuPort) -> str:

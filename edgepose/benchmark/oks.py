@@ -28,7 +28,7 @@ Without this, on 216 annotated persons, MoveNet's strong keypoints are 0.2 to 0.
 and below in the median.
 """
 MAX_POSES_PER_IMAGE: Final = 20
-"""As in COCO's own keypoint evaluation."""
+"""As in COCO's keypoint evaluation."""
 
 _RECALLS: Final = np.linspace(0.0, 1.0, 101)
 _AT_50, _AT_75 = 0, 5

@@ -169,23 +169,24 @@ def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResult
     for name in given:
         resolve(name)
     configs = [_accuracy_config(options, name) for name in given]
-    against = None if options.against is None else given.index(options.against)
 
     def measure(progress: Progress) -> _AccuracyResults:
         models = [build_model(config) for config in configs]
         names = [model.name for model in models]
         # Two files with the same name are called as they were given.
-        labels = [
-            path if names.count(name) > 1 else name for name, path in zip(names, given, strict=True)
-        ]
+        labels = {
+            path: path if names.count(name) > 1 else name
+            for name, path in zip(names, given, strict=True)
+        }
+        against = None if options.against is None else labels[options.against]
+        named = dict(zip(labels.values(), models, strict=True))
         with progress("accuracy") as advance:
             rows, left_out = accuracy.evaluate(
-                models, labels, images, folder, protocols, against=against, on_progress=advance
+                named, images, folder, protocols, against=against, on_progress=advance
             )
         for model in models:
             model.interpreter.close()
-        reference = None if against is None else labels[against]
-        return rows, left_out, tuple(accuracy.notes(reference, len(left_out)))
+        return rows, left_out, tuple(accuracy.notes(against, len(left_out)))
 
     return measure
 
