@@ -16,17 +16,9 @@ ROOT: Final = Path("/")
 
 _VCGENCMD_TIMEOUT_S: Final = 2.0
 
-# Bits of get_throttled, from the vcgencmd documentation of Raspberry Pi.
-_THROTTLED_BITS: Final = {
-    0: "under_voltage",
-    1: "frequency_capped",
-    2: "throttled",
-    3: "soft_temperature_limit",
-    16: "under_voltage_occurred",
-    17: "frequency_capped_occurred",
-    18: "throttled_occurred",
-    19: "soft_temperature_limit_occurred",
-}
+# The lowest bits of get_throttled, from the vcgencmd documentation of Raspberry Pi; 16 bits higher
+# they are those of events.
+_THROTTLED: Final = ("under_voltage", "frequency_capped", "throttled", "soft_temperature_limit")
 OCCURRED: Final = "_occurred"
 """Suffix of the flags for events at any time since the machine started."""
 
@@ -187,7 +179,10 @@ def throttling(
         bits = int(flags.removeprefix("throttled="), 16)
     except ValueError:
         return _voltage_alarm(root)
-    return tuple(name for bit, name in _THROTTLED_BITS.items() if bits >> bit & 1)
+    return (
+        *(name for bit, name in enumerate(_THROTTLED) if bits >> bit & 1),
+        *(name + OCCURRED for bit, name in enumerate(_THROTTLED, 16) if bits >> bit & 1),
+    )
 
 
 def cpu_frequencies(root: Path = ROOT) -> tuple[CpuFrequency, ...]:
