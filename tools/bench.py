@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepose.benchmark.brokers import own_broker
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
@@ -31,9 +32,7 @@ from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
-from edgepose.util.net import free_port
 from tests.edgetpu import FakeEdgeTpu
-from tests.mosquitto import require
 
 MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
@@ -48,14 +47,8 @@ def main() -> None:
         edgetpu()
         return
     pipeline()
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        broker = _mosquitto(port, Path(folder))
-        try:
-            start_and_memory(port)
-        finally:
-            broker.terminate()
-            broker.wait()
+    with own_broker() as (mqtt, _):
+        start_and_memory(mqtt.url, mqtt.address.port)
     smoothing()
     edgetpu()
 
@@ -75,7 +68,7 @@ def pipeline() -> None:
         )
 
 
-def start_and_memory(port: int) -> None:
+def start_and_memory(url: str, port: int) -> None:
     """Measure from exec to the first pose at a subscriber, and resident memory after 5 s."""
     times, memory = [], 0.0
     for _ in range(5):
@@ -85,7 +78,7 @@ def start_and_memory(port: int) -> None:
         assert listener.stdout is not None
         listener.stdout.readline()
         started = time.time()
-        daemon = _daemon(port, "synthetic:")
+        daemon = _daemon(url)
         arrived = float(listener.stdout.readline())
         times.append(arrived - started)
         listener.wait()
@@ -195,23 +188,12 @@ def _pipeline(interpreter: RuntimeInterpreter, smoother: Smoother) -> Pipeline:
     )
 
 
-def _daemon(port: int, source: str) -> subprocess.Popen[bytes]:
+def _daemon(url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "edgepose", "run", "--source", source),
-            *("--mqtt", f"mqtt://127.0.0.1:{port}"),
-        ],
+        [sys.executable, "-m", "edgepose", "run", "--source", "synthetic:", "--mqtt", url],
         env={**os.environ, "EDGEPOSE_MQTT_PASSWORD": ""},
         stderr=subprocess.DEVNULL,
     )
-
-
-def _mosquitto(port: int, folder: Path) -> subprocess.Popen[bytes]:
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
-    process = subprocess.Popen([require("mosquitto"), "-c", str(config)], stderr=subprocess.DEVNULL)
-    time.sleep(0.5)
-    return process
 
 
 def _print(text: str) -> None:

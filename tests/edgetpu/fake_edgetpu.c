@@ -18,7 +18,8 @@
  *   unplugged             `abort` at the next invoke, `absent` at create: a cable pulled out
  *   fail                  invoke returns an error
  *   abort, abort-at-create, segfault-at-create, hang, hang-at-create
- *   slow MS, slow-at-create MS
+ *   slow MS               an invoke takes MS, if the model on the CPU takes no longer
+ *   slow-at-create MS
  *   version               the model does not prepare, as one compiled for a newer runtime
  * `after N` lets this process do N more invokes first, counted from when it first reads a file with
  * another content; a second line, `# anything`, makes the same behaviour count anew. Until then the
@@ -206,9 +207,17 @@ static Control read_control(bool invoking) {
     return control;
 }
 
-static void sleep_ms(long ms) {
-    struct timespec left = {ms / 1000, ms % 1000 * 1000000};
-    while (nanosleep(&left, &left) && errno == EINTR)
+static struct timespec in_ms(long ms) {
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += ms % 1000 * 1000000;
+    end.tv_sec += ms / 1000 + end.tv_nsec / 1000000000;
+    end.tv_nsec %= 1000000000;
+    return end;
+}
+
+static void sleep_until(struct timespec end) {
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) == EINTR)
         ;
 }
 
@@ -376,6 +385,7 @@ static int kernel_prepare(Context *context, Node *node) {
 
 static int kernel_invoke(Context *context, Node *node) {
     Control control = read_control(true);
+    struct timespec end = in_ms(control.ms);
     if (!control.known) {
         context->report_error(context, "fake edgetpu: unknown control word %s. ", control.word);
         return STATUS_ERROR;
@@ -384,8 +394,6 @@ static int kernel_invoke(Context *context, Node *node) {
         lose_usb();
     if (is(&control, "hang"))
         hang();
-    if (is(&control, "slow"))
-        sleep_ms(control.ms);
     if (is(&control, "fail") || is(&control, "absent")) {
         context->report_error(context, "fake edgetpu: set to %s. ",
                               is(&control, "fail") ? "fail" : "be absent");
@@ -398,7 +406,11 @@ static int kernel_invoke(Context *context, Node *node) {
         }
         return STATUS_OK;
     }
-    return ask_heads(context, node, "fill");
+    int status = ask_heads(context, node, "fill");
+    /* A device takes this long in all, however long the model took on the CPU. */
+    if (is(&control, "slow"))
+        sleep_until(end);
+    return status;
 }
 
 /* ---- the delegate ---- */
@@ -456,7 +468,7 @@ Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count
     if (is(&control, "hang-at-create"))
         hang();
     if (is(&control, "slow-at-create"))
-        sleep_ms(control.ms);
+        sleep_until(in_ms(control.ms));
     if (is(&control, "absent") || is(&control, "busy") || is(&control, "unplugged") ||
         !is_my_device(wanted) || !open_device())
         return NULL;
