@@ -19,7 +19,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo
 
 from edgepose.config.source_uri import FrameRate, FrameSide, Rotation, Stream, parse_source_uri
-from edgepose.config.values import Boolean, Coerce, Resolve, Validate, parts, word
+from edgepose.config.values import Boolean, Coerce, Resolve, Validate, coerce_text, parts
 from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
@@ -182,7 +182,7 @@ class TrackingConfig(Section, frozen=True, kw_only=True):
 class SmoothingConfig(Section, frozen=True, kw_only=True):
     """Filters that remove jitter from keypoints."""
 
-    preset: Live[Annotated[Literal["off", "responsive", "steady"], Coerce(word)]] = "steady"
+    preset: Live[Annotated[Literal["off", "responsive", "steady"], Coerce(coerce_text)]] = "steady"
     min_cutoff_hz: Live[Positive | None] = None
     beta: Live[NotNegative | None] = None
     derivative_cutoff_hz: Live[Positive | None] = None
@@ -219,7 +219,7 @@ class MqttConfig(Section, frozen=True, kw_only=True):
     username: NeedsRestart[Printable | None] = None
     password: NeedsRestart[Secret | None] = None
     password_file: NeedsRestart[FilePath | None] = None
-    protocol: NeedsRestart[Annotated[Literal["5", "3.1.1"], Coerce(word)]] = "5"
+    protocol: NeedsRestart[Annotated[Literal["5", "3.1.1"], Coerce(coerce_text)]] = "5"
     keepalive_s: NeedsRestart[Annotated[int, Meta(ge=2, le=65535)]] = 10
     tls: TlsConfig = TlsConfig()
 

@@ -66,7 +66,7 @@ def _boolean(value: object) -> object:
     return _BOOLEANS.get(str(value).lower(), value) if isinstance(value, (str, int)) else value
 
 
-def word(value: object) -> object:
+def coerce_text(value: object) -> object:
     """Return the text that was meant by `false` or a whole number."""
     # YAML 1.1 tools write the word `off` as false, and people the version 5 without quotes.
     if value is False:
@@ -169,13 +169,13 @@ def _from_text(wanted: type[Any], value: object) -> object:
 
 def _hint(found: Iterable[Any], value: object) -> str:
     """Return what to do about a value that does not fit the parts of an annotation."""
-    choices = [choice for part in found if get_origin(part) is Literal for choice in get_args(part)]
     if value is None or value == "":
         return "; leave it out for its default"
     if not isinstance(value, str):
         wants_text = str in found or Secret in found
         return "; put it in quotes" if wants_text and isinstance(value, (int, float)) else ""
     unquoted = plain(value)
+    choices = [choice for part in found if get_origin(part) is Literal for choice in get_args(part)]
     wants_number = int in found or float in found or unquoted in choices
     if wants_number and type(unquoted) in (int, float):
         return "; remove the quotes"
