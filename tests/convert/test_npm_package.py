@@ -1,13 +1,14 @@
 """The pinned npm package: nothing else is ever used."""
 
 import io
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgepose.errors import ConversionError
+from edgepose.errors import ConversionError, EdgeposeError
 from edgepose.model_builder import build, npm_package
 
 
@@ -45,3 +46,11 @@ def test_build_model_unknown_name(tmp_path: Path) -> None:
     """The error lists the models that can be built."""
     with pytest.raises(ConversionError, match="movenet-lightning-int8"):
         build.build_model("movenet-lightening", tmp_path / "x.tflite", log=print)
+
+
+def test_build_model_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the command that installs the `convert` extra."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(EdgeposeError, match=r"needs tensorflow.*edgepose\[convert\]"):
+        build.build_model("movenet-lightning-fp16", tmp_path / "x.tflite", log=print)
+    assert list(tmp_path.iterdir()) == []
