@@ -26,10 +26,9 @@ from edgepose.config import CameraConfig, Config
 from edgepose.config.changes import changed_keys
 from edgepose.config.schema import ReloadEffect, dotted
 from edgepose.daemon.camera import CameraParts, SourceParts
-from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import Notifier
 from edgepose.errors import ConfigError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
@@ -88,16 +87,14 @@ class App:
         self.models = models or build_models(config)
         self._mqtt = self._mqtt_sink() if config.mqtt.enabled else None
         self._sinks = self._all_sinks()
-        self._cameras = {name: self._camera(name, source) for name, source in sources.items()}
         self.daemon = Daemon(
-            list(self._cameras.values()),
+            [self._camera(name, source) for name, source in sources.items()],
             self.models,
             self._sinks,
             self._mqtt,
             self._topics,
             stats_interval_ns=round(config.stats_interval_s * 1e9),
             switches=Switches(config.state_path / "switches.json", frozenset(sources)),
-            notifier=Notifier(),
             info=lambda model: info_message(self.config, self.models, model),
             reload=self._reload,
         )
@@ -122,7 +119,6 @@ class App:
             config.mqtt.connect_options(config.client_id),
             self._topics,
             cameras=tuple(camera.name for camera in config.cameras),
-            info=info_message(config, self.models, self.models.state.model),
             state_directory=config.state_path,
             on_command=lambda command: self.daemon.command(command),
         )
@@ -139,8 +135,8 @@ class App:
         )
         return CameraParts(name, source, pipeline, *build_detectors(config))
 
-    def _reload(self) -> Reload:
-        """Load the configuration again, apply its settings, and return what else changes.
+    def _reload(self) -> None:
+        """Load the configuration again and apply what changed.
 
         Raises ConfigError, or what the models raise; nothing is applied then.
         """
@@ -157,11 +153,14 @@ class App:
         models = build_models(config, wait=False) if changes[ReloadEffect.MODEL] else None
         # Nothing below fails.
         if changes[ReloadEffect.LIVE]:
-            for camera in self._cameras.values():
-                _apply_settings(camera, self.config, config)
+            for camera in self.daemon.cameras.values():
+                _apply_settings(camera.parts, self.config, config)
         self.config = config
-        self.models = models or self.models
-        return Reload(models, sources)
+        if models is not None:
+            self.models = models
+            self.daemon.replace_models(models)
+        for name, source in sources.items():
+            self.daemon.cameras[name].replace_source(source)
 
 
 def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from edgepose.clock import boottime_ns
@@ -19,13 +18,8 @@ CLOSE_TIMEOUT_NS: Final = 5_000_000_000
 MODEL_POLL_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A frame, a source error, or (both None) the end of the stream."""
-
-    capture: "Capture"
-    frame: Frame | None = None
-    error: SourceError | None = None
+Captured = Frame | SourceError | None
+"""A frame, or how the stream ended: with an error, or None at the end of a file."""
 
 
 class FrameMailbox:
@@ -36,12 +30,11 @@ class FrameMailbox:
         # Insertion order is the order of service.
         self._slots: dict[Capture, Captured] = {}
 
-    def put(self, item: Captured, *, overwrite: bool) -> bool:
+    def put(self, capture: "Capture", item: Captured, *, overwrite: bool) -> bool:
         """Store an item and return whether it replaced one; waits for the slot if not `overwrite`.
 
         Items of a closed capture are discarded.
         """
-        capture = item.capture
         with self._changed:
             if not overwrite:
                 self._changed.wait_for(lambda: capture.closed or capture not in self._slots)
@@ -52,14 +45,15 @@ class FrameMailbox:
             self._changed.notify_all()
             return replaced
 
-    def take(self, timeout_s: float) -> Captured | None:
-        """Return the next item, or None if none came in time."""
+    def take(self, timeout_s: float) -> "tuple[Capture, Captured] | None":
+        """Return the next item and its capture, or None if none came in time."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._slots), timeout_s):
                 return None
-            item = self._slots.pop(next(iter(self._slots)))
+            capture = next(iter(self._slots))
+            item = self._slots.pop(capture)
             self._changed.notify_all()
-            return item
+            return capture, item
 
     def close(self, capture: "Capture") -> None:
         """Close a capture and discard its item."""
@@ -136,28 +130,29 @@ class Capture:
         return self._clock() - last_ns > timeout_ns
 
     def _run(self) -> None:
-        end = Captured(self)
+        end: Captured = None
         try:
             with self._source as source:
                 for frame in source.frames():
                     self._last_frame_ns = self._clock()
                     if not source.live:
                         self._wait_for_model()
-                    self.dropped += self._mailbox.put(Captured(self, frame), overwrite=source.live)
+                    self.dropped += self._mailbox.put(self, frame, overwrite=source.live)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.
                     del frame
         except SourceError as error:
-            end = Captured(self, error=error)
+            end = error
         except EdgeposeError as error:
-            end = Captured(self, error=SourceError(str(error)))
+            end = SourceError(str(error))
         except Exception as error:  # noqa: BLE001 - camera drivers raise anything
-            text = f"{self._source.description}: failed with {type(error).__name__}: {error}"
-            end = Captured(self, error=SourceError(text))
+            end = SourceError(
+                f"{self._source.description}: failed with {type(error).__name__}: {error}"
+            )
         self._finished = True
         # After the last frame, which must not be lost.
-        self._mailbox.put(end, overwrite=False)
+        self._mailbox.put(self, end, overwrite=False)
 
     def _wait_for_model(self) -> None:
         """Hold a recorded frame back while there is no model: it can wait, a camera cannot."""

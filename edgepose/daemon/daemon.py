@@ -7,17 +7,17 @@ tracking, messages or the broker. Signals only set a flag that the main loop rea
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
-from edgepose.daemon.camera import CameraParts, CameraSupervisor, SourceParts
+from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import FrameMailbox
 from edgepose.daemon.inference_thread import POLL_S, InferenceThread
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
+from edgepose.daemon.systemd import has_service_manager, notify, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
 from edgepose.messages import AcceleratorMessage, encode
@@ -37,23 +37,12 @@ MIN_OFF_NS: Final = 1_000_000_000
 """How long a camera that was switched off stays off at least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """What changes with a new configuration, apart from settings that were applied already.
-
-    `models` is None if the loaded ones stay; `sources` has those cameras whose source is replaced.
-    """
-
-    models: Models | None = None
-    sources: Mapping[str, SourceParts] = field(default_factory=dict)
-
-
 class Daemon:
     """Runs the given parts; `run` returns after a signal, or at the end of every file.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
-    SIGHUP calls `reload`, which returns what changes, or raises EdgeposeError to keep everything.
-    `info` returns the payload of the `info` topic for the model that runs.
+    SIGHUP calls `reload`, which applies a changed configuration, or raises EdgeposeError if it is
+    invalid. `info` returns the payload of the `info` topic for the model that runs.
     """
 
     def __init__(
@@ -66,9 +55,8 @@ class Daemon:
         *,
         stats_interval_ns: int,
         switches: Switches,
-        notifier: Notifier,
         info: Callable[[LoadedModel | None], bytes],
-        reload: Callable[[], Reload],
+        reload: Callable[[], None],
     ) -> None:
         self.topics = topics
         self._models = models
@@ -76,7 +64,6 @@ class Daemon:
         self._mqtt = mqtt
         self._stats_interval_ns = stats_interval_ns
         self._switches = switches
-        self._notifier = notifier
         self._info = info
         self._reload = reload
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
@@ -84,7 +71,7 @@ class Daemon:
         self._published_accelerator: AcceleratorState | None = None
         mailbox = FrameMailbox()
         self._inference = InferenceThread(mailbox)
-        self._cameras = {
+        self.cameras = {
             parts.name: CameraSupervisor(
                 parts, mailbox, self, enabled=parts.name not in switches.off
             )
@@ -105,7 +92,7 @@ class Daemon:
             self._start()
             self._loop(signals)
         finally:
-            self._notifier.stopping()
+            notify("STOPPING=1")
             self._stop()
 
     def set_state(self, topic: str, payload: bytes) -> None:
@@ -123,29 +110,29 @@ class Daemon:
 
         A service waits for its cameras, and one of several must not stop the others.
         """
-        if not self._notifier.enabled and all(
+        if not has_service_manager() and all(
             not other.has_delivered and (other.failure is not None or other.finished)
-            for other in self._cameras.values()
+            for other in self.cameras.values()
         ):
             raise error
         log.warning("camera %s: %s; trying again until it is available", camera, error)
 
     def _start(self) -> None:
         self._publish_accelerator()
-        for camera in self._cameras.values():
+        for camera in self.cameras.values():
             camera.publish_states()
         if self._mqtt is not None:
             # A service waits for its broker without limit; a user at a terminal gets an error.
             self._mqtt.open(
-                require_connection_within_s=None if self._notifier.enabled else CONNECT_TIMEOUT_S
+                require_connection_within_s=None if has_service_manager() else CONNECT_TIMEOUT_S
             )
         self._models.start()
         self._inference.start()
         now_ns = boottime_ns()
-        for camera in self._cameras.values():
+        for camera in self.cameras.values():
             camera.statistics.take(now_ns)
             camera.start()
-        self._notifier.ready()
+        notify("READY=1")
 
     def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
@@ -153,14 +140,15 @@ class Daemon:
         watchdog_ns = watchdog_interval_ns()
         next_watchdog_ns = now_ns
         while not signals.stop_requested:
-            if signals.take_reload():
+            if signals.reload_requested:
+                signals.reload_requested = False
                 self._reload_config()
             result = self._inference.next_result(POLL_S)
             if result is not None:
-                self._cameras[result.capture.name].handle(result)
+                self.cameras[result.capture.name].handle(result)
             now_ns = boottime_ns()
             self._apply_commands(now_ns)
-            for camera in self._cameras.values():
+            for camera in self.cameras.values():
                 camera.tick(now_ns)
             self._publish_accelerator()
             if now_ns >= next_stats_ns:
@@ -169,8 +157,8 @@ class Daemon:
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if self.is_healthy(now_ns, watchdog_ns // 2):
-                    self._notifier.watchdog_ping()
-            if all(camera.finished for camera in self._cameras.values()):
+                    notify("WATCHDOG=1")
+            if all(camera.finished for camera in self.cameras.values()):
                 log.info("every source has ended")
                 return
 
@@ -180,22 +168,18 @@ class Daemon:
         return inference and (self._mqtt is None or self._mqtt.alive)
 
     def _reload_config(self) -> None:
-        """Apply what changed in the configuration, or keep the previous one if it is invalid."""
-        self._notifier.reloading()
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            changes = self._reload()
+            self._reload()
         except EdgeposeError as error:
             log.error("reload failed, keeping the previous configuration: %s", error)
         else:
-            if changes.models is not None:
-                self._replace_models(changes.models)
-            for name, source in changes.sources.items():
-                self._cameras[name].replace_source(source)
             log.info("configuration reloaded")
-        self._notifier.ready()
+        notify("READY=1")
 
-    def _replace_models(self, models: Models) -> None:
-        for camera in self._cameras.values():
+    def replace_models(self, models: Models) -> None:
+        """Close the models and run others in their place."""
+        for camera in self.cameras.values():
             camera.parts.pipeline.models = models
         if not self._inference.finish_current(CLOSE_MODEL_S):
             log.warning("the previous model does not answer; closing it all the same")
@@ -220,15 +204,17 @@ class Daemon:
             keypoint_threshold=None if model is None else model.keypoint_threshold,
             restarts=state.restarts,
         )
-        self.set_state(self.topics.accelerator, encode(message))
         self.set_state(self.topics.info, self._info(model))
+        self.set_state(self.topics.accelerator, encode(message))
         status = "no model" if model is None else f"running {model.name} on {state.device}"
-        self._notifier.status(f"{status}: {state.reason}" if state.reason else status)
+        if state.reason:
+            status += f": {state.reason}"
+        notify("STATUS=" + status.replace("\n", " "))
 
     def _apply_commands(self, now_ns: int) -> None:
         for key in list(self._pending_commands):
             command = self._pending_commands.pop(key)
-            camera = self._cameras.get(command.camera or "")
+            camera = self.cameras.get(command.camera or "")
             if camera is None:
                 continue
             enabled = parse_switch(command.payload)
@@ -245,7 +231,7 @@ class Daemon:
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
             "time": isoformat_utc(realtime_of_boottime_ns(now_ns)),
-            "cameras": {name: camera.stats(now_ns) for name, camera in self._cameras.items()},
+            "cameras": {name: camera.stats(now_ns) for name, camera in self.cameras.items()},
             "memory_mb": resident_memory_mb(),
             "temperatures_c": temperatures_c(),
             "throttling": throttling(),
@@ -262,10 +248,10 @@ class Daemon:
     def _stop(self) -> None:
         """Set every stop flag, then wait for the threads: together they take no longer than one."""
         self._inference.stop()
-        for camera in self._cameras.values():
+        for camera in self.cameras.values():
             camera.stop()
         deadline_ns = boottime_ns() + CLOSE_SOURCES_NS
-        for camera in self._cameras.values():
+        for camera in self.cameras.values():
             camera.join(deadline_ns)
         if not self._inference.join(CLOSE_MODEL_S):
             log.warning("the model does not answer; its thread is left behind")

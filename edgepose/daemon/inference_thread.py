@@ -8,6 +8,7 @@ from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.daemon.capture import Capture, Captured, FrameMailbox
+from edgepose.datatypes import Frame
 from edgepose.pipeline import Detection
 
 POLL_S: Final = 0.1
@@ -24,6 +25,16 @@ class Result:
 
     capture: Capture
     outcome: Detection | Exception | None
+
+
+def detect(capture: Capture, item: Captured) -> Result:
+    """Run the model on a captured frame; an error or the end of a source is passed on."""
+    if not isinstance(item, Frame):
+        return Result(capture, item)
+    try:
+        return Result(capture, capture.pipeline.detect(item, capture.crop))
+    except Exception as error:  # noqa: BLE001 - the main loop separates bugs from EdgeposeErrors
+        return Result(capture, error)
 
 
 class InferenceThread:
@@ -70,16 +81,8 @@ class InferenceThread:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.heartbeat_ns = boottime_ns()
-            if (item := self._mailbox.take(POLL_S)) is not None:
-                self._deliver(Result(item.capture, self._detect(item)))
-
-    def _detect(self, item: Captured) -> Detection | Exception | None:
-        if item.frame is None:
-            return item.error
-        try:
-            return item.capture.pipeline.detect(item.frame, item.capture.crop)
-        except Exception as error:  # noqa: BLE001 - the main loop separates bugs from EdgeposeErrors
-            return error
+            if (taken := self._mailbox.take(POLL_S)) is not None:
+                self._deliver(detect(*taken))
 
     def _deliver(self, result: Result) -> None:
         """Queue a result: a slow publisher throttles inference instead of growing memory."""

@@ -24,17 +24,8 @@ class Signals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def request_reload(self) -> None:
-        """Request a reload, as SIGHUP does."""
-        self.reload_requested = True
-
-    def take_reload(self) -> bool:
-        """Return whether a reload was requested since the last call."""
-        requested, self.reload_requested = self.reload_requested, False
-        return requested
-
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self.request_reload()
+            self.reload_requested = True
         else:
             self.stop_requested = True

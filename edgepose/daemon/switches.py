@@ -15,10 +15,6 @@ log = logging.getLogger(__name__)
 WRITE_TIMEOUT_S: Final = 2.0
 
 
-class _Switches(msgspec.Struct, frozen=True):
-    off: list[str]
-
-
 class Switches:
     """The privacy switches: kept in memory first, and in a file for the next start.
 
@@ -80,12 +76,12 @@ def _read(path: Path, cameras: frozenset[str]) -> frozenset[str]:
     and which one is not known any more.
     """
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=_Switches)
-        return cameras.intersection(content.off)
+        content = msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+        return cameras.intersection(content["off"])
     except FileNotFoundError:
         return frozenset()
     # Unlimited nesting is a RecursionError, which is no ValueError.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         log.warning(
             "%s: expected the cameras that are switched off, but it cannot be read (%s); all "
             "cameras stay off until they are switched on over MQTT, or the file is deleted",

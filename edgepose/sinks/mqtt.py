@@ -27,9 +27,9 @@ class MqttSink:
     broker is unreachable, pose messages are dropped and counted, of each state the newest is kept,
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
-    `info` is the payload of the info topic. `on_command` is called on the network thread for each
-    valid command. MQTT 5 is preferred because only its reason codes tell missing access rights, or
-    a second client with the same id, from a broken connection.
+    `on_command` is called on the network thread for each valid command. MQTT 5 is preferred because
+    only its reason codes tell missing access rights, or a second client with the same id, from a
+    broken connection.
     Raises ConfigError for TLS files that cannot be used.
     """
 
@@ -39,7 +39,6 @@ class MqttSink:
         topics: Topics,
         *,
         cameras: Sequence[str],
-        info: bytes,
         state_directory: Path | None = None,
         on_command: Callable[[Command], None] | None = None,
     ) -> None:
@@ -50,7 +49,6 @@ class MqttSink:
             EventStore(path, max_events=_MAX_EVENTS),
             None if on_command is None else CommandReceiver(topics, cameras, on_command),
         )
-        self._client.set_state(topics.info, info, 1)
 
     @property
     def connected(self) -> bool:

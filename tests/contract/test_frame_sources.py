@@ -191,9 +191,10 @@ def test_frame_source_in_capture_thread(source: FrameSource) -> None:
     capture.start()
     first = mailbox.take(10)
     assert first is not None
-    assert first.frame is not None
+    frame = first[1]
+    assert isinstance(frame, Frame)
     if not source.live:
-        assert first.frame.sequence == 0
+        assert frame.sequence == 0
     capture.stop()
     assert capture.join(10)
     assert mailbox.take(0) is None

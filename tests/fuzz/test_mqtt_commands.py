@@ -102,7 +102,6 @@ def sink_at(
         ConnectOptions(parse_broker_url(url), "edgepose-gym", timeouts=TIMES),
         TOPICS,
         cameras=CAMERAS,
-        info=b"{}",
         on_command=lambda command: commands.append(
             (command.camera or "", command.payload == b"ON")
         ),

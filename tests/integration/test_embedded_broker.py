@@ -43,7 +43,6 @@ def test_embedded_broker_delivers_messages(caplog: pytest.LogCaptureFixture) -> 
             ConnectOptions(parse_broker_url(broker.url), "edgepose-gym", protocol="3.1.1"),
             Topics(node="gym"),
             cameras=["main"],
-            info=b"{}",
         )
         sink.open(require_connection_within_s=20)
         sink.publish(message_of(1))

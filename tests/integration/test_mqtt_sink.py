@@ -66,11 +66,11 @@ def make_sink() -> Iterator[MakeSink]:
                 ConnectOptions(address, **options),
                 TOPICS,
                 cameras=["main", "door"],
-                info=b'{"version": "x"}',
                 on_command=on_command,
                 state_directory=state_directory,
             )
         )
+        sinks[-1].set_state(TOPICS.info, b'{"version": "x"}')
         return sinks[-1]
 
     yield make
@@ -661,7 +661,7 @@ from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
 options = ConnectOptions(parse_broker_url(sys.argv[1]), "edgepose-gym")
-sink = MqttSink(options, Topics(node="gym"), cameras=["main"], info=b"{}")
+sink = MqttSink(options, Topics(node="gym"), cameras=["main"])
 sink.open(require_connection_within_s=10)
 time.sleep(60)
 """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgepose.daemon.capture import Capture, FrameMailbox
+from edgepose.datatypes import Frame
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources import _base
 from edgepose.sources.video_file import VideoFileSource
@@ -334,8 +335,8 @@ def test_video_file_in_capture_thread(tmp_path: Path) -> None:
     pipeline = PipelineRig(FakePoseModel(0, 0)).pipeline
     Capture("file", VideoFileSource(path), pipeline, mailbox).start()
     numbers = []
-    while (item := mailbox.take(10)) is not None and item.frame is not None:
-        numbers.append(number_of(item.frame.image))
+    while (taken := mailbox.take(10)) is not None and isinstance(taken[1], Frame):
+        numbers.append(number_of(taken[1].image))
     assert numbers == list(range(50))
 
 

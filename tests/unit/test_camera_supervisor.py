@@ -8,10 +8,10 @@ from edgepose.build import stall_timeout_ns
 from edgepose.config import CameraConfig
 from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor, SourceParts
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
-from edgepose.daemon.inference_thread import Result
+from edgepose.daemon.inference_thread import Result, detect
+from edgepose.datatypes import Frame
 from edgepose.errors import (
     AcceleratorLostError,
-    EdgeposeError,
     SourceBusyError,
     SourceError,
     SourceStalledError,
@@ -75,19 +75,14 @@ class Rig:
 
     def next(self) -> Result:
         """Wait for the next item, run the model on it, and handle the result."""
-        item = self.mailbox.take(PATIENCE_S)
-        assert item is not None
-        outcome: object = item.error
-        if item.frame is not None:
-            try:
-                outcome = self.pipeline.detect(item.frame, item.capture.crop)
-            except EdgeposeError as error:
-                outcome = error
-        result = Result(item.capture, outcome)  # type: ignore[arg-type]  # as the thread makes it
+        taken = self.mailbox.take(PATIENCE_S)
+        assert taken is not None
+        capture, item = taken
+        result = detect(capture, item)
         self.camera.handle(result)
-        if item.frame is None:
+        if not isinstance(item, Frame):
             # The source is opened again only after its thread ended.
-            assert item.capture.join(PATIENCE_S)
+            assert capture.join(PATIENCE_S)
         return result
 
     def wait_s(self, seconds: float) -> None:
@@ -295,10 +290,10 @@ def test_supervisor_replace_source_keeps_ids_and_opens_the_new_one() -> None:
 def test_supervisor_bug_in_a_result_is_raised() -> None:
     rig = Rig([1])
     rig.camera.start()
-    item = rig.mailbox.take(PATIENCE_S)
-    assert item is not None
+    taken = rig.mailbox.take(PATIENCE_S)
+    assert taken is not None
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        rig.camera.handle(Result(item.capture, ZeroDivisionError("a bug")))
+        rig.camera.handle(Result(taken[0], ZeroDivisionError("a bug")))
 
 
 def test_supervisor_publishes_enter_and_leave() -> None:

@@ -12,6 +12,7 @@ from edgepose.daemon.capture import (
     Captured,
     FrameMailbox,
 )
+from edgepose.datatypes import Frame
 from edgepose.errors import ModelError, SourceError, SourceStalledError
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, SteppedSource
@@ -35,15 +36,16 @@ class CaptureRig:
             self.capture.start()
 
     def take(self) -> Captured:
-        item = self.mailbox.take(PATIENCE_S)
-        assert item is not None
-        assert item.capture is self.capture
+        taken = self.mailbox.take(PATIENCE_S)
+        assert taken is not None
+        capture, item = taken
+        assert capture is self.capture
         return item
 
     def sequence(self) -> int:
         """Take the next item, which must be a frame, and return its number."""
-        frame = self.take().frame
-        assert frame is not None
+        frame = self.take()
+        assert isinstance(frame, Frame)
         return frame.sequence
 
 
@@ -68,8 +70,7 @@ def test_capture_file_loses_no_frame() -> None:
     source.allow(100)
     rig = CaptureRig(source)
     assert [rig.sequence() for _ in range(50)] == list(range(50))
-    end = rig.take()
-    assert (end.frame, end.error) == (None, None)
+    assert rig.take() is None
     assert rig.capture.dropped == 0
 
 
@@ -126,8 +127,7 @@ def test_capture_last_frame_comes_before_the_end(failure: SourceError | None) ->
     source.allow(10)
     rig = CaptureRig(source)
     assert [rig.sequence() for _ in range(2)] == [0, 1]
-    end = rig.take()
-    assert (end.frame, end.error) == (None, failure)
+    assert rig.take() is failure
     assert rig.mailbox.take(0) is None
     assert source.closed.is_set()
 
@@ -139,7 +139,7 @@ def test_capture_live_frame_is_not_replaced_by_the_end() -> None:
     rig = CaptureRig(source)
     assert source.closed.wait(PATIENCE_S)
     assert rig.sequence() == 0
-    assert str(rig.take().error) == "stepped: gone"
+    assert str(rig.take()) == "stepped: gone"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_capture_any_failure_is_a_source_error(
     expected: dict[str, Any] = {"open_failure" if while_opening else "failure": failure}
     source = SteppedSource(0, live=True, **expected)
     source.allow()
-    error = CaptureRig(source).take().error
+    error = CaptureRig(source).take()
     assert isinstance(error, SourceError)
     assert str(error) == text
 
@@ -211,8 +211,8 @@ def test_capture_frees_frames_that_were_taken_or_dropped() -> None:
     source.wait_until_requested()
     source.allow(3)
     source.wait_until_requested(3)
-    frame = rig.take().frame
-    assert frame is not None
+    frame = rig.take()
+    assert isinstance(frame, Frame)
     assert frame.sequence == 2
     assert [image() is not None for image in source.images] == [False, False, True]
     del frame
@@ -250,9 +250,9 @@ def test_mailbox_serves_the_capture_that_waited_longest() -> None:
     mailbox = FrameMailbox()
     rigs = [CaptureRig(SteppedSource(0, live=True), mailbox, start=False) for _ in range(3)]
     for rig, sequence in ((rigs[1], 0), (rigs[0], 1), (rigs[2], 2), (rigs[1], 3)):
-        mailbox.put(Captured(rig.capture, frame_of(sequence=sequence)), overwrite=True)
-    taken = [mailbox.take(0) for _ in range(3)]
-    assert [item.frame.sequence for item in taken if item and item.frame] == [3, 1, 2]
+        mailbox.put(rig.capture, frame_of(sequence=sequence), overwrite=True)
+    items = [taken[1] for _ in range(3) if (taken := mailbox.take(0)) is not None]
+    assert [item.sequence for item in items if isinstance(item, Frame)] == [3, 1, 2]
 
 
 def test_mailbox_take_without_items_returns_none() -> None:
@@ -262,8 +262,6 @@ def test_mailbox_take_without_items_returns_none() -> None:
 def test_mailbox_wakes_a_taker() -> None:
     mailbox = FrameMailbox()
     rig = CaptureRig(SteppedSource(0, live=True), mailbox, start=False)
-    timer = threading.Timer(
-        0.05, lambda: mailbox.put(Captured(rig.capture, frame_of()), overwrite=True)
-    )
+    timer = threading.Timer(0.05, lambda: mailbox.put(rig.capture, frame_of(), overwrite=True))
     timer.start()
     assert mailbox.take(PATIENCE_S) is not None

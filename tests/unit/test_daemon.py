@@ -11,10 +11,9 @@ import pytest
 
 from edgepose.clock import boottime_ns
 from edgepose.daemon.camera import CameraParts, SourceParts
-from edgepose.daemon.daemon import Daemon, Reload
+from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import Notifier
 from edgepose.errors import ConfigError, SourceBusyError, SourceError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
@@ -30,6 +29,11 @@ from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
 from tests.helpers import SECOND_NS
 from tests.mosquitto import wait_for
+
+
+@pytest.fixture(autouse=True)
+def _at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
 
 class FakeMqtt:
@@ -72,8 +76,7 @@ class Rig:
         folder: Path,
         *cameras: Callable[[], FrameSource],
         interpreter: FakeInterpreter | None = None,
-        reload: Callable[[], Reload] = Reload,
-        service: bool = False,
+        reload: Callable[[], None] = lambda: None,
     ) -> None:
         self.mqtt = FakeMqtt()
         self.signals = Signals()
@@ -106,7 +109,6 @@ class Rig:
             Topics(node="node"),
             stats_interval_ns=3600 * SECOND_NS,
             switches=self.switches,
-            notifier=Notifier("/nowhere" if service else ""),
             info=self.info,
             reload=reload,
         )
@@ -180,13 +182,14 @@ def test_daemon_without_any_camera_fails_at_a_terminal(tmp_path: Path) -> None:
 
 
 def test_daemon_waits_for_its_cameras_as_a_service(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     sources: list[FrameSource] = [
         ScriptedSource([SourceBusyError("camera: used by another process")]),
         SteppedSource(5, live=True),
     ]
-    rig = Rig(tmp_path, lambda: sources.pop(0), service=True)
+    rig = Rig(tmp_path, lambda: sources.pop(0))
     with running(rig):
         wait_for(lambda: not sources, "the second attempt")
         assert caplog.text.count("trying again until it is available") == 1
@@ -255,16 +258,12 @@ def test_daemon_reload_without_changes_touches_nothing(tmp_path: Path) -> None:
 
     reloaded = threading.Event()
 
-    def reload() -> Reload:
-        reloaded.set()
-        return Reload()
-
-    rig = Rig(tmp_path, open_source, reload=reload)
+    rig = Rig(tmp_path, open_source, reload=reloaded.set)
     with running(rig):
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
         states = list(rig.mqtt.history)
-        rig.signals.request_reload()
+        rig.signals.reload_requested = True
         assert reloaded.wait(PATIENCE_S)
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")
@@ -277,11 +276,11 @@ def test_daemon_reload_without_changes_touches_nothing(tmp_path: Path) -> None:
 def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) -> None:
     source = SteppedSource(9, live=True)
     second = Rig.model("second")
-    rig = Rig(tmp_path, stepped(source), reload=lambda: Reload(models=second))
+    rig = Rig(tmp_path, stepped(source), reload=lambda: rig.daemon.replace_models(second))
     with running(rig):
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
-        rig.signals.request_reload()
+        rig.signals.reload_requested = True
         wait_for(lambda: b"second" in rig.mqtt.states["accelerator"], "the second model")
         first = rig.models.current.interpreter
         assert isinstance(first, FakeInterpreter)
@@ -296,13 +295,18 @@ def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) 
 
 def test_daemon_reload_replaces_only_changed_sources(tmp_path: Path) -> None:
     old, other, new = (SteppedSource(9, live=True) for _ in range(3))
-    changed = {"cam0": SourceParts(lambda: new, 5 * SECOND_NS)}
-    rig = Rig(tmp_path, lambda: old, stepped(other), reload=lambda: Reload(sources=changed))
+    changed = SourceParts(lambda: new, 5 * SECOND_NS)
+    rig = Rig(
+        tmp_path,
+        lambda: old,
+        stepped(other),
+        reload=lambda: rig.daemon.cameras["cam0"].replace_source(changed),
+    )
     with running(rig):
         for source in (old, other):
             source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 2, "both cameras")
-        rig.signals.request_reload()
+        rig.signals.reload_requested = True
         wait_for(lambda: not rig.signals.reload_requested, "the reload")
         old.allow(9)
         new.wait_until_requested()
@@ -323,14 +327,18 @@ def test_daemon_switched_off_camera_stays_closed_over_a_reload(tmp_path: Path) -
         opened.append(1)
         return ScriptedSource([1])
 
-    changed = {"cam0": SourceParts(open_source, 5 * SECOND_NS)}
-    rig = Rig(in_the_way, open_source, reload=lambda: Reload(sources=changed))
+    changed = SourceParts(open_source, 5 * SECOND_NS)
+    rig = Rig(
+        in_the_way,
+        open_source,
+        reload=lambda: rig.daemon.cameras["cam0"].replace_source(changed),
+    )
     in_the_way.write_text("a file where the folder should be")
     rig.daemon.command(Command("cam0", "enabled", b"OFF"))
     with running(rig):
         rig.wait_for_state("cam0/enabled", b"OFF")
         count = len(opened)
-        rig.signals.request_reload()
+        rig.signals.reload_requested = True
         wait_for(lambda: not rig.signals.reload_requested, "the reload")
         rig.daemon.command(Command("cam0", "enabled", b"OFF"))
         wait_for(lambda: rig.switches.off == {"cam0"}, "the switch")
@@ -340,7 +348,7 @@ def test_daemon_switched_off_camera_stays_closed_over_a_reload(tmp_path: Path) -
 def test_daemon_keeps_everything_if_a_reload_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def reload() -> Reload:
+    def reload() -> None:
         raise ConfigError("config.yaml:3: smoothing.beta: expected a number")
 
     source = SteppedSource(9, live=True)
@@ -348,7 +356,7 @@ def test_daemon_keeps_everything_if_a_reload_fails(
     with running(rig), caplog.at_level(logging.ERROR):
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
-        rig.signals.request_reload()
+        rig.signals.reload_requested = True
         wait_for(lambda: "keeping the previous configuration" in caplog.text, "the log line")
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")

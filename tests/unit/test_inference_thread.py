@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from edgepose.daemon.capture import Capture, Captured, FrameMailbox
+from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.daemon.inference_thread import MAX_PENDING_RESULTS, InferenceThread, Result
+from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import Detection
@@ -45,8 +46,7 @@ class Rig:
         self.thread.start()
 
     def put(self, sequence: int) -> None:
-        item = Captured(self.capture, frame_of(sequence=sequence))
-        self.mailbox.put(item, overwrite=False)
+        self.mailbox.put(self.capture, frame_of(sequence=sequence), overwrite=False)
 
     def result(self) -> Result:
         result = self.thread.next_result(PATIENCE_S)
@@ -72,9 +72,9 @@ def test_inference_thread_delivers_detections_in_order(rig: Rig) -> None:
 
 def test_inference_thread_passes_the_end_and_errors_on(rig: Rig) -> None:
     error = SourceError("camera: unplugged")
-    rig.mailbox.put(Captured(rig.capture, error=error), overwrite=False)
+    rig.mailbox.put(rig.capture, error, overwrite=False)
     assert rig.result() == Result(rig.capture, error)
-    rig.mailbox.put(Captured(rig.capture), overwrite=False)
+    rig.mailbox.put(rig.capture, None, overwrite=False)
     assert rig.result() == Result(rig.capture, None)
 
 
@@ -105,8 +105,10 @@ def test_inference_thread_waits_for_a_slow_publisher(rig: Rig) -> None:
     wait_for(lambda: interpreter.invoked == MAX_PENDING_RESULTS + 1, "the third inference")
     waiting = rig.mailbox.take(PATIENCE_S)
     assert waiting is not None
-    assert waiting.frame is not None
-    assert waiting.frame.sequence == MAX_PENDING_RESULTS + 1
+    capture, frame = waiting
+    assert capture is rig.capture
+    assert isinstance(frame, Frame)
+    assert frame.sequence == MAX_PENDING_RESULTS + 1
 
 
 def test_inference_thread_finish_current_waits_for_inference(rig: Rig) -> None:

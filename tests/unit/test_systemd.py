@@ -1,4 +1,4 @@
-"""The notifications to systemd, byte for byte, on a real socket."""
+"""Notifications to systemd, byte for byte, on a real socket."""
 
 import os
 import socket
@@ -6,39 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.daemon.systemd import Notifier, watchdog_interval_ns
+from edgepose.daemon.systemd import has_service_manager, notify, watchdog_interval_ns
 
 
-def test_notifier_sends_every_state(tmp_path: Path) -> None:
+def test_notify_sends_to_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         listener.settimeout(5)
-        notifier = Notifier(str(path))
-        assert notifier.enabled
-        notifier.ready()
-        notifier.watchdog_ping()
-        notifier.status("two\nlines")
-        notifier.stopping()
-        received = [listener.recv(100) for _ in range(4)]
-    assert received == [b"READY=1", b"WATCHDOG=1", b"STATUS=two lines", b"STOPPING=1"]
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        assert has_service_manager()
+        notify("READY=1")
+        notify("STATUS=running")
+        received = [listener.recv(100) for _ in range(2)]
+    assert received == [b"READY=1", b"STATUS=running"]
 
 
-def test_notifier_abstract_socket() -> None:
+def test_notify_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"edgepose-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}")
         listener.settimeout(5)
-        Notifier(f"@{name}").ready()
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        notify("READY=1")
         assert listener.recv(100) == b"READY=1"
 
 
-def test_notifier_without_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notify_without_a_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends nothing and raises nothing."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not Notifier().enabled
-    Notifier().ready()
-    Notifier(str(tmp_path / "gone")).ready()
+    assert not has_service_manager()
+    notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("READY=1")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_notifier_without_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (None, None, None),
     ],
 )
-def test_notifier_watchdog_only_if_requested(
+def test_watchdog_interval_only_if_requested(
     monkeypatch: pytest.MonkeyPatch,
     microseconds: str | None,
     pid: str | None,
