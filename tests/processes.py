@@ -1,6 +1,7 @@
 """The processes of this machine, from /proc."""
 
 import os
+import time
 from pathlib import Path
 
 
@@ -21,3 +22,15 @@ def children(pid: int) -> set[int]:
         except (FileNotFoundError, ProcessLookupError):
             # Raises ProcessLookupError if the process itself has ended.
             os.kill(pid, 0)
+
+
+def is_idle(pid: int) -> bool:
+    """Return whether a process used no processor time during 0.1 s."""
+    before = _cpu_ticks(pid)
+    time.sleep(0.1)
+    return _cpu_ticks(pid) == before
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

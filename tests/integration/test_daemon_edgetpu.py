@@ -17,7 +17,7 @@ from edgepose.messages import PoseMessage
 from tests.daemon import CAMERA, NODE, Daemon, last, running, wait_for_more_poses
 from tests.edgetpu import Behaviour, FakeEdgeTpu
 from tests.mosquitto import Listener, Mosquitto, wait_for
-from tests.processes import children
+from tests.processes import children, is_idle
 
 TOPIC = f"{NODE}/accelerator"
 MODEL = "movenet-lightning-int8_edgetpu"
@@ -175,6 +175,7 @@ def test_daemon_notices_stopped_worker_while_idle(
         broker.publish(f"{CAMERA}/enabled/set", b"OFF")
         wait_for(lambda: last(listener, f"{CAMERA}/enabled") == b"OFF", "the camera to be off")
         (worker,) = children(daemon.process.pid)
+        wait_for(lambda: is_idle(worker), "the last inference to end")
         os.kill(worker, signal.SIGSTOP)
         assert "not responded for 5 s" in wait_for_device(listener, "cpu")["reason"]
         wait_for_device(listener, "edgetpu")
