@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.crop import body_region, padded_region
-from edgepose.pose_models._tensors import bounding_boxes, dequantize, shapes_text, to_frame_px
+from edgepose.pose_models._tensors import BOX_SCORE, dequantize, shapes_text
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -46,10 +48,21 @@ class MovenetSingle:
         MoveNet places 17 keypoints in any image; the mean of all scores distinguishes a body from a
         false positive better than that of the high ones alone.
         """
-        values = dequantize(outputs[0], self._output)[0]
-        keypoints = to_frame_px(values[:, :, :2], self.input_spec.size_wh, to_frame)
-        scores = values[:, :, 2]
-        return Poses(keypoints, scores, scores.mean(axis=1), bounding_boxes(keypoints, scores))
+        values = dequantize(outputs[0], self._output).reshape(KEYPOINT_COUNT, 3).tolist()
+        side = self.input_spec.size_wh[0]
+        (scale_x, scale_y), (offset_x, offset_y) = to_frame.scale_xy, to_frame.offset_xy
+        scale_x, scale_y = scale_x * side, scale_y * side
+        # In plain floats: arrays of 17 numbers take three times as long (11 us on x86-64).
+        points = [(x * scale_x + offset_x, y * scale_y + offset_y) for y, x, _ in values]
+        scores = [score for _, _, score in values]
+        visible = [point for point, score in zip(points, scores, strict=True) if score >= BOX_SCORE]
+        xs, ys = zip(*(visible or points), strict=True)
+        return Poses(
+            np.array([points], np.float32),
+            np.array([scores], np.float32),
+            np.array([sum(scores) / KEYPOINT_COUNT], np.float32),
+            np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
+        )
 
     def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
         """Return the whole frame padded to a square."""
@@ -59,4 +72,6 @@ class MovenetSingle:
         """Return the square around the first pose, or None for the whole frame."""
         if not self._crop or not len(poses):
             return None
-        return body_region(poses.keypoints[0], poses.keypoint_scores[0], frame_size_wh)
+        return body_region(
+            poses.keypoints[0].tolist(), poses.keypoint_scores[0].tolist(), frame_size_wh
+        )

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +28,7 @@ def standing(centre_x: float = 320.0, hips_y: float = 260.0) -> list[list[float]
 
 
 def region_of(points: Sequence[Sequence[float]], scores: Sequence[float]) -> CropRegion | None:
-    return body_region(np.array(points, np.float32), np.array(scores, np.float32), SIZE)
+    return body_region(points, scores, SIZE)
 
 
 def test_body_region_standing_body() -> None:
