@@ -38,9 +38,9 @@ class RealtimeOffset:
 _offset = RealtimeOffset()
 
 
-def realtime_of_boottime_ns(timestamp_ns: int) -> int:
-    """Return the time of day, in nanoseconds since 1970, of a CLOCK_BOOTTIME timestamp."""
-    return timestamp_ns + _offset.read_ns()
+def utc_of_boottime(timestamp_ns: int) -> str:
+    """Return the time of day of a CLOCK_BOOTTIME timestamp, as `isoformat_utc` does."""
+    return isoformat_utc(timestamp_ns + _offset.read_ns())
 
 
 def isoformat_utc(realtime_ns: int) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgepose.clock import isoformat_utc, realtime_of_boottime_ns
+from edgepose.clock import isoformat_utc, utc_of_boottime
 from edgepose.datatypes import Frame, StageTimings, TrackedPoses
 
 SCHEMA = 1
@@ -125,28 +125,25 @@ def pose_message_schema() -> dict[str, object]:
     return msgspec.json.schema(PoseMessage)
 
 
-class MessageContext(msgspec.Struct, frozen=True):
-    """What all messages of a camera share while the same model runs."""
-
-    node: str
-    camera: str
-    model: str
-    accelerator: str
-    keypoint_threshold: float
-    degraded: bool = False
-
-
 def pose_message(
-    context: MessageContext, frame: Frame, tracked: TrackedPoses, timings: StageTimings
+    frame: Frame,
+    tracked: TrackedPoses,
+    timings: StageTimings,
+    *,
+    keypoint_threshold: float,
+    node: str,
+    camera: str,
+    model: str,
+    accelerator: str,
+    degraded: bool,
 ) -> PoseMessage:
-    """Build the message of one frame.
+    """Build the message of one frame; keypoints below the threshold are null.
 
     Keypoints that left the frame are moved to its edge, since every number is 0..1; four decimals
     are a quarter of a pixel at 2500 px and keep the message under 1 kB.
     """
     width, height = frame.size_wh
     to_x, to_y = _PLACES / width, _PLACES / height
-    threshold = context.keypoint_threshold
     poses = tracked.poses
     # Plain floats: for the one or two poses of a frame, NumPy's clip and round take longer.
     entries = [
@@ -165,7 +162,7 @@ def pose_message(
                     _fraction(y * to_y, _PLACES),
                     _fraction(keypoint_score * _SCORES, _SCORES),
                 )
-                if keypoint_score >= threshold
+                if keypoint_score >= keypoint_threshold
                 else None
                 for (x, y), keypoint_score in zip(keypoints, keypoint_scores, strict=True)
             ],
@@ -180,15 +177,15 @@ def pose_message(
         )
     ]
     return PoseMessage(
-        node=context.node,
-        camera=context.camera,
+        node=node,
+        camera=camera,
         sequence=frame.sequence,
-        captured_at=isoformat_utc(realtime_of_boottime_ns(frame.timestamp_ns)),
+        captured_at=utc_of_boottime(frame.timestamp_ns),
         published_at=isoformat_utc(time.time_ns()),
         frame=FrameSize(width, height),
-        model=context.model,
-        accelerator=context.accelerator,
-        degraded=context.degraded,
+        model=model,
+        accelerator=accelerator,
+        degraded=degraded,
         timings_ms=Timings(
             *(_milliseconds(getattr(timings, f"{name}_ns")) for name in Timings.__struct_fields__)
         ),

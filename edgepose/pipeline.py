@@ -7,7 +7,7 @@ from time import perf_counter_ns
 from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedPoses
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
-from edgepose.messages import MessageContext, PoseMessage, pose_message, without_poses
+from edgepose.messages import PoseMessage, pose_message, without_poses
 from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tracker
 from edgepose.skeleton import MIRRORED
 
@@ -91,10 +91,7 @@ class Pipeline:
         self._node = node
         self._camera = camera
         self._every_frame = every_frame
-        self._published_poses = False
-        self._context_model: LoadedModel | None = None
-        self._context: MessageContext
-        self._last: PoseMessage | None = None
+        self._last_with_poses: PoseMessage | None = None
         self._crop = CropState()
 
     def process(self, frame: Frame, *, confirm_in_crop: bool = False) -> FrameResult:
@@ -151,11 +148,21 @@ class Pipeline:
             tracked_ns - started,
             smoothed_ns - tracked_ns,
         )
-        message = pose_message(self._message_context(detection.model), frame, tracked, timings)
-        if len(tracked) or self._published_poses or self._every_frame:
+        model = detection.model
+        message = pose_message(
+            frame,
+            tracked,
+            timings,
+            keypoint_threshold=model.keypoint_threshold,
+            node=self._node,
+            camera=self._camera,
+            model=model.name,
+            accelerator=model.device,
+            degraded=model.degraded,
+        )
+        if len(tracked) or self._last_with_poses or self._every_frame:
             self._send(message)
-        self._published_poses = len(tracked) > 0
-        self._last = message
+        self._last_with_poses = message if len(tracked) else None
         return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
 
     def publish_empty(self) -> None:
@@ -163,33 +170,20 @@ class Pipeline:
 
         For a camera that was closed or lost: subscribers see it as the last pose leaving.
         """
-        if self._published_poses and self._last is not None:
-            self._send(without_poses(self._last))
+        if self._last_with_poses is not None:
+            self._send(without_poses(self._last_with_poses))
         self.reset()
 
     def reset(self) -> None:
         """Forget crop region, tracks and filters, as for an image unrelated to the last one."""
         self._crop = CropState()
-        self._published_poses = False
+        self._last_with_poses = None
         self.tracker.reset()
         self.smoother.reset()
 
     def _send(self, message: PoseMessage) -> None:
         for sink in self._sinks:
             sink.publish(message)
-
-    def _message_context(self, model: LoadedModel) -> MessageContext:
-        if model is not self._context_model:
-            self._context_model = model
-            self._context = MessageContext(
-                self._node,
-                self._camera,
-                model.name,
-                model.device,
-                model.keypoint_threshold,
-                model.degraded,
-            )
-        return self._context
 
 
 def _exchange_left_and_right(poses: Poses) -> Poses:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
+from edgepose.clock import boottime_ns, utc_of_boottime
 from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.daemon.inference_thread import Result
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
@@ -299,6 +299,6 @@ class CameraSupervisor:
                 node=self._topics.node,
                 camera=self.name,
                 track_id=event.track_id,
-                time=isoformat_utc(realtime_of_boottime_ns(event.time_ns)),
+                time=utc_of_boottime(event.time_ns),
             )
             self._publisher.send_event(self.name, encode(message))

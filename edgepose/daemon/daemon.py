@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from edgepose.clock import boottime_ns, isoformat_utc, realtime_of_boottime_ns
+from edgepose.clock import boottime_ns, utc_of_boottime
 from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import FrameMailbox
 from edgepose.daemon.inference_thread import POLL_S, InferenceThread
@@ -198,7 +198,7 @@ class Daemon:
             device=state.device,
             degraded=state.degraded,
             reason=state.reason,
-            since=isoformat_utc(realtime_of_boottime_ns(state.since_ns)),
+            since=utc_of_boottime(state.since_ns),
             model=None if model is None else model.name,
             pose_threshold=None if model is None else model.pose_threshold,
             keypoint_threshold=None if model is None else model.keypoint_threshold,
@@ -230,7 +230,7 @@ class Daemon:
 
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
-            "time": isoformat_utc(realtime_of_boottime_ns(now_ns)),
+            "time": utc_of_boottime(now_ns),
             "cameras": {name: camera.stats(now_ns) for name, camera in self.cameras.items()},
             "memory_mb": resident_memory_mb(),
             "temperatures_c": temperatures_c(),

@@ -12,15 +12,24 @@ from hypothesis import strategies as st
 from edgepose import messages
 from edgepose.clock import boottime_ns, isoformat_utc
 from edgepose.datatypes import Poses, StageTimings, TrackedPoses
-from edgepose.messages import MessageContext, PoseMessage, pose_message
+from edgepose.messages import PoseMessage, pose_message
 from tests.helpers import frame_of, tracked_of
 
-CONTEXT = MessageContext("gym", "main", "movenet-lightning-int8", "cpu", 0.3)
 TIMINGS = StageTimings(100_000, 5_000_000, 30_000, 20_000, 10_000)
 
 
 def message(tracked: TrackedPoses) -> PoseMessage:
-    return pose_message(CONTEXT, frame_of((640, 480), boottime_ns(), 7), tracked, TIMINGS)
+    return pose_message(
+        frame_of((640, 480), boottime_ns(), 7),
+        tracked,
+        TIMINGS,
+        keypoint_threshold=0.3,
+        node="gym",
+        camera="main",
+        model="movenet-lightning-int8",
+        accelerator="cpu",
+        degraded=False,
+    )
 
 
 def test_messages_fields_of_the_contract() -> None:
