@@ -21,7 +21,14 @@ from edgepose.benchmark.backends import CPU, EDGETPU
 from edgepose.benchmark.brokers import own_broker
 from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, frame_feed
 from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings, timed
-from edgepose.benchmark.results import BareInvoke, PipelineRounds, PipelineRow, Stage, StageName
+from edgepose.benchmark.results import (
+    BareInvoke,
+    Percentiles,
+    PipelineRounds,
+    PipelineRow,
+    Stage,
+    StageName,
+)
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.benchmark.traced_daemon import FrameTrace, run_daemon
 from edgepose.build import build_model
@@ -62,25 +69,43 @@ class Plan:
 class DaemonRound:
     """One run of the daemon: frames after the warm-up, but `dropped` and `lost` of the whole run.
 
-    `times_ns` has a row for each frame whose message arrived, CLOCK_BOOTTIME: the frame's
-    timestamp, then the end of each stage, the last of which is the arrival.
+    `arrivals` has the time of arrival, CLOCK_BOOTTIME in ns, of each message by sequence number.
     """
 
-    frames: int
-    seconds: float
-    cpu_ms: float
+    traces: Sequence[FrameTrace]
+    arrivals: Mapping[int, int]
     dropped: int
     lost: int
-    times_ns: Sequence[Sequence[int]]
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last published frame."""
+        return (self.traces[-1].times_ns[-1] - self.traces[0].times_ns[-1]) / 1e9
 
     @property
     def rate(self) -> float:
         """Frames per second."""
-        return (self.frames - 1) / self.seconds
+        return (len(self.traces) - 1) / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time per frame."""
+        used_ns = self.traces[-1].cpu_ns - self.traces[0].cpu_ns
+        return used_ns / 1e6 / (len(self.traces) - 1)
+
+    @property
+    def times_ns(self) -> list[Sequence[int]]:
+        """Of each frame whose message arrived: its timestamp, then the end of each stage."""
+        arrivals = self.arrivals
+        return [
+            (*trace.times_ns, arrivals[trace.sequence])
+            for trace in self.traces
+            if trace.sequence in arrivals
+        ]
 
     @property
     def latencies_ns(self) -> list[int]:
-        """Durations from the frame's timestamp to the arrival of its message."""
+        """From the timestamp of each frame to the arrival of its message."""
         return [times[-1] - times[0] for times in self.times_ns]
 
 
@@ -91,38 +116,6 @@ class BareRound:
     times_ns: Sequence[int]
     rate: float
     cpu_ms: float
-
-
-def daemon_round(
-    source: LimitedSource,
-    traces: Sequence[FrameTrace],
-    arrivals: Mapping[int, int],
-    *,
-    warm_up: int,
-) -> DaemonRound:
-    """Return the figures of a run; `arrivals` is CLOCK_BOOTTIME in ns by sequence number.
-
-    Raises SourceError if too few frames were published.
-    """
-    measured = traces[warm_up:]
-    if len(measured) < 2:
-        raise SourceError(
-            f"{source.description}: expected at least {warm_up + 2} frames for a measurement, "
-            f"{len(traces)} were published in a round"
-        )
-    first, last = measured[0], measured[-1]
-    return DaemonRound(
-        frames=len(measured),
-        seconds=(last.times_ns[-1] - first.times_ns[-1]) / 1e9,
-        cpu_ms=(last.cpu_ns - first.cpu_ns) / 1e6 / (len(measured) - 1),
-        dropped=len(source.timestamps_ns) - len(traces),
-        lost=sum(trace.sequence not in arrivals for trace in traces),
-        times_ns=[
-            (*trace.times_ns, arrivals[trace.sequence])
-            for trace in measured
-            if trace.sequence in arrivals
-        ],
-    )
 
 
 def bare_round(
@@ -159,38 +152,34 @@ def pipeline_row(
     pairs = list(zip(fast, bare, strict=False))
     counted, all_rounds = fast or paced, [*fast, *paced]
     lost = sum(daemon.lost for daemon in all_rounds)
-    bare_invoke = percentiles_of(_joined(loop.times_ns for loop in bare))
+    bare_invoke = _percentiles(loop.times_ns for loop in bare)
+    latencies = [daemon.latencies_ns for daemon in paced if daemon.times_ns]
     rounds = PipelineRounds(
         ratios=tuple(round(daemon.rate / loop.rate, 4) for daemon, loop in pairs),
-        bare_invoke_p50_ms=tuple(in_ms(_median(loop.times_ns)) for loop in bare),
-        latency_p50_ms=tuple(
-            in_ms(_median(daemon.latencies_ns)) for daemon in paced if daemon.times_ns
-        ),
-        paced_invoke_p50_ms=tuple(in_ms(_median(loop.times_ns)) for loop in paced_bare),
+        bare_invoke_p50_ms=_medians_ms(loop.times_ns for loop in bare),
+        latency_p50_ms=_medians_ms(latencies),
+        paced_invoke_p50_ms=_medians_ms(loop.times_ns for loop in paced_bare),
     )
-
-    def of_pairs(figure: Callable[[DaemonRound, BareRound], float]) -> float | None:
-        return round(_median([figure(*pair) for pair in pairs]), 4) if pairs else None
-
+    differences = [
+        (1e3 / daemon.rate - 1e3 / loop.rate, daemon.cpu_ms - loop.cpu_ms) for daemon, loop in pairs
+    ]
     return PipelineRow(
         **about,
-        frames=sum(daemon.frames for daemon in counted),
+        frames=sum(len(daemon.traces) for daemon in counted),
         seconds=round(sum(daemon.seconds for daemon in counted), 3),
-        fps=round(_median([daemon.rate for daemon in counted]), 2),
+        fps=_median(daemon.rate for daemon in counted),
         dropped=sum(daemon.dropped for daemon in all_rounds),
         lost=lost,
-        paced_fps=round(_median([daemon.rate for daemon in paced]), 2),
-        latency_ms=percentiles_of(_joined(daemon.latencies_ns for daemon in paced)),
+        paced_fps=_median(daemon.rate for daemon in paced),
+        latency_ms=_percentiles(latencies),
         stages_ms=stages_of([times for daemon in paced for times in daemon.times_ns]),
-        paced_invoke_ms=percentiles_of(_joined(loop.times_ns for loop in paced_bare)),
+        paced_invoke_ms=_percentiles(loop.times_ns for loop in paced_bare),
         bare_invoke=BareInvoke(
-            p50_ms=bare_invoke.p50,
-            p99_ms=bare_invoke.p99,
-            fps=round(_median([loop.rate for loop in bare]), 2),
+            p50_ms=bare_invoke.p50, p99_ms=bare_invoke.p99, fps=_median(loop.rate for loop in bare)
         ),
-        pipeline_to_invoke_ratio=of_pairs(lambda daemon, loop: daemon.rate / loop.rate),
-        overhead_ms=of_pairs(lambda daemon, loop: 1e3 / daemon.rate - 1e3 / loop.rate),
-        cpu_overhead_ms=of_pairs(lambda daemon, loop: daemon.cpu_ms - loop.cpu_ms),
+        pipeline_to_invoke_ratio=_median(rounds.ratios) if pairs else None,
+        overhead_ms=_median(wall for wall, _ in differences) if pairs else None,
+        cpu_overhead_ms=_median(cpu for _, cpu in differences) if pairs else None,
         rounds=rounds,
         unstable=tuple(_unstable(rounds, lost)),
     )
@@ -249,7 +238,12 @@ def measure(
         )
         for name in names:
             for count in threads:
-                each = _config_for(config, name, count)
+                # Input size, kind and the like are those of the configured model only.
+                each = replace(
+                    config,
+                    model=config.model if config.model.name == name else ModelConfig(name=name),
+                    inference=replace(config.inference, threads=count),
+                )
                 model = load(each)
                 try:
                     benchmark = _Benchmark(each, model, plan, subscriber, signals)
@@ -262,60 +256,50 @@ def measure(
     return tuple(rows)
 
 
+@dataclass(slots=True)
 class _Benchmark:
-    """One model in the daemon and in a bare loop."""
+    """One model in the daemon and in a bare loop; frames are as in the round before."""
 
-    def __init__(
-        self,
-        config: Config,
-        model: LoadedModel,
-        plan: Plan,
-        subscriber: Subscriber,
-        signals: Signals,
-    ) -> None:
-        self._config = config
-        self._model = model
-        self._plan = plan
-        self._subscriber = subscriber
-        self._signals = signals
-        self._size_wh = SIZE_WH
-        self._fps = FPS
+    config: Config
+    model: LoadedModel
+    plan: Plan
+    subscriber: Subscriber
+    signals: Signals
+    size_wh: tuple[int, int] = SIZE_WH
+    fps: float = FPS
 
     def measure(self, feed: FrameFeed, broker: str, on_progress: Progress) -> PipelineRow:
         """Measure back to back, if the source can, and at its frame rate."""
-        plan, model = self._plan, self._model
+        plan, model = self.plan, self.model
         total = plan.pairs + plan.paced_pairs
         fast, bare, paced, paced_bare = [], [], [], []
         # The runtime prepares its work in the first invokes.
         rate = self._bare(plan.frames).rate
         count = max(plan.frames, round(plan.seconds * rate))
-        # The order of each pair alternates: neither profits from a machine that gets slower.
-        for number in range(plan.pairs):
-            on_progress(number / total, f"{model.name}, back to back")
-            for is_daemon in (number % 2 == 0, number % 2 == 1):
-                if not is_daemon:
-                    bare.append(self._bare(count))
-                elif feed.back_to_back is not None:
+        for number in range(total):
+            is_paced = number >= plan.pairs
+            pace = "at the source's frame rate" if is_paced else "back to back"
+            on_progress(number / total, f"{model.name}, {pace}")
+            # The order of each pair alternates: neither profits from a machine that gets slower.
+            for is_daemon in (True, False) if number % 2 == 0 else (False, True):
+                if is_daemon and is_paced:
+                    # A model that is slower than the source takes only some of its frames.
+                    step = max(1.0, _FRAME_MARGIN * self.fps / rate)
+                    frames = max(plan.paced_seconds * self.fps, _FEW_FRAMES * step)
+                    paced.append(self._daemon(feed.paced(), round(frames + plan.warm_up * step)))
+                elif is_daemon and feed.back_to_back is not None:
                     fast.append(self._daemon(feed.back_to_back(), plan.warm_up + count))
-        for number in range(plan.paced_pairs):
-            on_progress((plan.pairs + number) / total, f"{model.name}, at the source's frame rate")
-            for is_daemon in (number % 2 == 0, number % 2 == 1):
-                if is_daemon:
-                    # A model that is slower than the source leaves few frames.
-                    frame_s = max(1 / self._fps, _FRAME_MARGIN / rate)
-                    seconds = max(plan.paced_seconds, _FEW_FRAMES * frame_s)
-                    seconds += plan.warm_up * frame_s
-                    paced.append(self._daemon(feed.paced(), round(seconds * self._fps)))
-                else:
-                    invokes = max(2, round(plan.paced_seconds * self._fps))
-                    paced_bare.append(self._bare(invokes, self._fps))
+                elif is_paced and not is_daemon:
+                    invokes = max(2, round(plan.paced_seconds * self.fps))
+                    paced_bare.append(self._bare(invokes, self.fps))
+                elif not is_daemon:
+                    bare.append(self._bare(count))
         if not any(daemon.times_ns for daemon in paced):
             raise BrokerError(
                 f"no message of {model.name} reached the subscriber, with {broker}: check that its "
                 "user may read what it publishes"
             )
-        on_cpu = model.device == CPU
-        inference = self._config.inference
+        on_cpu, inference = model.device == CPU, self.config.inference
         return pipeline_row(
             *(fast, bare, paced, paced_bare),
             model=model.name,
@@ -323,26 +307,32 @@ class _Benchmark:
             backend=load_runtime(inference.runtime)[0] if on_cpu else EDGETPU,
             threads=inference.threads if on_cpu else 1,
             source=feed.name,
-            width=self._size_wh[0],
-            height=self._size_wh[1],
+            width=self.size_wh[0],
+            height=self.size_wh[1],
             broker=broker,
         )
 
     def _daemon(self, source: FrameSource, count: int) -> DaemonRound:
         # Messages of the round before that arrived late.
-        self._subscriber.collect(0)
-        limited = LimitedSource(source, count)
-        traces = run_daemon(self._config, self._model, limited, self._signals)
-        arrivals = self._subscriber.collect(len(traces))
-        figures = daemon_round(limited, traces, arrivals, warm_up=self._plan.warm_up)
-        self._size_wh, self._fps = limited.size_wh, limited.fps
-        return figures
+        self.subscriber.collect(0)
+        limited, warm_up = LimitedSource(source, count), self.plan.warm_up
+        traces = run_daemon(self.config, self.model, limited, self.signals)
+        arrivals = self.subscriber.collect(len(traces))
+        if len(traces) < warm_up + 2:
+            raise SourceError(
+                f"{source.description}: expected at least {warm_up + 2} frames for a measurement, "
+                f"{len(traces)} were published in a round"
+            )
+        self.size_wh, self.fps = limited.size_wh, limited.fps
+        dropped = len(limited.timestamps_ns) - len(traces)
+        lost = sum(trace.sequence not in arrivals for trace in traces)
+        return DaemonRound(traces[warm_up:], arrivals, dropped, lost)
 
     def _bare(self, count: int, fps: float | None = None) -> BareRound:
-        model, interpreter = self._model.pose_model, self._model.interpreter
-        image = np.full((*self._size_wh[::-1], 3), 127, np.uint8)
-        tensor, _ = preprocess(image, model.default_region(self._size_wh), model.input_spec)
-        bare_round(interpreter, tensor, self._plan.warm_up)
+        model, interpreter = self.model.pose_model, self.model.interpreter
+        image = np.full((*self.size_wh[::-1], 3), 127, np.uint8)
+        tensor, _ = preprocess(image, model.default_region(self.size_wh), model.input_spec)
+        bare_round(interpreter, tensor, self.plan.warm_up)
         return bare_round(interpreter, tensor, count, fps)
 
 
@@ -350,12 +340,6 @@ def _given(mqtt: MqttConfig) -> tuple[MqttConfig, str]:
     # Its name or address is not for a report that others read.
     place = "this" if mqtt.address.host in _LOCAL else "another"
     return mqtt, f"given with --mqtt, on {place} machine"
-
-
-def _config_for(config: Config, name: str, threads: int) -> Config:
-    # Input size, kind and the like are those of the configured model only.
-    model = config.model if config.model.name == name else ModelConfig(name=name)
-    return replace(config, model=model, inference=replace(config.inference, threads=threads))
 
 
 def _unstable(rounds: PipelineRounds, lost: int) -> Iterator[str]:
@@ -371,9 +355,13 @@ def _unstable(rounds: PipelineRounds, lost: int) -> Iterator[str]:
         yield f"{lost} messages did not reach the subscriber"
 
 
-def _joined(rounds: Iterable[Sequence[int]]) -> list[int]:
-    return list(itertools.chain.from_iterable(rounds))
+def _percentiles(rounds: Iterable[Sequence[int]]) -> Percentiles:
+    return percentiles_of(list(itertools.chain.from_iterable(rounds)))
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
+def _medians_ms(rounds: Iterable[Sequence[int]]) -> tuple[float, ...]:
+    return tuple(in_ms(np.median(times_ns)) for times_ns in rounds)
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(float(np.median(list(values))), 4)

@@ -1,7 +1,6 @@
 """The figures of the end-to-end benchmark, from rounds whose durations are set."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,10 @@ from edgepose.benchmark.end_to_end import (
     BareRound,
     DaemonRound,
     bare_round,
-    daemon_round,
     pipeline_row,
 )
-from edgepose.benchmark.feed import InMemorySource, LimitedSource
 from edgepose.benchmark.results import PipelineRow
 from edgepose.benchmark.traced_daemon import FrameTrace
-from edgepose.errors import SourceError
 from edgepose.protocols import Interpreter
 from tests.fakes.benchmark_backend import INPUT, MS, Bench
 
@@ -53,16 +49,10 @@ def arrivals(count: int, period_ms: float = 50.0) -> dict[int, int]:
     return {number: frame_times(number * period_ms)[-1] for number in range(count)}
 
 
-def read(count: int) -> LimitedSource:
-    """Return a source that delivered `count` frames."""
-    source = LimitedSource(InMemorySource([]), count)
-    source.timestamps_ns = [number * 33 * MS for number in range(count)]
-    return source
-
-
-def daemon(**changes: object) -> DaemonRound:
-    figures = daemon_round(read(15), traces(15), arrivals(15), warm_up=5)
-    return replace(figures, **changes)  # type: ignore[arg-type]
+def daemon(lost: int = 0, dropped: int = 0, missing: Sequence[int] = ()) -> DaemonRound:
+    """Return a round of ten frames; the messages of `missing` did not arrive."""
+    found = {number: ns for number, ns in arrivals(10).items() if number not in missing}
+    return DaemonRound(traces(10), found, dropped, lost)
 
 
 def row(
@@ -75,25 +65,16 @@ def interpreter(bench: Bench) -> Interpreter:
     return bench.backend().load(Path("m.tflite"), 1, None)
 
 
-def test_daemon_round_excludes_warm_up() -> None:
-    figures = daemon_round(read(15), traces(15), arrivals(15), warm_up=5)
-    assert (figures.frames, figures.seconds) == (10, 0.45)
+def test_daemon_round_figures() -> None:
+    figures = daemon()
+    assert figures.seconds == 0.45
     assert figures.rate == pytest.approx(20.0)
     assert figures.cpu_ms == pytest.approx(30.0)
-    assert (figures.dropped, figures.lost) == (0, 0)
     assert figures.latencies_ns == [sum(STAGES_MS) * MS] * 10
 
 
-def test_daemon_round_counts_dropped_and_lost_of_the_whole_run() -> None:
-    found = {key: ns for key, ns in arrivals(15).items() if key not in (2, 7)}
-    figures = daemon_round(read(40), traces(15), found, warm_up=5)
-    assert (figures.dropped, figures.lost) == (25, 2)
-    assert len(figures.times_ns) == 9
-
-
-def test_daemon_round_needs_two_frames() -> None:
-    with pytest.raises(SourceError, match=r"memory: expected at least 7 frames .*, 6 were"):
-        daemon_round(read(6), traces(6), arrivals(6), warm_up=5)
+def test_daemon_round_without_lost_messages() -> None:
+    assert len(daemon(missing=(2, 7)).times_ns) == 8
 
 
 def test_bare_round_back_to_back() -> None:
@@ -152,8 +133,8 @@ def test_pipeline_row_stages_add_up_to_latency() -> None:
 
 
 def test_pipeline_row_early_arrival_is_no_negative_stage() -> None:
-    times = [*frame_times(0.0)[:-1], frame_times(0.0)[-2] - MS]
-    result = row([], [BareRound([MS], 1.0, 1.0)], [daemon(times_ns=[times])])
+    early = {trace.sequence: trace.times_ns[-1] - MS for trace in traces(10)}
+    result = row([], [BareRound([MS], 1.0, 1.0)], [DaemonRound(traces(10), early, 0, 0)])
     assert result.stages_ms["transport"].p50 == 0.0
 
 
@@ -166,8 +147,8 @@ def test_pipeline_row_live_source_has_no_ratio() -> None:
 
 def test_pipeline_row_unstable_rounds() -> None:
     loops = [BareRound([ms * MS], 25.0, 28.0) for ms in (30, 40, 50)]
-    result = row([], loops, [daemon(lost=2), daemon(lost=1)])
-    assert result.lost == 3
+    result = row([], loops, [daemon(lost=2, dropped=1), daemon(lost=1, dropped=4)])
+    assert (result.lost, result.dropped) == (3, 5)
     percent = "have an interquartile range of 25% (up to 5% is stable)"
     assert result.unstable == (
         f"its rounds' bare invokes {percent}",
