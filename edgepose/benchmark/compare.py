@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from edgepose.benchmark import environment, tables
 from edgepose.benchmark.latency import MAX_IQR_PERCENT
@@ -21,6 +21,7 @@ MIN_ROWS_IN_COMMON: Final = 4
 NOISE_PERCENT: Final = MAX_IQR_PERCENT
 """Two successive runs on one quiet machine agree on a median within this."""
 
+_METHOD: Final = ("min_runs", "min_seconds", "warm_up_seconds", "input")
 _ROW_NAMES: Final = {
     "latency": "{0.model}, {0.backend}, {0.threads}T",
     "pipeline": "pipeline of {0.model}, {0.backend}, {0.threads}T, {0.source} {0.width}x{0.height}",
@@ -72,7 +73,8 @@ _ABOUT: Final = (
     "p50_ms of invoke; fps_to_bare, the frame rate / that of the bare loop; latency_p50_ms from "
     "frame to subscriber; ap x 100, which is not paired: --against on one machine finds smaller "
     "differences. In brackets: range by the rounds' quartiles, or by the 95% intervals of ap. "
-    f"same: these ranges overlap, or {NOISE_PERCENT:g}% at most, within which two runs agree"
+    f"same: these ranges overlap, or {NOISE_PERCENT:g}% at most, within which two runs agree. "
+    f"{tables.UNSTABLE_MARK}: a document marks the figure as unstable; then all rounds are compared"
 )
 
 
@@ -190,7 +192,7 @@ def _compared(table: str, figure: _Figure, name: str, *rows: Any) -> Compared:
     if (a is None) != (b is None):
         return replace(compared, verdict="ran in one only")
     conditions = [tables.field(row, figure.condition) for row in rows if figure.condition]
-    if a is None or (conditions and _change_percent(*conditions) > NOISE_PERCENT):
+    if a is None or (conditions and _exceeds_noise(*conditions)):
         return compared
     is_accuracy = table == "accuracy"
     percentiles = (0, 100) if unstable or is_accuracy else (25, 75)
@@ -206,7 +208,7 @@ def _compared(table: str, figure: _Figure, name: str, *rows: Any) -> Compared:
     else:
         return compared
     verdict = "unclear" if unstable else "same"
-    if is_accuracy or _change_percent(a, b) > NOISE_PERCENT:
+    if is_accuracy or _exceeds_noise(a, b):
         verdict = figure.more if low_b > high_a else figure.less if high_b < low_a else verdict
     return replace(
         compared,
@@ -217,8 +219,8 @@ def _compared(table: str, figure: _Figure, name: str, *rows: Any) -> Compared:
     )
 
 
-def _change_percent(a: float, b: float) -> float:
-    return abs(b - a) / a * 100
+def _exceeds_noise(a: float, b: float) -> bool:
+    return abs(b - a) > NOISE_PERCENT / 100 * a
 
 
 def _facts(document: Document) -> dict[str, str]:
@@ -226,7 +228,7 @@ def _facts(document: Document) -> dict[str, str]:
     facts = environment.facts(document)
     facts["throttling"] = environment.throttling_text(document.after)
     if document.method is not None:
-        facts |= {f"method: {name}": str(value) for name, value in asdict(document.method).items()}
+        facts |= {f"method: {name}": str(getattr(document.method, name)) for name in _METHOD}
     facts |= {f"file of {row.model}": f"{row.sha256[:12]}..." for row in document.latency}
     if document.pipeline:
         facts["broker"] = ", ".join(sorted({row.broker for row in document.pipeline}))
@@ -234,23 +236,16 @@ def _facts(document: Document) -> dict[str, str]:
 
 
 def _notes(compared: Sequence[Compared], differences: Sequence[Difference]) -> Iterator[str]:
-    if not differences:
-        yield "Machines, versions and methods are the same."
     ratios = [each.ratio for each in compared if each.table == "latency" and each.ratio is not None]
     if len(ratios) >= MIN_ROWS_IN_COMMON:
         low, common, high = np.percentile(ratios, (25, 50, 75))
         all_rows = f"All {len(ratios)} latency rows: B/A {common:.2f} ({low:.2f} to {high:.2f})."
-        if not differences and _change_percent(1, common) > NOISE_PERCENT:
+        if not differences and _exceeds_noise(1, common):
             all_rows += (
                 " The machine had another speed (clock, temperature, other guests of a shared "
                 "host): these two runs do not agree."
             )
         yield all_rows
-    if any(each.unstable for each in compared):
-        yield (
-            f"{tables.UNSTABLE_MARK}: at least one document marks the figure as unstable; it is "
-            "unclear if any rounds of both sides overlap."
-        )
 
 
 def _tables(comparison: Comparison) -> Iterator[tables.Table]:

@@ -19,13 +19,10 @@ LOW_CLOCK: Final = 0.97
 
 _STEADY_GOVERNOR: Final = "performance"
 _FLAGS: Final = {
-    "under_voltage": (
-        "the supply voltage is too low",
-        "; use the official power supply and a short cable",
-    ),
-    "frequency_capped": ("the clock is capped", ""),
-    "throttled": ("the cores are throttled", "; cool it"),
-    "soft_temperature_limit": ("the soft temperature limit is in effect", "; cool it"),
+    "under_voltage": "the supply voltage is too low; use the official supply and a short cable",
+    "frequency_capped": "the clock is capped",
+    "throttled": "the cores are throttled; cool them",
+    "soft_temperature_limit": "the soft temperature limit is in effect; cool the cores",
 }
 
 
@@ -132,13 +129,13 @@ def _clock_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
 
 def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
     at_first, at_last = set(before.throttling or ()), set(after.throttling or ())
-    for flag, (meaning, remedy) in _FLAGS.items():
+    for flag, meaning in _FLAGS.items():
         if flag in at_first | at_last:
-            yield f"{meaning}: these figures are too slow{remedy}"
+            yield f"figures are too slow: {meaning}"
         elif flag + OCCURRED in at_last - at_first:
-            yield f"{meaning}, at times during the benchmark: figures are too slow{remedy}"
+            yield f"figures are too slow, at times during the benchmark {meaning}"
         elif flag + OCCURRED in at_last:
-            yield f"{meaning}, at times since the machine started, not during the benchmark"
+            yield f"at times since the machine started, not during the benchmark, {meaning}"
 
 
 def _clock_text(group: CpuFrequency) -> str:

@@ -48,16 +48,3 @@ COUNTERPARTS: Final = {
     "movenet-lightning-int8-edgetpu": Counterpart(_LIGHTNING_INT8, _COMPILED, comparable=False),
 }
 """By model name; MultiPose and the quantized PoseNet are not in the published table."""
-
-_ORDER: Final = (
-    "movenet-thunder-fp16",
-    "movenet-thunder-int8",
-    "movenet-lightning-fp16",
-    "movenet-lightning-int8",
-    "posenet-mobilenet-fp32",
-    "posenet-mobilenet-int8",
-    "movenet-multipose-fp16",
-    "movenet-multipose-int8",
-)
-TABLE: Final = tuple(name + suffix for name in _ORDER for suffix in ("", "-official", "-edgetpu"))
-"""The models of our table: the published ones in their order, then ours, each with its variants."""

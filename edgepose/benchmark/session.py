@@ -1,7 +1,7 @@
 """One benchmark: choose models and backends, measure, and collect the results."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edgepose import __version__
 from edgepose.benchmark import accuracy, backends, coco, environment, latency, oks, tables
-from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED, TABLE
+from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method, PipelineRow
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
@@ -113,12 +113,7 @@ def _latency(
     """
     found, missing = backends.find(options.accelerators)
     devices = {backend.device for backend in found}
-    names = _chosen(options.models, devices) or _installed(TABLE, devices)
-    if not names:
-        raise UsageError(
-            f"no model of the table for {' or '.join(sorted(devices))} is installed; "
-            "`edgepose models list` shows how to get them"
-        )
+    names = _chosen(options.models or [ALL], devices)
     models = [resolve(name) for name in names]
     measurements = latency.measurements_of(models, found, options.thread_counts)
     if not measurements:
@@ -160,10 +155,8 @@ def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResult
         if any(accuracy.cases_of(image, protocol) for protocol in protocols)
     ]
     coco.check_images(images, folder)
-    given = _chosen(options.models, {options.device})
-    if not given and options.latency:
-        given = _installed(TABLE, {options.device})
-    given = given or [options.config.model.name]
+    default = ALL if options.latency else options.config.model.name
+    given = _chosen(options.models or [default], {options.device})
     if options.against is not None and options.against not in given:
         given.insert(0, options.against)
     for name in given:
@@ -201,7 +194,7 @@ def _pipeline(options: BenchmarkOptions, progress: Progress) -> tuple[PipelineRo
     with progress("pipeline") as advance:
         return end_to_end.measure(
             config,
-            _chosen(options.models, {options.device}) or [PIPELINE_MODEL],
+            _chosen(options.models or [PIPELINE_MODEL], {options.device}),
             options.thread_counts,
             source=options.source,
             given_broker=options.given_broker,
@@ -211,22 +204,23 @@ def _pipeline(options: BenchmarkOptions, progress: Progress) -> tuple[PipelineRo
 
 def _chosen(names: Sequence[str], devices: set[Device]) -> list[str]:
     """Return the named models; `all` is every installed one that the devices can run."""
-    if ALL not in names:
-        return list(names)
-    installed = _installed(default_registry().entries, devices)
-    chosen = [each for name in names for each in (installed if name == ALL else [name])]
-    if not chosen:
-        raise UsageError("no model is installed; `edgepose models list` shows how to get them")
-    return list(dict.fromkeys(chosen))
-
-
-def _installed(names: Iterable[str], devices: set[Device]) -> list[str]:
-    """Return those of the known models that are installed and that one of the devices can run."""
     registry = default_registry()
-    entries = [registry.entries[name] for name in names if name in registry.entries]
-    return [
-        entry.name for entry in entries if entry.accelerator in devices and registry.find(entry)
-    ]
+    chosen: list[str] = []
+    for name in names:
+        if name != ALL:
+            chosen.append(name)
+            continue
+        chosen += (
+            entry.name
+            for entry in registry.entries.values()
+            if entry.accelerator in devices and registry.find(entry)
+        )
+    if not chosen:
+        raise UsageError(
+            f"no model for {' or '.join(sorted(devices))} is installed; `edgepose models list` "
+            "shows how to get them"
+        )
+    return list(dict.fromkeys(chosen))
 
 
 def _accuracy_config(options: BenchmarkOptions, name: str) -> Config:

@@ -70,9 +70,8 @@ _output_option = click.option(
     "--models",
     metavar="NAMES|all",
     callback=_names,
-    help="Names or paths separated by commas; `all` is every installed model. Default: those of "
-    "the published table, MultiPose and the quantized PoseNet; with --no-latency the configured "
-    "model.",
+    help="Names or paths separated by commas; `all` is every installed model. Default: all; "
+    "with --no-latency the configured model.",
 )
 @click.option(
     "--threads",

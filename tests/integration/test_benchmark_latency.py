@@ -164,14 +164,14 @@ def test_command_default_rows(
     data = as_json(capsys, "--threads", "1,4", "--min-runs", "5", "--min-seconds", "0")
     models = list(dict.fromkeys(row["model"] for row in data["latency"]))
     assert models == [
-        "movenet-thunder-fp16",
-        "movenet-thunder-int8",
-        "movenet-lightning-fp16",
         "movenet-lightning-int8",
-        "posenet-mobilenet-fp32",
-        "posenet-mobilenet-int8",
+        "movenet-lightning-fp16",
+        "movenet-thunder-int8",
+        "movenet-thunder-fp16",
         "movenet-multipose-fp16",
         "movenet-multipose-int8",
+        "posenet-mobilenet-fp32",
+        "posenet-mobilenet-int8",
     ]
     assert len(data["latency"]) == 8 * 2 * 2
     assert [row["name"] for row in data["published"]] == [
@@ -300,7 +300,7 @@ def test_command_progress_only_on_terminal(
         (["--picture", "nowhere.png"], 1, "nowhere.png"),
         (["--source", "synthetic:"], 2, "--source belongs to --pipeline"),
         (["--mqtt", "mqtt://localhost"], 2, "--mqtt belongs to --pipeline"),
-        (["--accelerator", "edgetpu"], 2, "no model of the table for edgetpu is installed"),
+        (["--accelerator", "edgetpu"], 2, "no model for edgetpu is installed"),
         (
             ["--accelerator", "edgetpu", "--models", LIGHTNING],
             2,

@@ -69,13 +69,17 @@ def test_warnings_clock_limited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ((), ("under_voltage",), "the supply voltage is too low: these figures are too slow"),
-        (("throttled",), (), "the cores are throttled: these figures are too slow; cool it"),
-        ((), ("under_voltage_occurred",), "too low, at times during the benchmark"),
+        ((), ("under_voltage",), "figures are too slow: the supply voltage is too low"),
+        (("throttled",), (), "figures are too slow: the cores are throttled; cool them"),
+        (
+            (),
+            ("under_voltage_occurred",),
+            "at times during the benchmark the supply voltage is too low",
+        ),
         (
             ("frequency_capped_occurred",),
             ("frequency_capped_occurred",),
-            "the clock is capped, at times since the machine started, not during the benchmark",
+            "at times since the machine started, not during the benchmark, the clock is capped",
         ),
     ],
 )
