@@ -143,7 +143,11 @@ class MqttClient:
     def _connect_and_serve(self) -> None:
         """Connect, and serve the connection until `close`; raises Failure."""
         connection = MqttConnection(
-            self._options, self._protocol, self._tls_context, self._receiver
+            self._options,
+            self._protocol,
+            self._tls_context,
+            self._receiver,
+            self._outbox.changed,
         )
         try:
             connection.connect(self._closing)
@@ -162,7 +166,6 @@ class MqttClient:
         check_at = 0.0
         while not self._closing.is_set():
             connection.serve()
-            outbox.settle(connection)
             if outbox.online and not connected:
                 connected = True
                 self._required = False
@@ -180,12 +183,11 @@ class MqttClient:
 
         If the broker does not acknowledge it all in time, it publishes the last will.
         """
-        self._outbox.send_offline(connection)
+        self._outbox.send_offline()
         while not connection.idle:
             if time.monotonic() >= self._close_by:
                 return
             connection.serve(0.05)
-            self._outbox.settle(connection)
         connection.disconnect()
 
     def _on_failure(self, failure: Failure) -> float:

@@ -14,39 +14,38 @@ class Outbox:
     States are retained: of each topic the newest is kept, and all are sent on every connection.
     Events are QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0,
     accepted only while online, and dropped if `max_transient` of them wait for the socket.
-    `changed` is the lock of everything in here, and what threads wait on for room.
+    `changed` is the lock of everything in here and of the connection, and what threads wait on for
+    room.
     """
 
     def __init__(self, store: EventStore, will: LastWill | None, *, max_transient: int) -> None:
         self.changed = threading.Condition()
         self.online = False
         self.failure: str | None = None
-        self._connections = self._published = 0
         self.dropped_transient = 0
         self._store = store
         self._will = will
         self._max_transient = max_transient
-        self._states: dict[str, tuple[bytes, int]] = {}
+        self._states: dict[str, Outgoing] = {}
         self._connection: MqttConnection | None = None
+        self._connections = self._published = 0
         self._closed = False
         self._oldest: StoredEvent | None = None
 
     def set_state(self, topic: str, payload: bytes, qos: int) -> None:
         """Set a state; nothing is sent if it did not change."""
+        state = Outgoing(topic, payload, qos, retain=True)
         with self.changed:
-            if self._states.get(topic) != (payload, qos):
-                self._states[topic] = (payload, qos)
-                if self._connection is not None:
-                    self._connection.publish(Outgoing(topic, payload, qos, retain=True))
+            if self._states.get(topic) != state:
+                self._states[topic] = state
+                self._send(state)
 
     def add_event(self, topic: str, payload: bytes) -> None:
         """Add an event; beyond the store's bound the oldest one is dropped."""
         with self.changed:
-            event = self._store.append(topic, payload)
+            self._send_event(self._store.append(topic, payload))
             if self._connection is None:
                 self._store.request_save()
-            else:
-                self._connection.publish(self._message_of(event))
 
     def add_transient(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
         """Send a transient message; return False if it was dropped.
@@ -55,21 +54,26 @@ class Outbox:
         """
         with self.changed:
             if wait_s is not None:
-                self.changed.wait_for(lambda: self._closed or self._has_room, wait_s)
-            if self._connection is None or not self._has_room:
+                self.changed.wait_for(lambda: self._closed or self._has_room(), wait_s)
+            if not self._has_room():
                 self.dropped_transient += 1
                 return False
-            self._connection.publish(Outgoing(topic, payload))
+            self._send(Outgoing(topic, payload))
             return True
 
-    @property
     def _has_room(self) -> bool:
-        connection = self._connection
-        return (
-            self.online
-            and connection is not None
-            and connection.transient_count < self._max_transient
-        )
+        if self._connection is None or not self.online:
+            return False
+        return self._connection.transient_count < self._max_transient
+
+    def _send(self, message: Outgoing) -> None:
+        if self._connection is not None:
+            self._connection.publish(message)
+            self._published += 1
+
+    def _send_event(self, event: StoredEvent) -> None:
+        remove = partial(self._store.remove, event)
+        self._send(Outgoing(event.topic, event.payload, 1, on_acknowledged=remove))
 
     def attach(self, connection: MqttConnection) -> None:
         """Send every state, every unacknowledged event and the online payload.
@@ -78,37 +82,21 @@ class Outbox:
         """
         with self.changed:
             self._connection = connection
-            for topic, (payload, qos) in self._states.items():
-                connection.publish(Outgoing(topic, payload, qos, retain=True))
+            for state in self._states.values():
+                self._send(state)
             for event in self._store:
-                connection.publish(self._message_of(event))
+                self._send_event(event)
             if self._will is None:
                 self._go_online()
             else:
-                topic, payload = self._will.topic, self._will.online_payload
-                connection.publish(Outgoing(topic, payload, 1, True, self._go_online))
-
-    def send_offline(self, connection: MqttConnection) -> None:
-        """Send the offline payload."""
-        with self.changed:
-            if self._will is not None:
-                topic, payload = self._will.topic, self._will.offline_payload
-                connection.publish(Outgoing(topic, payload, 1, retain=True))
-
-    def _message_of(self, event: StoredEvent) -> Outgoing:
-        return Outgoing(event.topic, event.payload, 1, False, partial(self._store.remove, event))
+                payload = self._will.online_payload
+                self._send(Outgoing(self._will.topic, payload, 1, True, self._go_online))
 
     def _go_online(self) -> None:
         self.online = not self._closed
         self.failure = None
         self._connections += 1
         self.changed.notify_all()
-
-    def settle(self, connection: MqttConnection) -> None:
-        """Remove events that arrived, and make room for transient messages."""
-        with self.changed:
-            self._published += connection.settle()
-            self.changed.notify_all()
 
     def detach(self, failure: str | None) -> None:
         """End a connection for all threads at once: its messages, its state and why it ended.
@@ -133,6 +121,12 @@ class Outbox:
             if oldest is not None and oldest is self._oldest:
                 self._store.request_save()
             self._oldest = oldest
+
+    def send_offline(self) -> None:
+        """Send the offline payload."""
+        with self.changed:
+            if self._will is not None:
+                self._send(Outgoing(self._will.topic, self._will.offline_payload, 1, retain=True))
 
     def close(self) -> None:
         """Accept no transient messages any more."""

@@ -43,6 +43,7 @@ class MqttSink:
         on_command: Callable[[Command], None] | None = None,
     ) -> None:
         self.topics = topics
+        self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         path = None if state_directory is None else state_directory / EVENTS_FILE
         self._client = MqttClient(
             replace(options, will=LastWill(topics.availability, ONLINE, OFFLINE)),
@@ -74,7 +75,7 @@ class MqttSink:
 
     def publish(self, message: PoseMessage) -> None:
         """Publish the poses of a frame; dropped and counted while the broker is unreachable."""
-        self._client.send_transient(self.topics.poses(message.camera), messages.encode(message))
+        self._client.send_transient(self._pose_topics[message.camera], messages.encode(message))
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a state (retained, QoS 1); nothing is sent if it did not change."""

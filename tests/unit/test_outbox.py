@@ -14,7 +14,7 @@ WILL = LastWill("availability", b"online", b"offline")
 
 
 class FakeConnection:
-    """A broker that acknowledges, and a socket that takes, what `settle` is told to."""
+    """A broker that acknowledges, and a socket that takes, all messages at `settle`."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -28,12 +28,12 @@ class FakeConnection:
         self.sent.append(message)
         self._unsettled.append(message)
 
-    def settle(self) -> int:
+    def settle(self, outbox: Outbox) -> None:
         settled, self._unsettled = self._unsettled, []
-        for message in settled:
-            if message.on_acknowledged is not None:
-                message.on_acknowledged()
-        return len(settled)
+        with outbox.changed:
+            for message in settled:
+                if message.on_acknowledged is not None:
+                    message.on_acknowledged()
 
     def payloads(self) -> list[bytes]:
         return [message.payload for message in self.sent]
@@ -44,11 +44,10 @@ def make_outbox(store: EventStore | None = None, will: LastWill | None = None) -
     return Outbox(store, will, max_transient=2)
 
 
-def attached(outbox: Outbox) -> tuple[FakeConnection, MqttConnection]:
-    fake = FakeConnection()
-    connection = cast("MqttConnection", fake)
-    outbox.attach(connection)
-    return fake, connection
+def attached(outbox: Outbox) -> FakeConnection:
+    connection = FakeConnection()
+    outbox.attach(cast("MqttConnection", connection))
+    return connection
 
 
 def test_outbox_sends_only_the_newest_state() -> None:
@@ -56,9 +55,9 @@ def test_outbox_sends_only_the_newest_state() -> None:
     for payload in (b"1", b"2", b"2"):
         outbox.set_state("a", payload, 1)
     outbox.set_state("b", b"x", 0)
-    fake, _ = attached(outbox)
+    connection = attached(outbox)
     outbox.set_state("a", b"2", 1)
-    assert [message[:4] for message in fake.sent] == [
+    assert [message[:4] for message in connection.sent] == [
         ("a", b"2", 1, True),
         ("b", b"x", 0, True),
     ]
@@ -68,10 +67,10 @@ def test_outbox_sends_states_then_events_then_online() -> None:
     outbox = make_outbox(will=WILL)
     outbox.add_event(TOPIC, b"event")
     outbox.set_state("a", b"state", 1)
-    fake, connection = attached(outbox)
-    assert fake.payloads() == [b"state", b"event", b"online"]
+    connection = attached(outbox)
+    assert connection.payloads() == [b"state", b"event", b"online"]
     assert not outbox.add_transient("p", b"0")
-    outbox.settle(connection)
+    connection.settle(outbox)
     assert outbox.online
     assert outbox.add_transient("p", b"1")
 
@@ -79,38 +78,38 @@ def test_outbox_sends_states_then_events_then_online() -> None:
 def test_outbox_keeps_events_until_acknowledged() -> None:
     outbox = make_outbox()
     outbox.add_event(TOPIC, b"0")
-    _, connection = attached(outbox)
-    outbox.settle(connection)
+    connection = attached(outbox)
+    connection.settle(outbox)
     outbox.add_event(TOPIC, b"1")
     assert outbox.counters()["waiting_events"] == 1
     outbox.detach("lost")
-    again, _ = attached(outbox)
+    again = attached(outbox)
     assert [message[:4] for message in again.sent] == [(TOPIC, b"1", 1, False)]
 
 
 def test_outbox_full_drops_transient_messages() -> None:
     outbox = make_outbox()
-    fake, connection = attached(outbox)
+    connection = attached(outbox)
     accepted = [outbox.add_transient("p", b"%d" % number) for number in range(4)]
     assert accepted == [True, True, False, False]
     assert not outbox.add_transient("p", b"4", wait_s=0)
-    outbox.settle(connection)
+    connection.settle(outbox)
     assert outbox.add_transient("p", b"5", wait_s=0)
-    assert fake.payloads() == [b"0", b"1", b"5"]
+    assert connection.payloads() == [b"0", b"1", b"5"]
     counters = outbox.counters()
-    assert (counters["published"], counters["dropped_poses"]) == (2, 3)
+    assert (counters["published"], counters["dropped_poses"]) == (3, 3)
 
 
 def test_outbox_lost_connection_drops_transient_messages_at_once() -> None:
     """They would arrive too late; from then on none is accepted and the reason is known."""
     outbox = make_outbox()
-    fake, _ = attached(outbox)
+    connection = attached(outbox)
     outbox.add_transient("p", b"0")
     outbox.detach("the reason")
     assert (outbox.online, outbox.failure, outbox.dropped_transient) == (False, "the reason", 1)
     assert not outbox.add_transient("p", b"1")
     assert outbox.dropped_transient == 2
-    assert fake.payloads() == [b"0"]
+    assert connection.payloads() == [b"0"]
 
 
 def test_outbox_closed_accepts_no_transient_messages() -> None:
