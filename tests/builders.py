@@ -1,12 +1,24 @@
 """Constructors that several test modules use."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config import load_config
+from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedPoses
 from edgepose.inference.failover import SingleModel
+from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel, Sink
+from edgepose.sources.synthetic import read_photograph
+
+SECOND_NS = 1_000_000_000
 
 
 def load_model(name: str) -> LoadedModel:
@@ -25,3 +37,66 @@ def pipeline_of(model: LoadedModel, sinks: Sequence[Sink] = ()) -> Pipeline:
         node="test",
         camera="main",
     )
+
+
+def frame_of(
+    size_wh: tuple[int, int] = (64, 48), timestamp_ns: int = SECOND_NS, sequence: int = 0
+) -> Frame:
+    """Return a grey frame."""
+    return Frame(np.full((size_wh[1], size_wh[0], 3), 127, np.uint8), timestamp_ns, sequence)
+
+
+def poses_of(*keypoints: ArrayLike, score: float = 0.9) -> Poses:
+    """Return one pose for each (17, 2) array of keypoints, all with the same score."""
+    points = np.array(keypoints, np.float32).reshape(-1, 17, 2)
+    return Poses(
+        points,
+        np.full(points.shape[:2], score, np.float32),
+        np.full(len(points), score, np.float32),
+        np.concatenate((points.min(axis=1), points.max(axis=1)), axis=1).reshape(-1, 4)
+        if len(points)
+        else np.empty((0, 4), np.float32),
+    )
+
+
+def tracked_of(*keypoints: ArrayLike, first_id: int = 1) -> TrackedPoses:
+    """Return tracked poses with ids counting up from `first_id`."""
+    poses = poses_of(*keypoints)
+    return TrackedPoses(poses, np.arange(first_id, first_id + len(poses), dtype=np.int64))
+
+
+def message_of(sequence: int, camera: str = "main") -> PoseMessage:
+    """Return a message with one pose."""
+    return PoseMessage(
+        node="gym",
+        camera=camera,
+        sequence=sequence,
+        captured_at="2026-01-31T12:00:00.123456Z",
+        published_at="2026-01-31T12:00:00.141000Z",
+        frame=FrameSize(640, 480),
+        model="m",
+        accelerator="cpu",
+        degraded=False,
+        timings_ms=Timings(1, 2, 3, 4, 5, 15),
+        poses=[PoseEntry(3, 0.7, (0.1, 0.2, 0.3, 0.4), [(0.5, 0.5, 0.9), *[None] * 16])],
+    )
+
+
+def line_of(second: float, camera: str = "main", node: str = "gym", **fields: object) -> bytes:
+    """Return an encoded message that was captured at a second of the recording."""
+    message = msgspec.structs.replace(
+        message_of(1, camera),
+        node=node,
+        captured_at=f"2026-01-31T12:{int(second // 60):02}:{second % 60:09.6f}Z",
+        **fields,
+    )
+    return messages.encode(message)
+
+
+def photograph_tensor(spec: TensorSpec) -> NDArray[Any]:
+    """Return the bundled photograph as an input tensor, uint8 or float32 from -1 to 1."""
+    _, height, width, _ = spec.shape
+    pixels = cv2.resize(read_photograph(), (width, height))[np.newaxis]
+    if spec.dtype == np.float32:
+        return (pixels / 127.5 - 1).astype(np.float32)
+    return pixels.astype(np.uint8)

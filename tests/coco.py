@@ -13,7 +13,7 @@ from edgepose.benchmark.coco import Person
 from edgepose.benchmark.oks import TO_COCO_PX, Case, Matches
 from edgepose.datatypes import Poses
 from edgepose.skeleton import KEYPOINT_NAMES, OKS_FALLOFFS
-from tests.helpers import poses_of
+from tests.builders import poses_of
 
 PERSON_CATEGORY = {"id": 1, "name": "person", "keypoints": list(KEYPOINT_NAMES)}
 

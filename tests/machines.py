@@ -69,6 +69,19 @@ def raspberry_pi_5(root: Path, *, governor: str = "performance", alarm: str | No
     return write(root, files)
 
 
+def plug_in(root: Path, name: str, vendor: str, product: str, speed: str = "5000") -> Path:
+    """Write the files of a USB device and return its node."""
+    folder = root / "sys/bus/usb/devices" / name
+    folder.mkdir(parents=True)
+    files = {"idVendor": vendor, "idProduct": product, "busnum": "2", "devnum": "7", "speed": speed}
+    for file, text in files.items():
+        (folder / file).write_text(f"{text}\n")
+    node = root / "dev/bus/usb/002/007"
+    node.parent.mkdir(parents=True, exist_ok=True)
+    node.touch()
+    return node
+
+
 def _policy(
     cpus: str, governor: str, khz: int, limit_khz: int, hardware_khz: int
 ) -> dict[str, str]:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepose.sources.synthetic import SyntheticSource
+
 Image = NDArray[np.uint8]
 RED, GREEN, BLUE, GREY = (220, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128, 128)
 
@@ -67,6 +69,12 @@ def write_video(
     assert writer is not None
     writer.release()
     return path
+
+
+def make_clip(path: Path, *, frames: int) -> Path:
+    """Write an MPEG-4 clip of the synthetic source."""
+    with SyntheticSource(frame_count=frames, realtime=False) as source:
+        return write_video(path, (frame.image for frame in source.frames()), 30, "mp4v")
 
 
 def ffmpeg(*arguments: str | Path) -> None:

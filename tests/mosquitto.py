@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edgepose.util.net import free_port
 from edgepose.util.resource import Resource
+from tests.requirements import missing
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"
@@ -27,10 +28,7 @@ def require(program: str) -> str:
     # Debian installs daemons in folders that only root's PATH has.
     path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if path is None:
-        reason = f"{program} is not installed (apt install mosquitto openssl)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"{program} is not installed (apt install mosquitto openssl)")
     return path
 
 

@@ -11,14 +11,13 @@ from edgepose.build import build_model
 from edgepose.config import load_config
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.inference.cpu import CpuAccelerator, default_threads
-from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.probe import probe_model
 from edgepose.inference.runtime import installed_runtimes, load_runtime
 from edgepose.protocols import Interpreter
-from edgepose.sources.synthetic import read_photograph
+from tests.builders import photograph_tensor
 from tests.conftest import MODELS
 from tests.edgetpu.compiled import compile_model
-from tests.helpers import missing
+from tests.requirements import missing
 
 RuntimeName = Literal["litert", "tflite-runtime"]
 # tflite-runtime ends at Python 3.11; LiteRT is always required.
@@ -35,18 +34,6 @@ def accelerator(runtime: RuntimeName) -> CpuAccelerator:
     return CpuAccelerator(runtime=runtime, threads=1)
 
 
-def photograph(
-    interpreter: RuntimeInterpreter,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    import cv2
-
-    _, height, width, _ = interpreter.input.shape
-    pixels = cv2.resize(read_photograph(), (width, height))[np.newaxis]
-    if interpreter.input.dtype == np.float32:
-        return (pixels / 127.5 - 1).astype(np.float32)
-    return pixels.astype(np.uint8)
-
-
 @pytest.fixture(params=RUNTIMES)
 def cpu(request: pytest.FixtureRequest) -> CpuAccelerator:
     return accelerator(request.param)
@@ -55,7 +42,7 @@ def cpu(request: pytest.FixtureRequest) -> CpuAccelerator:
 @pytest.mark.parametrize("name", FILES)
 def test_interpreter_outputs_are_reproducible(cpu: CpuAccelerator, name: str) -> None:
     interpreter = cpu.load(MODELS / name)
-    tensor = photograph(interpreter)
+    tensor = photograph_tensor(interpreter.input)
     first = interpreter.invoke(tensor)
     kept = [output.copy() for output in first]
     interpreter.invoke(np.zeros_like(tensor))
@@ -75,7 +62,7 @@ def test_interpreter_runtimes_agree_on_photograph(name: str) -> None:
     found = []
     for runtime in RUNTIMES:
         interpreter = accelerator(runtime).load(MODELS / name)
-        values = interpreter.invoke(photograph(interpreter))[0].reshape(-1)
+        values = interpreter.invoke(photograph_tensor(interpreter.input))[0].reshape(-1)
         # y and x of nose, eyes, ears and shoulders, which the photograph shows clearly.
         found.append(values[:21].astype(np.float64).reshape(7, 3)[:, :2])
     assert np.abs(found[0] - found[1]).max() < 0.03
@@ -110,7 +97,7 @@ def test_interpreter_wrong_tensor(cpu: CpuAccelerator) -> None:
     interpreter = cpu.load(LIGHTNING)
     with pytest.raises(AcceleratorError, match="invoke failed"):
         interpreter.invoke(np.zeros((1, 8, 8, 3), np.uint8))
-    assert interpreter.invoke(photograph(interpreter))[0].shape == (1, 1, 17, 3)
+    assert interpreter.invoke(photograph_tensor(interpreter.input))[0].shape == (1, 1, 17, 3)
 
 
 def test_interpreter_after_close(cpu: CpuAccelerator) -> None:

@@ -6,37 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from edgepose.datatypes import Poses, TrackedPoses
+from edgepose.datatypes import Poses
 from edgepose.protocols import Tracker
 from edgepose.tracking.oks_tracker import OksTracker
-from tests.helpers import SECOND_NS, poses_of
+from tests.bodies import BODY, MS, at, ids, random_poses
+from tests.builders import SECOND_NS, poses_of
 
-MS = 1_000_000
 TRACKERS: dict[str, Callable[..., Tracker]] = {"oks": OksTracker}
 
 every_tracker = pytest.mark.parametrize("make", TRACKERS.values(), ids=TRACKERS)
-Body = NDArray[np.float64]
-
-BODY: Body = np.array(
-    [
-        (50, 10), (54, 7), (46, 7), (58, 10), (42, 10), (66, 35), (34, 35), (74, 65), (26, 65),
-        (76, 95), (24, 95), (60, 95), (40, 95), (61, 145), (39, 145), (62, 190), (38, 190),
-    ],
-    np.float64,
-)  # fmt: skip
-"""A standing person of 190 px."""
-
-
-def at(x: float, y: float = 0.0) -> Body:
-    moved: Body = BODY + np.array((x, y))
-    return moved
-
-
-def ids(tracked: TrackedPoses) -> list[int]:
-    found: list[int] = tracked.track_ids.tolist()
-    return found
 
 
 @every_tracker
@@ -147,18 +126,6 @@ def test_tracker_returns_poses_unchanged(make: Callable[..., Tracker]) -> None:
         poses = poses_of(at(0), at(200))
         assert tracker.update(poses, now).poses is poses
         np.testing.assert_array_equal(poses.keypoints, poses_of(at(0), at(200)).keypoints)
-
-
-def random_poses(rng: np.random.Generator, count: int) -> Poses:
-    """Return poses at random places, some overlapping, some keypoints not visible."""
-    places = rng.uniform(0, 500, (count, 1, 2))
-    keypoints = (BODY + places + rng.normal(0, 3, (count, 17, 2))).astype(np.float32)
-    return Poses(
-        keypoints,
-        rng.uniform(0, 1, (count, 17)).astype(np.float32),
-        rng.permutation(np.linspace(0.3, 0.9, count)).astype(np.float32),
-        np.concatenate((keypoints.min(axis=1), keypoints.max(axis=1)), axis=1),
-    )
 
 
 @every_tracker

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from tests.conftest import MODELS
 from tests.edgetpu import compiled
-from tests.helpers import missing
+from tests.requirements import missing
 
 HERE = Path(__file__).parent
 LIBRARY = "libedgetpu.so.1"

@@ -13,7 +13,7 @@ from edgepose.pipeline import FrameResult, Pipeline
 from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.no_tracker import NoTracker
-from tests.helpers import SECOND_NS, frame_of, poses_of
+from tests.builders import SECOND_NS, frame_of, poses_of
 
 CROP = CropRegion(0, 0, 32, 32)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceBusyError, SourceError
-from tests.helpers import SECOND_NS, frame_of
+from tests.builders import SECOND_NS, frame_of
 
 PATIENCE_S = 10.0
 

@@ -26,10 +26,10 @@ from edgepose.mqtt.url import Secret
 from edgepose.protocols import Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.util.net import free_port
-from tests.helpers import missing
 from tests.media import numbered, write_video
 from tests.mosquitto import PASSWORD, USERNAME, Mosquitto
 from tests.processes import children
+from tests.requirements import missing
 
 MODEL = "movenet-lightning-int8"
 SHORT = Plan(pairs=2, seconds=0.2, frames=10, paced_pairs=2, paced_seconds=0.5, warm_up=4)

@@ -22,8 +22,8 @@ from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 from tests.edgetpu.compiled import compile_model
 from tests.fakes.benchmark_backend import Bench
-from tests.helpers import missing
 from tests.machines import no_firmware, raspberry_pi_4
+from tests.requirements import missing
 
 LIGHTNING, THUNDER = "movenet-lightning-int8", "movenet-thunder-int8"
 SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"

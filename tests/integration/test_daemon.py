@@ -20,6 +20,7 @@ from tests.daemon import (
     wait_for_last,
     wait_for_more_poses,
 )
+from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
 RETAINED = {
@@ -270,17 +271,3 @@ def test_daemon_connection_refused_ends_with_error(tmp_path: Path) -> None:
     code, _, stderr = Daemon(tmp_path, "--source", "synthetic:", "--mqtt", url).wait()
     assert code == 1
     assert "refuses" in stderr.splitlines()[-1]
-
-
-def make_clip(path: Path, *, frames: int) -> Path:
-    """Write a clip of the synthetic source."""
-    import cv2
-
-    from edgepose.sources.synthetic import SyntheticSource
-
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (640, 480))
-    with SyntheticSource(frame_count=frames, realtime=False) as source:
-        for frame in source.frames():
-            writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path

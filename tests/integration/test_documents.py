@@ -15,7 +15,7 @@ from edgepose.config import load_config
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import person_at, write_coco
 from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands
-from tests.integration.test_daemon import make_clip
+from tests.media import make_clip
 from tests.mosquitto import Mosquitto, require, wait_for
 
 ENDLESS = {"edgepose run": "connected to the MQTT broker", "mosquitto_sub": "availability"}

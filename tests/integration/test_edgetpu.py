@@ -23,10 +23,10 @@ from edgepose.inference.edgetpu import (
 from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice
 from edgepose.protocols import Interpreter
-from edgepose.sources.synthetic import read_photograph
+from tests.builders import photograph_tensor
 from tests.conftest import MODELS
 from tests.edgetpu import Behaviour, FakeEdgeTpu
-from tests.unit.test_edgetpu_devices import plug_in
+from tests.machines import plug_in
 
 RuntimeName = Literal["litert", "tflite-runtime"]
 SHORT_TIMEOUTS = EdgeTpuTimeouts(load_s=3.0, invoke_s=0.5, silence_s=1.5)
@@ -40,13 +40,6 @@ def fake_edgetpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEdgeTpu
     return device
 
 
-def photograph(interpreter: Interpreter) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    import cv2
-
-    _, height, width, _ = interpreter.input.shape
-    return cv2.resize(read_photograph(), (width, height))[np.newaxis].astype(np.uint8)
-
-
 @pytest.mark.parametrize("runtime", installed_runtimes())
 def test_edgetpu_interpreter_protocol(fake_edgetpu: FakeEdgeTpu, runtime: RuntimeName) -> None:
     path = fake_edgetpu.compiled_model()
@@ -54,7 +47,7 @@ def test_edgetpu_interpreter_protocol(fake_edgetpu: FakeEdgeTpu, runtime: Runtim
     interpreter = accelerator.load(path)
     assert isinstance(interpreter, Interpreter)
     on_cpu = CpuAccelerator(runtime=runtime).load(MODELS / "movenet-lightning-int8.tflite")
-    tensor = photograph(interpreter)
+    tensor = photograph_tensor(interpreter.input)
     (expected,) = on_cpu.invoke(tensor)
     (first,) = interpreter.invoke(tensor)
     kept = first.copy()
@@ -88,7 +81,7 @@ def test_edgetpu_worker_death_during_invoke_is_final(
     fake_edgetpu: FakeEdgeTpu, behaviour: Behaviour, message: str
 ) -> None:
     interpreter = EdgeTpuAccelerator(timeouts=SHORT_TIMEOUTS).load(fake_edgetpu.compiled_model())
-    tensor = photograph(interpreter)
+    tensor = photograph_tensor(interpreter.input)
     interpreter.invoke(tensor)
     fake_edgetpu.set(behaviour)
     with pytest.raises(AcceleratorLostError, match=message):
@@ -229,7 +222,7 @@ def test_edgetpu_worker_outlives_the_thread_that_started_it(fake_edgetpu: FakeEd
     thread.start()
     thread.join()
     (interpreter,) = loaded
-    interpreter.invoke(photograph(interpreter))
+    interpreter.invoke(photograph_tensor(interpreter.input))
     interpreter.check()
     interpreter.close()
 

@@ -15,8 +15,8 @@ from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
+from tests.builders import message_of
 from tests.mosquitto import wait_for
-from tests.unit.test_recorder import message_of
 
 pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
 

@@ -13,7 +13,7 @@ import pytest
 
 from edgepose.cli.main import run_command
 from edgepose.sources.synthetic import read_photograph
-from tests.integration.test_daemon import make_clip
+from tests.media import make_clip
 
 
 @pytest.fixture

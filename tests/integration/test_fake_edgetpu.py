@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 from edgepose.errors import ModelFileError
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
-from edgepose.sources.synthetic import read_photograph
 from edgepose.util.resource import Resource
+from tests.builders import photograph_tensor
 from tests.conftest import MODELS, SHARED
 from tests.edgetpu import BEHAVIOURS, FakeEdgeTpu, compiled, probe
-from tests.helpers import missing
 from tests.images import existing_models
+from tests.requirements import missing
 
 LIGHTNING = "movenet-lightning-int8"
 MODULES: dict[RuntimeName, str] = {
@@ -101,11 +100,10 @@ class Probe(Resource):
         return not select.select([self.process.stdout], [], [], 0.3)[0]
 
 
-def photograph(model: Path) -> NDArray[np.uint8]:
+def photograph(model: Path) -> NDArray[Any]:
     """Return the bundled photograph as the input tensor of a model, compiled or not."""
     cpu = model.with_name(model.name.replace("_edgetpu", ""))
-    _, height, width, _ = CpuAccelerator(threads=1).load(cpu).input.shape
-    return cv2.resize(read_photograph(), (width, height))[np.newaxis].astype(np.uint8)
+    return photograph_tensor(CpuAccelerator(threads=1).load(cpu).input)
 
 
 def cpu_outputs(runtime: RuntimeName, model: Path) -> Sequence[NDArray[Any]]:

@@ -25,6 +25,7 @@ from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import Secret, parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
 from edgepose.util.net import free_port
+from tests.builders import message_of
 from tests.mosquitto import (
     PASSWORD,
     USERNAME,
@@ -33,7 +34,6 @@ from tests.mosquitto import (
     Mosquitto,
     wait_for,
 )
-from tests.unit.test_recorder import message_of
 
 TOPICS = Topics(node="gym")
 QUICK = MqttTimeouts(

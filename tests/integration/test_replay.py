@@ -9,9 +9,8 @@ from pathlib import Path
 from edgepose.mqtt.url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
 from edgepose.util.net import free_port
+from tests.builders import line_of, message_of
 from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
-from tests.unit.test_recorder import message_of
-from tests.unit.test_replay import line_of
 
 POSES = "edgepose/gym/main/poses"
 

@@ -15,8 +15,8 @@ from edgepose.config.source_uri import parse_source_uri
 from edgepose.errors import SourceError, SourceStalledError
 from edgepose.sources import rtsp
 from edgepose.sources.rtsp import RtspSource
-from tests.helpers import missing
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, ffmpeg, quarters, save
+from tests.requirements import missing
 
 SERVER = Path(__file__).parents[1] / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import CAMERA, NODE, Daemon, running
-from tests.integration.test_daemon import make_clip
+from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
 SECOND_NS = 1_000_000_000

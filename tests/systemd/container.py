@@ -17,9 +17,9 @@ from typing import IO, Final
 
 from edgepose.util.resource import Resource
 from tests.chroot import MIRROR
-from tests.helpers import missing
 from tests.mosquitto import wait_for
 from tests.processes import children
+from tests.requirements import missing
 
 ROOT: Final = Path(__file__).parents[2]
 CGROUPS: Final = Path("/sys/fs/cgroup")

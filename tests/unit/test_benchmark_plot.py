@@ -10,7 +10,7 @@ from edgepose.benchmark import plot
 from edgepose.benchmark.plot import MEASURED, Point
 from edgepose.errors import EdgeposeError, SinkError, SourceError
 from tests.benchmark_documents import document, latency_row
-from tests.helpers import missing
+from tests.requirements import missing
 
 
 @pytest.fixture

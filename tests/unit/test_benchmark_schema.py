@@ -11,7 +11,7 @@ import pytest
 from edgepose.benchmark import results
 from edgepose.benchmark.results import encode
 from tests.benchmark_documents import accuracy_row, document, latency_row, pipeline_row
-from tests.helpers import missing
+from tests.requirements import missing
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgepose.datatypes import Poses
 from edgepose.tracking.oks_tracker import OksTracker
 from edgepose.tracking.similarity import box_iou
-from tests.contract.test_trackers import MS, ids
+from tests.bodies import MS, ids
 
 Box = tuple[int, int, int, int]
 boxes = st.tuples(

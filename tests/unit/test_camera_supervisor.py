@@ -20,9 +20,9 @@ from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import FrameSource
+from tests.builders import SECOND_NS
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
-from tests.helpers import SECOND_NS
 
 UNPLUGGED = SourceError("camera: unplugged")
 

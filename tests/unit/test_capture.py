@@ -14,9 +14,9 @@ from edgepose.daemon.capture import (
 )
 from edgepose.datatypes import Frame
 from edgepose.errors import ModelError, SourceError, SourceStalledError
+from tests.builders import frame_of
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, SteppedSource
-from tests.helpers import frame_of
 
 
 class CaptureRig:

@@ -25,9 +25,9 @@ from edgepose.pipeline import Pipeline
 from edgepose.protocols import FrameSource, LoadedModel, Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
+from tests.builders import SECOND_NS
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
-from tests.helpers import SECOND_NS
 from tests.mosquitto import wait_for
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from edgepose.datatypes import CropRegion, Frame, Poses, TrackedPoses
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES, MIRRORED, OKS_FALLOFFS
-from tests.helpers import poses_of
+from tests.builders import poses_of
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3), (4, 4, 1)])

@@ -4,18 +4,7 @@ import os
 from pathlib import Path
 
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
-
-
-def plug_in(root: Path, name: str, vendor: str, product: str, speed: str = "5000") -> Path:
-    folder = root / "sys/bus/usb/devices" / name
-    folder.mkdir(parents=True)
-    files = {"idVendor": vendor, "idProduct": product, "busnum": "2", "devnum": "7", "speed": speed}
-    for file, text in files.items():
-        (folder / file).write_text(f"{text}\n")
-    node = root / "dev/bus/usb/002/007"
-    node.parent.mkdir(parents=True, exist_ok=True)
-    node.touch()
-    return node
+from tests.machines import plug_in
 
 
 def test_find_devices_none(tmp_path: Path) -> None:

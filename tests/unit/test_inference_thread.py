@@ -14,9 +14,9 @@ from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import Detection
 from edgepose.protocols import Tensor
+from tests.builders import frame_of
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, PipelineRig, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource
-from tests.helpers import frame_of
 from tests.mosquitto import wait_for
 
 

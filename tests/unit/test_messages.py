@@ -13,7 +13,7 @@ from edgepose import messages
 from edgepose.clock import boottime_ns, isoformat_utc
 from edgepose.datatypes import Poses, StageTimings, TrackedPoses
 from edgepose.messages import PoseMessage, pose_message
-from tests.helpers import frame_of, tracked_of
+from tests.builders import frame_of, tracked_of
 
 TIMINGS = StageTimings(100_000, 5_000_000, 30_000, 20_000, 10_000)
 

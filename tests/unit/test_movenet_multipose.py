@@ -12,7 +12,7 @@ from edgepose.datatypes import Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.preprocess import preprocess
 from edgepose.pose_models.movenet_multipose import MovenetMultipose
-from tests.helpers import frame_of
+from tests.builders import frame_of
 
 OUTPUT = TensorSpec("Identity", (1, 6, 56), np.dtype(np.float32))
 

@@ -12,8 +12,8 @@ from edgepose.datatypes import Poses
 from edgepose.skeleton import OKS_FALLOFFS
 from edgepose.tracking.oks_tracker import OksTracker
 from edgepose.tracking.similarity import keypoint_similarity
-from tests.contract.test_trackers import BODY, MS, at, ids, random_poses
-from tests.helpers import poses_of
+from tests.bodies import BODY, MS, at, ids, random_poses
+from tests.builders import poses_of
 
 
 def with_scores(poses: Poses, scores: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Poses:

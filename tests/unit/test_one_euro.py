@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from edgepose.datatypes import Floats
 from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro
-from tests.helpers import SECOND_NS, tracked_of
+from tests.builders import SECOND_NS, tracked_of
 
 FRAME_NS = SECOND_NS // 30
 

@@ -10,6 +10,7 @@ from edgepose.datatypes import Frame
 from edgepose.errors import AcceleratorLostError
 from edgepose.pipeline import CropState
 from edgepose.protocols import Tensor
+from tests.builders import SECOND_NS, frame_of
 from tests.fakes.pipeline import (
     FakeInterpreter,
     FakeModels,
@@ -17,7 +18,6 @@ from tests.fakes.pipeline import (
     PipelineRig,
     loaded_model,
 )
-from tests.helpers import SECOND_NS, frame_of
 
 
 def test_pipeline_confirms_a_pose_in_a_crop() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec
 from edgepose.imaging.preprocess import preprocess
-from tests.helpers import frame_of
+from tests.builders import frame_of
 
 SPEC = InputSpec((192, 192), np.dtype(np.uint8))
 

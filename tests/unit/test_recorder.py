@@ -12,25 +12,9 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import SinkError
-from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.recorder import RecorderSink
-
-
-def message_of(sequence: int, camera: str = "main") -> PoseMessage:
-    return PoseMessage(
-        node="gym",
-        camera=camera,
-        sequence=sequence,
-        captured_at="2026-01-31T12:00:00.123456Z",
-        published_at="2026-01-31T12:00:00.141000Z",
-        frame=FrameSize(640, 480),
-        model="m",
-        accelerator="cpu",
-        degraded=False,
-        timings_ms=Timings(1, 2, 3, 4, 5, 15),
-        poses=[PoseEntry(3, 0.7, (0.1, 0.2, 0.3, 0.4), [(0.5, 0.5, 0.9), *[None] * 16])],
-    )
+from tests.builders import message_of
 
 
 class Clock:

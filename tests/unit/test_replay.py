@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from edgepose import messages
 from edgepose.errors import SourceError, SourceNotFoundError, UsageError
 from edgepose.mqtt.replay import MAX_LINE_BYTES, replay
-from tests.unit.test_recorder import message_of
+from tests.builders import line_of
 
 
 class Publisher:
@@ -43,16 +41,6 @@ class Publisher:
 
     def times(self) -> list[float]:
         return [at for at, _, _ in self.sent]
-
-
-def line_of(second: float, camera: str = "main", node: str = "gym", **fields: object) -> bytes:
-    message = msgspec.structs.replace(
-        message_of(1, camera),
-        node=node,
-        captured_at=f"2026-01-31T12:{int(second // 60):02}:{second % 60:09.6f}Z",
-        **fields,
-    )
-    return messages.encode(message)
 
 
 def recording(path: Path, *lines: bytes, end: bytes = b"\n") -> Path:

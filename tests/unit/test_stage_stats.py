@@ -4,7 +4,7 @@ import pytest
 
 from edgepose.datatypes import StageTimings
 from edgepose.monitoring.stage_stats import CAPACITY, StageStatistics
-from tests.helpers import SECOND_NS
+from tests.builders import SECOND_NS
 
 TIMINGS = StageTimings(1_000_000, 5_000_000, 500_000, 250_000, 125_000)
 

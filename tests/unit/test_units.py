@@ -12,7 +12,7 @@ from edgepose.config import Config, load_config
 from edgepose.config.loader import SYSTEM_FILE
 from edgepose.config.schema import MQTT_PASSWORD_CREDENTIAL
 from edgepose.registry.registry import MACHINE_FOLDER
-from tests.helpers import missing
+from tests.requirements import missing
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systemd"

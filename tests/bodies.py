@@ -1,0 +1,42 @@
+"""Bodies in px, for the tests of trackers."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose.datatypes import Poses, TrackedPoses
+
+MS = 1_000_000
+Body = NDArray[np.float64]
+
+BODY: Body = np.array(
+    [
+        (50, 10), (54, 7), (46, 7), (58, 10), (42, 10), (66, 35), (34, 35), (74, 65), (26, 65),
+        (76, 95), (24, 95), (60, 95), (40, 95), (61, 145), (39, 145), (62, 190), (38, 190),
+    ],
+    np.float64,
+)  # fmt: skip
+"""(17, 2) keypoints in px of a standing person of 190 px."""
+
+
+def at(x: float, y: float = 0.0) -> Body:
+    """Return BODY, moved by x and y px."""
+    moved: Body = BODY + np.array((x, y))
+    return moved
+
+
+def ids(tracked: TrackedPoses) -> list[int]:
+    """Return the track ids in the order of the poses."""
+    found: list[int] = tracked.track_ids.tolist()
+    return found
+
+
+def random_poses(rng: np.random.Generator, count: int) -> Poses:
+    """Return poses at random places, some overlapping, some keypoints not visible."""
+    places = rng.uniform(0, 500, (count, 1, 2))
+    keypoints = (BODY + places + rng.normal(0, 3, (count, 17, 2))).astype(np.float32)
+    return Poses(
+        keypoints,
+        rng.uniform(0, 1, (count, 17)).astype(np.float32),
+        rng.permutation(np.linspace(0.3, 0.9, count)).astype(np.float32),
+        np.concatenate((keypoints.min(axis=1), keypoints.max(axis=1)), axis=1),
+    )
