@@ -143,7 +143,7 @@ def document(folder: Path, **others: Any) -> Document:
         before=state,
         after=state,
         runtimes={"litert": "2.3.0"},
-        method=latency.method(latency.Plan(), None),
+        method=latency.method(latency.Plan()),
         latency=(latency_row(), latency_row(threads=4, p50=38.0)),
         published=PUBLISHED,
         notes=("A note.",),

@@ -20,10 +20,8 @@ from edgepose.benchmark.backends import Backend, delegate_of
 from edgepose.benchmark.environment import LOW_CLOCK
 from edgepose.benchmark.reference_table import COUNTERPARTS
 from edgepose.benchmark.results import LatencyRow, Method, Percentiles, Rounds, Statistics
-from edgepose.datatypes import Frame, InputSpec, TensorSpec
+from edgepose.datatypes import TensorSpec
 from edgepose.errors import EdgeposeError, ModelFileError, ModelShapeError
-from edgepose.imaging.crop import padded_region
-from edgepose.imaging.preprocess import preprocess
 from edgepose.monitoring import host
 from edgepose.protocols import Interpreter, Tensor
 from edgepose.registry.registry import ModelFile, device_of, sha256
@@ -219,14 +217,13 @@ def measure(
     rows: Sequence[Measurement],
     plan: Plan,
     *,
-    image: Frame | None = None,
     instruments: Instruments | None = None,
     on_progress: Callable[[float, str], None] = lambda _share, _text: None,
 ) -> tuple[LatencyRow, ...]:
     """Measure all rows, round after round, and return the results.
 
-    `image` is the input of the models instead of random numbers. `on_progress` gets the share that
-    is done, 0..1, and what is being done. A row that fails keeps the reason as `failure`.
+    `on_progress` gets the share that is done, 0..1, and what is being done. A row that fails keeps
+    the reason as `failure`.
     """
     instruments = instruments or Instruments()
     generator = np.random.default_rng(SEED)
@@ -239,7 +236,7 @@ def measure(
                 continue
             on_progress(_progress(rows, plan), f"round {number + 1}: {row.model.name}")
             try:
-                row.rounds.append(_measure_round(row, plan, image, instruments))
+                row.rounds.append(_measure_round(row, plan, instruments))
             except EdgeposeError as error:
                 row.failure = error
     on_progress(1.0, "done")
@@ -261,7 +258,7 @@ def statistics_of(times_ns: Sequence[int]) -> Statistics:
 
 def percentiles_of(times_ns: Sequence[int]) -> Percentiles:
     """Return interpolated percentiles of durations."""
-    p50, p95, p99 = map(in_ms, np.percentile(np.array(times_ns, np.float64), (50, 95, 99)))
+    p50, p95, p99 = map(in_ms, np.percentile(times_ns, (50, 95, 99)))
     return Percentiles(p50=p50, p95=p95, p99=p99)
 
 
@@ -288,8 +285,8 @@ def in_ms(nanoseconds: SupportsFloat) -> float:
     return round(float(nanoseconds) / 1e6, 4)
 
 
-def method(plan: Plan, image: str | None) -> Method:
-    """Return how `measure` measures; `image` is the file name of the input."""
+def method(plan: Plan) -> Method:
+    """Return how `measure` measures."""
     return Method(
         min_runs=plan.min_runs,
         min_seconds=plan.min_seconds,
@@ -297,20 +294,12 @@ def method(plan: Plan, image: str | None) -> Method:
         warm_up_seconds=plan.warm_up_seconds,
         max_seconds=plan.max_seconds,
         max_iqr_percent=MAX_IQR_PERCENT,
-        input="random numbers over the whole range of the input"
-        if image is None
-        else f"the image {image}",
         seed=SEED,
-        timer="perf_counter_ns",
-        timed="copying the input in, invoke, copying all outputs out",
-        order="every row has one turn per round, in an order shuffled for each round",
-        memory="one model is loaded at a time, and again for each of its turns",
-        garbage_collector="off during the runs",
     )
 
 
-def input_tensor(spec: TensorSpec, image: Frame | None, name: str) -> Tensor:
-    """Return the input of a model: random numbers from a fixed seed, or an image padded to it.
+def input_tensor(spec: TensorSpec, name: str) -> Tensor:
+    """Return the input of a model: random numbers from a fixed seed, over its whole range.
 
     Floats are -1 to 1, as PoseNet takes them. Raises ModelShapeError for an input that is no image.
     """
@@ -319,16 +308,11 @@ def input_tensor(spec: TensorSpec, image: Frame | None, name: str) -> Tensor:
             f"{name}: expected an input of shape (1, height, width, 3), got {spec.shape}; this is "
             "no pose model that edgepose supports, or its input size must be configured"
         )
-    is_float, is_int8 = np.issubdtype(spec.dtype, np.floating), spec.dtype == np.int8
-    if image is not None:
-        size_wh = (spec.shape[2], spec.shape[1])
-        scale, offset = (1 / 127.5, -1.0) if is_float else (1.0, -128.0 * is_int8)
-        region = padded_region(image.size_wh, size_wh, centred=True)
-        return preprocess(image.image, region, InputSpec(size_wh, spec.dtype, scale, offset))[0]
     generator = np.random.default_rng(SEED)
-    if is_float:
+    if np.issubdtype(spec.dtype, np.floating):
         return generator.uniform(-1, 1, spec.shape).astype(spec.dtype)
-    return (generator.integers(0, 256, spec.shape) - 128 * is_int8).astype(spec.dtype)
+    low = -128 if spec.dtype == np.int8 else 0
+    return generator.integers(low, low + 256, spec.shape).astype(spec.dtype)
 
 
 def _device(model: ModelFile) -> str | None:
@@ -345,9 +329,7 @@ def timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int])
     return clock_ns() - before_ns
 
 
-def _measure_round(
-    row: Measurement, plan: Plan, image: Frame | None, instruments: Instruments
-) -> Round:
+def _measure_round(row: Measurement, plan: Plan, instruments: Instruments) -> Round:
     """Load a row's model, warm it up, time its runs of one round, and close it."""
     clock_ns, entry = instruments.clock_ns, row.model.entry
     before_ns = clock_ns()
@@ -357,7 +339,7 @@ def _measure_round(
     load_ns = clock_ns() - before_ns
     try:
         row.input, row.delegate = interpreter.input, delegate_of(interpreter)
-        tensor = input_tensor(interpreter.input, image, str(row.model.path))
+        tensor = input_tensor(interpreter.input, str(row.model.path))
         first_ns = timed(interpreter, tensor, clock_ns)
         took_ns = 0
         warm_ns = clock_ns() + plan.warm_up_seconds / (5 if row.rounds else 1) * 1e9

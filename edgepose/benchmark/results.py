@@ -232,13 +232,13 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, rename=_JSON_NAMES):
     warm_up_seconds: float
     max_seconds: float
     max_iqr_percent: float
-    input: str
+    input: str = "random numbers over the whole range of the input"
     seed: int
-    timer: str
-    timed: str
-    order: str
-    memory: str
-    garbage_collector: str
+    timer: str = "perf_counter_ns"
+    timed: str = "copying the input in, invoke, copying all outputs out"
+    order: str = "every row has one turn per round, in an order shuffled for each round"
+    memory: str = "one model is loaded at a time, and again for each of its turns"
+    garbage_collector: str = "off during the runs"
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,12 +16,10 @@ from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
 from edgepose.config import Config, ModelConfig
-from edgepose.datatypes import Frame
 from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
 from edgepose.registry.registry import Device, default_registry, resolve
-from edgepose.sources.images import read_image
 
 ALL: Final = "all"
 PIPELINE_MODEL: Final = "movenet-lightning-int8"
@@ -46,7 +44,6 @@ class BenchmarkOptions:
     min_runs: int
     min_seconds: float
     max_seconds: float
-    image: Path | None
     latency: bool
     pipeline: bool
     source: str | None
@@ -123,10 +120,8 @@ def _latency(
             "-edgetpu"
         )
     plan = latency.Plan(options.min_runs, options.min_seconds, options.max_seconds)
-    path = options.image
-    image = None if path is None else Frame(read_image(path), 0, 0, path=str(path))
     with progress("latency") as advance:
-        rows = latency.measure(measurements, plan, image=image, on_progress=advance)
+        rows = latency.measure(measurements, plan, on_progress=advance)
     failures = [each.failure for each in measurements if each.failure is not None]
     if failures and not any(each.rounds for each in measurements):
         raise failures[0]
@@ -139,7 +134,7 @@ def _latency(
         )
     if missing:
         notes.append(f"Not measured: {', '.join(missing)}.")
-    return latency.method(plan, None if path is None else path.name), rows, notes
+    return latency.method(plan), rows, notes
 
 
 def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResults]:

@@ -100,9 +100,6 @@ _output_option = click.option(
     default=150.0,
     help="Time limit of all rows together; each has three rounds even so.",
 )
-@click.option(
-    "--picture", "image", type=_FILE, metavar="FILE", help="Input image instead of random numbers."
-)
 @click.option("--latency/--no-latency", default=True, help="Measure latency.")
 @click.option("--pipeline", is_flag=True, help="Also measure the whole daemon, with a broker.")
 @click.option("--source", metavar="URI", help="Source of --pipeline; default: images in memory.")

@@ -18,7 +18,6 @@ from edgepose.cli.main import run_command
 from edgepose.errors import AcceleratorError
 from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring import host
-from edgepose.sources.synthetic import read_photograph
 from tests.conftest import MODELS
 from tests.edgetpu.compiled import compile_model
 from tests.fakes.benchmark_backend import Bench
@@ -227,17 +226,6 @@ def test_command_output_is_valid_by_schema(capsys: pytest.CaptureFixture[str]) -
     jsonschema.validate(data, json.loads(SCHEMA.read_text()))
 
 
-def test_command_image_as_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import cv2
-
-    path = tmp_path / "me.png"
-    cv2.imwrite(str(path), read_photograph())
-    words = ("--models", LIGHTNING, "--accelerator", "litert", "--threads", "1", *QUICK)
-    data = as_json(capsys, *words, "--picture", str(path))
-    assert data["method"]["input"] == "the image me.png"
-    assert data["latency"][0]["latency_ms"]["p50"] > 0
-
-
 def test_command_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes((MODELS / "movenet-lightning-int8.tflite").read_bytes())
@@ -297,7 +285,6 @@ def test_command_progress_only_on_terminal(
         (["--plot", "no/such/x.png"], 2, "the folder no/such does not exist"),
         (["--plot", "x.png", "--no-latency", "--pipeline"], 2, "--plot draws latencies"),
         (["--no-latency"], 2, "--no-latency leaves nothing to measure"),
-        (["--picture", "nowhere.png"], 1, "nowhere.png"),
         (["--source", "synthetic:"], 2, "--source belongs to --pipeline"),
         (["--mqtt", "mqtt://localhost"], 2, "--mqtt belongs to --pipeline"),
         (["--accelerator", "edgetpu"], 2, "no model for edgetpu is installed"),

@@ -10,7 +10,7 @@ from edgepose.benchmark import latency
 from edgepose.benchmark.backends import Backend
 from edgepose.benchmark.latency import Measurement, Plan
 from edgepose.benchmark.results import LatencyRow
-from edgepose.datatypes import Frame, TensorSpec
+from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.monitoring import host
 from edgepose.registry.registry import ModelFile
@@ -233,30 +233,19 @@ def spec(dtype: type[np.generic], *shape: int) -> TensorSpec:
 
 def test_input_tensor_random_is_reproducible_and_covers_range() -> None:
     for dtype, low, high in ((np.uint8, 0, 255), (np.int8, -128, 127), (np.int32, 0, 255)):
-        tensor = latency.input_tensor(spec(dtype), None, "m")
+        tensor = latency.input_tensor(spec(dtype), "m")
         assert (tensor.shape, tensor.dtype) == ((1, 33, 49, 3), np.dtype(dtype))
         assert (int(tensor.min()), int(tensor.max())) == (low, high)
-        assert np.array_equal(tensor, latency.input_tensor(spec(dtype), None, "m"))
-    floats = latency.input_tensor(spec(np.float32), None, "m").astype(np.float64)
+        assert np.array_equal(tensor, latency.input_tensor(spec(dtype), "m"))
+    floats = latency.input_tensor(spec(np.float32), "m").astype(np.float64)
     assert -1.0 <= floats.min() < -0.99
     assert 0.99 < floats.max() <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("dtype", "white"), [(np.uint8, 255), (np.int8, 127), (np.int32, 255), (np.float32, 1.0)]
-)
-def test_input_tensor_from_image(dtype: type[np.generic], white: float) -> None:
-    image = Frame(np.full((40, 80, 3), 255, np.uint8), 0, 0)
-    tensor = latency.input_tensor(spec(dtype, 1, 64, 64, 3), image, "m")
-    assert (tensor.shape, tensor.dtype) == ((1, 64, 64, 3), np.dtype(dtype))
-    assert float(tensor[0, 32, 32, 0]) == white
-    assert float(tensor.max()) == white
 
 
 @pytest.mark.parametrize("shape", [(1, 10), (2, 8, 8, 3), (1, 8, 8, 1), (1, 0, 0, 3)])
 def test_input_tensor_rejects_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelShapeError, match=r"m\.tflite: expected an input of shape"):
-        latency.input_tensor(spec(np.uint8, *shape), None, "m.tflite")
+        latency.input_tensor(spec(np.uint8, *shape), "m.tflite")
 
 
 def test_measure_progress_is_monotonic(models: list[ModelFile]) -> None:

@@ -108,7 +108,7 @@ def test_table_fits_100_columns(tmp_path: Path) -> None:
         latency=rows,
         accuracy=tuple(accuracy_row(name) for name in names),
         pipeline=(pipeline_row(),),
-        notes=tuple(tables.latency_notes(latency.method(latency.Plan(), None), rows)),
+        notes=tuple(tables.latency_notes(latency.method(latency.Plan()), rows)),
     )
     assert max(map(len, text_of(written))) <= render.WIDTH
 
@@ -215,6 +215,6 @@ def test_latency_notes_name_models_without_xnnpack() -> None:
         latency_row(delegate=None, backend="litert-without-xnnpack"),
         latency_row(),
     )
-    *_, note = tables.latency_notes(latency.method(latency.Plan(), None), rows)
+    *_, note = tables.latency_notes(latency.method(latency.Plan()), rows)
     assert note.startswith("XNNPACK was on but not used")
     assert note.endswith(": movenet-lightning-int8 on tflite-runtime.")
