@@ -168,11 +168,11 @@ def test_mqtt_sink_keeps_order_of_each_thread(
     def publish(camera: str) -> None:
         for number in range(400):
             sink.publish(msgspec.structs.replace(message_of(number), camera=camera))
-            if number % 7 == 0:
-                sink.set_state(TOPICS.count(camera), str(number).encode())
-            if number % 20 == 0:
-                # Else the queue, which holds 32, drops some.
-                time.sleep(0.01)
+            if number % 10 == 0:
+                # So that the queue, which holds 32, drops few.
+                sent = TOPICS.count(camera), str(number).encode()
+                sink.set_state(*sent)
+                listener.wait_for(*sent)
 
     threads = [threading.Thread(target=publish, args=(camera,)) for camera in ("main", "door")]
     for thread in threads:
