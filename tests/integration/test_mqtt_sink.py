@@ -1,4 +1,4 @@
-"""The MQTT sink with a real mosquitto: what arrives, and what happens when the broker does not."""
+"""The MQTT sink with a real mosquitto, and with brokers that fail."""
 
 import logging
 import os
@@ -94,7 +94,7 @@ def wait_for_warning(log: pytest.LogCaptureFixture, words: str) -> str:
 
 
 def wait_for_tries(broker_port: int, tries: int) -> None:
-    """Listen where no broker is and count how often a sink knocks."""
+    """Accept connections without answering and count them."""
     with socket.create_server(("127.0.0.1", broker_port)) as server:
         server.settimeout(20)
         for _ in range(tries):
@@ -230,7 +230,7 @@ def test_mqtt_sink_validates_commands(
     def take(command: Command) -> None:
         commands.append((command.camera, command.payload))
         if command.camera == "door":
-            raise RuntimeError("the door jams")
+            raise RuntimeError("the handler failed")
 
     topic = TOPICS.command("main", "enabled")
     broker.publish(topic, b"ON", retain=True)
@@ -245,11 +245,11 @@ def test_mqtt_sink_validates_commands(
     broker.publish(topic, b"ON")
     wait_for(lambda: len(commands) == 3, "three commands")
     assert commands == [("door", b"ON"), ("main", b"OFF"), ("main", b"ON")]
-    told = warnings(log)
-    assert sum("expected ON or OFF" in text for text in told) == len(bad)
-    assert all(len(text) < 300 for text in told)
-    assert sum("the door jams" in text for text in told) == 1
-    assert sum("retain" in text for text in told) == (1 if protocol == "3.1.1" else 0)
+    logged = warnings(log)
+    assert sum("expected ON or OFF" in text for text in logged) == len(bad)
+    assert all(len(text) < 300 for text in logged)
+    assert sum("the handler failed" in text for text in logged) == 1
+    assert sum("retain" in text for text in logged) == (1 if protocol == "3.1.1" else 0)
     assert sink.connected
 
 
@@ -267,7 +267,7 @@ def test_mqtt_sink_broker_restart_restores_states_and_events(
     listener.wait_for(event, b"before")
     wait_for(lambda: not sink.counters()["waiting_events"], "the acknowledgement")
     broker.kill()
-    wait_for(lambda: not sink.connected, "the loss to be noticed")
+    wait_for(lambda: not sink.connected, "the loss of the connection")
     for number in range(50):
         sink.publish(message_of(number))
         sink.send_event("main", b"%d" % number)
@@ -282,7 +282,7 @@ def test_mqtt_sink_broker_restart_restores_states_and_events(
     listener.received.clear()
     broker.start()
     listener.wait_subscribed()
-    # The sink may have been faster than the listener; what is retained shows anyway.
+    # If the sink was faster than the listener, the retained messages have the newest state.
     listener.wait_for(TOPICS.availability, b"online")
     listener.wait_for(presence)
     listener.wait_for(count)
@@ -292,8 +292,8 @@ def test_mqtt_sink_broker_restart_restores_states_and_events(
     wait_for(lambda: sink.connected, "the connection")
     assert sink.counters()["reconnects"] == 1
     wait_for(lambda: recovery in log.text, "the recovery to be logged")
-    told = warnings(log)
-    assert len(told) == len(set(told)), "each failure is told once"
+    logged = warnings(log)
+    assert len(logged) == len(set(logged)), "each failure is logged once"
     assert log.text.count(recovery) == 1
 
 
@@ -383,7 +383,7 @@ def test_mqtt_sink_full_event_store_drops_oldest(
 
 
 def test_mqtt_sink_broker_stops_reading(broker: Mosquitto, make_sink: MakeSink) -> None:
-    """Half-open links: `connected` for a while yet, so poses pile up somewhere; but where?"""
+    """The connection seems open for a while; messages must not fill the memory."""
     sink = make_sink(broker.url, keepalive_s=1000)
     sink.open(require_connection_within_s=10)
     broker.freeze()
@@ -393,7 +393,7 @@ def test_mqtt_sink_broker_stops_reading(broker: Mosquitto, make_sink: MakeSink) 
             sink.publish(message_of(sent))
             sent += 1
         time.sleep(0.001)
-        assert sent < 100_000, "they pile up without bound"
+        assert sent < 100_000, "no message was dropped"
     broker.thaw()
     wait_for(
         lambda: sink.counters()["published"] + sink.counters()["dropped_poses"] >= sent,
@@ -414,7 +414,7 @@ def test_mqtt_sink_frozen_broker_is_detected(
             sink.publish(message_of(1))
         return not sink.connected
 
-    wait_for(lost, "the silence to be noticed")
+    wait_for(lost, "the loss of the connection")
     assert "nothing received" in wait_for_warning(log, "stopped answering")
     broker.thaw()
     wait_for(lambda: sink.connected, "the connection to come back")
@@ -433,7 +433,7 @@ def test_mqtt_sink_broker_hangs_at_connect(
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize(
-    ("username", "password", "says"),
+    ("username", "password", "expected"),
     [
         (None, None, "asks for a username and password"),
         (USERNAME, None, "without a password"),
@@ -447,13 +447,13 @@ def test_mqtt_sink_wrong_login_is_logged_once_without_password(
     protocol: str,
     username: str | None,
     password: str | None,
-    says: str,
+    expected: str,
 ) -> None:
     log.set_level(logging.DEBUG)
     secret = None if password is None else Secret(password)
     sink = make_sink(password_broker.url, username=username, password=secret, protocol=protocol)
     sink.open()
-    assert says in wait_for_warning(log, "refuses the login")
+    assert expected in wait_for_warning(log, "refuses the login")
     wait_for(lambda: len(log.records) >= 4, "more tries")
     assert len(warnings(log)) == 1
     assert "WR0NG" not in log.text
@@ -480,7 +480,7 @@ def test_mqtt_sink_tls_valid_certificate(
     sink = make_sink(tls_broker.url, tls=TlsFiles(ca_file=certificates.authority))
     with tls_broker.listener() as listener:
         sink.open(require_connection_within_s=10)
-        # Longer than one TLS record, so that the socket has more to give than poll knows.
+        # Longer than one TLS record: TLS then has data that `poll` does not report.
         sink.set_state(TOPICS.accelerator, b"x" * 100_000)
         sink.publish(message_of(1))
         listener.wait_for(TOPICS.accelerator, b"x" * 100_000)
@@ -561,37 +561,37 @@ def test_mqtt_sink_duplicate_client_id_backs_off(
     first = make_sink(broker.url, protocol=protocol)
     second = make_sink(broker.url, protocol=protocol)
     first.open(require_connection_within_s=10)
-    # Not required: the first client may already be back and disconnect the second.
+    # Not required: the first client may have reconnected and replaced the second.
     second.open()
     text = wait_for_warning(log, "'edgepose-gym'")
     assert "node id" in text
-    told = len(warnings(log))
+    count = len(warnings(log))
     reconnects = int(first.counters()["reconnects"])
     wait_for(lambda: int(first.counters()["reconnects"]) > reconnects + 3, "the war to go on")
-    assert len(warnings(log)) <= told + 3, "each of the two says it once"
+    assert len(warnings(log)) <= count + 3, "each client logs it once"
     second.close()
     wait_for(lambda: first.connected, "the first to have peace")
 
 
 class FakeBroker:
-    """Answers every CONNECT with the given bytes; for what mosquitto 2.0.11 never says."""
+    """Replies to each connection with given bytes, for replies that mosquitto never sends."""
 
-    def __init__(self, *answers: bytes) -> None:
+    def __init__(self, *replies: bytes) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
-        self._answers = answers
+        self._replies = replies
         self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        for answer in self._answers:
+        for reply in self._replies:
             try:
                 connection, _ = self._server.accept()
             except OSError:
                 return
             with connection:
                 connection.recv(1000)
-                connection.sendall(answer)
+                connection.sendall(reply)
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(1000):
                     pass
@@ -606,7 +606,7 @@ WITH_REASON = b"\x05\x1f\x00\x02hi"
 
 
 @pytest.mark.parametrize(
-    ("answers", "says"),
+    ("replies", "expected"),
     [
         ([CONNACK_5 + b"\xe0\x07\x8e" + WITH_REASON], "another client logged in"),
         ([CONNACK_5 + b"\xe0\x07\x8b" + WITH_REASON], "server shutting down"),
@@ -622,13 +622,13 @@ WITH_REASON = b"\x05\x1f\x00\x02hi"
     ],
 )
 def test_mqtt_sink_invalid_brokers(
-    make_sink: MakeSink, log: pytest.LogCaptureFixture, answers: list[bytes], says: str
+    make_sink: MakeSink, log: pytest.LogCaptureFixture, replies: list[bytes], expected: str
 ) -> None:
     """Each is explained in the log; none ends the connection's thread."""
-    fake = FakeBroker(*answers)
+    fake = FakeBroker(*replies)
     sink = make_sink(fake.url)
     sink.open()
-    wait_for_warning(log, says)
+    wait_for_warning(log, expected)
     fake.close()
     wait_for_warning(log, "refuses connections")
     assert not any("internal error" in text for text in warnings(log))

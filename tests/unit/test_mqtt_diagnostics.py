@@ -44,7 +44,7 @@ def verification(text: str) -> ssl.SSLCertVerificationError:
 
 
 @pytest.mark.parametrize(
-    ("error", "tls", "says"),
+    ("error", "tls", "expected"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), False, "nothing listens"),
         (socket.gaierror(-2, "Name or service not known"), False, "spelling"),
@@ -57,10 +57,10 @@ def verification(text: str) -> ssl.SSLCertVerificationError:
     ],
 )
 def test_connect_failure_has_a_reason_and_a_remedy(
-    error: OSError | ValueError, tls: bool, says: str
+    error: OSError | ValueError, tls: bool, expected: str
 ) -> None:
     text = str(diagnostics.connect_failure(error, tls=tls))
-    assert says in text
+    assert expected in text
     assert ":" in text
     assert "\n" not in text
 

@@ -1,4 +1,4 @@
-"""Broker addresses, and passwords that nothing prints."""
+"""Broker addresses, and passwords that are never printed."""
 
 import copy
 import pickle
@@ -36,7 +36,7 @@ def test_broker_url_round_trip(url: str, address: BrokerAddress) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected"),
     [
         ("localhost", "does not begin with mqtt://"),
         ("localhost:1883", "does not begin with mqtt://"),
@@ -57,8 +57,8 @@ def test_broker_url_round_trip(url: str, address: BrokerAddress) -> None:
         ("mqtt://a\n", "space"),
     ],
 )
-def test_broker_url_errors(url: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_broker_url_errors(url: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         parse_broker_url(url)
 
 
@@ -110,13 +110,13 @@ def test_password_file_trailing_newline(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "expected"),
     [(b"", "an empty file"), (b"\n", "an empty file"), (b"a\nb\n", "several"), (b"\xff", "UTF-8")],
 )
-def test_password_file_invalid(tmp_path: Path, content: bytes, says: str) -> None:
+def test_password_file_invalid(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "password"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=expected):
         read_password_file(path)
 
 

@@ -1,4 +1,4 @@
-"""Topics are what users script against: every one is spelled out here."""
+"""Topics; users rely on them, so every one is written out here."""
 
 import pytest
 from hypothesis import given
