@@ -16,7 +16,6 @@ from edgepose.events.track_events import TrackEventDetector
 from edgepose.inference import replay
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
-from edgepose.inference.failover import PrimaryModel
 from edgepose.inference.probe import probe_model
 from edgepose.inference.replay import load_recording
 from edgepose.inference.runtime import RuntimeName
@@ -79,7 +78,7 @@ def build_model(config: Config) -> LoadedModel:
     files = model_files(config.model.name)
     edgetpu = edgetpu_accelerator(config, files)
     if edgetpu is not None and (config.accelerator == "edgetpu" or files.cpu is None):
-        return build_edgetpu_model(config, files, edgetpu).model
+        return build_edgetpu_model(config, files, edgetpu)
     return build_cpu_model(config, files)
 
 
@@ -139,7 +138,7 @@ def edgetpu_accelerator(config: Config, files: ModelFiles) -> EdgeTpuAccelerator
 
 def build_edgetpu_model(
     config: Config, files: ModelFiles, accelerator: EdgeTpuAccelerator
-) -> PrimaryModel:
+) -> LoadedModel:
     """Open the Edge TPU, which takes seconds; raises ModelError or AcceleratorError."""
     file = files.compiled
     assert file is not None
@@ -150,7 +149,7 @@ def build_edgetpu_model(
     except EdgeposeError:
         interpreter.close()
         raise
-    return PrimaryModel(model, interpreter.check)
+    return dataclasses.replace(model, check=interpreter.check)
 
 
 def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpreter) -> LoadedModel:

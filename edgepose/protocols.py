@@ -1,6 +1,6 @@
 """The interfaces of edgepose on one page: what a part must provide to be used in the pipeline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
@@ -96,7 +96,8 @@ class LoadedModel:
 
     Scores do not carry over from one accelerator to another, so the thresholds belong to the model:
     poses below `pose_threshold` are dropped, keypoints below `keypoint_threshold` are published as
-    null. `degraded` marks the fallback of an accelerator that is not available.
+    null. `degraded` marks the fallback of an accelerator that is not available. `check` raises
+    AcceleratorLostError if the accelerator is lost, and costs next to nothing.
     """
 
     name: str
@@ -108,6 +109,7 @@ class LoadedModel:
     pose_threshold: float
     keypoint_threshold: float
     degraded: bool = False
+    check: Callable[[], None] = lambda: None
 
 
 class ModelProvider(Protocol):

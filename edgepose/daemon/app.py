@@ -56,7 +56,7 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
             "edgepose %s: node %s, %s, %s, configuration %s",
             __version__,
             config.node_name,
-            app.models.description,
+            " and ".join(f"{model.name} on {model.device}" for model in app.models.loaded),
             f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
             config_file or "built in",
         )
@@ -216,7 +216,7 @@ def info_message(config: Config, models: Models, model: LoadedModel | None) -> b
             "node": config.node_name,
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],
-            "models": models.names,
+            "models": [model.name for model in models.loaded],
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": threshold,

@@ -16,16 +16,14 @@ log = logging.getLogger(__name__)
 
 OPENING: Final = "the Edge TPU is being opened"
 
-
-@dataclass(frozen=True, slots=True)
-class PrimaryModel:
-    """A model on an accelerator that may be lost.
-
-    `check` raises AcceleratorLostError if it is, and costs next to nothing.
-    """
-
-    model: LoadedModel
-    check: Callable[[], None]
+# Pauses between attempts to open the accelerator, doubled from the first to the longest. Without a
+# CPU fallback, retry often: detection is down until the device returns. With one, an attempt takes
+# a second of processor time and can wait, unless a device is plugged in.
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+LONGEST_PAUSE_WITHOUT_FALLBACK_S: Final = 4.0
+CHECK_S: Final = 0.5
+"""How often a running accelerator is checked, and a missing one searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +42,14 @@ class AcceleratorState:
     restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Pauses between attempts to open the accelerator, in seconds, doubled from first to last.
-
-    Without a CPU fallback, retry often: detection is down until the device returns. With one, an
-    attempt takes a second of processor time and can wait, unless a device is plugged in.
-    """
-
-    first_try_s: float = 1.0
-    last_try_s: float = 30.0
-    max_delay_without_fallback_s: float = 4.0
-    check_s: float = 0.5
-
-
 class SingleModel:
-    """One model for the whole run; `reason` says why it was chosen, if that is not obvious."""
+    """One model for the whole run; `reason` is why it was chosen, if that is not obvious."""
 
     def __init__(self, model: LoadedModel, *, reason: str | None = None) -> None:
         self.current = model
         self.ready = True
         self.state = AcceleratorState(model, model.device, False, reason, boottime_ns())
-        self.names = [model.name]
-        self.description = f"{model.name} on {model.device}"
+        self.loaded = [model]
 
     def report_lost(self, _model: LoadedModel, error: AcceleratorLostError, /) -> None:
         """Raise the error: there is no fallback."""
@@ -86,30 +69,26 @@ class Failover:
     `open_primary` opens the accelerator and may take seconds; a thread of this class calls it until
     it succeeds. It raises EdgeposeError. `fallback` is None if there is none. `primary` is what was
     opened before, if anything was. `fingerprint` changes when devices are plugged in or pulled,
-    after which an attempt is made at once.
+    after which an attempt is made at once. `loaded` are the models at the start.
     """
 
     def __init__(
         self,
-        open_primary: Callable[[], PrimaryModel],
+        open_primary: Callable[[], LoadedModel],
         fallback: LoadedModel | None,
         *,
-        primary: PrimaryModel | None = None,
-        fingerprint: Callable[[], object] = lambda: None,
-        policy: RetryPolicy | None = None,
+        primary: LoadedModel | None,
+        fingerprint: Callable[[], object],
     ) -> None:
         self._open_primary = open_primary
         self._fallback = None if fallback is None else replace(fallback, degraded=True)
         self._fingerprint = fingerprint
-        self._policy = policy or RetryPolicy()
         self._primary = primary
+        self._lost: LoadedModel | None = None
         self._wake = threading.Condition()
         self._closing = False
-        self._dead: PrimaryModel | None = None
         self._logged = ""
-        models = [None if primary is None else primary.model, fallback]
-        self.names = [model.name for model in models if model is not None]
-        self.description = " and ".join(f"{m.name} on {m.device}" for m in models if m is not None)
+        self.loaded = [model for model in (primary, fallback) if model is not None]
         self.state = self._make_state(None if primary is not None else OPENING)
         self._thread = threading.Thread(target=self._run, name="accelerator", daemon=True)
 
@@ -129,8 +108,8 @@ class Failover:
     def report_lost(self, model: LoadedModel, error: AcceleratorLostError, /) -> None:
         """Switch to the fallback; raises the error if there is none."""
         with self._wake:
-            if self._primary is not None and model is self._primary.model:
-                self._dead, self._primary = self._primary, None
+            if model is self._primary:
+                self._lost, self._primary = model, None
                 self.state = self._make_state(str(error), restarts=self.state.restarts + 1)
                 self._log_once(
                     f"{error}; falling back to {self._fallback.name} on the CPU"
@@ -151,80 +130,60 @@ class Failover:
             self._closing = True
             self._wake.notify_all()
         if self._thread.ident is not None:
-            self._thread.join(self._policy.check_s + 5)
-        self._close_dead()
-        with self._wake:
-            primary, self._primary = self._primary, None
-        if primary is not None:
-            primary.model.interpreter.close()
-        if self._fallback is not None:
-            self._fallback.interpreter.close()
+            self._thread.join(CHECK_S + 5)
+        for model in (self._lost, self._primary, self._fallback):
+            if model is not None:
+                model.interpreter.close()
 
     def _run(self) -> None:
         while not self._closing:
             primary = self._primary
             if primary is None:
-                self._close_dead()
                 self._reopen()
                 continue
             try:
                 primary.check()
             except AcceleratorLostError as error:
                 with contextlib.suppress(AcceleratorLostError):
-                    self.report_lost(primary.model, error)
+                    self.report_lost(primary, error)
                 continue
             with self._wake:
-                self._wake.wait_for(
-                    lambda: self._closing or self._primary is None, self._policy.check_s
-                )
-
-    def _close_dead(self) -> None:
-        """Close what is left of a lost accelerator: the device is busy until then."""
-        dead, self._dead = self._dead, None
-        if dead is not None:
-            dead.model.interpreter.close()
+                self._wake.wait_for(lambda: self._closing or self._primary is None, CHECK_S)
 
     def _reopen(self) -> None:
         """Open the accelerator, after longer and longer pauses until it succeeds."""
-        pause_s = self._policy.first_try_s
-        longest_s = (
-            self._policy.max_delay_without_fallback_s
-            if self._fallback is None
-            else self._policy.last_try_s
-        )
-        if self.state.restarts:
-            # A device that was just lost needs a moment; one that was never opened does not.
+        longest_s = LONGEST_PAUSE_S if self._fallback else LONGEST_PAUSE_WITHOUT_FALLBACK_S
+        pause_s = FIRST_PAUSE_S
+        if self._lost is not None:
+            # The device is busy until what is left of it is closed, and then needs a moment.
+            self._lost.interpreter.close()
+            self._lost = None
             self._pause(pause_s)
-        while not self._closing:
-            try:
-                primary = self._open_primary()
-            except EdgeposeError as error:
-                self._record_failure(str(error))
-            except Exception as error:  # noqa: BLE001 - without this thread it is never reopened
-                self._record_failure(
-                    f"the Edge TPU cannot be opened: {type(error).__name__}: {error}"
-                )
-            else:
-                self._activate(primary)
-                return
+        while not self._closing and not self._open():
             self._pause(pause_s)
             pause_s = min(2 * pause_s, longest_s)
 
-    def _activate(self, primary: PrimaryModel) -> None:
+    def _open(self) -> bool:
+        """Try once to open the accelerator; return whether it succeeded."""
+        try:
+            primary = self._open_primary()
+        except Exception as error:  # noqa: BLE001 - without this thread it is never reopened
+            reason = str(error)
+            if not isinstance(error, EdgeposeError):
+                reason = f"the Edge TPU cannot be opened: {type(error).__name__}: {error}"
+            with self._wake:
+                self.state = replace(self.state, reason=reason)
+            self._log_once(reason)
+            return False
         with self._wake:
             if self._closing:
-                primary.model.interpreter.close()
-                return
+                primary.interpreter.close()
+                return True
             self._primary = primary
             self._logged = ""
             self.state = self._make_state(None, restarts=self.state.restarts)
-        log.info("Edge TPU active, model %s", primary.model.name)
-
-    def _record_failure(self, reason: str) -> None:
-        with self._wake:
-            if self.state.reason != reason:
-                self.state = replace(self.state, reason=reason)
-        self._log_once(reason)
+        log.info("Edge TPU active, model %s", primary.name)
+        return True
 
     def _pause(self, duration_s: float) -> None:
         before = self._fingerprint()
@@ -233,16 +192,15 @@ class Failover:
         with self._wake:
             while not self._closing and boottime_ns() < end_ns:
                 left_s = (end_ns - boottime_ns()) / 1e9
-                self._wake.wait(max(0.0, min(left_s, self._policy.check_s)))
+                self._wake.wait(max(0.0, min(left_s, CHECK_S)))
                 if self._fingerprint() != before:
                     return
 
     def _make_state(self, reason: str | None, *, restarts: int = 0) -> AcceleratorState:
-        if self._primary is not None:
-            model = self._primary.model
-            return AcceleratorState(model, model.device, False, None, boottime_ns(), restarts)
-        device = "edgetpu" if self._fallback is None else self._fallback.device
-        return AcceleratorState(self._fallback, device, True, reason, boottime_ns(), restarts)
+        model = self._primary or self._fallback
+        device = "edgetpu" if model is None else model.device
+        degraded = self._primary is None
+        return AcceleratorState(model, device, degraded, reason, boottime_ns(), restarts)
 
     def _log_once(self, text: str) -> None:
         """Log a failure once, even if it repeats."""

@@ -3,22 +3,30 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgepose.errors import AcceleratorError, AcceleratorLostError
-from edgepose.inference.failover import OPENING, Failover, PrimaryModel, RetryPolicy, SingleModel
+from edgepose.inference.failover import OPENING, Failover, SingleModel
 from edgepose.protocols import LoadedModel
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel
 from tests.mosquitto import wait_for
 
-SOON = RetryPolicy(
-    first_try_s=0.01, last_try_s=0.02, max_delay_without_fallback_s=0.02, check_s=0.01
-)
-NEVER = RetryPolicy(
-    first_try_s=3600, last_try_s=3600, max_delay_without_fallback_s=3600, check_s=0.01
-)
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepose.inference.failover.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("edgepose.inference.failover.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("edgepose.inference.failover.LONGEST_PAUSE_WITHOUT_FALLBACK_S", 0.02)
+    monkeypatch.setattr("edgepose.inference.failover.CHECK_S", 0.01)
+
+
+@pytest.fixture
+def _pause_without_end(_short_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an attempt follow the first one only if a device is plugged in."""
+    monkeypatch.setattr("edgepose.inference.failover.FIRST_PAUSE_S", 3600.0)
 
 
 def model(name: str, device: str) -> LoadedModel:
@@ -36,13 +44,14 @@ class Device:
         self.tries = 0
         self.plugged = 0
 
-    def open(self) -> PrimaryModel:
+    def open(self) -> LoadedModel:
         self.tries += 1
         if self.refuses is not None:
             raise self.refuses
         self.dead = None
-        self.opened.append(model(f"tpu-{len(self.opened)}", "edgetpu"))
-        return PrimaryModel(self.opened[-1], self.check)
+        opened = model(f"tpu-{len(self.opened)}", "edgetpu")
+        self.opened.append(replace(opened, check=self.check))
+        return self.opened[-1]
 
     def check(self) -> None:
         if self.dead is not None:
@@ -51,18 +60,13 @@ class Device:
 
 @contextmanager
 def failover(
-    device: Device,
-    fallback: LoadedModel | None,
-    *,
-    opened: bool = False,
-    policy: RetryPolicy = SOON,
+    device: Device, fallback: LoadedModel | None, *, opened: bool = False
 ) -> Iterator[Failover]:
     models = Failover(
         device.open,
         fallback,
         primary=device.open() if opened else None,
         fingerprint=lambda: device.plugged,
-        policy=policy,
     )
     try:
         yield models
@@ -87,9 +91,10 @@ def test_failover_runs_the_fallback_until_the_device_is_open() -> None:
         assert (state.device, state.degraded, state.reason) == ("edgetpu", False, None)
 
 
+@pytest.mark.usefixtures("_pause_without_end")
 def test_failover_switches_on_loss_and_back_on_return() -> None:
     device = Device()
-    with failover(device, model("cpu", "cpu"), opened=True, policy=NEVER) as models:
+    with failover(device, model("cpu", "cpu"), opened=True) as models:
         lost = models.current
         models.report_lost(lost, AcceleratorLostError("pulled"))
         assert (models.current.name, models.state.reason) == ("cpu", "pulled")
@@ -108,9 +113,10 @@ def test_failover_switches_on_loss_and_back_on_return() -> None:
         )
 
 
+@pytest.mark.usefixtures("_pause_without_end")
 def test_failover_notices_a_loss_between_frames() -> None:
     device = Device()
-    with failover(device, model("cpu", "cpu"), opened=True, policy=NEVER) as models:
+    with failover(device, model("cpu", "cpu"), opened=True) as models:
         models.start()
         device.dead = AcceleratorLostError("silent")
         wait_for(lambda: models.current.name == "cpu", "the fallback")
