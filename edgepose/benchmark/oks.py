@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from edgepose.benchmark.coco import Person
 from edgepose.benchmark.results import Interval
 from edgepose.datatypes import Poses
-from edgepose.util.extras import require_extra
 
 RESAMPLES: Final = 1000
 SEED: Final = 0
@@ -183,11 +182,6 @@ def evaluation_of(cases: Sequence[Case], poses: Sequence[Poses], max_poses: int)
         parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
         evaluation.evaluate()
     return evaluation
-
-
-def check_installed() -> None:
-    """Raise EdgeposeError unless pycocotools can be imported."""
-    require_extra("pycocotools.cocoeval", "coco", "accuracy on COCO")
 
 
 def _data_set(annotations_of: Sequence[Sequence[dict[str, Any]]]) -> Any:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from edgepose.benchmark.results import Document, LatencyRow, fastest
+from edgepose.benchmark.results import Document, LatencyRow, fastest_rows
 from edgepose.errors import SinkError, SourceError
-from edgepose.util.extras import require_extra
 
 MEASURED: Final = "measured here"
 
@@ -31,11 +30,6 @@ class Point(NamedTuple):
     megabytes: float
 
 
-def check_installed() -> None:
-    """Raise EdgeposeError unless matplotlib can be imported."""
-    require_extra("matplotlib", "plot", "--plot")
-
-
 def points(document: Document) -> tuple[Point, ...]:
     """Return the bubbles: every published latency, and each model at its fastest.
 
@@ -46,11 +40,10 @@ def points(document: Document) -> tuple[Point, ...]:
         for series, key in _PUBLISHED.items()
         for row in document.published
     ]
-    for model in dict.fromkeys(row.model for row in document.latency):
-        row = fastest([row for row in document.latency if row.model == model])
+    for row in fastest_rows(document.latency):
         accuracy = _map(row)
         if row.latency_ms is not None and accuracy is not None:
-            found.append(Point(MEASURED, model, row.latency_ms.p50, accuracy, row.bytes / 1e6))
+            found.append(Point(MEASURED, row.model, row.latency_ms.p50, accuracy, row.bytes / 1e6))
     return tuple(found)
 
 

@@ -268,9 +268,12 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def fastest(rows: Iterable[LatencyRow]) -> LatencyRow:
-    """Return the row with the lowest median, of at least one; one that did not run comes last."""
-    return min(rows, key=lambda row: row.latency_ms.p50 if row.latency_ms else math.inf)
+def fastest_rows(latency: Iterable[LatencyRow]) -> list[LatencyRow]:
+    """Return the row of each model that has the lowest median, in the order of the models."""
+    rows: dict[str, LatencyRow] = {}
+    for row in sorted(latency, key=lambda row: row.latency_ms.p50 if row.latency_ms else math.inf):
+        rows.setdefault(row.model, row)
+    return [rows[model] for model in dict.fromkeys(row.model for row in latency)]
 
 
 def encode(document: msgspec.Struct) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from edgepose import __version__
-from edgepose.benchmark import accuracy, backends, coco, environment, latency, oks, tables
+from edgepose.benchmark import accuracy, backends, coco, environment, latency, tables
 from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method, PipelineRow
 from edgepose.build import build_model
@@ -20,6 +20,7 @@ from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
 from edgepose.registry.registry import Device, default_registry, resolve
+from edgepose.util.extras import require_extra
 
 ALL: Final = "all"
 PIPELINE_MODEL: Final = "movenet-lightning-int8"
@@ -141,7 +142,7 @@ def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResult
     """Return what evaluates the models; raises EdgeposeError for invalid models and images."""
     assert options.annotations is not None
     assert options.images is not None
-    oks.check_installed()
+    require_extra("pycocotools.cocoeval", "coco", "accuracy on COCO")
     folder = options.images
     protocols = [accuracy.PROTOCOLS[name] for name in options.protocols or accuracy.PROTOCOLS]
     images = [

@@ -1,8 +1,7 @@
 """The content of reports: rows, columns and footnotes of each table, and number formats."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
 
@@ -16,14 +15,18 @@ from edgepose.benchmark.results import (
     LatencyRow,
     Method,
     PipelineRow,
-    fastest,
+    fastest_rows,
 )
 
 UNSTABLE_MARK: Final = "?"
 NOTHING: Final = "-"
 
 Columns = Mapping[str, str | Callable[[Any], str]]
-"""Columns by title: a field of the row with its format (`rounds.load_ms:ms`), or a function."""
+"""Columns by title: a function of the row, or a field with its format, as in `rounds.load_ms:ms`.
+
+The format is `ms`, `MB` (of bytes) or one of Python; with a `?` after it unstable rows are marked.
+A field with an interval has it in brackets.
+"""
 
 _LATENCY: Final[Columns] = {
     "model": "model",
@@ -32,15 +35,23 @@ _LATENCY: Final[Columns] = {
     "runs": lambda row: str(sum(row.rounds.runs)),
     "load": "rounds.load_ms:ms",
     "first": "rounds.first_ms:ms",
-    "p50": lambda row: format_p50(row),
+    "p50": "latency_ms.p50:ms?",
     "p95": "latency_ms.p95:ms",
     "p99": "latency_ms.p99:ms",
     "IQR %": "rounds.iqr_percent:.1f",
     "other %": "other_cpu_percent:.0f",
 }
+_ACCURACY: Final[Columns] = {
+    "model": "model",
+    "MB": "bytes:MB",
+    "AP": "ap:.1f",
+    "AP50": "ap50:.1f",
+    "AP75": "ap75:.1f",
+    "AR": "ar:.1f",
+}
 _PIPELINE: Final[Columns] = {
     "source": lambda row: f"{row.source} {row.width}x{row.height}",
-    "frames per second": lambda row: f"{row.fps:.1f}" + UNSTABLE_MARK * bool(row.unstable),
+    "frames per second": "fps:.1f?",
     "bare loop, per second": "bare_invoke.fps:.1f",
     "ratio of these": "pipeline_to_invoke_ratio:.3f",
     "additional time of a frame": "overhead_ms:ms",
@@ -56,8 +67,7 @@ _PIPELINE: Final[Columns] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """One table: names in the first column, figures in the others, all as text."""
 
     title: str
@@ -67,8 +77,7 @@ class Table:
     footnotes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Tables, between the lines before and after them."""
 
     head: tuple[str, ...]
@@ -109,7 +118,7 @@ def format_ms(value: float) -> str:
 
 
 def format_value(value: Any, spec: str) -> str:
-    """Return a value by a format: `ms`, `MB` (of bytes) or one of Python; a dash for None."""
+    """Return a value by a format of `Columns`; a dash for None."""
     if value is None:
         return NOTHING
     if spec == "ms":
@@ -121,11 +130,6 @@ def format_with_interval(value: float | None, interval: Interval | None, spec: s
     """Return a value with its interval, if it has one, in brackets."""
     low_high = "" if interval is None else f" [{interval[0]:{spec}}, {interval[1]:{spec}}]"
     return format_value(value, spec) + low_high
-
-
-def format_p50(row: LatencyRow) -> str:
-    """Return the median of a row, marked if it is unstable."""
-    return format_value(field(row, "latency_ms.p50"), "ms") + UNSTABLE_MARK * bool(row.unstable)
 
 
 def latency_notes(method: Method | None, rows: Sequence[LatencyRow]) -> Iterator[str]:
@@ -150,8 +154,7 @@ def _tables(document: Document) -> Iterator[Table]:
 
 
 def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
-    models = list(dict.fromkeys(row.model for row in latency))
-    rows = [fastest([row for row in latency if row.model == model]) for model in models]
+    rows = fastest_rows(latency)
     columns: Columns = {
         "model": "model",
         "MB": "bytes:MB",
@@ -161,7 +164,7 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         "its GPU*": "published.pixel5_gpu_ms:g",
         "Pi 4*": "published.pi4_cpu_ms:g",
         **{f"mAP {row.map_protocol}": "map:.1f" for row in rows if row.map_protocol is not None},
-        "here": format_p50,
+        "here": "latency_ms.p50:ms?",
         "here/Pi 4": "ratio_to_published_pi4:.3f",
     }
     footnotes = [f"{r.model}: {r.published_difference}" for r in rows if r.published_difference]
@@ -174,7 +177,7 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         columns,
         footnotes,
     )
-    by_model = sorted(latency, key=lambda row: models.index(row.model))
+    by_model = [row for fastest in rows for row in latency if row.model == fastest.model]
     yield table_of(
         "latency",
         "invoke in ms by backend and threads (T); IQR: interquartile range of the medians of the "
@@ -186,17 +189,8 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
 
 
 def _accuracy_table(rows: Sequence[AccuracyRow]) -> Table:
-    def figure(name: str, spec: str = ".1f") -> Callable[[AccuracyRow], str]:
-        return lambda row: format_with_interval(
-            getattr(row, name), getattr(row, f"{name}_interval_95"), spec
-        )
-
-    figures = {name.upper(): figure(name) for name in ("ap", "ap50", "ap75", "ar")}
-    for row in rows:
-        if row.against is not None:
-            figures[f"AP to {row.against}"] = figure("ap_difference", "+.1f")
-    columns: Columns = {"model": "model", "MB": "bytes:MB", **figures}
-    return table_of(rows[0].protocol, rows[0].about, rows, columns)
+    against = {f"AP to {row.against}": "ap_difference:+.1f" for row in rows if row.against}
+    return table_of(rows[0].protocol, rows[0].about, rows, {**_ACCURACY, **against})
 
 
 def _pipeline_table(rows: Sequence[PipelineRow]) -> Table:
@@ -223,4 +217,6 @@ def _cell(row: Any, column: str | Callable[[Any], str]) -> str:
     if callable(column):
         return column(row)
     path, _, spec = column.partition(":")
-    return format_value(field(row, path), spec)
+    interval = getattr(row, f"{path}_interval_95", None)
+    text = format_with_interval(field(row, path), interval, spec.removesuffix("?"))
+    return text + UNSTABLE_MARK * bool(spec.endswith("?") and row.unstable)

@@ -13,6 +13,7 @@ from edgepose.cli._options import config_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, progress_bar
 from edgepose.config import find_config_file, load_config
 from edgepose.errors import UsageError
+from edgepose.util.extras import require_extra
 
 MAX_THREADS: Final = 64
 _FILE: Final = click.Path(path_type=Path)
@@ -156,7 +157,7 @@ def command(
     from edgepose.benchmark.session import BenchmarkOptions, run
 
     if plot is not None:
-        plotting.check_installed()
+        require_extra("matplotlib", "plot", "--plot")
     options = BenchmarkOptions(config=config, given_broker=mqtt is not None, **values)
     document, left_out = run(options, _progress)
     _write(render.rendered(document, output_format), output)

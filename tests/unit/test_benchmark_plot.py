@@ -9,6 +9,7 @@ import pytest
 from edgepose.benchmark import plot
 from edgepose.benchmark.plot import MEASURED, Point
 from edgepose.errors import EdgeposeError, SinkError, SourceError
+from edgepose.util.extras import require_extra
 from tests.benchmark_documents import document, latency_row
 from tests.requirements import missing
 
@@ -16,7 +17,7 @@ from tests.requirements import missing
 @pytest.fixture
 def _matplotlib() -> None:
     try:
-        plot.check_installed()
+        require_extra("matplotlib", "plot", "--plot")
     except EdgeposeError as error:
         missing(str(error))
 
@@ -88,7 +89,7 @@ def test_draw_to_unwritable_file(tmp_path: Path) -> None:
         plot.draw(document(tmp_path / "pi"), tmp_path / "none" / "x.png")
 
 
-def test_check_installed_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_extra_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(EdgeposeError, match=r"pip install 'edgepose\[plot\]'"):
-        plot.check_installed()
+        require_extra("matplotlib", "plot", "--plot")
