@@ -32,6 +32,15 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture
+def no_user_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the configuration and the models of this user and machine from commands."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
+    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
+    monkeypatch.setattr("edgepose.registry.registry.MACHINE_FOLDER", tmp_path / "machine-models")
+
+
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
     """Undo changes of the root logger by commands that run inside the test process.

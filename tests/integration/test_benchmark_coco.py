@@ -25,6 +25,8 @@ from edgepose.sources.images import read_image
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import write_coco
 
+pytestmark = pytest.mark.usefixtures("no_user_files")
+
 pytest.importorskip("pycocotools")
 
 LIGHTNING, MULTIPOSE = "movenet-lightning-int8", "movenet-multipose-int8"
@@ -56,13 +58,6 @@ def moved(person: Person, right_px: float) -> Person:
         box_xywh=(x + right_px, others[0], others[1], others[2]),
         keypoints=tuple(points.ravel().tolist()),
     )
-
-
-@pytest.fixture(autouse=True)
-def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
-    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
 
 
 @pytest.fixture

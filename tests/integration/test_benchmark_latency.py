@@ -24,17 +24,11 @@ from tests.fakes.benchmark_backend import Bench
 from tests.machines import no_firmware, raspberry_pi_4
 from tests.requirements import missing
 
+pytestmark = pytest.mark.usefixtures("no_user_files")
+
 LIGHTNING, THUNDER = "movenet-lightning-int8", "movenet-thunder-int8"
 SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"
 QUICK = ("--min-runs", "5", "--min-seconds", "0.02", "--max-seconds", "0")
-
-
-@pytest.fixture(autouse=True)
-def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
-    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
-    monkeypatch.setattr("edgepose.registry.registry.MACHINE_FOLDER", tmp_path / "machine-models")
 
 
 def use_backend(

@@ -11,12 +11,7 @@ from edgepose.cli.main import run_command
 from edgepose.config import Config, load_config
 from edgepose.config.reference import sample_path, sample_text
 
-
-@pytest.fixture(autouse=True)
-def _no_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
-    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path / "model-home"))
-    monkeypatch.setattr("edgepose.config.loader.SYSTEM_FILE", tmp_path / "etc.yaml")
+pytestmark = pytest.mark.usefixtures("no_user_files")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
