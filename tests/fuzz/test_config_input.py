@@ -50,14 +50,14 @@ def check_lines(error: ConfigError) -> None:
 
 
 def outcome(path: Path) -> Config | ConfigError:
-    """Load a file; any other exception than ConfigError comes through and fails the test."""
+    """Load a file; any other exception than ConfigError fails the test."""
     try:
         config = load_config(path)
     except ConfigError as error:
         check_lines(error)
         return error
     assert isinstance(config, Config)
-    # What loads can also be shown, and used as far as that needs no file and no network.
+    # A valid configuration can be shown, and used as far as that needs no file and no network.
     yaml.safe_dump(config.masked_values(), allow_unicode=True)
     assert config.node_name
     assert config.client_id
@@ -226,7 +226,7 @@ def test_load_config_regressions(path: Path, text: str) -> None:
 
 
 def test_load_config_control_characters(path: Path) -> None:
-    """mosquitto ends a connection over a control character, without a word about why."""
+    """mosquitto closes the connection for a control character, without a reason."""
     for text in ('client_id: "a\\eb"', 'username: "x\\ny"', "url: mqtt://u%0Av@h"):
         path.write_text(f"mqtt: {{{text}}}", "utf-8")
         with pytest.raises(ConfigError, match="control character"):

@@ -1,4 +1,4 @@
-"""Damaged model files: they are refused with a message, and never take the daemon with them."""
+"""Damaged model files: they are refused with a message and do not crash the daemon."""
 
 import random
 import struct
@@ -68,7 +68,7 @@ def damaged(chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
 def test_probe_damaged_models(tmp_path: Path, runtime: RuntimeName) -> None:
-    """A third of these end tflite-runtime 2.14; a child process takes the crash."""
+    """A third of these crash tflite-runtime 2.14, in a child process."""
     path = tmp_path / "damaged.tflite"
     refused = 0
     for seed in range(12 * EFFORT):

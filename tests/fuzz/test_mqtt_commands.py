@@ -118,7 +118,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         commands: list[tuple[str, bool]] = []
         sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        # `open` returns when all is sent; now the broker has the subscriptions too.
         other_client.wait_for(TOPICS.availability, b"online")
         yield Node(sink, other_client, commands)
         sink.close()
@@ -164,7 +164,7 @@ def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
     ):
         sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        # `open` returns when all is sent; now the broker has the subscriptions too.
         other_client.wait_for(TOPICS.availability, b"online")
         flooded = Node(sink, other_client, commands)
         for number in range(2000):
@@ -190,7 +190,7 @@ def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
     ):
         sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent: only now the broker has the subscriptions too.
+        # `open` returns when all is sent; now the broker has the subscriptions too.
         other_client.wait_for(TOPICS.availability, b"online")
         node = Node(sink, other_client, commands)
         node.publish(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
@@ -201,7 +201,7 @@ def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
 
 
 def test_mqtt_sink_stored_event_with_invalid_topic(tmp_path: Path) -> None:
-    """mosquitto ends the connection over a control character in a topic; it was sent for ever."""
+    """mosquitto closes the connection for a control character in a topic."""
     store = EventStore(tmp_path / EVENTS_FILE, max_events=10)
     store.append("edgepose/gym/main/e\x01vent", b"bad")
     store.append("edgepose/gym/main/event", b"good")

@@ -1,4 +1,4 @@
-"""A password is written in many places and read in one: none of the others may show it."""
+"""Passwords are in no output, wherever they are in a configuration or address."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ ODD_PASSWORDS = st.builds(
 PARAMETERS = ("password", "passwd", "pass", "pwd", "token", "apikey", "api_key", "auth", "loginpas")
 USERS = st.text("abcz019_", max_size=5)
 
-# As people write them, right and wrong; {p} is the password.
+# Valid and invalid forms; {p} is the password.
 LOGINS = (
     "rtsp://{u}:{p}@cam/live",
     "RTSPS://{u}:{p}@cam:554/live?rotate=90",
@@ -82,7 +82,7 @@ QUERIES = tuple(
 
 
 def all_texts_of(text: str) -> str:
-    """Return all that is ever printed of a source or broker address, whether it is right or not."""
+    """Return all texts of a source or broker address, valid or not, and of its error."""
     texts = [masked_url(text)]
     for parse in (parse_source_uri, parse_broker_url):
         try:
@@ -95,7 +95,7 @@ def all_texts_of(text: str) -> str:
 
 
 def config_texts(path: Path, tree: Mapping[str, object]) -> str:
-    """Return all that is printed of a configuration."""
+    """Return all texts of a configuration."""
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), "utf-8")
     try:
         config = load_config(path)

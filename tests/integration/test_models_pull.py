@@ -22,7 +22,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with the next of `answers`, the last one again and again."""
+    """Answers each request with the next of `answers`, and repeats the last one."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""What a reload does with each change of the configuration."""
+"""The effect of a reload for each change of the configuration."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Telling kinds of models apart by their tensors."""
+"""Detection of the kind of a model from its tensors."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ WORDS = r"\b(pictures?|somebody|nobody|whoever|tells|says|stands? in|stand-in|by
 
 @pytest.mark.parametrize("path", generate_docs.documents(), ids=lambda path: path.name)
 def test_documents_generated_files_are_current(path: Path) -> None:
-    """What `make docs` would write is what lies there."""
+    """The files are those that `make docs` writes."""
     written, expected = path.read_text(), generate_docs.documents()[path]
     hint = f"{path.name} is out of date; run `make docs`"
     if path.suffix == ".json":
@@ -58,7 +58,7 @@ def test_documents_terms(document: Path) -> None:
 
 
 def test_readme_links_every_document() -> None:
-    """A reader of the README finds every document."""
+    """The README has a link to every document."""
     text = (ROOT / "README.md").read_text()
     for document in DOCUMENTS:
         if document.name not in {"README.md", "SECURITY.md"}:
@@ -106,7 +106,7 @@ def test_documents_topics_are_complete() -> None:
 
 
 def test_documents_error_texts_exist_in_code() -> None:
-    """A reader who searches for the text of an error finds the row."""
+    """The error texts in docs/troubleshooting.md occur in the code."""
     texts = _texts_of_the_code()
     page = (ROOT / "docs/troubleshooting.md").read_text()
     for quoted in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE):

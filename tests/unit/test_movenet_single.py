@@ -1,4 +1,4 @@
-"""What the 17 numbers triples of MoveNet mean."""
+"""Decoding of MoveNet's 17 (y, x, score) triples."""
 
 import numpy as np
 import pytest

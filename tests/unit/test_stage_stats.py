@@ -1,4 +1,4 @@
-"""What goes into the stats message."""
+"""The figures of the stats message."""
 
 import pytest
 
