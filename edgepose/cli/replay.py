@@ -8,7 +8,7 @@ import click
 
 from edgepose.cli._options import set_up_logging
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
-from edgepose.mqtt.replay import check_recording, replay
+from edgepose.mqtt.replay import read_recording, replay
 from edgepose.mqtt.topics import check_base
 from edgepose.mqtt.url import PASSWORD_VARIABLE, Secret, parse_broker_url, read_password_file
 
@@ -24,7 +24,7 @@ from edgepose.mqtt.url import PASSWORD_VARIABLE, Secret, parse_broker_url, read_
 )
 @click.option(
     "--speed",
-    type=float,
+    type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
     help="Factor of the recorded speed; 0 publishes without waiting.",
@@ -60,7 +60,8 @@ def command(
     from edgepose.sinks.mqtt import MqttPublisher
 
     set_up_logging("warning")
-    check_recording(file, speed=speed)
+    # An error here comes before the connection.
+    next(read_recording(file, lambda _problem: None))
     check_base(base_topic)
     address = parse_broker_url(mqtt)
     password = None
@@ -72,6 +73,6 @@ def command(
     client_id = f"edgepose-replay-{os.getpid()}"
     options = ConnectOptions(address, client_id, password, TlsFiles(ca_file=ca_file))
     with MqttPublisher(options) as publisher:
-        summary = replay(file, publisher.send, speed=speed, base=base_topic)
-    skipped = f", {summary.skipped} damaged lines skipped" if summary.skipped else ""
-    print(f"replay: {summary.published} messages published{skipped}", file=sys.stderr)
+        published, skipped = replay(file, publisher.send, speed=speed, base=base_topic)
+    invalid = f", {skipped} invalid lines skipped" if skipped else ""
+    print(f"replay: {published} messages published{invalid}", file=sys.stderr)

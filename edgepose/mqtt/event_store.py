@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,8 @@ from edgepose.util.background import BackgroundWriter
 _log = logging.getLogger("edgepose.mqtt")
 
 CLOSE_TIMEOUT_S: Final = 2.0
-_MAX_TOPIC_BYTES: Final = 65535
+# sqlite3 quotes damaged parts of the file in its error, which may not be UTF-8.
+_ERRORS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS events "
     "(id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)"
@@ -47,10 +48,11 @@ class EventStore:
         self._failure = ""
         self._connection: sqlite3.Connection | None = None
         self._unsynced = False
-        loaded = [] if path is None else self._load(path)
+        self._saved: set[int] = set()
+        loaded = self._load()
         # Replaced as a whole, so that the background thread reads one state of it.
         self._events = {event.id: event for event in loaded[-max_events:]}
-        self._saved = {event.id for event in loaded}
+        self._saved.update(event.id for event in loaded)
         self._next_id = loaded[-1].id + 1 if loaded else 1
         self._writer: BackgroundWriter[object] = BackgroundWriter(
             "event-store", lambda _: self._save(), max_pending=1, on_idle=self._on_idle
@@ -96,46 +98,25 @@ class EventStore:
 
     # -- the file ----------------------------------------------------------------------------
 
-    def _load(self, path: Path) -> list[StoredEvent]:
-        if not path.exists():
+    def _load(self) -> list[StoredEvent]:
+        if self._path is None or not self._path.exists():
             return []
         try:
-            with closing(sqlite3.connect(path, timeout=1.0)) as connection:
-                connection.text_factory = lambda data: data.decode("utf-8", "replace")
-                # A process that was killed early leaves a file without it.
-                if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    return []
+            with closing(self._open()) as connection:
                 rows = connection.execute("SELECT id, topic, payload FROM events ORDER BY id")
                 found = [StoredEvent(*row) for row in rows]
-        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-            if _is_damaged(error):
-                self._put_aside(path, error)
-            else:
-                _log.warning("%s: waiting events cannot be read (%s)", path, error)
+        except _ERRORS as error:
+            self._on_failure(error, "read")
             return []
         events = [event for event in found if _is_valid(event)]
         if len(events) < len(found):
             _log.warning(
                 "%s: %d of %d waiting events are invalid and left out",
-                path,
+                self._path,
                 len(found) - len(events),
                 len(found),
             )
         return events
-
-    def _put_aside(self, path: Path, error: Exception) -> None:
-        """Rename a file that cannot be read, so that it neither stops us nor is overwritten."""
-        aside = path.with_name(path.name + ".damaged")
-        try:
-            path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-        except OSError:
-            _log.warning("%s: waiting events cannot be read (%s)", path, error)
-            return
-        _log.warning(
-            "%s: waiting events cannot be read (%s); the file is now %s", path, error, aside.name
-        )
 
     def _save(self) -> None:
         """Write what differs between memory and file; runs in the background thread."""
@@ -145,15 +126,15 @@ class EventStore:
         if not added and not removed:
             return
         try:
-            connection = self._connection or self._open()
-            with connection:
+            self._connection = self._connection or self._open()
+            with self._connection as connection:
                 connection.executemany("DELETE FROM events WHERE id = ?", removed)
                 connection.executemany(
                     "INSERT OR REPLACE INTO events VALUES (?, ?, ?)",
                     [(event.id, event.topic, event.payload) for event in added],
                 )
-        except (sqlite3.Error, OSError) as error:
-            self._on_failure(error)
+        except _ERRORS as error:
+            self._on_failure(error, "saved")
             return
         self._saved = set(events)
         self._failure = ""
@@ -162,13 +143,13 @@ class EventStore:
     def _open(self) -> sqlite3.Connection:
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # `close` runs on another thread, after this one ended.
+        # `close` runs on another thread, after the background thread ended.
         connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         connection.execute("PRAGMA journal_mode=WAL")
         # The log is synced at each checkpoint, not at each event: an SD card wears with writes.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_CREATE)
-        self._connection = connection
         return connection
 
     def _on_idle(self) -> None:
@@ -177,44 +158,39 @@ class EventStore:
             self._unsynced = False
             try:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error as error:
-                self._on_failure(error)
+            except _ERRORS as error:
+                self._on_failure(error, "saved")
 
-    def _on_failure(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception, what: str) -> None:
+        """Close the file, rename it if it is damaged, and log an error that is new."""
+        assert self._path is not None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        consequence = "they are lost if edgepose ends before the disk works again"
         if _is_damaged(error):
-            assert self._path is not None
-            self._put_aside(self._path, error)
             self._saved = set()
+            aside = self._path.with_name(self._path.name + ".damaged")
+            with suppress(OSError):
+                self._path.rename(aside)
+                for suffix in ("-wal", "-shm"):
+                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                consequence = f"the damaged file is now {aside.name}"
         if str(error) != self._failure:
             self._failure = str(error)
             _log.warning(
-                "%s: waiting events cannot be saved (%s); trying again, but if edgepose ends "
-                "before that succeeds, they are lost",
-                self._path,
-                error,
+                "%s: waiting events cannot be %s (%s); %s", self._path, what, error, consequence
             )
 
 
 def _is_damaged(error: Exception) -> bool:
     """Return whether the file is damaged; an OperationalError is one of the disk or permissions."""
-    # sqlite3 quotes damaged parts of the file in its error, which may not be UTF-8.
-    if isinstance(error, UnicodeDecodeError):
-        return True
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, sqlite3.OperationalError
-    )
+    damaged = isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
+    return damaged and not isinstance(error, sqlite3.OperationalError)
 
 
 def _is_valid(event: StoredEvent) -> bool:
-    """Whether a broker would take it: mosquitto ends a connection over a control character."""
+    """Return whether a broker accepts it: mosquitto ends a connection over a control character."""
     topic = event.topic
-    return (
-        isinstance(topic, str)
-        and isinstance(event.payload, bytes)
-        and 0 < len(topic.encode("utf-8", "replace")) <= _MAX_TOPIC_BYTES
-        and topic.isprintable()
-        and not any(character in topic for character in "+#")
-    )
+    typed = isinstance(topic, str) and isinstance(event.payload, bytes)
+    return typed and topic != "" and topic.isprintable() and not set(topic) & set("+#")

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from edgepose import messages
-from edgepose.errors import SourceError, SourceNotFoundError, UsageError
+from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.topics import Topics
 
@@ -22,34 +22,26 @@ MAX_LINE_BYTES: Final = 1_000_000
 _LONG_WAIT_S: Final = 30.0
 _LONGEST_SLEEP_S: Final = 86_400.0
 """The system takes only so long a sleep at once, and a damaged time may be centuries ahead."""
-_HOPELESS_LINES: Final = 20
-_MAX_COMPLAINTS: Final = 5
+_MAX_INVALID_AT_START: Final = 20
+_MAX_WARNINGS: Final = 5
+_INVALID: Final = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One line of a recording: the message, its bytes as they stood, and where."""
+class RecordedMessage:
+    """One line of a recording."""
 
-    line_number: int
-    payload: bytes
     message: PoseMessage
+    payload: bytes
     captured_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What became of the lines of a recording."""
-
-    published: int
-    skipped: int
-
-
-def read_recording(path: Path, complain: Callable[[str], None]) -> Iterator[Recorded]:
-    """Yield the messages of a recording; each line that is none goes to `complain` in a sentence.
+def read_recording(path: Path, report: Callable[[str], None]) -> Iterator[RecordedMessage]:
+    """Yield the messages of a recording; `report` gets a text for each line that is invalid.
 
     Raises SourceNotFoundError or SourceError for a file that cannot be read or is no recording.
     """
-    number = good = 0
+    number = valid = 0
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
@@ -57,67 +49,38 @@ def read_recording(path: Path, complain: Callable[[str], None]) -> Iterator[Reco
                 if not line.strip():
                     continue
                 try:
-                    recorded = _read_line(number, line)
-                except _BadLineError as bad:
-                    if not good and number >= _HOPELESS_LINES:
+                    recorded = _parse(line)
+                except _INVALID as error:
+                    if not valid and number >= _MAX_INVALID_AT_START:
                         break
-                    complain(f"{path}, line {number}: expected a pose message, {bad}")
+                    torn = "" if line.endswith(b"\n") else ", a line without an end (power cut?)"
+                    report(f"{path}, line {number}: expected a pose message ({error}){torn}")
                 else:
-                    good += 1
+                    valid += 1
                     yield recorded
     except FileNotFoundError:
         raise SourceNotFoundError(
-            f"{path}: there is no such recording; check the path, or make one with output.record"
+            f"{path}: no such recording; check the path, or make one with output.record"
         ) from None
     except OSError as error:
         raise SourceError(
             f"{path}: the recording cannot be read ({error.strerror}); expected a file of pose "
             "messages that edgepose may read"
         ) from error
-    if not good:
+    if not valid:
         raise SourceError(
-            f"{path}: no pose message in {'it' if number < _HOPELESS_LINES else 'sight'}; "
-            "expected a recording of edgepose, one JSON message a line"
+            f"{path}: no pose message found; expected a recording of edgepose, one JSON message a "
+            "line"
         )
 
 
-class _BadLineError(Exception):
-    """A line that is no pose message; the text says why, after a comma."""
-
-
-def _read_line(number: int, line: bytes) -> Recorded:
-    if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
-        torn = " (the file ends in the middle of it, as after a power cut)"
-    else:
-        torn = ""
-    try:
-        message = messages.decode(line)
-        captured_s = datetime.fromisoformat(message.captured_at).timestamp()
-        Topics(node=message.node).poses(message.camera)
-    except RecursionError:
-        raise _BadLineError(f"but it is nested too deeply{torn}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, OverflowError) as error:
-        raise _BadLineError(f"but {_lower(str(error))}{torn}") from None
+def _parse(line: bytes) -> RecordedMessage:
+    message = messages.decode(line)
+    Topics(node=message.node).poses(message.camera)
     if message.schema != messages.SCHEMA:
-        raise _BadLineError(f"of schema {messages.SCHEMA}, got schema {message.schema}")
-    return Recorded(number, line.strip(), message, captured_s)
-
-
-def _lower(text: str) -> str:
-    # An acronym stays one.
-    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
-
-
-def check_recording(path: Path, *, speed: float) -> None:
-    """Raise what `replay` would raise, as far as it shows before the first message."""
-    _check_speed(speed)
-    for _ in read_recording(path, lambda _sentence: None):
-        return
-
-
-def _check_speed(speed: float) -> None:
-    if not 0 <= speed < float("inf"):
-        raise UsageError(f"speed is 0 or more (1 is as recorded, 0 without waiting), got {speed:g}")
+        raise ValueError(f"expected schema {messages.SCHEMA}, got schema {message.schema}")
+    captured_s = datetime.fromisoformat(message.captured_at).timestamp()
+    return RecordedMessage(message, line.strip(), captured_s)
 
 
 def replay(
@@ -128,41 +91,33 @@ def replay(
     base: str = "edgepose",
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Summary:
+) -> tuple[int, int]:
     """Publish every message as it was recorded, on `<base>/<node>/<camera>/poses` of the recording.
 
     Between two messages pass the seconds between their `captured_at`, divided by `speed`; speed 0
-    does not wait at all. Where the recorded time jumps back (the clock was set, or two recordings
-    stand in one file) the next message follows at once. `publish` gets topic and payload.
-
-    Raises UsageError for a negative speed and what `read_recording` raises.
+    does not wait at all. If the recorded time jumps back (the clock was set, or two recordings are
+    in one file), the next message follows at once. `publish` gets topic and payload. Return how
+    many messages were published and how many lines skipped; raises what `read_recording` raises.
     """
-    _check_speed(speed)
     published = skipped = 0
 
-    def complain(sentence: str) -> None:
+    def report(problem: str) -> None:
         nonlocal skipped
         skipped += 1
-        if skipped <= _MAX_COMPLAINTS:
-            _log.warning("%s; skipped", sentence)
+        if skipped <= _MAX_WARNINGS:
+            _log.warning("%s; skipped", problem)
 
-    start_s = 0.0
-    first_s: float | None = None
-    newest_s = 0.0
-    for recorded in read_recording(path, complain):
-        if first_s is None or recorded.captured_s < newest_s - 1.0:
-            first_s = newest_s = recorded.captured_s
+    start_s = first_s = 0.0
+    newest_s = float("inf")
+    for recorded in read_recording(path, report):
+        if recorded.captured_s < newest_s - 1.0:
             start_s = monotonic()
+            first_s = newest_s = recorded.captured_s
         newest_s = max(newest_s, recorded.captured_s)
         if speed:
             wait_s = start_s + (recorded.captured_s - first_s) / speed - monotonic()
             if wait_s > _LONG_WAIT_S:
-                _log.warning(
-                    "%s, line %d: nothing was recorded for long; going on in %.0f s",
-                    path,
-                    recorded.line_number,
-                    wait_s,
-                )
+                _log.warning("%s: nothing was recorded for long; next in %.0f s", path, wait_s)
             while wait_s > 0:
                 nap_s = min(wait_s, _LONGEST_SLEEP_S)
                 sleep(nap_s)
@@ -170,6 +125,6 @@ def replay(
         topics = Topics(node=recorded.message.node, base=base)
         publish(topics.poses(recorded.message.camera), recorded.payload)
         published += 1
-    if skipped > _MAX_COMPLAINTS:
-        _log.warning("%s: %d damaged lines were skipped in all", path, skipped)
-    return Summary(published, skipped)
+    if skipped > _MAX_WARNINGS:
+        _log.warning("%s: %d invalid lines were skipped in all", path, skipped)
+    return published, skipped

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.errors import SourceError, SourceNotFoundError, UsageError
+from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.mqtt.replay import MAX_LINE_BYTES, replay
 from tests.builders import line_of
 
@@ -29,7 +29,7 @@ class Publisher:
         self.now_s += 0.004
 
     def replay(self, path: Path, speed: float = 1.0, base: str = "edgepose") -> tuple[int, int]:
-        summary = replay(
+        return replay(
             path,
             self.publish,
             speed=speed,
@@ -37,7 +37,6 @@ class Publisher:
             monotonic=self.monotonic,
             sleep=self.sleep,
         )
-        return summary.published, summary.skipped
 
     def times(self) -> list[float]:
         return [at for at, _, _ in self.sent]
@@ -133,7 +132,7 @@ def test_replay_many_damaged_lines(tmp_path: Path, caplog: pytest.LogCaptureFixt
     publisher = Publisher()
     assert publisher.replay(path) == (2, 100)
     assert len(caplog.records) == 6
-    assert "100 damaged lines" in caplog.text
+    assert "100 invalid lines" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"x\n", b"x\n" * 1000, b"\0" * 3_000_000])
@@ -153,10 +152,6 @@ def test_replay_errors(tmp_path: Path) -> None:
         publisher.replay(tmp_path / "nowhere")
     with pytest.raises(SourceError, match="directory"):
         publisher.replay(tmp_path)
-    path = recording(tmp_path / "r", line_of(1.0))
-    for speed in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(UsageError, match="speed"):
-            publisher.replay(path, speed=speed)
     assert not publisher.sent
 
 
@@ -165,4 +160,4 @@ def test_replay_long_pause_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFi
     publisher = Publisher()
     publisher.replay(path)
     assert publisher.times() == [0.0, 600.0]
-    assert "going on in 600 s" in caplog.text
+    assert "next in 600 s" in caplog.text
