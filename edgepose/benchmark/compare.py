@@ -66,11 +66,7 @@ _COLUMNS: Final[tables.Columns] = {
     "figure": "figure",
     "A": "a:.4g",
     "B": "b:.4g",
-    "B/A, B-A": lambda each: (
-        tables.format_with_interval(each.ratio, each.interval, ".3f")
-        if each.difference is None
-        else tables.format_with_interval(each.difference, each.interval, "+.1f")
-    ),
+    "B/A": lambda each: tables.format_with_interval(each.ratio, each.interval, ".3f"),
     "B is": "verdict:?",
 }
 _ABOUT: Final = (
@@ -102,9 +98,9 @@ class Difference(msgspec.Struct, frozen=True):
 class Compared(msgspec.Struct, frozen=True, rename={"unstable": "doubtful"}):
     """One figure of one row in both documents: p50_ms, fps_to_bare, latency_p50_ms or ap.
 
-    `ratio` is b / a; accuracy has `difference`, b - a, instead. `interval` is its uncertainty by
-    the rounds, or the bootstrap. `doubtful` if a document marks its figure as unstable. `verdict`
-    is same, faster, slower, more or less accurate, unclear, not comparable, or ran in one only.
+    `ratio` is b / a, `interval` its uncertainty by the rounds, or the bootstrap. `doubtful` if a
+    document marks its figure as unstable. `verdict` is same, faster, slower, more or less accurate,
+    unclear, not comparable, or ran in one only.
     """
 
     table: str
@@ -114,7 +110,6 @@ class Compared(msgspec.Struct, frozen=True, rename={"unstable": "doubtful"}):
     b: float | None
     unstable: bool = False
     ratio: float | None = None
-    difference: float | None = None
     interval: Interval | None = None
     verdict: str = "not comparable"
 
@@ -198,29 +193,18 @@ def _compared(table: str, figure: _Figure, name: str, *rows: Any) -> Compared:
     conditions = [tables.field(row, figure.condition) for row in rows if figure.condition]
     if a is None or (conditions and _exceeds_noise(*conditions)):
         return compared
-    is_accuracy = table == "accuracy"
-    percentiles = (0, 100) if unstable or is_accuracy else (25, 75)
+    percentiles = (0, 100) if unstable or table == "accuracy" else (25, 75)
     (low_a, high_a), (low_b, high_b) = (
         np.percentile(tables.field(row, figure.rounds) or [value], percentiles).tolist()
         for row, value in zip(rows, (a, b), strict=True)
     )
-    if is_accuracy:
-        # Runs cannot be paired without the single images; this is on the safe side.
-        change, low, high = b - a, low_b - high_a, high_b - low_a
-    elif a and low_a:
-        change, low, high = b / a, low_b / high_a, high_b / low_a
-    else:
+    if not (a and low_a):
         return compared
     verdict = "unclear" if unstable else "same"
-    if is_accuracy or _exceeds_noise(a, b):
+    if _exceeds_noise(a, b):
         verdict = figure.more if low_b > high_a else figure.less if high_b < low_a else verdict
-    return replace(
-        compared,
-        ratio=None if is_accuracy else round(change, 4),
-        difference=round(change, 4) if is_accuracy else None,
-        interval=(round(low, 4), round(high, 4)),
-        verdict=verdict,
-    )
+    interval = (round(low_b / high_a, 4), round(high_b / low_a, 4))
+    return replace(compared, ratio=round(b / a, 4), interval=interval, verdict=verdict)
 
 
 def _exceeds_noise(a: float, b: float) -> bool:
