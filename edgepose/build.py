@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -220,13 +220,14 @@ def apply_presence(
     track_events.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=leave_delay_ms)
 
 
-def source_opener(camera: CameraConfig) -> Callable[[], FrameSource]:
+def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameSource]:
     """Return what makes a camera's source afresh each time it is called.
 
-    Options of the URI override the camera's keys. Raises UsageError for an invalid URI.
+    `overrides` override options of the URI, which override the camera's keys. Raises UsageError for
+    an invalid URI.
     """
     uri = parse_source_uri(camera.source)
-    options = dict(uri.options)
+    options = {**uri.options, **overrides}
     loop, realtime = options.pop("loop", False), options.pop("realtime", None)
     if "rotate" in options:
         options["rotation"] = options.pop("rotate")

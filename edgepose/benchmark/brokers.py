@@ -20,8 +20,6 @@ from edgepose.errors import BrokerError
 from edgepose.util.net import free_port
 
 _START_S: Final = 10.0
-# Debian installs mosquitto where only root's PATH leads.
-_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 # Started by root, mosquitto would become a user who cannot read the folder; otherwise `user` has no
 # effect. A broker that waits to fill its packets would add up to 40 ms to a message.
 _MOSQUITTO: Final = """\
@@ -47,15 +45,8 @@ def own_broker() -> Iterator[tuple[MqttConfig, str]]:
     port = free_port()
     if (mosquitto := find_mosquitto()) is not None:
         command, template = [mosquitto], _MOSQUITTO
-        # There is no option for the version; the help begins with `mosquitto version 2.0.11`.
-        help_text = subprocess.run(  # noqa: S603 - found above
-            [mosquitto, "-h"], capture_output=True, text=True, check=False, timeout=_START_S
-        ).stdout
-        found = re.match(r"mosquitto version (\S+)", help_text)
-        name = f"mosquitto {found[1] if found else ''}".rstrip()
     elif importlib.util.find_spec("amqtt") is not None:
         command, template = [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT
-        name = f"amqtt {version('amqtt')}"
     else:
         raise BrokerError(
             "--pipeline needs an MQTT broker, and none is installed: install mosquitto (Debian: "
@@ -76,11 +67,14 @@ def own_broker() -> Iterator[tuple[MqttConfig, str]]:
             )
         try:
             _wait_until_it_listens(process, port, log)
-            yield (
-                # amqtt knows no MQTT 5.
-                MqttConfig(url=f"mqtt://127.0.0.1:{port}", protocol="5" if mosquitto else "3.1.1"),
-                f"{name}, started by the benchmark",
+            # Its first line is `1700000000: mosquitto version 2.0.11 starting`.
+            found = re.search(r"mosquitto version (\S+)", log.read_text(errors="replace"))
+            name = f"mosquitto {found[1]}" if found else f"amqtt {version('amqtt')}"
+            # amqtt knows no MQTT 5.
+            mqtt = MqttConfig(
+                url=f"mqtt://127.0.0.1:{port}", protocol="5" if mosquitto else "3.1.1"
             )
+            yield mqtt, f"{name}, started by the benchmark"
         finally:
             process.kill()
             process.wait()
@@ -88,7 +82,8 @@ def own_broker() -> Iterator[tuple[MqttConfig, str]]:
 
 def find_mosquitto() -> str | None:
     """Return the path of mosquitto, None if it is not installed."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_FOLDERS))
+    # Debian installs it where only root's PATH leads.
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
     return shutil.which("mosquitto", path=path)
 
 
@@ -97,10 +92,9 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
+            return
         except OSError:
             time.sleep(0.02)
-        else:
-            return
     last_line = ["no output", *log.read_text(errors="replace").splitlines()][-1]
     raise BrokerError(
         f"the broker that the benchmark started does not listen ({last_line}); name a running one "

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from edgepose.config import CameraConfig
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource
-from edgepose.sources.images import is_image
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.util.resource import Resource
 
@@ -58,20 +56,14 @@ def frame_feed(source: str | None) -> FrameFeed:
         # A report contains neither the address of a network camera nor a password.
         name = uri.kind if uri.kind == "rtsp" else str(uri)
         return FrameFeed(name, None, source_opener(CameraConfig(source=source)))
-    name = target = "synthetic:"
-    options = {key: int(v) if isinstance(v, bool) else v for key, v in uri.options.items()}
-    if uri.kind == "path":
-        path = Path(uri.target).absolute()
-        name, target = path.name, str(path)
-        options["loop"] = 1
-        if path.is_dir() or is_image(path):
-            options.setdefault("fps", FPS)
-
-    def opener(*, realtime: int) -> Opener:
-        query = urlencode({**options, "realtime": realtime})
-        return source_opener(CameraConfig(source=f"{target}?{query}"))
-
-    return FrameFeed(name, opener(realtime=0), opener(realtime=1))
+    name = Path(uri.target).absolute().name if uri.kind == "path" else str(uri)
+    # Images have a frame rate too.
+    camera = CameraConfig(source=source, fps=FPS)
+    return FrameFeed(
+        name,
+        source_opener(camera, loop=True, realtime=False),
+        source_opener(camera, loop=True, realtime=True),
+    )
 
 
 class LimitedSource(Resource):

@@ -19,7 +19,7 @@ from edgepose.config import Config, ModelConfig
 from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
-from edgepose.registry.registry import Device, default_registry, resolve
+from edgepose.registry.registry import Device, default_registry, device_of, resolve
 from edgepose.util.extras import require_extra
 
 ALL: Final = "all"
@@ -155,8 +155,6 @@ def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResult
     given = _chosen(options.models or [default], {options.device})
     if options.against is not None and options.against not in given:
         given.insert(0, options.against)
-    for name in given:
-        resolve(name)
     configs = [_accuracy_config(options, name) for name in given]
 
     def measure(progress: Progress) -> _AccuracyResults:
@@ -227,12 +225,10 @@ def _accuracy_config(options: BenchmarkOptions, name: str) -> Config:
     config = options.config
     if options.models or name != config.model.name:
         config = replace(config, model=ModelConfig(name=name))
-    entry = default_registry().entries.get(name)
-    compiled = entry is not None and entry.accelerator == "edgetpu"
-    wanted = set(options.accelerators)
-    if options.device == "edgetpu" or (compiled and wanted & {backends.AUTO, backends.EDGETPU}):
+    if "edgetpu" in (options.device, device_of(resolve(name))):
         return replace(config, accelerator="edgetpu")
-    return config if wanted == {backends.AUTO} else replace(config, accelerator="cpu")
+    is_auto = set(options.accelerators) == {backends.AUTO}
+    return config if is_auto else replace(config, accelerator="cpu")
 
 
 def _with_map(rows: Sequence[LatencyRow], scores: Sequence[AccuracyRow]) -> tuple[LatencyRow, ...]:

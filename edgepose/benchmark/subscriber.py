@@ -1,5 +1,6 @@
 """A subscriber in another process that records when each pose message arrived."""
 
+import json
 import os
 import queue
 import select
@@ -9,7 +10,6 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from edgepose.clock import boottime_ns
@@ -24,10 +24,6 @@ _POLL_S: Final = 0.2
 _CONNECT_S: Final = 15.0
 _CLOSE_S: Final = 5.0
 _SUBSCRIBED: Final = "subscribed"
-
-
-class _Sequence(msgspec.Struct):
-    sequence: int
 
 
 class Subscriber(Resource):
@@ -94,7 +90,6 @@ def _record(
     os.setsid()
     arrived_ns = 0
     topics: set[str] = set()
-    decode = msgspec.json.Decoder(_Sequence).decode
     client = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
 
     def on_connect(_client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
@@ -109,7 +104,7 @@ def _record(
 
     def on_message(_client: Any, _data: Any, message: Any) -> None:
         if message.topic.endswith("/poses"):
-            messages.put((decode(message.payload).sequence, arrived_ns))
+            messages.put((json.loads(message.payload)["sequence"], arrived_ns))
         else:
             topics.add(message.topic)
 
