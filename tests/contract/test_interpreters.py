@@ -1,6 +1,5 @@
 """The contract of Interpreter, for every runtime and model."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +16,9 @@ from edgepose.protocols import Interpreter
 from tests.builders import photograph_tensor
 from tests.conftest import MODELS
 from tests.edgetpu.compiled import compile_model
-from tests.requirements import missing
+from tests.requirements import RUNTIMES, missing
 
 RuntimeName = Literal["litert", "tflite-runtime"]
-# tflite-runtime ends at Python 3.11; LiteRT is always required.
-RUNTIMES: tuple[RuntimeName, ...] = (
-    ("litert", "tflite-runtime") if sys.version_info < (3, 12) else ("litert",)
-)
 FILES = sorted(path.name for path in MODELS.glob("*.tflite"))
 LIGHTNING = MODELS / "movenet-lightning-int8.tflite"
 

@@ -26,7 +26,7 @@ from tests.builders import photograph_tensor
 from tests.conftest import MODELS, SHARED
 from tests.edgetpu import BEHAVIOURS, FakeEdgeTpu, compiled, probe
 from tests.images import existing_models
-from tests.requirements import missing
+from tests.requirements import RUNTIMES, missing
 
 LIGHTNING = "movenet-lightning-int8"
 MODULES: dict[RuntimeName, str] = {
@@ -112,13 +112,11 @@ def cpu_outputs(runtime: RuntimeName, model: Path) -> Sequence[NDArray[Any]]:
     return CpuAccelerator(runtime=runtime, threads=1).load(cpu).invoke(photograph(model))
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> RuntimeName:
     name: RuntimeName = request.param
     if name not in installed_runtimes():
-        if name == "litert" or sys.version_info < (3, 12):
-            missing(f"{name} is not installed")
-        pytest.skip("tflite-runtime ends at Python 3.11")
+        missing(f"{name} is not installed")
     return name
 
 

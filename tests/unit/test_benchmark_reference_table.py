@@ -1,12 +1,10 @@
 """The reference table has the figures as they were published."""
 
 import re
-
-import pytest
+from pathlib import Path
 
 from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
 from edgepose.registry.registry import default_registry
-from tests.conftest import SHARED
 
 # Model, MB, mAP, Pixel 5 CPU, Pixel 5 GPU, Raspberry Pi 4 CPU.
 TABLE_AS_PUBLISHED = [
@@ -29,11 +27,9 @@ def test_published_figures_are_exact() -> None:
     assert figures() == TABLE_AS_PUBLISHED
 
 
-def test_published_figures_match_copy_of_page() -> None:
+def test_published_figures_match_copy_of_page(shared_data: Path) -> None:
     """A copy of the page has rows of the form `MoveNet.Thunder(FP16 ...) 12.6MB ...`."""
-    documents = sorted((SHARED / "seeds").glob("*.txt"))
-    if not documents:
-        pytest.skip("no copy of the published page beside the checkout")
+    documents = sorted((shared_data.parent / "seeds").glob("*.txt"))
     pattern = re.compile(
         r"^(MoveNet\.\w+|PoseNet) ?\((.*)\) ([\d.]+)MB ([\d.]+) (\d+)ms (\d+)ms (\d+)ms$",
         re.MULTILINE,

@@ -26,7 +26,7 @@ from edgepose.registry.registry import (
     read_manifest,
     user_folder,
 )
-from tests.conftest import MODELS, SHARED
+from tests.conftest import MODELS
 
 CONTENT = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
 
@@ -77,13 +77,19 @@ def test_registry_unique_names_and_files() -> None:
     assert len({entry.file for entry in entries}) == len(entries)
 
 
-@pytest.mark.parametrize("folder", [bundled_folder(), SHARED / "models"], ids=["bundled", "shared"])
-def test_registry_verify_installed_files(folder: Path) -> None:
+def test_registry_verify_bundled_files() -> None:
     """Size and hash of the manifest are those of the files."""
+    verify_files(bundled_folder())
+
+
+def test_registry_verify_official_files(shared_data: Path) -> None:
+    verify_files(shared_data.parent / "models")
+
+
+def verify_files(folder: Path) -> None:
     registry = Registry({entry.name: entry for entry in read_manifest(MODELS)}, (folder,))
     entries = [entry for entry in registry.entries.values() if registry.find(entry)]
-    if not entries:
-        pytest.skip(f"no model files in {folder}")
+    assert entries
     for entry in entries:
         assert registry.verify(entry) == folder / entry.file
 
