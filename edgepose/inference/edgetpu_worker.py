@@ -16,10 +16,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -33,14 +32,16 @@ LIBRARY: Final = "libedgetpu.so.1"
 PYCORAL: Final = "pycoral"
 
 INVOKE: Final = b"invoke"
-DONE: Final = b"done"
 MAX_MESSAGE_BYTES: Final = 65536
 
 FIRST_INFERENCE: Final = "running its first inference"
 HEARTBEAT_S: Final = 0.5
 """How often an idle worker updates its heartbeat."""
+MAX_STDERR_BYTES: Final = 65536
+"""Bounds the memory of what its libraries print."""
 
 _ALIGNMENT: Final = 64
+_STDERR: Final = 2
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
@@ -49,26 +50,6 @@ class LoadRequest(msgspec.Struct, frozen=True):
     path: str
     runtime: RuntimeName
     device: str | None
-
-
-class TensorInfo(msgspec.Struct, frozen=True):
-    """A tensor's spec as JSON."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-
-    @classmethod
-    def of(cls, spec: TensorSpec) -> "TensorInfo":
-        """Return a spec for the message."""
-        return cls(spec.name, spec.shape, spec.dtype.str, spec.scale, spec.zero_point)
-
-    @property
-    def spec(self) -> TensorSpec:
-        """The spec again."""
-        return TensorSpec(self.name, self.shape, np.dtype(self.dtype), self.scale, self.zero_point)
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -83,45 +64,31 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     `loader` opened the device: pycoral, or the delegate library.
     """
 
-    input: TensorInfo
-    outputs: tuple[TensorInfo, ...]
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
     loader: str
 
 
-class Stage(StrEnum):
-    """The step in which loading a model fails; each has its own remedy."""
-
-    LIBRARY = "library"
-    """libedgetpu cannot be loaded."""
-    DELEGATE = "delegate"
-    """The library is not an Edge TPU delegate."""
-    DEVICE = "device"
-    """No device, no permission, or it is busy."""
-    RUNTIME = "runtime"
-    """The runtime is not installed or does not load."""
-    MODEL = "model"
-    """The model does not fit the library or is no model."""
-    INVOKE = "invoke"
-    """An inference failed."""
-
-
-_OPENING_STAGES: Final = {
-    OSError: Stage.LIBRARY,
-    AttributeError: Stage.DELEGATE,
-    ValueError: Stage.DEVICE,
-    RuntimeError: Stage.DEVICE,
-}
-_LOADING_STAGES: Final = {ValueError: Stage.MODEL, RuntimeError: Stage.MODEL}
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The outputs of a request are in the shared memory."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The worker ends: the stage that failed, and the error text of library or runtime."""
+    """The worker ends, with an error for the user.
 
-    stage: Stage
+    `no_device` if the library opened no device: it does not report why. `other_runtime` if it may
+    work with another runtime.
+    """
+
     text: str
+    no_device: bool = False
+    other_runtime: bool = False
 
 
-Report = Progress | Ready | Failed
+Report = Progress | Ready | Done | Failed
+
+_encoder = msgspec.json.Encoder(enc_hook=lambda dtype: dtype.str)
+decoder: Final = msgspec.json.Decoder(Report, dec_hook=lambda _type, name: np.dtype(name))
 
 
 class SharedTensors:
@@ -156,9 +123,9 @@ class SharedTensors:
 class WorkerError(Exception):
     """Carries the report that ends this process."""
 
-    def __init__(self, stage: Stage, text: str) -> None:
-        super().__init__(text)
-        self.report = Failed(stage, text)
+    def __init__(self, report: Failed) -> None:
+        super().__init__(report.text)
+        self.report = report
 
 
 def main() -> None:
@@ -173,7 +140,9 @@ def main() -> None:
         try:
             _serve(line, msgspec.json.decode(sys.argv[3], type=LoadRequest))
         except WorkerError as error:
-            line.send(msgspec.json.encode(error.report)[:MAX_MESSAGE_BYTES])
+            _send(line, error.report)
+        except EdgeposeError as error:
+            _send(line, Failed(str(error)))
 
 
 def end_with_parent(lifeline: int) -> None:
@@ -195,76 +164,101 @@ def end_with_parent(lifeline: int) -> None:
 
 def _serve(line: socket.socket, request: LoadRequest) -> None:
     interpreter, loader = _load(line, request)
-    specs = (interpreter.input, *interpreter.outputs)
     _send(line, Progress(FIRST_INFERENCE))
-    _invoke(interpreter, np.zeros(interpreter.input.shape, interpreter.input.dtype))
+    try:
+        interpreter.invoke(np.zeros(interpreter.input.shape, interpreter.input.dtype))
+    except AcceleratorError as error:
+        raise WorkerError(Failed(f"the Edge TPU failed its first inference: {error}")) from error
     file = os.memfd_create("edgepose-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    tensors = SharedTensors(file, specs, create=True)
+    tensors = SharedTensors(file, (interpreter.input, *interpreter.outputs), create=True)
     # Access beyond the end of a file that shrank would be a SIGBUS.
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     tensors.beat()
-    ready = Ready(
-        TensorInfo.of(interpreter.input),
-        tuple(TensorInfo.of(spec) for spec in interpreter.outputs),
-        loader,
-    )
-    socket.send_fds(line, [msgspec.json.encode(ready)], [file])
+    ready = Ready(interpreter.input, interpreter.outputs, loader)
+    socket.send_fds(line, [_encoder.encode(ready)], [file])
     os.close(file)
     poll = select.poll()
     poll.register(line, select.POLLIN)
     while True:
         tensors.beat()
+        if os.fstat(_STDERR).st_size > MAX_STDERR_BYTES:
+            os.ftruncate(_STDERR, 0)
         if not poll.poll(HEARTBEAT_S * 1000):
             continue
         if not line.recv(16):
             return
-        for shared, output in zip(
-            tensors.outputs, _invoke(interpreter, tensors.input), strict=True
-        ):
+        # The runtime's error text grows with each failure: one ends this process.
+        outputs = interpreter.invoke(tensors.input)
+        for shared, output in zip(tensors.outputs, outputs, strict=True):
             shared[...] = output
         tensors.beat()
-        line.send(DONE)
+        _send(line, Done())
 
 
 def _load(line: socket.socket, request: LoadRequest) -> tuple[RuntimeInterpreter, str]:
     path = Path(request.path)
+    data = read_model(path, compiled=True)
     try:
-        data = read_model(path, compiled=True)
         _, module = load_runtime(request.runtime)
-    except EdgeposeError as error:
-        raise WorkerError(
-            Stage.RUNTIME if isinstance(error, AcceleratorError) else Stage.MODEL, str(error)
-        ) from error
+    except AcceleratorError as error:
+        raise WorkerError(Failed(str(error), other_runtime=True)) from error
     _send(line, Progress("opening the device"))
     if request.runtime == "tflite-runtime" and has_pycoral():
         loader = PYCORAL
-        with _reported(_OPENING_STAGES):
+        with _opening(request):
             edgetpu = importlib.import_module("pycoral.utils.edgetpu")
             interpreter = edgetpu.make_interpreter(data, device=request.device)
     else:
         loader = LIBRARY
         options = {} if request.device is None else {"device": request.device}
-        with _reported(_OPENING_STAGES):
+        with _opening(request):
             delegate = module.load_delegate(LIBRARY, options)
         _send(line, Progress("loading the model"))
-        with _reported(_LOADING_STAGES):
+        with _loading(request):
             interpreter = module.Interpreter(model_content=data, experimental_delegates=[delegate])
-    with _reported(_LOADING_STAGES):
+    with _loading(request):
         interpreter.allocate_tensors()
-    try:
-        return RuntimeInterpreter(interpreter, path), loader
-    except EdgeposeError as error:
-        raise WorkerError(Stage.MODEL, str(error)) from error
+    return RuntimeInterpreter(interpreter, path), loader
 
 
 @contextlib.contextmanager
-def _reported(stages: Mapping[type[Exception], Stage]) -> Iterator[None]:
-    """End this process with the stage that belongs to the type of what is raised."""
+def _opening(request: LoadRequest) -> Iterator[None]:
+    """End this process with the reason why the library or the device cannot be opened."""
     try:
         yield
-    except tuple(stages) as error:
-        stage = next(stage for kind, stage in stages.items() if isinstance(error, kind))
-        raise WorkerError(stage, first_line(error)) from error
+    except OSError as error:
+        raise WorkerError(
+            Failed(
+                f"the Edge TPU's library cannot be loaded ({first_line(error)}); install "
+                "libedgetpu1-std from Coral's package archive, or set accelerator: cpu"
+            )
+        ) from error
+    except AttributeError as error:
+        raise WorkerError(
+            Failed(
+                f"{LIBRARY} is not an Edge TPU library that {request.runtime} can use "
+                f"({first_line(error)}); reinstall libedgetpu1-std",
+                other_runtime=True,
+            )
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise WorkerError(Failed(first_line(error), no_device=True)) from error
+
+
+@contextlib.contextmanager
+def _loading(request: LoadRequest) -> Iterator[None]:
+    """End this process with the reason why the model cannot be loaded."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise WorkerError(
+            Failed(
+                f"{request.path}: {LIBRARY} with {request.runtime} cannot load this model "
+                f"({first_line(error)}); it was compiled for another version: update libedgetpu, "
+                "or compile it for the one installed (edgetpu_compiler --min_runtime_version)",
+                other_runtime=True,
+            )
+        ) from error
 
 
 def has_pycoral() -> bool:
@@ -275,13 +269,5 @@ def has_pycoral() -> bool:
         return False
 
 
-def _invoke(interpreter: RuntimeInterpreter, tensor: Any) -> Sequence[Any]:
-    try:
-        return interpreter.invoke(tensor)
-    except AcceleratorError as error:
-        # The runtime's error text grows with each failure: this process is not used again.
-        raise WorkerError(Stage.INVOKE, str(error)) from error
-
-
 def _send(line: socket.socket, report: Report) -> None:
-    line.send(msgspec.json.encode(report))
+    line.send(_encoder.encode(report))

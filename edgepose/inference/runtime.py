@@ -21,10 +21,6 @@ _MODULES: dict[RuntimeName, str] = {
     "litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
 }
-_PACKAGES: dict[RuntimeName, str] = {
-    "litert": "ai-edge-litert",
-    "tflite-runtime": "tflite-runtime",
-}
 
 
 def installed_runtimes() -> tuple[RuntimeName, ...]:
@@ -52,14 +48,14 @@ def load_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> tuple[Runtim
         wanted = installed[0]
     elif wanted not in installed:
         raise AcceleratorError(
-            f"inference.runtime is {wanted} but {_PACKAGES[wanted]} is not installed here: "
-            f"pip install {_PACKAGES[wanted]}, or set inference.runtime: auto"
+            f"inference.runtime is {wanted} but {_package(wanted)} is not installed here: "
+            f"pip install {_package(wanted)}, or set inference.runtime: auto"
         )
     try:
         return wanted, importlib.import_module(_MODULES[wanted])
     except (ImportError, AttributeError) as error:
         raise AcceleratorError(
-            f"{_PACKAGES[wanted]} is installed but does not load ({error}); tflite-runtime needs "
+            f"{_package(wanted)} is installed but does not load ({error}); tflite-runtime needs "
             f"numpy below 2: set inference.runtime to the other runtime or reinstall it"
         ) from error
 
@@ -69,7 +65,11 @@ def runtime_version(name: RuntimeName) -> str:
     # Late: only benchmarks need it.
     from importlib.metadata import version
 
-    return version(_PACKAGES[name])
+    return version(_package(name))
+
+
+def _package(name: RuntimeName) -> str:
+    return _MODULES[name].partition(".")[0].replace("_", "-")
 
 
 @contextmanager
