@@ -11,10 +11,6 @@ class Backoff:
     """
 
     def __init__(self, minimum_s: float, maximum_s: float, random: Callable[[], float]) -> None:
-        if not 0 < minimum_s <= maximum_s:
-            raise ValueError(
-                f"expected 0 < minimum <= maximum seconds, got {minimum_s} and {maximum_s}"
-            )
         self.maximum_s = maximum_s
         self._minimum_s = minimum_s
         self._next_s = minimum_s

@@ -1,17 +1,15 @@
-"""MQTT client: one network thread, automatic reconnect, bounded queues, rate-limited logging."""
+"""MQTT client: one network thread, automatic reconnect, rate-limited logging."""
 
 import logging
 import ssl
 import threading
 import time
-from typing import Final
 
 from edgepose.errors import BrokerError
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.connection import MqttConnection
 from edgepose.mqtt.diagnostics import Failure
-from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.failure_log import FailureLog
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.outbox import Outbox
@@ -19,25 +17,21 @@ from edgepose.mqtt.tls import tls_context
 
 _log = logging.getLogger("edgepose.mqtt")
 
-_MAX_TRANSIENT: Final = 32
-
 
 class MqttClient:
-    """A connection to a broker that is restored whenever it is lost.
+    """Sends what is in an outbox on a connection that is restored whenever it is lost.
 
-    On every connect: subscriptions, states in the order in which they were first set, events, then
-    the last will's `online_payload`, and only then transient messages. An event may arrive twice.
     Each kind of failure is logged once, until the connection has been stable for a while; attempts
     go on with backoff. Raises ConfigError for TLS files that cannot be used.
     """
 
     def __init__(
-        self, options: ConnectOptions, store: EventStore, receiver: CommandReceiver | None = None
+        self, options: ConnectOptions, outbox: Outbox, receiver: CommandReceiver | None = None
     ) -> None:
         self._options = options
+        self._outbox = outbox
         self._receiver = receiver
         self._tls_context = tls_context(options.tls) if options.address.tls else None
-        self._outbox = Outbox(store, options.will, max_transient=_MAX_TRANSIENT)
         self._closing = threading.Event()
         self._close_by = 0.0
         self._required = False
@@ -78,39 +72,10 @@ class MqttClient:
             silent = diagnostics.silent(require_connection_within_s)
             raise BrokerError(failure or self._message(silent))
 
-    def set_state(self, topic: str, payload: bytes, qos: int) -> None:
-        """Publish a retained state; nothing is sent if it did not change."""
-        self._outbox.set_state(topic, payload, qos)
-
-    def send_event(self, topic: str, payload: bytes) -> None:
-        """Publish an event; it arrives, in order, as soon as the broker is reachable."""
-        self._outbox.add_event(topic, payload)
-
-    def send_transient(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
-        """Publish a message that is worthless later; return False if it was dropped.
-
-        With `wait_s`, wait that long for the broker and for room, instead of dropping at once.
-        """
-        return self._outbox.add_transient(topic, payload, wait_s=wait_s)
-
-    @property
-    def online(self) -> bool:
-        """Whether the broker is connected and has all states."""
-        return self._outbox.online
-
     @property
     def alive(self) -> bool:
         """Whether the network thread runs; without it there would never be a connection again."""
         return self._thread.ident is None or self._thread.is_alive()
-
-    @property
-    def failure(self) -> str | None:
-        """The reason why there is no connection; None while there is one."""
-        return self._outbox.failure
-
-    def counters(self) -> dict[str, int | bool]:
-        """Return the counters of the `stats` message."""
-        return self._outbox.counters()
 
     def close(self) -> None:
         """Send what waits and the offline payload, for `close_s` at most; twice is fine."""
@@ -168,7 +133,6 @@ class MqttClient:
             connection.serve()
             if outbox.online and not connected:
                 connected = True
-                self._required = False
                 log.connected(self._protocol, outbox.dropped_transient)
             while connection.refused:
                 log.refused(connection.refused.pop())
@@ -201,7 +165,7 @@ class MqttClient:
         message = self._message(failure)
         dropped = self._outbox.dropped_transient
         self._outbox.detach(message)
-        if self._required:
+        if self._required and not self._outbox.connections:
             # `open` raises it.
             self._closing.set()
             return 0.0

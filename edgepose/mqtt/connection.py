@@ -81,8 +81,8 @@ class MqttConnection:
         self._topics = () if receiver is None else receiver.topics
         self._changed = changed
         self._connack: ReasonCode | None = None
-        self._ending: ReasonCode | None = None
-        self._ended_by_broker = False
+        self._disconnect: ReasonCode | None = None
+        self._timed_out = False
         self._error: Exception | None = None
         self._denied_topic: str | None = None
         self._window = _MAX_UNACKNOWLEDGED
@@ -186,8 +186,8 @@ class MqttConnection:
             client, sock = self._client, self._client.socket()
             if sock is not None:
                 sock.close()
-            # paho refers to us by its callbacks, and so does the traceback of the error: without
-            # these it is freed at once.
+            # They and the traceback of the error refer to us: without them paho's client is freed
+            # at once.
             client.disable_logger()
             client.on_connect = client.on_disconnect = client.on_publish = None
             client.on_subscribe = client.on_message = client.on_socket_open = None
@@ -199,14 +199,9 @@ class MqttConnection:
         if code is not None and code.is_failure:
             password = options.password is not None
             return diagnostics.refused(code, options.address.username, password=password)
-        # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
-        if self._ended_by_broker and self._ending is not None and self._ending.value != 0:
-            return diagnostics.ended_by_broker(self._ending, options.client_id)
-        timed_out = isinstance(self._error, TimeoutError) or (
-            not self._ended_by_broker
-            and self._ending is not None
-            and self._ending.value == _KEEP_ALIVE_TIMEOUT
-        )
+        if self._disconnect is not None:
+            return diagnostics.ended_by_broker(self._disconnect, options.client_id)
+        timed_out = self._timed_out or isinstance(self._error, TimeoutError)
         if code is None:
             if timed_out:
                 return diagnostics.silent(options.keepalive_s)
@@ -263,8 +258,12 @@ class MqttConnection:
             client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_disconnect(self, *event: Any) -> None:
-        _, _, flags, self._ending, _ = event
-        self._ended_by_broker = flags.is_disconnect_packet_from_server
+        _, _, flags, code, _ = event
+        if not flags.is_disconnect_packet_from_server:
+            self._timed_out = code.value == _KEEP_ALIVE_TIMEOUT
+        elif code.value != 0:
+            # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
+            self._disconnect = code
 
     def _on_publish(self, *event: Any) -> None:
         _, _, number, code, _ = event

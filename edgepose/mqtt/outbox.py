@@ -2,10 +2,13 @@
 
 import threading
 from functools import partial
+from typing import Final
 
 from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.options import LastWill
+
+_MAX_TRANSIENT: Final = 32
 
 
 class Outbox:
@@ -13,22 +16,25 @@ class Outbox:
 
     States are retained: of each topic the newest is kept, and all are sent on every connection.
     Events are QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0,
-    accepted only while online, and dropped if `max_transient` of them wait for the socket.
-    `changed` is the lock of everything in here and of the connection, and what threads wait on for
-    room.
+    accepted only while online, and dropped if 32 of them wait for the socket.
+
+    On every connection the states come first, in the order in which they were first set, then the
+    events, of which one may arrive twice, and the online payload of `will`. `online` is True once
+    the broker has acknowledged all that. `failure` is the reason why there is no connection.
+    `changed` is the lock of everything in here and of the connection.
     """
 
-    def __init__(self, store: EventStore, will: LastWill | None, *, max_transient: int) -> None:
+    def __init__(self, store: EventStore, will: LastWill | None = None) -> None:
         self.changed = threading.Condition()
         self.online = False
         self.failure: str | None = None
+        self.connections = 0
         self.dropped_transient = 0
         self._store = store
         self._will = will
-        self._max_transient = max_transient
         self._states: dict[str, Outgoing] = {}
         self._connection: MqttConnection | None = None
-        self._connections = self._published = 0
+        self._published = 0
         self._closed = False
         self._oldest: StoredEvent | None = None
 
@@ -64,7 +70,7 @@ class Outbox:
     def _has_room(self) -> bool:
         if self._connection is None or not self.online:
             return False
-        return self._connection.transient_count < self._max_transient
+        return self._connection.transient_count < _MAX_TRANSIENT
 
     def _send(self, message: Outgoing) -> None:
         if self._connection is not None:
@@ -95,7 +101,7 @@ class Outbox:
     def _go_online(self) -> None:
         self.online = not self._closed
         self.failure = None
-        self._connections += 1
+        self.connections += 1
         self.changed.notify_all()
 
     def detach(self, failure: str | None) -> None:
@@ -148,5 +154,5 @@ class Outbox:
                 "dropped_poses": self.dropped_transient,
                 "waiting_events": len(self._store),
                 "dropped_events": self._store.dropped,
-                "reconnects": max(0, self._connections - 1),
+                "reconnects": max(0, self.connections - 1),
             }

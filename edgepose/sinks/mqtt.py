@@ -12,6 +12,7 @@ from edgepose.mqtt.client import MqttClient
 from edgepose.mqtt.commands import Command, CommandReceiver
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.options import ConnectOptions, LastWill
+from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.topics import OFFLINE, ONLINE, Topics
 from edgepose.util.resource import Resource
 
@@ -45,16 +46,15 @@ class MqttSink:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         path = None if state_directory is None else state_directory / EVENTS_FILE
-        self._client = MqttClient(
-            replace(options, will=LastWill(topics.availability, ONLINE, OFFLINE)),
-            EventStore(path, max_events=_MAX_EVENTS),
-            None if on_command is None else CommandReceiver(topics, cameras, on_command),
-        )
+        will = LastWill(topics.availability, ONLINE, OFFLINE)
+        self._outbox = Outbox(EventStore(path, max_events=_MAX_EVENTS), will)
+        receiver = None if on_command is None else CommandReceiver(topics, cameras, on_command)
+        self._client = MqttClient(replace(options, will=will), self._outbox, receiver)
 
     @property
     def connected(self) -> bool:
         """Whether the broker is connected and has all states."""
-        return self._client.online
+        return self._outbox.online
 
     @property
     def alive(self) -> bool:
@@ -64,7 +64,7 @@ class MqttSink:
     @property
     def failure(self) -> str | None:
         """The reason why there is no connection; None while there is one or none was tried."""
-        return self._client.failure
+        return self._outbox.failure
 
     def open(self, *, require_connection_within_s: float | None = None) -> None:
         """Start connecting; return at once, or once connected if required.
@@ -75,26 +75,26 @@ class MqttSink:
 
     def publish(self, message: PoseMessage) -> None:
         """Publish the poses of a frame; dropped and counted while the broker is unreachable."""
-        self._client.send_transient(self._pose_topics[message.camera], messages.encode(message))
+        self._outbox.add_transient(self._pose_topics[message.camera], messages.encode(message))
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a state (retained, QoS 1); nothing is sent if it did not change."""
-        self._client.set_state(topic, payload, 1)
+        self._outbox.set_state(topic, payload, 1)
 
     def send_stats(self, payload: bytes) -> None:
         """Publish the statistics (retained, QoS 0)."""
-        self._client.set_state(self.topics.stats, payload, 0)
+        self._outbox.set_state(self.topics.stats, payload, 0)
 
     def send_event(self, camera: str, payload: bytes) -> None:
         """Publish an event (QoS 1); `payload` carries its time, since it may arrive late."""
-        self._client.send_event(self.topics.event(camera), payload)
+        self._outbox.add_event(self.topics.event(camera), payload)
 
     def counters(self) -> dict[str, int | bool]:
         """Return connected, published, dropped_poses, waiting_events, dropped_events, reconnects.
 
         `waiting_events` are those that the broker has not acknowledged.
         """
-        return self._client.counters()
+        return self._outbox.counters()
 
     def close(self) -> None:
         """Send what waits, and `offline`, for a few seconds at most, and disconnect."""
@@ -109,7 +109,8 @@ class MqttPublisher(Resource):
 
     def __init__(self, options: ConnectOptions) -> None:
         self._timeouts = options.timeouts
-        self._client = MqttClient(options, EventStore(None, max_events=1))
+        self._outbox = Outbox(EventStore(None, max_events=1))
+        self._client = MqttClient(options, self._outbox)
 
     def open(self) -> None:
         """Connect; raises BrokerError with the reason."""
@@ -123,6 +124,6 @@ class MqttPublisher(Resource):
 
     def send(self, topic: str, payload: bytes) -> None:
         """Publish with QoS 0, after waiting for room; raises BrokerError if there is none."""
-        if not self._client.send_transient(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
-            reason = self._client.failure or "the MQTT broker accepts no more messages"
+        if not self._outbox.add_transient(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):
+            reason = self._outbox.failure or "the MQTT broker accepts no more messages"
             raise BrokerError(f"{reason}; gave up after {_PUBLISHER_PATIENCE_S:g} s")

@@ -41,7 +41,7 @@ class FakeConnection:
 
 def make_outbox(store: EventStore | None = None, will: LastWill | None = None) -> Outbox:
     store = EventStore(None, max_events=5) if store is None else store
-    return Outbox(store, will, max_transient=2)
+    return Outbox(store, will)
 
 
 def attached(outbox: Outbox) -> FakeConnection:
@@ -90,14 +90,14 @@ def test_outbox_keeps_events_until_acknowledged() -> None:
 def test_outbox_full_drops_transient_messages() -> None:
     outbox = make_outbox()
     connection = attached(outbox)
-    accepted = [outbox.add_transient("p", b"%d" % number) for number in range(4)]
-    assert accepted == [True, True, False, False]
-    assert not outbox.add_transient("p", b"4", wait_s=0)
+    accepted = [outbox.add_transient("p", b"%d" % number) for number in range(34)]
+    assert accepted == [True] * 32 + [False] * 2
+    assert not outbox.add_transient("p", b"34", wait_s=0)
     connection.settle(outbox)
-    assert outbox.add_transient("p", b"5", wait_s=0)
-    assert connection.payloads() == [b"0", b"1", b"5"]
+    assert outbox.add_transient("p", b"35", wait_s=0)
+    assert connection.payloads()[31:] == [b"31", b"35"]
     counters = outbox.counters()
-    assert (counters["published"], counters["dropped_poses"]) == (3, 3)
+    assert (counters["published"], counters["dropped_poses"]) == (33, 3)
 
 
 def test_outbox_lost_connection_drops_transient_messages_at_once() -> None:
