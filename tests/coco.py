@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.benchmark import oks
 from edgepose.benchmark.coco import Person
-from edgepose.benchmark.oks import TO_COCO_PX, Case, Matches
+from edgepose.benchmark.oks import TO_COCO_PX, Case, Evaluation
 from edgepose.datatypes import Poses
 from edgepose.skeleton import KEYPOINT_NAMES, OKS_FALLOFFS
 from tests.builders import poses_of
@@ -39,9 +38,9 @@ def case_of(*persons: Person) -> Case:
     return Case(None, persons)
 
 
-def match(cases: Sequence[Case], poses: Sequence[Poses]) -> Matches:
+def match(cases: Sequence[Case], poses: Sequence[Poses]) -> Evaluation:
     """Compare poses with truths; each case is an image."""
-    return oks.match(cases, poses, range(len(cases)))
+    return Evaluation([[case] for case in cases], [[found] for found in poses])
 
 
 def truth_points(person: Person) -> NDArray[np.float64]:

@@ -144,10 +144,9 @@ def _rows(
     against: str | None,
     left_out: int,
 ) -> list[AccuracyRow]:
-    used = [(own, poses) for image, poses in found if (own := cases_of(image, protocol))]
-    cases = [case for own, _ in used for case in own]
-    image_of_case = [index for index, (own, _) in enumerate(used) for _ in own]
-    persons = sum(person.counts for case in cases for person in case.truths)
+    used = [(cases, poses) for image, poses in found if (cases := cases_of(image, protocol))]
+    all_cases = [cases for cases, _ in used]
+    persons = sum(person.counts for cases in all_cases for case in cases for person in case.truths)
     if not persons:
         reason = f" ({left_out} images could not be read)" if left_out else ""
         raise SourceError(
@@ -157,9 +156,9 @@ def _rows(
     max_poses = 1 if protocol.one_person or protocol.cropped else oks.MAX_POSES_PER_IMAGE
     scores = {}
     for name in models:
-        poses_of_case = [poses[name][case.around] for own, poses in used for case in own]
-        matches = oks.match(cases, poses_of_case, image_of_case, max_poses)
-        scores[name] = matches.figures, matches.resampled()
+        found_in = [[poses[name][case.around] for case in cases] for cases, poses in used]
+        evaluation = oks.Evaluation(all_cases, found_in, max_poses)
+        scores[name] = evaluation.figures(), evaluation.resampled()
     rows = []
     for name, (figures, resampled) in scores.items():
         fields: dict[str, Any] = {}

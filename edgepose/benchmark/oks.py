@@ -1,13 +1,12 @@
 """Average precision by object keypoint similarity (OKS), with bootstrap intervals.
 
-pycocotools matches poses and persons. The figures are computed from its matches, as it does, so
-that a thousand resamples of the images take less time than running the models.
+pycocotools matches poses and persons once and computes the figures, also of each resample: of 1000
+resamples this takes 1 s with 70 images and 18 s with 2346, as many as COCO val2017 has (x86-64).
 """
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -29,12 +28,10 @@ and below in the median.
 MAX_POSES_PER_IMAGE: Final = 20
 """As in COCO's keypoint evaluation."""
 
-_RECALLS: Final = np.linspace(0.0, 1.0, 101)
 _AT_50, _AT_75 = 0, 5
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """One inference of a protocol: on the whole image or a crop, and the expected persons."""
 
     around: Person | None
@@ -50,62 +47,64 @@ class Figures(NamedTuple):
     ar: float
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """Which poses of one model are right.
+class Evaluation:
+    """The poses of one model compared with the truths, by the rules of COCO's keypoint evaluation.
 
-    D poses, highest score first, at T = 10 thresholds of OKS: `right` and `wrong` bool (T, D),
-    neither for a pose on a person who does not count; `image_of` (D,) is the index of a pose's
-    image, `truths_of` (images,) the number of persons that count. The first column is no pose.
+    `cases` and `poses` are lists for each image; the `max_poses` best poses of a case count.
     """
 
-    right: NDArray[np.bool_]
-    wrong: NDArray[np.bool_]
-    image_of: NDArray[np.intp]
-    truths_of: NDArray[np.intp]
+    def __init__(
+        self,
+        cases: Sequence[Sequence[Case]],
+        poses: Sequence[Sequence[Poses]],
+        max_poses: int = MAX_POSES_PER_IMAGE,
+    ) -> None:
+        from pycocotools.cocoeval import COCOeval
 
-    @property
-    def figures(self) -> Figures:
-        """The figures of all images."""
-        return self.weighted(np.ones(len(self.truths_of), np.intp))
-
-    def weighted(self, weights: NDArray[np.intp]) -> Figures:
-        """Return the figures as if image i existed `weights[i]` times; NaN without persons."""
-        truths = int(weights @ self.truths_of)
-        if not truths:
-            return Figures(*(float("nan"),) * 4)
-        times = weights[self.image_of]
-        # Copies of a pose are one step: the best precision from a pose on is never reached between
-        # its copies. If two poses of one image share a score, pycocotools would alternate them;
-        # their order is arbitrary there as well.
-        right = np.cumsum(self.right * times, axis=1, dtype=np.float64)
-        wrong = np.cumsum(self.wrong * times, axis=1, dtype=np.float64)
-        recall = right / truths
-        precision = right / (wrong + right + np.spacing(1))
-        best_from = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # Precision is 0 at a recall that is not reached.
-        ap = [
-            float(np.append(best, 0.0)[np.searchsorted(reached, _RECALLS)].mean()) * 100
-            for reached, best in zip(recall, best_from, strict=True)
+        # The names of a person's fields are those of COCO's files.
+        truths = [
+            [
+                {**msgspec.to_builtins(person), "num_keypoints": person.labelled}
+                for person in case.truths
+            ]
+            for of_image in cases
+            for case in of_image
         ]
-        return Figures(
-            float(np.mean(ap)), ap[_AT_50], ap[_AT_75], float(recall[:, -1].mean()) * 100
-        )
+        answers = [_answers(found) for of_image in poses for found in of_image]
+        # pycocotools prints its progress, and stdout is for data.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco = COCOeval(_data_set(truths), _data_set(answers), "keypoints")
+            parameters = self._coco.params
+            parameters.maxDets = [max_poses]
+            parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
+            self._coco.evaluate()
+        of_case = iter(self._coco.evalImgs)
+        self._results = [[next(of_case) for _ in of_image] for of_image in cases]
+
+    def figures(self, images: Iterable[int] | None = None) -> Figures:
+        """Return the figures of images by index, of all by default; NaN without a person."""
+        chosen = range(len(self._results)) if images is None else images
+        self._coco.evalImgs = [result for image in chosen for result in self._results[image]]
+        # It has one result for each id; the ids themselves do not matter.
+        self._coco.params.imgIds = [1] * len(self._coco.evalImgs)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco.accumulate()
+        recall = self._coco.eval["recall"][:, 0, 0, 0]
+        ap = self._coco.eval["precision"][:, :, 0, 0, 0].mean(axis=1)
+        figures = 100 * np.array((ap.mean(), ap[_AT_50], ap[_AT_75], recall.mean()))
+        return Figures(*np.where(figures < 0, np.nan, figures).tolist())
 
     def resampled(self, resamples: int = RESAMPLES) -> NDArray[np.float64]:
         """Return the figures (resamples, 4) of images drawn with replacement.
 
-        The draws depend on SEED and the number of images only, so rows of two models on the
-        same images are paired, and so is their difference. A single image gives no rows.
+        The draws depend on SEED and the number of images only, so rows of two models on the same
+        images are paired, and so is their difference. A single image gives no rows.
         """
-        count = len(self.truths_of)
+        count = len(self._results)
         generator = np.random.default_rng(SEED)
-        return np.array(
-            [
-                self.weighted(np.bincount(generator.integers(0, count, count), minlength=count))
-                for _ in range(resamples if count > 1 else 0)
-            ]
-        ).reshape(-1, 4)
+        draws = resamples if count > 1 else 0
+        figures = [self.figures(generator.integers(0, count, count)) for _ in range(draws)]
+        return np.array(figures).reshape(-1, 4)
 
 
 def interval(values: NDArray[np.float64]) -> Interval | None:
@@ -117,71 +116,17 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
     return low, high
 
 
-def match(
-    cases: Sequence[Case],
-    poses: Sequence[Poses],
-    image_of_case: Sequence[int],
-    max_poses: int = MAX_POSES_PER_IMAGE,
-) -> Matches:
-    """Compare poses with truths, case by case, by the rules of COCO's keypoint evaluation.
-
-    `image_of_case` are indices from 0 without gaps. The `max_poses` best poses of a case count.
-    """
-    evaluation = evaluation_of(cases, poses, max_poses)
-    # Before the poses a column that is none, so that curves begin at a recall of 0.
-    none = np.zeros((len(evaluation.params.iouThrs), 1), np.bool_)
-    found = [each for each in evaluation.evalImgs if each is not None]
-    matched = np.hstack([none, *(each["dtMatches"] > 0 for each in found)])
-    ignored = np.hstack([~none, *(each["dtIgnore"] > 0 for each in found)])
-    scores = np.hstack([np.inf, *(each["dtScores"] for each in found)])
-    case_of = np.repeat(
-        [0, *(each["image_id"] - 1 for each in found)],
-        [1, *(len(each["dtScores"]) for each in found)],
-    )
-    # Stable, and in the order of the cases: as pycocotools sorts.
-    order = np.argsort(-scores, kind="mergesort")
-    persons = [sum(person.counts for person in case.truths) for case in cases]
-    return Matches(
-        (matched & ~ignored)[:, order],
-        (~matched & ~ignored)[:, order],
-        np.array(image_of_case)[case_of[order]],
-        np.bincount(image_of_case, persons).astype(np.intp),
-    )
-
-
-def evaluation_of(cases: Sequence[Case], poses: Sequence[Poses], max_poses: int) -> Any:
-    """Return pycocotools' evaluation of poses, with the matches of each case."""
-    from pycocotools.cocoeval import COCOeval
-
-    # The names of a person's fields are those of COCO's files.
-    truths = [
-        [
-            {**msgspec.to_builtins(person), "num_keypoints": person.labelled}
-            for person in case.truths
-        ]
-        for case in cases
+def _answers(poses: Poses) -> list[dict[str, Any]]:
+    """Return poses as annotations; without limits of area its value does not matter."""
+    return [
+        {
+            "keypoints": np.insert(points + TO_COCO_PX, 2, 1.0, axis=1).ravel(),
+            "score": score,
+            "area": 1.0,
+            "iscrowd": 0,
+        }
+        for points, score in zip(poses.keypoints, poses.scores.tolist(), strict=True)
     ]
-    answers = [
-        [
-            {
-                "keypoints": np.insert(points + TO_COCO_PX, 2, 1.0, axis=1).ravel(),
-                "score": score,
-                # Not used: there are no limits of area.
-                "area": 1.0,
-                "iscrowd": 0,
-            }
-            for points, score in zip(found.keypoints, found.scores.tolist(), strict=True)
-        ]
-        for found in poses
-    ]
-    # pycocotools prints its progress, and stdout is for data.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_data_set(truths), _data_set(answers), "keypoints")
-        parameters = evaluation.params
-        parameters.maxDets = [max_poses]
-        parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
-        evaluation.evaluate()
-    return evaluation
 
 
 def _data_set(annotations_of: Sequence[Sequence[dict[str, Any]]]) -> Any:
