@@ -18,12 +18,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.benchmark.brokers import own_broker
 from edgepose.inference.cpu import CpuAccelerator
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.runtime import load_runtime
+from edgepose.mqtt.local_broker import local_broker
 from edgepose.pipeline import Pipeline
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter, LoadedModel, Smoother
@@ -47,8 +47,8 @@ def main() -> None:
         edgetpu()
         return
     pipeline()
-    with own_broker() as (mqtt, _):
-        start_and_memory(mqtt.url, mqtt.address.port)
+    with local_broker() as broker:
+        start_and_memory(broker.url)
     smoothing()
     edgetpu()
 
@@ -68,12 +68,14 @@ def pipeline() -> None:
         )
 
 
-def start_and_memory(url: str, port: int) -> None:
+def start_and_memory(url: str) -> None:
     """Measure from exec to the first pose at a subscriber, and resident memory after 5 s."""
-    times, memory = [], 0.0
+    times, memory, port = [], 0.0, url.rpartition(":")[2]
     for _ in range(5):
         listener = subprocess.Popen(
-            [sys.executable, "-c", _FIRST_POSE, str(port)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _FIRST_POSE, port],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert listener.stdout is not None
         listener.stdout.readline()

@@ -10,7 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -18,7 +18,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgepose.benchmark.backends import CPU, EDGETPU
-from edgepose.benchmark.brokers import own_broker
 from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, frame_feed
 from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings, timed
 from edgepose.benchmark.results import (
@@ -38,6 +37,7 @@ from edgepose.daemon.signals import Signals
 from edgepose.errors import BrokerError, SourceError
 from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.runtime import load_runtime
+from edgepose.mqtt.local_broker import local_broker
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import FrameSource, Interpreter, LoadedModel, Tensor
 
@@ -226,7 +226,7 @@ def measure(
 
     with (
         Signals() as signals,
-        nullcontext(_given(config.mqtt)) if given_broker else own_broker() as (mqtt, broker),
+        _broker(config.mqtt, given=given_broker) as (mqtt, broker),
         Subscriber(mqtt, Topics(node, mqtt.base_topic).root) as subscriber,
     ):
         config = replace(
@@ -336,10 +336,17 @@ class _Benchmark:
         return bare_round(interpreter, tensor, count, fps)
 
 
-def _given(mqtt: MqttConfig) -> tuple[MqttConfig, str]:
-    # Its name or address is not for a report that others read.
-    place = "this" if mqtt.address.host in _LOCAL else "another"
-    return mqtt, f"given with --mqtt, on {place} machine"
+@contextmanager
+def _broker(mqtt: MqttConfig, *, given: bool) -> Iterator[tuple[MqttConfig, str]]:
+    """Yield the broker to use, and its description for the report."""
+    if given:
+        # Its name or address is not for a report that others read.
+        place = "this" if mqtt.address.host in _LOCAL else "another"
+        yield mqtt, f"given with --mqtt, on {place} machine"
+    else:
+        with local_broker() as own:
+            mqtt = MqttConfig(url=own.url, protocol=own.protocol)
+            yield mqtt, f"{own.name}, started by the benchmark"
 
 
 def _unstable(rounds: PipelineRounds, lost: int) -> Iterator[str]:

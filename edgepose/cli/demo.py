@@ -19,6 +19,7 @@ from edgepose.cli._options import model_option, set_up_logging
 from edgepose.config import CameraConfig, Config, load_config
 from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
+from edgepose.mqtt.local_broker import local_broker
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
 POSES_EVERY_S: Final = 0.5
@@ -70,13 +71,9 @@ def _broker(stack: ExitStack) -> tuple[str, str]:
     try:
         socket.create_connection(LOCAL_BROKER, timeout=1.0).close()
     except OSError:
-        # Imported on demand: the embedded broker is an extra.
-        from edgepose.mqtt.embedded_broker import EmbeddedBroker
-
-        broker = stack.enter_context(EmbeddedBroker())
-        _print(f"broker: embedded, {broker.url} (no broker on port {port})")
-        # The embedded broker does not support MQTT 5.
-        return broker.url, "3.1.1"
+        broker = stack.enter_context(local_broker())
+        _print(f"broker: embedded, {broker.name}, {broker.url} (no broker on port {port})")
+        return broker.url, broker.protocol
     _print(f"broker: mqtt://{host}:{port}, found on this machine")
     return f"mqtt://{host}:{port}", "5"
 

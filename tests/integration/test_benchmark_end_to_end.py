@@ -14,7 +14,7 @@ import cv2
 import msgspec
 import pytest
 
-from edgepose.benchmark import brokers, feed, subscriber
+from edgepose.benchmark import feed, subscriber
 from edgepose.benchmark.end_to_end import Plan, measure
 from edgepose.benchmark.results import PipelineRow
 from edgepose.build import build_model
@@ -22,6 +22,7 @@ from edgepose.config import Config, load_config
 from edgepose.config.schema import MqttConfig
 from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageError
 from edgepose.messages import PoseMessage
+from edgepose.mqtt import local_broker
 from edgepose.mqtt.url import Secret
 from edgepose.protocols import Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
@@ -37,7 +38,7 @@ SHORT = Plan(pairs=2, seconds=0.2, frames=10, paced_pairs=2, paced_seconds=0.5, 
 
 @pytest.fixture(scope="module", autouse=True)
 def _mosquitto_is_there() -> None:
-    if brokers.find_mosquitto() is None:
+    if local_broker.find_mosquitto() is None:
         missing("no mosquitto on this machine")
 
 
@@ -190,16 +191,9 @@ def test_measure_unreachable_broker() -> None:
         measure(config, [MODEL], [1], plan=SHORT, given_broker=True)
 
 
-def test_measure_without_any_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brokers, "find_mosquitto", lambda: None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(BrokerError, match="apt install mosquitto"):
-        measure(load_config(None), [MODEL], [1], plan=SHORT)
-
-
 def test_measure_falls_back_to_amqtt(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("amqtt")
-    monkeypatch.setattr(brokers, "find_mosquitto", lambda: None)
+    monkeypatch.setattr(local_broker, "find_mosquitto", lambda: None)
     (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT)
     assert row.broker.startswith("amqtt ")
     assert row.lost == 0

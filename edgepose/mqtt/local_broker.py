@@ -1,4 +1,4 @@
-"""A broker in another process, started for the benchmark: mosquitto, else amqtt."""
+"""A broker for the benchmark and the demonstration, in another process: mosquitto, else amqtt."""
 
 import importlib.util
 import os
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from edgepose.config.schema import MqttConfig
 from edgepose.errors import BrokerError
+from edgepose.mqtt.options import Protocol
 from edgepose.util.net import free_port
 
 _START_S: Final = 10.0
@@ -35,25 +35,31 @@ plugins: {{amqtt.plugins.authentication.AnonymousAuthPlugin: {{allow_anonymous: 
 """
 
 
-@contextmanager
-def own_broker() -> Iterator[tuple[MqttConfig, str]]:
-    """Start a broker on the loopback interface, and stop it.
+class LocalBroker(NamedTuple):
+    """A running broker; `name` has its version."""
 
-    Yields how to connect to it, and its description. Raises BrokerError if neither mosquitto nor
-    amqtt is installed, or it does not start.
+    url: str
+    protocol: Protocol
+    name: str
+
+
+@contextmanager
+def local_broker() -> Iterator[LocalBroker]:
+    """Start a broker on a free port of the loopback interface, without a login, and stop it.
+
+    Raises BrokerError if neither mosquitto nor amqtt is installed, or it does not start.
     """
-    port = free_port()
-    if (mosquitto := find_mosquitto()) is not None:
+    port, mosquitto = free_port(), find_mosquitto()
+    if mosquitto is not None:
         command, template = [mosquitto], _MOSQUITTO
     elif importlib.util.find_spec("amqtt") is not None:
         command, template = [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT
     else:
         raise BrokerError(
-            "--pipeline needs an MQTT broker, and none is installed: install mosquitto (Debian: "
-            'apt install mosquitto), or pip install "edgepose[demo]", or name a running one with '
-            "--mqtt"
+            "an MQTT broker is needed, and none is installed: install mosquitto (Debian: apt "
+            'install mosquitto), or pip install "edgepose[demo]"'
         )
-    with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgepose-broker-") as folder:
         config, log = Path(folder) / "broker.conf", Path(folder) / "log"
         config.write_text(template.format(port=port))
         with log.open("wb") as output:
@@ -67,14 +73,14 @@ def own_broker() -> Iterator[tuple[MqttConfig, str]]:
             )
         try:
             _wait_until_it_listens(process, port, log)
-            # Its first line is `1700000000: mosquitto version 2.0.11 starting`.
-            found = re.search(r"mosquitto version (\S+)", log.read_text(errors="replace"))
-            name = f"mosquitto {found[1]}" if found else f"amqtt {version('amqtt')}"
-            # amqtt knows no MQTT 5.
-            mqtt = MqttConfig(
-                url=f"mqtt://127.0.0.1:{port}", protocol="5" if mosquitto else "3.1.1"
-            )
-            yield mqtt, f"{name}, started by the benchmark"
+            url = f"mqtt://127.0.0.1:{port}"
+            if mosquitto is None:
+                yield LocalBroker(url, "3.1.1", f"amqtt {version('amqtt')}")
+            else:
+                # Its first line is `1700000000: mosquitto version 2.0.11 starting`.
+                found = re.search(r"mosquitto version \S+", log.read_text(errors="replace"))
+                name = found[0].replace(" version", "") if found else "mosquitto"
+                yield LocalBroker(url, "5", name)
         finally:
             process.kill()
             process.wait()
@@ -97,6 +103,6 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
             time.sleep(0.02)
     last_line = ["no output", *log.read_text(errors="replace").splitlines()][-1]
     raise BrokerError(
-        f"the broker that the benchmark started does not listen ({last_line}); name a running one "
-        "with --mqtt"
+        f"the broker that was started does not listen on 127.0.0.1:{port} ({last_line}); start one "
+        "on this machine yourself"
     )
