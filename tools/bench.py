@@ -13,23 +13,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.benchmark.subscriber import Subscriber
+from edgepose.build import build_model, build_smoother
+from edgepose.clock import boottime_ns
+from edgepose.config import Config, ModelConfig, SmoothingConfig
+from edgepose.config.schema import MqttConfig
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.local_broker import local_broker
+from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
-from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter, LoadedModel, Smoother
-from edgepose.registry.registry import resolve
-from edgepose.smoothing.no_smoother import NoSmoother
-from edgepose.smoothing.one_euro import PRESETS, OneEuro, OneEuroParameters
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.edgetpu import FakeEdgeTpu
@@ -70,29 +71,28 @@ def pipeline() -> None:
 
 def start_and_memory(url: str) -> None:
     """Measure from exec to the first pose at a subscriber, and resident memory after 5 s."""
-    times, memory, port = [], 0.0, url.rpartition(":")[2]
-    for _ in range(5):
-        listener = subprocess.Popen(
-            [sys.executable, "-c", _FIRST_POSE, port],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert listener.stdout is not None
-        listener.stdout.readline()
-        started = time.time()
-        daemon = _daemon(url)
-        arrived = float(listener.stdout.readline())
-        times.append(arrived - started)
-        listener.wait()
-        if len(times) == 5:
-            time.sleep(5)
-            status = Path(f"/proc/{daemon.pid}/status").read_text()
-            line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-            memory = int(line.split()[1]) * 1024 / 1e6
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
-    _print(f"start to first pose at a subscriber: median {statistics.median(times):.2f} s")
-    _print(f"resident memory after 5 s: {memory:.1f} MB")
+    times_s, memory_mb = [], 0.0
+    command = [sys.executable, "-m", "edgepose", "run", "--source", "synthetic:", "--mqtt", url]
+    mqtt = MqttConfig(url=url)
+    with Subscriber(mqtt, Topics(Config().node_name, mqtt.base_topic).root) as subscriber:
+        for number in range(5):
+            # The last message of the daemon before is still on its way.
+            time.sleep(0.5)
+            subscriber.collect(0)
+            started_ns = boottime_ns()
+            daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            while not (arrivals := subscriber.collect(1)):
+                pass
+            times_s.append((min(arrivals.values()) - started_ns) / 1e9)
+            if number == 4:
+                time.sleep(5)
+                status = Path(f"/proc/{daemon.pid}/status").read_text()
+                line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+                memory_mb = int(line.split()[1]) * 1024 / 1e6
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait()
+    _print(f"start to first pose at a subscriber: median {statistics.median(times_s):.2f} s")
+    _print(f"resident memory after 5 s: {memory_mb:.1f} MB")
 
 
 def edgetpu() -> None:
@@ -137,11 +137,12 @@ def edgetpu() -> None:
 
 def smoothing() -> None:
     """Measure jitter and lag on the synthetic source, whose true motion is known."""
-    interpreter = CpuAccelerator().load(resolve(MODEL).path)
+    model = build_model(Config(model=ModelConfig(name=MODEL), accelerator="cpu"))
+    presets: tuple[Literal["off", "responsive", "steady"], ...] = ("off", "responsive", "steady")
     _print("smoothing on the synthetic source, keypoints of score >= 0.3 (px)")
     _print("  preset      jitter   error   lag ms")
-    for name, parameters in [("off", None), *PRESETS.items()]:
-        found, truth = _followed(interpreter, parameters)
+    for name in presets:
+        found, truth = _followed(model, build_smoother(SmoothingConfig(preset=name)))
         jitter = np.abs(np.diff(found - truth, axis=0)).mean()
         centred = (found - truth) - (found - truth).mean(axis=0)
         speed = np.gradient(truth, STEP_NS / 1e6, axis=0)
@@ -152,11 +153,10 @@ def smoothing() -> None:
 
 
 def _followed(
-    interpreter: RuntimeInterpreter, parameters: OneEuroParameters | None
+    model: LoadedModel, smoother: Smoother
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
-    smoother = OneEuro(parameters) if parameters is not None else NoSmoother()
-    pipeline = _pipeline(interpreter, smoother)
+    pipeline = Pipeline(SingleModel(model), OksTracker(), smoother, [], node="bench", camera="main")
     points, affines, scores = [], [], []
     with source:
         for frame in source.frames():
@@ -176,49 +176,8 @@ def _followed(
     return found, truth
 
 
-def _pipeline(interpreter: RuntimeInterpreter, smoother: Smoother) -> Pipeline:
-    model = MovenetSingle(interpreter.input, interpreter.outputs, name=MODEL)
-    return Pipeline(
-        SingleModel(
-            LoadedModel(MODEL, Path(MODEL), "movenet_single", "cpu", interpreter, model, 0.3, 0.3)
-        ),
-        OksTracker(),
-        smoother,
-        [],
-        node="bench",
-        camera="main",
-    )
-
-
-def _daemon(url: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgepose", "run", "--source", "synthetic:", "--mqtt", url],
-        env={**os.environ, "EDGEPOSE_MQTT_PASSWORD": ""},
-        stderr=subprocess.DEVNULL,
-    )
-
-
 def _print(text: str) -> None:
     print(text, flush=True)
-
-
-_FIRST_POSE = """
-import json, sys, threading, time
-import paho.mqtt.client as paho
-done = threading.Event()
-def on_message(client, userdata, message):
-    if json.loads(message.payload)["poses"] and not done.is_set():
-        print(time.time(), flush=True)
-        done.set()
-client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-def on_subscribe(*_): print("listening", flush=True)
-client.on_connect = lambda c, *_: c.subscribe("edgepose/+/main/poses")
-client.on_subscribe = on_subscribe
-client.on_message = on_message
-client.connect("127.0.0.1", int(sys.argv[1]))
-client.loop_start()
-done.wait(20)
-"""
 
 
 if __name__ == "__main__":
