@@ -13,7 +13,6 @@ from edgepose.sources._base import check_file
 
 class _Category(msgspec.Struct):
     id: int
-    name: str = ""
     keypoints: tuple[str, ...] = ()
 
 
@@ -90,11 +89,7 @@ def _images(file: _File) -> tuple[AnnotatedImage, ...]:
     """Return the images; raises ValueError with what is wrong."""
     people = {each.id for each in file.categories if each.keypoints == KEYPOINT_NAMES}
     if not people:
-        names = [
-            f"{c.name!r} with {len(c.keypoints)} keypoints" for c in file.categories if c.keypoints
-        ]
-        got = ", ".join(names) or "no category with keypoints"
-        raise ValueError(f"no category has the 17 keypoints nose to right_ankle, got {got}")
+        raise ValueError("no category has the 17 keypoints nose to right_ankle")
     persons: dict[int, list[Person]] = {image.id: [] for image in file.images}
     if len(persons) < len(file.images):
         raise ValueError("two images have the same id")

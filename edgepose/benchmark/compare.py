@@ -214,7 +214,6 @@ def _exceeds_noise(a: float, b: float) -> bool:
 def _facts(document: Document) -> dict[str, str]:
     """Return what should be the same in two documents: machine, versions, method, files."""
     facts = environment.facts(document)
-    facts["throttling"] = environment.throttling_text(document.after)
     if document.method is not None:
         facts |= {f"method: {name}": str(getattr(document.method, name)) for name in _METHOD}
     facts |= {f"file of {row.model}": f"{row.sha256[:12]}..." for row in document.latency}

@@ -71,18 +71,19 @@ def facts(document: Document) -> dict[str, str]:
     """Return what is the same in all runs of one version on one machine, as text."""
     machine = document.machine
     # A container may be given fewer cores than the machine has.
-    usable = f" ({machine.usable_cores} usable)" if machine.usable_cores != machine.cores else ""
+    cores = f"{machine.usable_cores} of {machine.cores} cores"
     found = {
         "edgepose": document.edgepose,
         "runtimes": _joined(*(f"{name} {version}" for name, version in document.runtimes.items())),
         "machine": machine.name,
-        "processor": _joined(machine.soc, machine.cpu, f"{machine.cores} cores{usable}"),
+        "processor": _joined(machine.soc, machine.cpu, cores),
         # Two boards of one kind reserve a few MB more or less.
         "memory": machine.memory_mb and f"{machine.memory_mb / 1000:.1f} GB",
         "system": _joined(machine.os, machine.architecture),
         "kernel": machine.kernel,
         "Python": machine.python,
         "clock": _joined(*dict.fromkeys(map(_clock_text, document.before.frequencies))),
+        "throttling": _throttling_text(document.after),
         "Edge TPU": _joined(*map(_port_text, document.edge_tpus)) or "none",
     }
     return {name: text or "unknown" for name, text in found.items()}
@@ -94,14 +95,7 @@ def state_text(state: MachineState) -> str:
     if state.firmware_clock_mhz is not None:
         clocks.append(f"{state.firmware_clock_mhz:.0f} MHz by the firmware")
     temperatures = (f"{name} {value:.0f} °C" for name, value in state.temperatures_c.items())
-    return _joined(*clocks, *temperatures, f"throttling: {throttling_text(state)}")
-
-
-def throttling_text(state: MachineState) -> str:
-    """Return the throttling flags as text."""
-    if state.throttling is None:
-        return "unknown"
-    return _joined(*state.throttling).replace("_", " ") or "none"
+    return _joined(*clocks, *temperatures, f"throttling: {_throttling_text(state)}")
 
 
 def _clock_warnings(before: MachineState, after: MachineState) -> Iterator[str]:
@@ -136,6 +130,12 @@ def _throttling_warnings(before: MachineState, after: MachineState) -> Iterator[
             yield f"figures are too slow, at times during the benchmark {meaning}"
         elif flag + OCCURRED in at_last:
             yield f"at times since the machine started, not during the benchmark, {meaning}"
+
+
+def _throttling_text(state: MachineState) -> str:
+    if state.throttling is None:
+        return "unknown"
+    return _joined(*state.throttling).replace("_", " ") or "none"
 
 
 def _clock_text(group: CpuFrequency) -> str:

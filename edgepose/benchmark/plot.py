@@ -15,9 +15,6 @@ _PUBLISHED: Final = {
     "Raspberry Pi 4 CPU (published)": "pi4_cpu_ms",
 }
 _POINTS2_PER_MB: Final = 16.0
-_LABEL_POINTS: Final = 8.5
-_LABELS_POINTS: Final = 200.0
-"""Total font size of the labels that fit above each other."""
 
 
 class Point(NamedTuple):
@@ -115,7 +112,8 @@ def _label(axes: Any, bubbles: Sequence[Point]) -> None:
             xycoords=axes.get_yaxis_transform(),
             xytext=(1.03, (place + 0.5) / len(names)),
             textcoords="axes fraction",
-            fontsize=min(_LABEL_POINTS, _LABELS_POINTS / len(names)),
+            # Labels fit above each other if their heights are at most 200 points together.
+            fontsize=min(8.5, 200 / len(names)),
             va="center",
             arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "color": "grey", "linewidth": 0.5},
             annotation_clip=False,

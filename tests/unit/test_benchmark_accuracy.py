@@ -269,10 +269,10 @@ def changed(**changes: Any) -> dict[str, Any]:
         ("not json", "expected COCO person keypoint annotations"),
         ("[]", "expected COCO person keypoint annotations"),
         ('{"images": []}', "missing required field"),
-        (changed(categories=[{"id": 1, "name": "person"}]), "no category with keypoints"),
+        (changed(categories=[{"id": 1, "name": "person"}]), "no category has the 17 keypoints"),
         (
             changed(categories=[{"id": 1, "name": "hand", "keypoints": ["wrist", "thumb"]}]),
-            "'hand' with 2 keypoints",
+            "no category has the 17 keypoints",
         ),
         (changed(annotations=[]), "no person with a labelled keypoint"),
         (changed(annotations=[annotation(5, 1, CROWD)]), "no person with a labelled keypoint"),

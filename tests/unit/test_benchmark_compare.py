@@ -145,7 +145,10 @@ def test_compare_differences_of_machines(tmp_path: Path) -> None:
     found = {each.what: (each.a, each.b) for each in compare(a, b).differences}
     assert found["edgepose"] == ("0.1.0", "0.2.0")
     assert found["machine"] == (a.machine.name, "Raspberry Pi 5")
-    assert found["processor"] == ("bcm2711, Cortex-A72, 4 cores", "bcm2712, Cortex-A72, 4 cores")
+    assert found["processor"] == (
+        "bcm2711, Cortex-A72, 4 of 4 cores",
+        "bcm2712, Cortex-A72, 4 of 4 cores",
+    )
     assert found["runtimes"] == ("litert 2.3.0", "litert 2.4.0, tflite-runtime 2.14.0")
     assert found["memory"] == ("1.9 GB", "8.0 GB")
     assert found["file of movenet-lightning-int8"][1] == "000000000000..."

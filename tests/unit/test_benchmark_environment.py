@@ -144,16 +144,17 @@ def test_facts_raspberry_pi(tmp_path: Path) -> None:
         "edgepose": "0.1.0",
         "runtimes": "litert 2.3.0",
         "machine": "Raspberry Pi 4 Model B Rev 1.4",
-        "processor": "bcm2711, Cortex-A72, 4 cores",
+        "processor": "bcm2711, Cortex-A72, 4 of 4 cores",
         "memory": "1.9 GB",
         "system": "Debian GNU/Linux 12 (bookworm), aarch64",
         "kernel": "6.6.51+rpt-rpi-v8",
         "Python": "3.11.2",
         "clock": "ondemand, at most 1800 MHz",
+        "throttling": "none",
         "Edge TPU": "usb at 5000 Mbit/s",
     }
     in_container = replace(written, machine=dataclasses.replace(written.machine, usable_cores=2))
-    assert environment.facts(in_container)["processor"].endswith("4 cores (2 usable)")
+    assert environment.facts(in_container)["processor"].endswith("2 of 4 cores")
 
 
 def test_facts_unknown(tmp_path: Path) -> None:
