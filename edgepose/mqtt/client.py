@@ -1,7 +1,6 @@
 """MQTT client: one network thread, automatic reconnect, rate-limited logging."""
 
 import logging
-import ssl
 import threading
 import time
 
@@ -51,13 +50,7 @@ class MqttClient:
         """
         if self._thread.ident is not None or self._closing.is_set():
             return
-        context, outbox = self._tls_context, self._outbox
-        if context is not None and context.verify_mode is ssl.CERT_NONE:
-            _log.warning(
-                "the certificate of the MQTT broker %s is not verified (TLS is set to insecure): "
-                "anyone in between can read and change all messages",
-                self._options.address.netloc,
-            )
+        outbox = self._outbox
         self._required = require_connection_within_s is not None
         self._thread.start()
         if require_connection_within_s is None:
@@ -135,7 +128,7 @@ class MqttClient:
                 connected = True
                 log.connected(self._protocol, outbox.dropped_transient)
             while connection.refused:
-                log.refused(connection.refused.pop())
+                log.refused(*connection.refused.pop())
             now = time.monotonic()
             if now >= check_at:
                 check_at = now + self._options.timeouts.unacknowledged_s

@@ -26,6 +26,7 @@ from edgepose.mqtt import diagnostics
 from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
+from edgepose.mqtt.topics import OFFLINE
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -50,20 +51,12 @@ class Outgoing(NamedTuple):
     on_acknowledged: Callable[[], None] | None = None
 
 
-class Refusal(NamedTuple):
-    """A topic that the broker refuses, and what for: messages or the subscription."""
-
-    what: str
-    topic: str
-    code: ReasonCode
-
-
 class MqttConnection:
     """A connection that `connect` opens, and `serve` keeps until it raises why it ended.
 
     `connect` and `serve` are called by one thread, `publish` and `transient_count` by any that
     holds `changed`, which is notified when messages were written. What the broker refuses is
-    appended to `refused`.
+    appended to `refused`, with the reason.
     """
 
     def __init__(
@@ -74,7 +67,7 @@ class MqttConnection:
         receiver: CommandReceiver | None,
         changed: threading.Condition,
     ) -> None:
-        self.refused: list[Refusal] = []
+        self.refused: list[tuple[str, ReasonCode]] = []
         self._options = options
         self._protocol = protocol
         self._receiver = receiver
@@ -183,15 +176,9 @@ class MqttConnection:
     def close(self) -> None:
         """Close the socket; without DISCONNECT before, the broker publishes the last will."""
         with self._changed:
-            client, sock = self._client, self._client.socket()
+            sock = self._client.socket()
             if sock is not None:
                 sock.close()
-            # They and the traceback of the error refer to us: without them paho's client is freed
-            # at once.
-            client.disable_logger()
-            client.on_connect = client.on_disconnect = client.on_publish = None
-            client.on_subscribe = client.on_message = client.on_socket_open = None
-            self._error = None
 
     def _diagnose(self) -> Failure:
         """Return why the connection is not open although nothing here closed it."""
@@ -230,8 +217,8 @@ class MqttConnection:
             client.username_pw_set(options.address.username, password)
         if tls_context is not None:
             client.tls_set_context(tls_context)
-        if options.will is not None:
-            client.will_set(options.will.topic, options.will.offline_payload, qos=1, retain=True)
+        if options.availability is not None:
+            client.will_set(options.availability, OFFLINE, qos=1, retain=True)
         # Not from getLogger, which keeps every logger: there is one for each connection.
         logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001
         logger.addFilter(self._on_error)
@@ -272,7 +259,7 @@ class MqttConnection:
             return
         if code.is_failure:
             self._denied_topic = message.topic
-            self.refused.append(Refusal("messages on", message.topic, code))
+            self.refused.append((f"messages on {message.topic}", code))
         if message.on_acknowledged is not None:
             message.on_acknowledged()
         if not self._unacknowledged:
@@ -282,7 +269,7 @@ class MqttConnection:
         _, _, _, codes, _ = event
         for topic, code in zip(self._topics, codes, strict=False):
             if code.is_failure:
-                self.refused.append(Refusal("the subscription to", topic, code))
+                self.refused.append((f"the subscription to {topic}", code))
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
         try:

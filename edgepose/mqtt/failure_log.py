@@ -6,9 +6,10 @@ import random
 import time
 from typing import Final
 
+from paho.mqtt.reasoncodes import ReasonCode
+
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.backoff import Backoff
-from edgepose.mqtt.connection import Refusal
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
 
@@ -32,7 +33,7 @@ class FailureLog:
             timeouts.backoff_min_s, longest_s * timeouts.takeover_backoff_factor, random.random
         )
         self._reported: set[str] = set()
-        self._refused_topics: set[str] = set()
+        self._refused: set[str] = set()
         self._log_recovery = True
         self._connected_at = math.inf
         self._lost: tuple[float, int] | None = None
@@ -88,20 +89,18 @@ class FailureLog:
         self._lost = None
         self._log_recovery = False
 
-    def refused(self, refusal: Refusal) -> None:
-        """Log that the broker refuses a topic, once for each."""
-        if refusal.topic in self._refused_topics:
+    def refused(self, subject: str, code: ReasonCode) -> None:
+        """Log what the broker refuses, once."""
+        if subject in self._refused:
             return
-        self._refused_topics.add(refusal.topic)
+        self._refused.add(subject)
         address = self._options.address
-        user = "anonymous clients" if address.username is None else f"user {address.username!r}"
         _log.warning(
-            "the MQTT broker %s refuses %s %s (%s): check the access rights of %s there",
+            "the MQTT broker %s refuses %s (%s): check the access rights of %s there",
             address.netloc,
-            refusal.what,
-            refusal.topic,
-            str(refusal.code).lower(),
-            user,
+            subject,
+            str(code).lower(),
+            "anonymous clients" if address.username is None else f"user {address.username!r}",
         )
 
     def check_stable(self) -> None:

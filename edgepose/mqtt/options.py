@@ -23,15 +23,6 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class LastWill:
-    """A retained topic with its payloads while the client is connected, and after that."""
-
-    topic: str
-    online_payload: bytes
-    offline_payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class MqttTimeouts:
     """Timeouts of a client, in seconds.
 
@@ -56,14 +47,15 @@ class MqttTimeouts:
 class ConnectOptions:
     """Which broker, as which client, and how.
 
-    `protocol` "5" falls back to 3.1.1 if the broker does not know 5.
+    `protocol` "5" falls back to 3.1.1 if the broker does not know 5. On `availability`, a retained
+    topic, the client publishes `online`, and it or its last will `offline`.
     """
 
     address: BrokerAddress
     client_id: str
     password: Secret | None = None
-    tls: TlsFiles | None = None
+    tls: TlsFiles = TlsFiles()
     protocol: Protocol = "5"
     keepalive_s: int = 10
-    will: LastWill | None = None
+    availability: str | None = None
     timeouts: MqttTimeouts = MqttTimeouts()

@@ -6,7 +6,7 @@ from typing import Final
 
 from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore, StoredEvent
-from edgepose.mqtt.options import LastWill
+from edgepose.mqtt.topics import OFFLINE, ONLINE
 
 _MAX_TRANSIENT: Final = 32
 
@@ -19,19 +19,19 @@ class Outbox:
     accepted only while online, and dropped if 32 of them wait for the socket.
 
     On every connection the states come first, in the order in which they were first set, then the
-    events, of which one may arrive twice, and the online payload of `will`. `online` is True once
-    the broker has acknowledged all that. `failure` is the reason why there is no connection.
-    `changed` is the lock of everything in here and of the connection.
+    events, of which one may arrive twice, and `online` on the topic `availability`. The outbox is
+    online once the broker has acknowledged all that. `failure` is the reason why there is no
+    connection. `changed` is the lock of everything in here and of the connection.
     """
 
-    def __init__(self, store: EventStore, will: LastWill | None = None) -> None:
+    def __init__(self, store: EventStore, availability: str | None = None) -> None:
         self.changed = threading.Condition()
         self.online = False
         self.failure: str | None = None
         self.connections = 0
         self.dropped_transient = 0
         self._store = store
-        self._will = will
+        self._availability = availability
         self._states: dict[str, Outgoing] = {}
         self._connection: MqttConnection | None = None
         self._published = 0
@@ -82,7 +82,7 @@ class Outbox:
         self._send(Outgoing(event.topic, event.payload, 1, on_acknowledged=remove))
 
     def attach(self, connection: MqttConnection) -> None:
-        """Send every state, every unacknowledged event and the online payload.
+        """Send every state, every unacknowledged event, and that we are online.
 
         Once the broker has them, transient messages are accepted.
         """
@@ -92,11 +92,10 @@ class Outbox:
                 self._send(state)
             for event in self._store:
                 self._send_event(event)
-            if self._will is None:
+            if self._availability is None:
                 self._go_online()
             else:
-                payload = self._will.online_payload
-                self._send(Outgoing(self._will.topic, payload, 1, True, self._go_online))
+                self._send(Outgoing(self._availability, ONLINE, 1, True, self._go_online))
 
     def _go_online(self) -> None:
         self.online = not self._closed
@@ -129,10 +128,10 @@ class Outbox:
             self._oldest = oldest
 
     def send_offline(self) -> None:
-        """Send the offline payload."""
+        """Send that we are offline."""
         with self.changed:
-            if self._will is not None:
-                self._send(Outgoing(self._will.topic, self._will.offline_payload, 1, retain=True))
+            if self._availability is not None:
+                self._send(Outgoing(self._availability, OFFLINE, 1, retain=True))
 
     def close(self) -> None:
         """Accept no transient messages any more."""

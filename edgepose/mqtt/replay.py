@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 MAX_LINE_BYTES: Final = 1_000_000
 """No pose message is that long; a file without line ends must not fill the memory."""
 _LONG_WAIT_S: Final = 30.0
-_LONGEST_SLEEP_S: Final = 86_400.0
-"""The system takes only so long a sleep at once, and a damaged time may be centuries ahead."""
+_LONGEST_WAIT_S: Final = 86_400.0
+"""A damaged time may be centuries ahead."""
 _MAX_INVALID_AT_START: Final = 20
 _MAX_WARNINGS: Final = 5
 _INVALID: Final = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
@@ -115,13 +115,12 @@ def replay(
             first_s = newest_s = recorded.captured_s
         newest_s = max(newest_s, recorded.captured_s)
         if speed:
-            wait_s = start_s + (recorded.captured_s - first_s) / speed - monotonic()
+            due_s = start_s + (recorded.captured_s - first_s) / speed
+            wait_s = min(due_s - monotonic(), _LONGEST_WAIT_S)
             if wait_s > _LONG_WAIT_S:
                 _log.warning("%s: nothing was recorded for long; next in %.0f s", path, wait_s)
-            while wait_s > 0:
-                nap_s = min(wait_s, _LONGEST_SLEEP_S)
-                sleep(nap_s)
-                wait_s -= nap_s
+            if wait_s > 0:
+                sleep(wait_s)
         topics = Topics(node=recorded.message.node, base=base)
         publish(topics.poses(recorded.message.camera), recorded.payload)
         published += 1

@@ -1,48 +1,41 @@
 """TLS for the connection to the broker."""
 
+import logging
 import ssl
 
 from edgepose.errors import ConfigError
 from edgepose.mqtt.options import TlsFiles
 
+_log = logging.getLogger("edgepose.mqtt")
 
-def tls_context(files: TlsFiles | None) -> ssl.SSLContext:
-    """Load the files; raises ConfigError with the invalid one."""
-    files = files or TlsFiles()
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """Load the files; raises ConfigError if one is invalid."""
     try:
-        context = ssl.create_default_context(
-            cafile=None if files.ca_file is None else str(files.ca_file)
-        )
-    except (OSError, ssl.SSLError) as error:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.certificate_file is not None:
+            # OpenSSL would otherwise ask for a passphrase on the terminal.
+            context.load_cert_chain(files.certificate_file, files.key_file, lambda: "")
+    except OSError as error:
+        given = (files.ca_file, files.certificate_file, files.key_file)
+        names = ", ".join(str(path) for path in given if path is not None)
         raise ConfigError(
-            f"{files.ca_file}: expected certificate authorities in PEM form ({_reason(error)}): "
-            "check the path and that edgepose may read it"
+            f"{names}: expected certificates in PEM form, and the key that belongs to the client "
+            f"certificate, without a passphrase ({_reason(error)}): check the paths and that "
+            "edgepose may read them"
         ) from None
     # Python 3.13 began to refuse certificates without an authority key identifier, which those of
     # home brokers, made after mosquitto's own instructions, do not have. Chain, dates and name are
     # checked as before.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if files.insecure:
+        _log.warning(
+            "the certificate of the MQTT broker is not verified (TLS is set to insecure): anyone "
+            "in between can read and change all messages"
+        )
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if files.certificate_file is not None:
-        try:
-            context.load_cert_chain(files.certificate_file, files.key_file, _no_passphrase)
-        except (OSError, ssl.SSLError) as error:
-            names = f"{files.certificate_file}"
-            if files.key_file is not None:
-                names += f", {files.key_file}"
-            raise ConfigError(
-                f"{names}: expected a client certificate and its key in PEM form, without a "
-                f"passphrase ({_reason(error)}): check the paths, that edgepose may read them and "
-                "that they belong together"
-            ) from None
     return context
-
-
-def _no_passphrase() -> str:
-    """Return no passphrase; OpenSSL would otherwise ask for one on the terminal."""
-    return ""
 
 
 def _reason(error: OSError) -> str:

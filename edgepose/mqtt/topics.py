@@ -71,22 +71,22 @@ class Topics:
     @property
     def availability(self) -> str:
         """`online` or `offline`; also the last will."""
-        return self._of_node("availability")
+        return f"{self.root}/availability"
 
     @property
     def info(self) -> str:
         """Version, cameras, models and skeleton of the node (JSON)."""
-        return self._of_node("info")
+        return f"{self.root}/info"
 
     @property
     def stats(self) -> str:
         """Rates, latencies and drops of the node (JSON)."""
-        return self._of_node("stats")
+        return f"{self.root}/stats"
 
     @property
     def accelerator(self) -> str:
         """The accelerator that runs the model now (JSON)."""
-        return self._of_node("accelerator")
+        return f"{self.root}/accelerator"
 
     def poses(self, camera: str) -> str:
         """Return the topic of a camera's pose messages."""
@@ -116,9 +116,6 @@ class Topics:
         """Return the topic of a camera's command, to which edgepose subscribes."""
         return f"{self._of_camera(camera, name)}/set"
 
-    def _of_node(self, name: str) -> str:
-        return f"{self.base}/{self.node}/{name}"
-
     def _of_camera(self, camera: str, name: str) -> str:
         check_id(camera, "the camera id")
-        return f"{self.base}/{self.node}/{camera}/{name}"
+        return f"{self.root}/{camera}/{name}"

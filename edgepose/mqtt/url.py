@@ -25,9 +25,6 @@ class Secret:
         return self._text
 
     def __repr__(self) -> str:
-        return f"Secret({MASK})"
-
-    def __str__(self) -> str:
         return MASK
 
     def __format__(self, spec: str) -> str:

@@ -11,9 +11,9 @@ from edgepose.messages import PoseMessage
 from edgepose.mqtt.client import MqttClient
 from edgepose.mqtt.commands import Command, CommandReceiver
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.options import ConnectOptions, LastWill
+from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.outbox import Outbox
-from edgepose.mqtt.topics import OFFLINE, ONLINE, Topics
+from edgepose.mqtt.topics import Topics
 from edgepose.util.resource import Resource
 
 EVENTS_FILE: Final = "events.sqlite"
@@ -46,10 +46,10 @@ class MqttSink:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         path = None if state_directory is None else state_directory / EVENTS_FILE
-        will = LastWill(topics.availability, ONLINE, OFFLINE)
-        self._outbox = Outbox(EventStore(path, max_events=_MAX_EVENTS), will)
+        options = replace(options, availability=topics.availability)
+        self._outbox = Outbox(EventStore(path, max_events=_MAX_EVENTS), topics.availability)
         receiver = None if on_command is None else CommandReceiver(topics, cameras, on_command)
-        self._client = MqttClient(replace(options, will=will), self._outbox, receiver)
+        self._client = MqttClient(options, self._outbox, receiver)
 
     @property
     def connected(self) -> bool:

@@ -493,7 +493,7 @@ def test_mqtt_sink_tls_errors_have_reasons(
     make_sink: MakeSink,
     certificates: Certificates,
 ) -> None:
-    def reason(url: str, tls: TlsFiles | None = None) -> str:
+    def reason(url: str, tls: TlsFiles = TlsFiles()) -> str:  # noqa: B008
         with pytest.raises(BrokerError) as caught:
             make_sink(url, tls=tls).open(require_connection_within_s=20)
         return str(caught.value)

@@ -5,12 +5,10 @@ from typing import cast
 
 from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore
-from edgepose.mqtt.options import LastWill
 from edgepose.mqtt.outbox import Outbox
 from tests.mosquitto import wait_for
 
 TOPIC = "edgepose/gym/main/event"
-WILL = LastWill("availability", b"online", b"offline")
 
 
 class FakeConnection:
@@ -39,9 +37,9 @@ class FakeConnection:
         return [message.payload for message in self.sent]
 
 
-def make_outbox(store: EventStore | None = None, will: LastWill | None = None) -> Outbox:
+def make_outbox(store: EventStore | None = None, availability: str | None = None) -> Outbox:
     store = EventStore(None, max_events=5) if store is None else store
-    return Outbox(store, will)
+    return Outbox(store, availability)
 
 
 def attached(outbox: Outbox) -> FakeConnection:
@@ -64,7 +62,7 @@ def test_outbox_sends_only_the_newest_state() -> None:
 
 
 def test_outbox_sends_states_then_events_then_online() -> None:
-    outbox = make_outbox(will=WILL)
+    outbox = make_outbox(availability="a/availability")
     outbox.add_event(TOPIC, b"event")
     outbox.set_state("a", b"state", 1)
     connection = attached(outbox)
