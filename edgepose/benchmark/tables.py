@@ -135,8 +135,8 @@ def format_with_interval(value: float | None, interval: Interval | None, spec: s
 def latency_notes(method: Method | None, rows: Sequence[LatencyRow]) -> Iterator[str]:
     """Yield how latencies were measured, and which rows the delegate did not run."""
     if method is not None:
-        facts = (f"{name.replace('_', ' ')}: {value}" for name, value in asdict(method).items())
-        yield f"Method: {'; '.join(facts)}."
+        parts = (f"{name.replace('_', ' ')}: {value}" for name, value in asdict(method).items())
+        yield f"Method: {'; '.join(parts)}."
     without = [row for row in rows if row.latency_ms and not row.delegate]
     with_xnnpack = {f"{r.model} on {r.backend}" for r in without if r.backend != LITERT_PLAIN}
     if with_xnnpack:
