@@ -18,7 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from edgepose.benchmark.backends import CPU, EDGETPU
-from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, frame_feed
+from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, Opener, frame_feed
 from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings, timed
 from edgepose.benchmark.results import (
     BareInvoke,
@@ -39,7 +39,7 @@ from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.local_broker import local_broker
 from edgepose.mqtt.topics import Topics
-from edgepose.protocols import FrameSource, Interpreter, LoadedModel, Tensor
+from edgepose.protocols import Interpreter, LoadedModel, Tensor
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _FRAME_MARGIN: Final = 1.5
@@ -52,15 +52,14 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to measure: pairs of rounds back to back, then pairs at the source's frame rate.
+    """How long to measure in each round: back to back, then at the source's frame rate.
 
-    The first `warm_up` frames of a round are left out, then at least `frames` are measured.
+    The first `warm_up` frames are left out, then at least `frames` are measured.
     """
 
-    pairs: int = 8
+    rounds: int = 7
     seconds: float = 1.0
     frames: int = 10
-    paced_pairs: int = 6
     paced_seconds: float = 2.5
     warm_up: int = 10
 
@@ -271,29 +270,28 @@ class _Benchmark:
     def measure(self, feed: FrameFeed, broker: str, on_progress: Progress) -> PipelineRow:
         """Measure back to back, if the source can, and at its frame rate."""
         plan, model = self.plan, self.model
-        total = plan.pairs + plan.paced_pairs
-        fast, bare, paced, paced_bare = [], [], [], []
         # The runtime prepares its work in the first invokes.
         rate = self._bare(plan.frames).rate
         count = max(plan.frames, round(plan.seconds * rate))
-        for number in range(total):
-            is_paced = number >= plan.pairs
-            pace = "at the source's frame rate" if is_paced else "back to back"
-            on_progress(number / total, f"{model.name}, {pace}")
-            # The order of each pair alternates: neither profits from a machine that gets slower.
-            for is_daemon in (True, False) if number % 2 == 0 else (False, True):
-                if is_daemon and is_paced:
+        fast, bare, paced, paced_bare = [], [], [], []
+        for number in range(plan.rounds):
+            on_progress(number / plan.rounds, f"round {number + 1}: {model.name}")
+            # The order alternates: neither profits from a machine that gets slower.
+            order = (True, False) if number % 2 == 0 else (False, True)
+            for is_daemon in order:
+                if not is_daemon:
+                    bare.append(self._bare(count))
+                elif feed.back_to_back is not None:
+                    fast.append(self._daemon(feed.back_to_back, plan.warm_up + count))
+            for is_daemon in order:
+                if is_daemon:
                     # A model that is slower than the source takes only some of its frames.
                     step = max(1.0, _FRAME_MARGIN * self.fps / rate)
                     frames = max(plan.paced_seconds * self.fps, _FEW_FRAMES * step)
-                    paced.append(self._daemon(feed.paced(), round(frames + plan.warm_up * step)))
-                elif is_daemon and feed.back_to_back is not None:
-                    fast.append(self._daemon(feed.back_to_back(), plan.warm_up + count))
-                elif is_paced and not is_daemon:
+                    paced.append(self._daemon(feed.paced, round(frames + plan.warm_up * step)))
+                else:
                     invokes = max(2, round(plan.paced_seconds * self.fps))
                     paced_bare.append(self._bare(invokes, self.fps))
-                elif not is_daemon:
-                    bare.append(self._bare(count))
         if not any(daemon.times_ns for daemon in paced):
             raise BrokerError(
                 f"no message of {model.name} reached the subscriber, with {broker}: check that its "
@@ -312,15 +310,15 @@ class _Benchmark:
             broker=broker,
         )
 
-    def _daemon(self, source: FrameSource, count: int) -> DaemonRound:
+    def _daemon(self, open_source: Opener, count: int) -> DaemonRound:
         # Messages of the round before that arrived late.
         self.subscriber.collect(0)
-        limited, warm_up = LimitedSource(source, count), self.plan.warm_up
+        limited, warm_up = LimitedSource(open_source(), count), self.plan.warm_up
         traces = run_daemon(self.config, self.model, limited, self.signals)
         arrivals = self.subscriber.collect(len(traces))
         if len(traces) < warm_up + 2:
             raise SourceError(
-                f"{source.description}: expected at least {warm_up + 2} frames for a measurement, "
+                f"{limited.description}: expected at least {warm_up + 2} frames for a measurement, "
                 f"{len(traces)} were published in a round"
             )
         self.size_wh, self.fps = limited.size_wh, limited.fps

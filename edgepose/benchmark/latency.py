@@ -21,7 +21,7 @@ from edgepose.benchmark.environment import LOW_CLOCK
 from edgepose.benchmark.reference_table import COUNTERPARTS
 from edgepose.benchmark.results import LatencyRow, Method, Percentiles, Rounds, Statistics
 from edgepose.datatypes import TensorSpec
-from edgepose.errors import EdgeposeError, ModelFileError, ModelShapeError
+from edgepose.errors import EdgeposeError, ModelShapeError
 from edgepose.monitoring import host
 from edgepose.protocols import Interpreter, Tensor
 from edgepose.registry.registry import ModelFile, device_of, sha256
@@ -202,14 +202,15 @@ def measurements_of(
 ) -> list[Measurement]:
     """Return the possible combinations: compiled models on an Edge TPU, others on the CPU.
 
-    An invalid file is tried on each backend, for the reason. An Edge TPU has no threads to choose.
+    An Edge TPU has no threads to choose.
     """
+    devices = [device_of(model) for model in models]
     return [
         Measurement(model, backend, count)
         for backend in backends
         for count in (threads if backend.device == "cpu" else (1,))
-        for model in models
-        if _device(model) in (None, backend.device)
+        for model, device in zip(models, devices, strict=True)
+        if device == backend.device
     ]
 
 
@@ -234,7 +235,8 @@ def measure(
             spent_s = (instruments.clock_ns() - started_ns) / 1e9
             if row.done(plan) or (number >= MIN_ROUNDS and spent_s >= plan.max_seconds):
                 continue
-            on_progress(_progress(rows, plan), f"round {number + 1}: {row.model.name}")
+            share = sum(len(each.rounds) for each in rows) / (ROUNDS * len(rows))
+            on_progress(min(share, 1.0), f"round {number + 1}: {row.model.name}")
             try:
                 row.rounds.append(_measure_round(row, plan, instruments))
             except EdgeposeError as error:
@@ -265,7 +267,7 @@ def percentiles_of(times_ns: Sequence[int]) -> Percentiles:
 def iqr_percent(rounds: Sequence[float]) -> float:
     """Return the interquartile range of the figures of rounds, in % of their median.
 
-    Not their range: one disturbed round of five may leave the median as it is.
+    Not their range: one disturbed round of five may leave the median unchanged.
     """
     low, middle, high = np.percentile(rounds, (25, 50, 75))
     return float((high - low) / middle * 100) if middle else 0.0
@@ -313,13 +315,6 @@ def input_tensor(spec: TensorSpec, name: str) -> Tensor:
         return generator.uniform(-1, 1, spec.shape).astype(spec.dtype)
     low = -128 if spec.dtype == np.int8 else 0
     return generator.integers(low, low + 256, spec.shape).astype(spec.dtype)
-
-
-def _device(model: ModelFile) -> str | None:
-    try:
-        return device_of(model)
-    except ModelFileError:
-        return None
 
 
 def timed(interpreter: Interpreter, tensor: Tensor, clock_ns: Callable[[], int]) -> int:
@@ -380,9 +375,3 @@ def _timed_runs(
         times_ns.append(timed(interpreter, tensor, clock_ns))
         spent_ns = clock_ns() - started_ns
     return times_ns
-
-
-def _progress(rows: Sequence[Measurement], plan: Plan) -> float:
-    """Return the share that is done, by rounds."""
-    shares = [1.0 if row.done(plan) else min(len(row.rounds) / ROUNDS, 0.95) for row in rows]
-    return sum(shares) / len(shares)

@@ -204,8 +204,6 @@ def test_measurements_of_compiled_models() -> None:
         (names[0], "litert", 4),
         (names[1], "edgetpu", 1),
     ]
-    unknown = ModelFile("mine", Path("mine.tflite"))
-    assert len(latency.measurements_of([unknown], [cpu, edgetpu], (1, 4))) == 3
 
 
 def test_instruments_read_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
