@@ -1,9 +1,9 @@
 """The interfaces of edgepose on one page: what a part must provide to be used in the pipeline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,12 @@ from edgepose.messages import PoseMessage
 Tensor = NDArray[np.generic]
 
 
+FrameStream = Generator[Frame, None, None]
+
+
 @runtime_checkable
 class FrameSource(Protocol):
-    """Where frames come from; `with` opens and closes it.
+    """Where frames come from.
 
     `live` sources (a camera) produce frames whether or not they are consumed; the others wait.
     `description` is a few words for logs and messages.
@@ -34,19 +37,11 @@ class FrameSource(Protocol):
     live: bool
     description: str
 
-    def __enter__(self) -> Self:
-        """Open the source; raises SourceError with the reason and the remedy."""
-        ...
+    def frames(self) -> FrameStream:
+        """Open the source, yield its frames, and close it at their end or with the generator.
 
-    def __exit__(self, *error: object) -> None:
-        """Close the source; closing twice is fine."""
-        ...
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield frames until the source ends.
-
-        Raises SourceStalledError if a live source delivers nothing for too long, and SourceError if
-        it fails for good.
+        Raises SourceError with the reason and the remedy if it cannot be opened or fails for good,
+        and SourceStalledError if a live source delivers nothing for too long.
         """
         ...
 

@@ -73,8 +73,8 @@ def write_video(
 
 def make_clip(path: Path, *, frames: int) -> Path:
     """Write an MPEG-4 clip of the synthetic source."""
-    with SyntheticSource(frame_count=frames, realtime=False) as source:
-        return write_video(path, (frame.image for frame in source.frames()), 30, "mp4v")
+    source = SyntheticSource(frame_count=frames, realtime=False)
+    return write_video(path, (frame.image for frame in source.frames()), 30, "mp4v")
 
 
 def ffmpeg(*arguments: str | Path) -> None:

@@ -158,13 +158,14 @@ def _followed(
     source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
     pipeline = Pipeline(SingleModel(model), OksTracker(), smoother, [], node="bench", camera="main")
     points, affines, scores = [], [], []
-    with source:
-        for frame in source.frames():
-            step = pipeline.process(frame)
-            if len(step.tracked):
-                points.append(step.tracked.poses.keypoints[0])
-                scores.append(step.tracked.poses.keypoint_scores[0])
-                affines.append(source.affine_at(frame.timestamp_ns - source.start_ns))
+    start_ns = None
+    for frame in source.frames():
+        start_ns = start_ns or frame.timestamp_ns
+        step = pipeline.process(frame)
+        if len(step.tracked):
+            points.append(step.tracked.poses.keypoints[0])
+            scores.append(step.tracked.poses.keypoint_scores[0])
+            affines.append(source.affine_at(frame.timestamp_ns - start_ns))
     found, matrices = np.array(points, np.float64), np.array(affines)
     kept = np.median(np.array(scores), axis=0) >= 0.3
     found = found[:, kept]

@@ -66,11 +66,11 @@ def main() -> None:
     options = parser.parse_args()
     model = build_model(load_config(None, {"model.name": options.model}))
     recorder, crop = OutputRecorder(model.interpreter), CropState()
-    with source_opener(CameraConfig(source=options.source))() as source:
-        for frame in itertools.islice(source.frames(), options.frames):
-            region = crop.region or model.pose_model.default_region(frame.size_wh)
-            tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
-            crop.update(model.pose_model.decode(recorder.invoke(tensor), to_frame), model, frame)
+    source = source_opener(CameraConfig(source=options.source))()
+    for frame in itertools.islice(source.frames(), options.frames):
+        region = crop.region or model.pose_model.default_region(frame.size_wh)
+        tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
+        crop.update(model.pose_model.decode(recorder.invoke(tensor), to_frame), model, frame)
     recorder.save(options.output)
     print(f"{options.output}: {options.output.stat().st_size} bytes")
 

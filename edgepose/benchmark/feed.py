@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,9 +15,8 @@ from edgepose.clock import boottime_ns
 from edgepose.config import CameraConfig
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.datatypes import Frame
-from edgepose.protocols import FrameSource
+from edgepose.protocols import FrameSource, FrameStream
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.util.resource import Resource
 
 MEMORY: Final = "memory"
 """Name of the default source in reports: frames of the synthetic source, rendered before."""
@@ -46,8 +46,8 @@ class FrameFeed:
 def frame_feed(source: str | None) -> FrameFeed:
     """Return the feed of a source URI, None for images in memory; raises UsageError."""
     if source is None:
-        with SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False) as rendered:
-            images = list(rendered.frames())
+        rendered = SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False)
+        images = list(rendered.frames())
         return FrameFeed(
             MEMORY, lambda: InMemorySource(images), lambda: InMemorySource(images, live=True)
         )
@@ -66,7 +66,7 @@ def frame_feed(source: str | None) -> FrameFeed:
     )
 
 
-class LimitedSource(Resource):
+class LimitedSource:
     """The first `count` frames of a source; their size and timestamps are known afterwards."""
 
     def __init__(self, source: FrameSource, count: int) -> None:
@@ -82,24 +82,17 @@ class LimitedSource(Resource):
         """Frame rate by the timestamps."""
         return float(1e9 / np.median(np.diff(self.timestamps_ns)))
 
-    def open(self) -> None:
-        """Open the source; raises SourceError."""
-        self._source.__enter__()
-
-    def close(self) -> None:
-        """Close the source; closing twice is fine."""
-        self._source.__exit__(None, None, None)
-
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> FrameStream:
         """Yield the frames of the source."""
-        for frame in itertools.islice(self._source.frames(), self._count):
-            self.size_wh = frame.size_wh
-            self.timestamps_ns.append(frame.timestamp_ns)
-            yield frame
+        with closing(self._source.frames()) as frames:
+            for frame in itertools.islice(frames, self._count):
+                self.size_wh = frame.size_wh
+                self.timestamps_ns.append(frame.timestamp_ns)
+                yield frame
 
 
 @dataclass(slots=True)
-class InMemorySource(Resource):
+class InMemorySource:
     """Images from memory without end; a live source shows them at FPS, as a camera does.
 
     A live frame has the time at which it is shown: a late timer is no latency of the daemon, and
@@ -110,7 +103,7 @@ class InMemorySource(Resource):
     live: bool = False
     description: str = field(default=MEMORY, init=False)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> FrameStream:
         """Yield frames without end."""
         start_ns = boottime_ns()
         for sequence, frame in enumerate(itertools.cycle([*self.images, *self.images[-2:0:-1]])):
@@ -119,6 +112,3 @@ class InMemorySource(Resource):
                 time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
                 timestamp_ns = boottime_ns()
             yield Frame(frame.image, timestamp_ns, sequence)
-
-    def close(self) -> None:
-        """Do nothing: the images stay in memory."""

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -86,8 +86,8 @@ def _find_camera() -> str:
         candidates.insert(0, "picamera:0")
     for candidate in candidates:
         try:
-            with source_opener(CameraConfig(source=candidate))() as opened:
-                next(opened.frames())
+            with closing(source_opener(CameraConfig(source=candidate))().frames()) as frames:
+                next(frames)
         except (SourceError, StopIteration) as error:
             _print(f"{candidate} is unavailable: {error}")
         else:

@@ -138,11 +138,10 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
 
 def _results(pipeline: Pipeline, path: Path, *, still: bool) -> Iterator[FrameResult]:
     """Yield the results of a file; the frames of a still image have no state in common."""
-    with path_source(path) as source:
-        for frame in source.frames():
-            yield pipeline.process(frame, confirm_in_crop=still)
-            if still:
-                pipeline.reset()
+    for frame in path_source(path).frames():
+        yield pipeline.process(frame, confirm_in_crop=still)
+        if still:
+            pipeline.reset()
 
 
 def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:

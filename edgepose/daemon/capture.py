@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final
 
 from edgepose.clock import boottime_ns
@@ -130,14 +131,15 @@ class Capture:
         return self._clock() - last_ns > timeout_ns
 
     def _run(self) -> None:
+        live = self._source.live
         end: Captured = None
         try:
-            with self._source as source:
-                for frame in source.frames():
+            with closing(self._source.frames()) as frames:
+                for frame in frames:
                     self._last_frame_ns = self._clock()
-                    if not source.live:
+                    if not live:
                         self._wait_for_model()
-                    self.dropped += self._mailbox.put(self, frame, overwrite=source.live)
+                    self.dropped += self._mailbox.put(self, frame, overwrite=live)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.

@@ -3,16 +3,15 @@
 import logging
 import stat
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError, SourceNotFoundError
-from edgepose.util.resource import Resource
+from edgepose.protocols import FrameStream
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +19,6 @@ MAX_AGE_NS: Final = 2_000_000_000
 """A driver timestamp older than this on arrival is from an unknown clock."""
 MAX_LATENESS_NS: Final = 1_000_000_000
 """A recording played in real time continues from now if it is later than this."""
-
-T = TypeVar("T")
 
 
 class CaptureClock:
@@ -63,33 +60,17 @@ class Pacer:
             self.start_ns += late_ns
 
 
-class CameraSource(Resource, ABC):
-    """A live source of frames that arrive one at a time; subclasses open it and read a frame."""
+def camera_frames(read: Callable[[], tuple[Image, int | None]]) -> FrameStream:
+    """Yield frames as a camera delivers them.
 
-    live = True
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield frames as they arrive.
-
-        Raises SourceStalledError if none arrives in time, SourceError if the camera fails.
-        """
-        clock = CaptureClock()
-        for sequence in count():
-            image, driver_ns = self._read()
-            yield Frame(image, clock.stamp(driver_ns), sequence)
-            # The consumer alone holds the frame while the next one is awaited.
-            del image
-
-    @abstractmethod
-    def _read(self) -> tuple[Image, int | None]:
-        """Return the next image and the driver's timestamp of it, if there is one."""
-
-
-def require_open(part: T | None, description: str) -> T:
-    """Return what a source holds while it is open; raises SourceError if that is None."""
-    if part is None:
-        raise SourceError(f"{description}: read before it was opened")
-    return part
+    `read` waits for the next image and returns it with the driver's timestamp, if there is one.
+    """
+    clock = CaptureClock()
+    for sequence in count():
+        image, driver_ns = read()
+        yield Frame(image, clock.stamp(driver_ns), sequence)
+        # The consumer alone holds the frame while the next one is awaited.
+        del image
 
 
 def warn_if_adjusted(

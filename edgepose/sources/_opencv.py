@@ -1,7 +1,8 @@
 """OpenCV video captures with RGB output, set up once for this process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -9,7 +10,6 @@ import cv2
 import numpy as np
 
 from edgepose.datatypes import Image
-from edgepose.util.resource import Resource
 
 SELECT_TIMEOUT_S: Final = 3
 _LOG_ERRORS: Final = 2
@@ -30,22 +30,11 @@ def configure_opencv() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
 
 
-class OpenCvSource(Resource):
-    """A source with an OpenCV capture while it is open."""
-
-    _capture: cv2.VideoCapture | None = None
-
-    def close(self) -> None:
-        """Release the capture."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
-
-
+@contextmanager
 def open_capture(
     target: str, backend: int, parameters: Mapping[int, int] | None = None
-) -> cv2.VideoCapture:
-    """Open a capture; its `isOpened` returns whether that succeeded."""
+) -> Iterator[cv2.VideoCapture]:
+    """Open a capture, and release it at the end; its `isOpened` returns whether that succeeded."""
     configure_opencv()
     if "OPENCV_LOG_LEVEL" not in os.environ:
         # OpenCV 5 moved the function into another module.
@@ -53,7 +42,11 @@ def open_capture(
         module = cv2 if hasattr(cv2, "setLogLevel") else utils.logging
         module.setLogLevel(_LOG_ERRORS)
     pairs = [number for pair in (parameters or {}).items() for number in pair]
-    return cv2.VideoCapture(target, backend, pairs)
+    capture = cv2.VideoCapture(target, backend, pairs)
+    try:
+        yield capture
+    finally:
+        capture.release()
 
 
 def read_rgb(capture: cv2.VideoCapture) -> Image | None:

@@ -3,7 +3,7 @@
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +13,9 @@ import PIL.ImageOps
 
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.protocols import FrameStream
 from edgepose.sources._base import Pacer, check_file
 from edgepose.sources._opencv import configure_opencv
-from edgepose.util.resource import Resource
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def read_image(path: Path) -> Image:
         ) from error
 
 
-class ImageSource(Resource):
+class ImageSource:
     """Plays image files one after another, `fps` of them per second of media time.
 
     `realtime` paces them by the clock; `loop` starts again after the last one. One of several that
@@ -112,18 +112,9 @@ class ImageSource(Resource):
             str(paths[0]) if len(paths) == 1 else f"{len(paths)} images in {paths[0].parent}"
         )
 
-    def open(self) -> None:
-        """Do nothing: files are opened one at a time, when their turn comes."""
+    def frames(self) -> FrameStream:
+        """Yield the images; raises SourceError if the only one, or every one, is unreadable."""
         configure_opencv()
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield the images; raises SourceError if the only one, or every one, is unreadable.
-
-        Raises SourceNotFoundError if the only one does not exist.
-        """
         pacer = Pacer()
         sequence = 0
         unreadable: set[Path] = set()

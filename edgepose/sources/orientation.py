@@ -1,6 +1,7 @@
 """Frames rotated and mirrored as configured."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import Frame, Image
-from edgepose.protocols import FrameSource
-from edgepose.util.resource import Resource
+from edgepose.datatypes import Image
+from edgepose.protocols import FrameSource, FrameStream
 
 # Rotation and mirroring together are one flip or one transposition: half the work of two steps.
 _STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], NDArray[Any]]]] = {
@@ -25,7 +25,7 @@ _STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], NDArray[Any]]]] = {
 }
 
 
-class OrientedSource(Resource):
+class OrientedSource:
     """Rotates every frame of a source clockwise by `rotation` degrees, then mirrors it if asked.
 
     A mirrored frame is marked as such, and the pipeline exchanges left and right of the keypoints
@@ -42,18 +42,11 @@ class OrientedSource(Resource):
         self._step = _STEPS[rotation, mirror]
         self._mirror = mirror
 
-    def open(self) -> None:
-        """Open the source; raises SourceError."""
-        self._source.__enter__()
-
-    def close(self) -> None:
-        """Close the source; closing twice is fine."""
-        self._source.__exit__(None, None, None)
-
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> FrameStream:
         """Yield the frames, rotated and mirrored."""
-        for frame in self._source.frames():
-            image = self._step(frame.image).astype(np.uint8, copy=False)
-            yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
-            # The consumer alone holds the frame while the next one is awaited.
-            del frame, image
+        with closing(self._source.frames()) as frames:
+            for frame in frames:
+                image = self._step(frame.image).astype(np.uint8, copy=False)
+                yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
+                # The consumer alone holds the frame while the next one is awaited.
+                del frame, image

@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 
 from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.sources._base import CameraSource, require_open, warn_if_adjusted
+from edgepose.protocols import FrameStream
+from edgepose.sources._base import camera_frames, warn_if_adjusted
 from edgepose.sources._buffer_format import FORMATS, BufferFormat
 from edgepose.sources._opencv import configure_opencv
 
@@ -30,12 +31,14 @@ LATE_RESULT_S: Final = 0.5
 """How long a capture that was running when its time ran out may take to end."""
 
 
-class PicameraSource(CameraSource):
+class PicameraSource:
     """Reads one stream of a Pi camera.
 
     `stream` lores is the camera's second, smaller stream (YUV on a Pi 4), main its first. The
     camera chooses the format and size, which are read back after configuring.
     """
+
+    live = True
 
     def __init__(
         self,
@@ -53,34 +56,39 @@ class PicameraSource(CameraSource):
         # At a low frame rate the next frame is not late before it is due.
         self._timeout_s = max(FRAME_TIMEOUT_S, 2 / fps) if fps else FRAME_TIMEOUT_S
         self._camera: Any = None
-        self._loop: _EventLoop | None = None
-        self._format: BufferFormat | None = None
+        self._loop: _EventLoop
+        self._format: BufferFormat
 
-    def open(self) -> None:
-        """Open, configure and start the camera; raises SourceError with the reason and remedy."""
+    def frames(self) -> FrameStream:
+        """Yield frames as they arrive."""
+        try:
+            self._open()
+            yield from camera_frames(self._read)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise self._explained(error) from error
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        """Open, configure and start the camera."""
         configure_opencv()
         picamera2 = _import("picamera2", self.description)
         if not log.isEnabledFor(logging.DEBUG):
             # Our errors carry the same reasons, with the camera's name and without tracebacks.
             logging.getLogger("picamera2").setLevel(logging.CRITICAL)
-        try:
-            self._check_exists(picamera2.Picamera2)
-            self._camera = _construct(picamera2.Picamera2, self._index)
-            self._camera.configure(self._configuration())
-            self._format = self._read_format()
-            self._loop = _EventLoop(picamera2.Preview.NULL.value())
-            self._camera.start_preview(self._loop.preview)
-            self._camera.start()
-        except SourceError:
-            self.close()
-            raise
-        except Exception as error:
-            self.close()
-            raise self._explained(error) from error
+        self._check_exists(picamera2.Picamera2)
+        self._camera = _construct(picamera2.Picamera2, self._index)
+        self._camera.configure(self._configuration())
+        self._format = self._read_format()
+        self._loop = _EventLoop(picamera2.Preview.NULL.value())
+        self._camera.start_preview(self._loop.preview)
+        self._camera.start()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Stop and free the camera, so that it can be opened again."""
-        camera, self._camera, self._format = self._camera, None, None
+        camera, self._camera = self._camera, None
         if camera is None:
             return
         try:
@@ -95,19 +103,15 @@ class PicameraSource(CameraSource):
         gc.collect()
 
     def _read(self) -> tuple[Image, int | None]:
-        layout = require_open(self._format, self.description)
         for _ in range(TIMEOUTS_TO_STALL):
+            request = self._next_request()
+            if request is None:
+                continue
             try:
-                request = self._next_request()
-                if request is None:
-                    continue
-                try:
-                    image = layout.to_rgb(request.make_buffer(self._stream))
-                    return image, request.get_metadata().get("SensorTimestamp")
-                finally:
-                    request.release()
-            except Exception as error:
-                raise self._explained(error) from error
+                image = self._format.to_rgb(request.make_buffer(self._stream))
+                return image, request.get_metadata().get("SensorTimestamp")
+            finally:
+                request.release()
         raise SourceStalledError(
             f"{self.description}: no frame for {TIMEOUTS_TO_STALL * self._timeout_s:.0f} s; "
             "check the ribbon cable and `dmesg` for messages of the sensor"
@@ -120,7 +124,7 @@ class PicameraSource(CameraSource):
         try:
             return camera.wait(job, self._timeout_s)
         except (TimeoutError, CancelledError):
-            if self._loop is not None and self._loop.failure is not None:
+            if self._loop.failure is not None:
                 raise self._loop.failure from None
             # Without this, the job that timed out takes a later frame and keeps its buffer.
             camera.cancel_all_and_flush()

@@ -10,8 +10,9 @@ import cv2
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceError, SourceStalledError
-from edgepose.sources._base import CameraSource, require_open
-from edgepose.sources._opencv import OpenCvSource, open_capture, read_rgb
+from edgepose.protocols import FrameStream
+from edgepose.sources._base import camera_frames
+from edgepose.sources._opencv import open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +24,30 @@ MAX_BACKLOG_MS: Final = 2_000.0
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
-class RtspSource(OpenCvSource, CameraSource):
+class RtspSource:
     """Reads an RTSP stream over TCP; every wait is bounded."""
+
+    live = True
 
     def __init__(self, url: str, *, description: str) -> None:
         self.description = description
         self._url = url
-        self._backlog = BacklogMonitor(description)
 
-    def open(self) -> None:
-        """Connect; raises SourceError with the reason if the stream does not start in time."""
-        self._backlog = BacklogMonitor(self.description)
-        self._capture = open_capture(
-            self._url,
-            cv2.CAP_FFMPEG,
-            {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_MS,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS,
-                # Every further decoding thread holds a frame back: 39 ms more delay with two.
-                cv2.CAP_PROP_N_THREADS: 1,
-            },
-        )
-        if not self._capture.isOpened():
-            self.close()
-            raise SourceError(f"{self.description}: {_diagnose(self._url)}")
+    def frames(self) -> FrameStream:
+        """Yield frames as they arrive."""
+        parameters = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_MS,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS,
+            # Every further decoding thread holds a frame back: 39 ms more delay with two.
+            cv2.CAP_PROP_N_THREADS: 1,
+        }
+        with open_capture(self._url, cv2.CAP_FFMPEG, parameters) as capture:
+            if not capture.isOpened():
+                raise SourceError(f"{self.description}: {_diagnose(self._url)}")
+            backlog = BacklogMonitor(self.description)
+            yield from camera_frames(lambda: self._read(capture, backlog))
 
-    def _read(self) -> tuple[Image, None]:
-        capture = require_open(self._capture, self.description)
+    def _read(self, capture: cv2.VideoCapture, backlog: "BacklogMonitor") -> tuple[Image, None]:
         started_ns = boottime_ns()
         image = read_rgb(capture)
         arrived_ns = boottime_ns()
@@ -63,7 +61,7 @@ class RtspSource(OpenCvSource, CameraSource):
             )
         if image is None:
             raise SourceError(f"{self.description}: the server ended the stream")
-        self._backlog.check(arrived_ns / 1e6, capture.get(cv2.CAP_PROP_POS_MSEC))
+        backlog.check(arrived_ns / 1e6, capture.get(cv2.CAP_PROP_POS_MSEC))
         return image, None
 
 

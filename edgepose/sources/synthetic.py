@@ -1,21 +1,19 @@
 """A photograph of a person in known motion: a source for any machine, with a known ground truth."""
 
 import math
-import time
-from collections.abc import Iterator
 from importlib.resources import files
+from itertools import count, islice
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError
-from edgepose.sources._base import MAX_LATENESS_NS, require_open
+from edgepose.protocols import FrameStream
+from edgepose.sources._base import Pacer
 from edgepose.sources._opencv import configure_opencv, to_rgb
-from edgepose.util.resource import Resource
 
 ASSET: Final = "astronaut.jpg"
 PHOTOGRAPH_PX: Final = 512
@@ -39,12 +37,12 @@ def read_photograph() -> Image:
     return to_rgb(image.astype(np.uint8, copy=False))
 
 
-class SyntheticSource(Resource):
+class SyntheticSource:
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
     `realtime` paces the frames by the clock and makes the source live; otherwise they are produced
-    on demand. With `frame_count` None it never ends. The timestamp of frame k is `start_ns`, that
-    of the first frame, plus k / `fps` seconds, to the nearest nanosecond.
+    on demand. With `frame_count` None it never ends. The timestamp of frame k is that of the first
+    frame plus k / `fps` seconds, to the nearest nanosecond.
     """
 
     description = "synthetic:"
@@ -58,20 +56,9 @@ class SyntheticSource(Resource):
         realtime: bool = True,
     ) -> None:
         self.live = realtime
-        self.start_ns = 0
         self._size_wh = size_wh
         self._fps = fps
         self._frame_count = frame_count
-        self._photograph: Image | None = None
-
-    def open(self) -> None:
-        """Read the photograph; raises SourceError."""
-        configure_opencv()
-        self._photograph = read_photograph()
-
-    def close(self) -> None:
-        """Free the photograph."""
-        self._photograph = None
 
     def affine_at(self, elapsed_ns: int) -> NDArray[np.float64]:
         """Return the (2, 3) map from photograph px to frame px, this long after the first frame."""
@@ -90,24 +77,18 @@ class SyntheticSource(Resource):
             ]
         )
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the frames; after a suspend, a live source skips those that it missed."""
-        photograph = require_open(self._photograph, self.description)
-        self.start_ns = boottime_ns()
-        sequence = 0
-        while self._frame_count is None or sequence < self._frame_count:
+    def frames(self) -> FrameStream:
+        """Yield the frames."""
+        configure_opencv()
+        photograph = read_photograph()
+        pacer = Pacer()
+        for sequence in islice(count(), self._frame_count):
             elapsed_ns = round(sequence * 1e9 / self._fps)
-            late_ns = boottime_ns() - self.start_ns - elapsed_ns
-            if self.live and late_ns > MAX_LATENESS_NS:
-                sequence += int(late_ns * self._fps / 1e9)
-                continue
             image = self._render(photograph, elapsed_ns)
-            timestamp_ns = self.start_ns + elapsed_ns
             if self.live:
-                time.sleep(max(0, timestamp_ns - boottime_ns()) / 1e9)
-            yield Frame(image, timestamp_ns, sequence)
+                pacer.wait_for(elapsed_ns)
+            yield Frame(image, pacer.start_ns + elapsed_ns, sequence)
             del image
-            sequence += 1
 
     def _render(self, photograph: Image, elapsed_ns: int) -> Image:
         affine = self.affine_at(elapsed_ns)

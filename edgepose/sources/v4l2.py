@@ -13,8 +13,9 @@ import cv2
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.sources._base import CameraSource, require_open, warn_if_adjusted
-from edgepose.sources._opencv import SELECT_TIMEOUT_S, OpenCvSource, open_capture, read_rgb
+from edgepose.protocols import FrameStream
+from edgepose.sources._base import camera_frames, warn_if_adjusted
+from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +44,32 @@ A source is built anew for every attempt, so it cannot remember the port itself.
 """
 
 
-class UsbCameraSource(OpenCvSource, CameraSource):
+class UsbCameraSource:
     """Reads a USB camera; size and rate are requests, and the camera may choose others.
 
     A camera that was unplugged may come back as another /dev/video* if the old one is still in use.
     It is looked up by the port it was connected to.
     """
 
+    live = True
+
     def __init__(
         self, device: str, *, size_wh: tuple[int, int] = (640, 480), fps: float | None = None
     ) -> None:
         self.description = device
-        self._device = self._node = device
         self._size_wh = size_wh
         self._fps = fps
-        self._failed_reads = 0
 
-    def open(self) -> None:
-        """Open the camera; raises SourceError with the reason and the remedy."""
-        self._failed_reads = 0
-        self._node = _current_node(self._device)
-        card = _probe(self._node)
-        capture = self._capture = open_capture(self._node, cv2.CAP_V4L2)
+    def frames(self) -> FrameStream:
+        """Yield frames as they arrive."""
+        node = _current_node(self.description)
+        name = _probe(node)
+        with open_capture(node, cv2.CAP_V4L2) as capture:
+            self._configure(capture, name)
+            _remember_port(self.description, node)
+            yield from camera_frames(lambda: self._read(capture, node))
+
+    def _configure(self, capture: cv2.VideoCapture, name: str) -> None:
         # JPEG, since USB 2 has no bandwidth for more than uncompressed 640x480 at 30 fps. The
         # format first: the available sizes depend on it.
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -72,51 +77,44 @@ class UsbCameraSource(OpenCvSource, CameraSource):
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._size_wh[1])
         if self._fps:
             capture.set(cv2.CAP_PROP_FPS, self._fps)
+        device = self.description
         if not capture.isOpened():
-            self.close()
             raise SourceError(
-                f"{self._device}: the camera ({card}) has no image format that OpenCV reads; "
-                f"`v4l2-ctl -d {self._device} --list-formats-ext` lists its formats"
+                f"{device}: the camera ({name}) has no image format that OpenCV reads; "
+                f"`v4l2-ctl -d {device} --list-formats-ext` lists its formats"
             )
-        _remember_port(self._device, self._node)
         actual_wh = (
             round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
         )
         fps = capture.get(cv2.CAP_PROP_FPS)
-        log.info("%s: %s, %dx%d at %.3g fps", self._device, card, *actual_wh, fps)
-        warn_if_adjusted(self._device, self._size_wh, actual_wh)
+        log.info("%s: %s, %dx%d at %.3g fps", device, name, *actual_wh, fps)
+        warn_if_adjusted(device, self._size_wh, actual_wh)
 
-    def _read(self) -> tuple[Image, int | None]:
-        capture = require_open(self._capture, self.description)
-        while True:
+    def _read(self, capture: cv2.VideoCapture, node: str) -> tuple[Image, int]:
+        for _ in range(MAX_FAILED_READS):
             started_ns = boottime_ns()
             image = read_rgb(capture)
             if image is not None:
-                self._failed_reads = 0
                 # For V4L2 the position is the time at which the driver began to fill the buffer.
                 return image, round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            self._failed_reads += 1
-            self._raise_if_broken((boottime_ns() - started_ns) / 1e9)
-
-    def _raise_if_broken(self, waited_s: float) -> None:
-        """Raise SourceError if a read without an image means unplugged, stalled or broken."""
-        device = self._device
-        try:
-            os.close(os.open(self._node, _OPEN_FLAGS))
-        except OSError as error:
-            if error.errno in _GONE:
-                raise SourceNotFoundError(f"{device}: the camera was unplugged") from error
-        if waited_s >= SELECT_TIMEOUT_S / 2:
-            raise SourceStalledError(
-                f"{device}: no frame for {waited_s:.0f} s; plug the camera in again, and check "
-                "`dmesg` for messages of uvcvideo"
-            )
-        if self._failed_reads >= MAX_FAILED_READS:
-            raise SourceError(
-                f"{device}: {self._failed_reads} frames in a row could not be read; another cable, "
-                "or a lower width and height, may help"
-            )
+            waited_s = (boottime_ns() - started_ns) / 1e9
+            try:
+                os.close(os.open(node, _OPEN_FLAGS))
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise SourceNotFoundError(
+                        f"{self.description}: the camera was unplugged"
+                    ) from error
+            if waited_s >= SELECT_TIMEOUT_S / 2:
+                raise SourceStalledError(
+                    f"{self.description}: no frame for {waited_s:.0f} s; plug the camera in again, "
+                    "and check `dmesg` for messages of uvcvideo"
+                )
+        raise SourceError(
+            f"{self.description}: {MAX_FAILED_READS} frames in a row could not be read; another "
+            "cable, or a lower width and height, may help"
+        )
 
 
 def _current_node(device: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +10,9 @@ import cv2
 
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
-from edgepose.sources._base import Pacer, check_file, require_open
-from edgepose.sources._opencv import OpenCvSource, open_capture, read_rgb
+from edgepose.protocols import FrameStream
+from edgepose.sources._base import Pacer, check_file
+from edgepose.sources._opencv import open_capture, read_rgb
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ COMPLETE: Final = 0.95
 """A file with less than this share of its declared frames and duration is cut short."""
 
 
-class VideoFileSource(OpenCvSource):
+class VideoFileSource:
     """Plays a video file without losing frames.
 
     Timestamps are media time counted from the moment the file was opened, so later stages see the
@@ -36,58 +38,52 @@ class VideoFileSource(OpenCvSource):
         self._path = path
         self._loop = loop
 
-    def open(self) -> None:
-        """Open the file; raises SourceNotFoundError or SourceError."""
-        check_file(self._path, "a video")
-        self.close()
-        # Absolute, since FFmpeg takes `name:` at the beginning of a path for a protocol.
-        self._capture = open_capture(str(self._path.absolute()), cv2.CAP_FFMPEG)
-        if not self._capture.isOpened():
-            self.close()
-            raise SourceError(
-                f"{self._path}: expected an image or a video that FFmpeg can read, got another "
-                "kind of file or one that is damaged or cut short"
-            )
-        # Off by default in OpenCV 4.11, and rejected among the parameters.
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> FrameStream:
         """Yield every frame; raises SourceError if none can be decoded."""
-        capture = require_open(self._capture, self.description)
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        interval_ns = round(1e9 / (fps if 0.1 <= fps <= 1000 else DEFAULT_FPS))
         pacer = Pacer()
-        media_ns = -interval_ns
-        base_ns: int | None = None
-        sequence = in_pass = 0
+        sequence = next_ns = 0
         while True:
-            image = read_rgb(capture)
-            if image is None:
-                if in_pass == 0:
+            first = sequence
+            # Opened for each pass instead of seeking, which not every container supports.
+            with self._open() as capture:
+                fps = capture.get(cv2.CAP_PROP_FPS)
+                interval_ns = round(1e9 / (fps if 0.1 <= fps <= 1000 else DEFAULT_FPS))
+                base_ns = 0
+                while (image := read_rgb(capture)) is not None:
+                    position_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                    if sequence == first:
+                        base_ns = position_ns - next_ns
+                    media_ns = position_ns - base_ns
+                    # In some containers the position does not advance; in damaged ones it jumps.
+                    if not 0 < media_ns - (next_ns - interval_ns) <= MAX_STEP_NS:
+                        media_ns = next_ns
+                    if self.live:
+                        pacer.wait_for(media_ns)
+                    yield Frame(image, pacer.start_ns + media_ns, sequence, path=str(self._path))
+                    # The consumer alone holds the frame while the next one is decoded.
+                    del image
+                    sequence += 1
+                    next_ns = media_ns + interval_ns
+                if sequence == first:
                     raise SourceError(f"{self._path}: expected a video, no frame in it decodes")
-                if sequence == in_pass:
-                    self._warn_if_cut_short(capture, in_pass, media_ns + interval_ns)
-                if not self._loop:
-                    return
-                # Opened again instead of seeking, which not every container supports.
-                self.open()
-                capture = require_open(self._capture, self.description)
-                base_ns = None
-                in_pass = 0
-                continue
-            position_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-            if base_ns is None:
-                base_ns = position_ns - media_ns - interval_ns
-            # In some containers the position does not advance; in damaged ones it jumps.
-            step_ns = position_ns - base_ns - media_ns
-            media_ns += step_ns if 0 < step_ns <= MAX_STEP_NS else interval_ns
-            if self.live:
-                pacer.wait_for(media_ns)
-            yield Frame(image, pacer.start_ns + media_ns, sequence, path=str(self._path))
-            # The consumer alone holds the frame while the next one is decoded.
-            del image
-            sequence += 1
-            in_pass += 1
+                if first == 0:
+                    self._warn_if_cut_short(capture, sequence, next_ns)
+            if not self._loop:
+                return
+
+    @contextmanager
+    def _open(self) -> Iterator[cv2.VideoCapture]:
+        check_file(self._path, "a video")
+        # Absolute, since FFmpeg takes `name:` at the beginning of a path for a protocol.
+        with open_capture(str(self._path.absolute()), cv2.CAP_FFMPEG) as capture:
+            if not capture.isOpened():
+                raise SourceError(
+                    f"{self._path}: expected an image or a video that FFmpeg can read, got another "
+                    "kind of file or one that is damaged or cut short"
+                )
+            # Off by default in OpenCV 4.11, and rejected among the parameters.
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+            yield capture
 
     def _warn_if_cut_short(self, capture: cv2.VideoCapture, count: int, length_ns: int) -> None:
         """Log a warning if both the frame count and the duration are less than declared."""

@@ -48,10 +48,8 @@ class VirtualCamera:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "images").mkdir()
-        with SyntheticSource(
-            fps=30 / REPEATED, frame_count=IMAGES, realtime=False
-        ) as photograph_in_motion:
-            self.show([frame.image for frame in photograph_in_motion.frames()])
+        source = SyntheticSource(fps=30 / REPEATED, frame_count=IMAGES, realtime=False)
+        self.show([frame.image for frame in source.frames()])
         self.command("run 30")
         self.plug()
 

@@ -77,11 +77,10 @@ import json, cv2
 from edgepose.clock import boottime_ns
 from edgepose.sources.picamera import PicameraSource
 ages = []
-with PicameraSource(0, stream={stream!r}, fps=30) as source:
-    for frame in source.frames():
-        ages.append(boottime_ns() - frame.timestamp_ns)
-        if frame.sequence == 20:
-            break
+for frame in PicameraSource(0, stream={stream!r}, fps=30).frames():
+    ages.append(boottime_ns() - frame.timestamp_ns)
+    if frame.sequence == 20:
+        break
 cv2.imwrite("{TEST_FOLDER}/frame.png", frame.image)
 print(json.dumps(ages))
 """
@@ -222,12 +221,11 @@ from edgepose.errors import SourceNotFoundError
 from edgepose.sources.picamera import PicameraSource
 for _ in range(2):
     try:
-        PicameraSource(1).open()
+        next(PicameraSource(1).frames())
     except SourceNotFoundError as error:
         print(error, flush=True)
 input()
-with PicameraSource(1) as source:
-    print(next(source.frames()).size_wh)
+print(next(PicameraSource(1).frames()).size_wh)
 """
     with (camera.folder / "source.log").open("w") as log:
         process = debian.python(camera.folder, "-c", script, log=log)

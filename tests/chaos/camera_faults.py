@@ -102,9 +102,8 @@ def _camera(folder: Path) -> Iterator[_Camera]:
             f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}"
         )
     source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, frame_count=160, realtime=False)
-    with source:
-        # The motion repeats after 8 s.
-        images = [frame.image for frame in source.frames()]
+    # The motion repeats after 8 s.
+    images = [frame.image for frame in source.frames()]
     raw = write_video(
         folder / "main.avi", islice(cycle(images), _SECONDS * MAIN_FPS), float(MAIN_FPS)
     )

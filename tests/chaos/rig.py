@@ -62,9 +62,8 @@ def door_images(visits: int) -> Iterator[Image]:
     empty: Image = np.full((SIZE_WH[1], SIZE_WH[0], 3), _BACKGROUND, np.uint8)
     count = visits * 2 * PRESENT_FRAMES
     source = SyntheticSource(size_wh=SIZE_WH, fps=DOOR_FPS, frame_count=count, realtime=False)
-    with source:
-        for frame in source.frames():
-            yield empty if frame.sequence // PRESENT_FRAMES % 2 else frame.image
+    for frame in source.frames():
+        yield empty if frame.sequence // PRESENT_FRAMES % 2 else frame.image
 
 
 class Broker(Mosquitto):

@@ -2,23 +2,20 @@
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgepose.datatypes import Frame, Image
-from edgepose.errors import SourceBusyError, SourceError
+from edgepose.errors import SourceError
+from edgepose.protocols import FrameStream
 from tests.builders import SECOND_NS, frame_of
 
 PATIENCE_S = 10.0
 
 
 class ScriptedSource:
-    """Plays a script: an int is a frame at that second, an error is raised, the rest is the end.
-
-    A SourceBusyError at the beginning is raised while opening.
-    """
+    """Plays a script: an int is a frame at that second, an error is raised, the rest is the end."""
 
     live = False
     description = "scripted"
@@ -26,14 +23,7 @@ class ScriptedSource:
     def __init__(self, script: Sequence[int | SourceError]) -> None:
         self._script = script
 
-    def __enter__(self) -> Self:
-        if self._script and isinstance(self._script[0], SourceBusyError):
-            raise self._script[0]
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> FrameStream:
         for item in self._script:
             if isinstance(item, SourceError):
                 raise item
@@ -63,15 +53,6 @@ class SteppedSource:
         self.closed = threading.Event()
         self.images: list[weakref.ref[Image]] = []
 
-    def __enter__(self) -> Self:
-        self.opened_in = threading.current_thread().name
-        if self.open_failure is not None:
-            raise self.open_failure
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closed.set()
-
     def allow(self, count: int = 1) -> None:
         self.allowed.release(count)
 
@@ -80,17 +61,23 @@ class SteppedSource:
         for _ in range(count):
             assert self.requested.acquire(timeout=PATIENCE_S)
 
-    def frames(self) -> Iterator[Frame]:
-        for sequence in range(self.count):
+    def frames(self) -> FrameStream:
+        self.opened_in = threading.current_thread().name
+        if self.open_failure is not None:
+            raise self.open_failure
+        try:
+            for sequence in range(self.count):
+                self.requested.release()
+                self.allowed.acquire()
+                image = np.full((4, 4, 3), sequence, np.uint8)
+                self.images.append(weakref.ref(image))
+                frame = Frame(image, 100 + sequence, sequence)
+                del image
+                yield frame
+                del frame
             self.requested.release()
             self.allowed.acquire()
-            image = np.full((4, 4, 3), sequence, np.uint8)
-            self.images.append(weakref.ref(image))
-            frame = Frame(image, 100 + sequence, sequence)
-            del image
-            yield frame
-            del frame
-        self.requested.release()
-        self.allowed.acquire()
-        if self.failure is not None:
-            raise self.failure
+            if self.failure is not None:
+                raise self.failure
+        finally:
+            self.closed.set()

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -53,10 +55,14 @@ class FakeUsbCamera:
             self.requests.append((count, kind))
         return 0
 
-    def _open(self, device: str, backend: int) -> "FakeUsbCamera":
+    @contextmanager
+    def _open(self, device: str, backend: int) -> Iterator["FakeUsbCamera"]:
         assert backend == cv2.CAP_V4L2
         self.opened.append(device)
-        return self
+        try:
+            yield self
+        finally:
+            self.released += 1
 
     def isOpened(self) -> bool:  # noqa: N802
         return self.opens
@@ -73,6 +79,3 @@ class FakeUsbCamera:
         self.now_ns += self.read_takes_ns
         image = self.images.pop(0) if self.images else None
         return image is not None, image
-
-    def release(self) -> None:
-        self.released += 1

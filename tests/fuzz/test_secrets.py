@@ -235,8 +235,8 @@ def test_rtsp_failure_masks_secrets(
     url = f"rtsp://u:{MARK}@127.0.0.1:{free_port()}/live?token={MARK}"
     config = load_config(None, {"cameras.0.source": url})
     opener = source_opener(config.cameras[0])
-    with pytest.raises(EdgeposeError) as caught, opener() as source:
-        next(source.frames())
+    with pytest.raises(EdgeposeError) as caught:
+        next(opener().frames())
     out, err = capfd.readouterr()
     assert MARK not in "\n".join((str(caught.value), repr(caught.value), caplog.text, out, err))
 

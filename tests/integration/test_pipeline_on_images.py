@@ -74,17 +74,16 @@ def test_pipeline_presence_and_events_of_a_visitor(tmp_path: Path) -> None:
     occupancy, track_events = OccupancyDetector(), TrackEventDetector()
     wrong, events, ids = [], [], set()
     start_ns: int | None = None
-    with VideoFileSource(clip) as source:
-        for each in source.frames():
-            start_ns = each.timestamp_ns if start_ns is None else start_ns
-            at_s = (each.timestamp_ns - start_ns) / 1e9
-            tracked = pipeline.process(each).tracked
-            ids |= set(tracked.track_ids.tolist())
-            occupancy.update(len(tracked), each.timestamp_ns)
-            events += track_events.update(tracked.track_ids.tolist(), each.timestamp_ns)
-            near_change = min(abs(at_s - ENTERS_S), abs(at_s - LEAVES_S)) <= 1.5
-            if not near_change and occupancy.present != (ENTERS_S <= at_s < LEAVES_S):
-                wrong.append(round(at_s, 1))
+    for each in VideoFileSource(clip).frames():
+        start_ns = each.timestamp_ns if start_ns is None else start_ns
+        at_s = (each.timestamp_ns - start_ns) / 1e9
+        tracked = pipeline.process(each).tracked
+        ids |= set(tracked.track_ids.tolist())
+        occupancy.update(len(tracked), each.timestamp_ns)
+        events += track_events.update(tracked.track_ids.tolist(), each.timestamp_ns)
+        near_change = min(abs(at_s - ENTERS_S), abs(at_s - LEAVES_S)) <= 1.5
+        if not near_change and occupancy.present != (ENTERS_S <= at_s < LEAVES_S):
+            wrong.append(round(at_s, 1))
     assert wrong == []
     assert [event.kind for event in events] == ["enter", "leave"]
     assert len(ids) == 1

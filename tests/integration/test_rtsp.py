@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -80,8 +81,7 @@ def _source(url: str) -> RtspSource:
 def test_rtsp_source_frames(start: Start) -> None:
     """Frames are RGB, in order, at the rate of the stream."""
     address, _ = start()
-    with _source(f"rtsp://{address}/live") as source:
-        frames = list(islice(source.frames(), 60))
+    frames = list(islice(_source(f"rtsp://{address}/live").frames(), 60))
     for frame in frames:
         assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
     assert [frame.sequence for frame in frames] == list(range(60))
@@ -95,8 +95,7 @@ def test_rtsp_source_open_again(start: Start) -> None:
     address, _ = start()
     source = _source(f"rtsp://{address}/live")
     for _ in range(2):
-        with source:
-            assert next(source.frames()).sequence == 0
+        assert next(source.frames()).sequence == 0
 
 
 @pytest.mark.timeout(30)
@@ -106,16 +105,14 @@ def test_rtsp_source_server_silent_then_killed(
     """A silent server raises SourceStalledError, a killed one SourceError."""
     monkeypatch.setattr(rtsp, "READ_TIMEOUT_MS", 1_000)
     address, server = start()
-    with _source(f"rtsp://{address}/live") as source:
-        frames = source.frames()
+    with closing(_source(f"rtsp://{address}/live").frames()) as frames:
         next(frames)
         server.send_signal(signal.SIGSTOP)
         with pytest.raises(SourceStalledError, match="silent"):
             for _ in frames:
                 pass
         server.send_signal(signal.SIGCONT)
-    with _source(f"rtsp://{address}/live") as source:
-        frames = source.frames()
+    with closing(_source(f"rtsp://{address}/live").frames()) as frames:
         next(frames)
         server.kill()
         with pytest.raises(SourceError, match="ended the stream"):
@@ -126,14 +123,14 @@ def test_rtsp_source_server_silent_then_killed(
 def test_rtsp_source_authentication(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     """User and password work, wrong and missing ones are reported, and none is printed."""
     address, _ = start("admin", "S3cr3t/@")
-    with _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live") as source:
-        assert next(source.frames()).sequence == 0
-        assert "S3cr3t" not in source.description
+    source = _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live")
+    assert next(source.frames()).sequence == 0
+    assert "S3cr3t" not in source.description
     with pytest.raises(SourceError, match="does not accept the user and password") as caught:
-        _source(f"rtsp://admin:wr0ng@{address}/live").open()
+        next(_source(f"rtsp://admin:wr0ng@{address}/live").frames())
     assert "wr0ng" not in str(caught.value)
     with pytest.raises(SourceError, match="requires a user and a password"):
-        _source(f"rtsp://{address}/live").open()
+        next(_source(f"rtsp://{address}/live").frames())
     assert capfd.readouterr() == ("", ""), "FFmpeg would print the URL"
 
 
@@ -141,7 +138,7 @@ def test_rtsp_source_unknown_path(start: Start) -> None:
     """The error reports that the server has no such stream."""
     address, _ = start()
     with pytest.raises(SourceError, match="no stream of that name"):
-        _source(f"rtsp://{address}/other").open()
+        next(_source(f"rtsp://{address}/other").frames())
 
 
 @pytest.fixture
@@ -159,20 +156,20 @@ def test_rtsp_source_closed_port(listener: socket.socket) -> None:
     address = _address(listener)
     listener.close()
     with pytest.raises(SourceError, match=r"nothing at 127\.0\.0\.1 listens on port"):
-        _source(f"rtsp://{address}/live").open()
+        next(_source(f"rtsp://{address}/live").frames())
 
 
 def test_rtsp_source_unknown_host() -> None:
     """The error names the host."""
     with pytest.raises(SourceError, match=r"unknown host camera\.invalid"):
-        _source("rtsp://camera.invalid/live").open()
+        next(_source("rtsp://camera.invalid/live").frames())
 
 
 @pytest.mark.parametrize("host", ["cam..lan", "c" * 64 + ".invalid"])
 def test_rtsp_source_invalid_host_name(host: str) -> None:
     """An invalid host name is reported as unknown."""
     with pytest.raises(SourceError, match="unknown host"):
-        _source(f"rtsp://{host}/live").open()
+        next(_source(f"rtsp://{host}/live").frames())
 
 
 @pytest.mark.timeout(30)
@@ -183,7 +180,7 @@ def test_rtsp_source_server_does_not_answer(
     monkeypatch.setattr(rtsp, "OPEN_TIMEOUT_MS", 500)
     monkeypatch.setattr(rtsp, "PROBE_TIMEOUT_S", 0.5)
     with pytest.raises(SourceError, match="does not answer"):
-        _source(f"rtsp://{_address(listener)}/live").open()
+        next(_source(f"rtsp://{_address(listener)}/live").frames())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +212,7 @@ def test_rtsp_source_unexpected_answers(
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     with pytest.raises(SourceError, match=message):
-        _source(f"rtsp://{_address(listener)}/live").open()
+        next(_source(f"rtsp://{_address(listener)}/live").frames())
     listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import struct
 import subprocess
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,8 +61,7 @@ def test_video_file_every_frame_in_order(tmp_path: Path, name: str, codec: list[
     """Every frame arrives once, in order, with its media time."""
     path = tmp_path / name
     ffmpeg("-framerate", "20", "-i", _numbered_images(tmp_path, 40), *codec, path)
-    with VideoFileSource(path) as source:
-        frames = list(source.frames())
+    frames = list(VideoFileSource(path).frames())
     assert [number_of(frame.image) for frame in frames] == list(range(40))
     assert [frame.sequence for frame in frames] == list(range(40))
     elapsed = [frame.timestamp_ns - frames[0].timestamp_ns for frame in frames]
@@ -76,8 +76,7 @@ def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
     images = _numbered_images(tmp_path, 12)
     choose = "select='not(mod(n,3))+eq(n,1)'"
     ffmpeg("-framerate", "10", "-i", images, "-vf", choose, "-vsync", "vfr", "-c:v", "mjpeg", path)
-    with VideoFileSource(path) as source:
-        frames = list(source.frames())
+    frames = list(VideoFileSource(path).frames())
     assert [number_of(frame.image) for frame in frames] == [0, 1, 3, 6, 9]
     elapsed = [frame.timestamp_ns - frames[0].timestamp_ns for frame in frames]
     np.testing.assert_allclose(elapsed, np.array([0, 1, 3, 6, 9]) * 1e8, atol=2e6)
@@ -92,8 +91,7 @@ def test_video_file_variable_frame_rate_looped(tmp_path: Path) -> None:
         "-framerate", "10", "-i", _numbered_images(tmp_path, 7), "-vf", choose, "-vsync", "vfr",
         "-c:v", "mjpeg", path,
     )  # fmt: skip
-    with VideoFileSource(path, loop=True) as source:
-        frames = list(islice(source.frames(), 12))
+    frames = list(islice(VideoFileSource(path, loop=True).frames(), 12))
     assert [number_of(frame.image) for frame in frames] == [0, 1, 3, 6] * 3
     elapsed = np.array([frame.timestamp_ns - frames[0].timestamp_ns for frame in frames])
     for start in (4, 8):
@@ -112,8 +110,7 @@ def test_video_file_jump_in_timestamps(tmp_path: Path) -> None:
         "-framerate", "10", "-i", _numbered_images(tmp_path, 8), "-vf", leap,
         "-vsync", "passthrough", "-c:v", "mjpeg", path,
     )  # fmt: skip
-    with VideoFileSource(path) as source:
-        frames = list(source.frames())
+    frames = list(VideoFileSource(path).frames())
     assert [number_of(frame.image) for frame in frames] == list(range(8))
     steps = np.array([b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)])
     assert (steps > 0).all()
@@ -125,9 +122,8 @@ def test_video_file_colours(tmp_path: Path) -> None:
     """Frames are RGB."""
     still, path = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "a.mp4"
     ffmpeg("-loop", "1", "-i", still, "-frames:v", "3", "-pix_fmt", "yuv420p", path)
-    with VideoFileSource(path) as source:
-        for frame in source.frames():
-            assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
+    for frame in VideoFileSource(path).frames():
+        assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
 
 
 def _rotated(mp4: bytes, degrees: int) -> bytes:
@@ -156,8 +152,7 @@ def test_video_file_rotation_metadata(tmp_path: Path, degrees: int) -> None:
     from edgepose.sources.images import read_image
 
     expected = read_image(shown)
-    with VideoFileSource(turned) as source:
-        frame = next(source.frames())
+    frame = next(VideoFileSource(turned).frames())
     assert frame.image.shape == expected.shape
     assert np.abs(frame.image.astype(int) - expected).mean() < 4
     assert np.abs(frame.image[60, 60].astype(int) - RED).max() > 50, "not turned at all"
@@ -170,16 +165,15 @@ def test_video_file_special_names(
     """Names that FFmpeg would take for options, patterns or URLs are opened as files."""
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "plain.avi", numbered(3)).rename(tmp_path / name)
-    with VideoFileSource(Path(name)) as source:
-        assert len(list(source.frames())) == 3
-        assert source.description == name
+    source = VideoFileSource(Path(name))
+    assert len(list(source.frames())) == 3
+    assert source.description == name
 
 
 def test_video_file_loop(tmp_path: Path) -> None:
     """Timestamps and sequence numbers continue in the next pass."""
     path = write_video(tmp_path / "a.avi", numbered(5), fps=25)
-    with VideoFileSource(path, loop=True) as source:
-        frames = list(islice(source.frames(), 17))
+    frames = list(islice(VideoFileSource(path, loop=True).frames(), 17))
     assert [number_of(frame.image) for frame in frames] == [k % 5 for k in range(17)]
     assert [frame.sequence for frame in frames] == list(range(17))
     steps = [b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)]
@@ -192,8 +186,7 @@ def test_video_file_removed_or_damaged_during_loop(
 ) -> None:
     """The source raises SourceError with the path when it opens the file again."""
     path = write_video(tmp_path / "a.avi", numbered(3))
-    with VideoFileSource(path, loop=True) as source:
-        frames = source.frames()
+    with closing(VideoFileSource(path, loop=True).frames()) as frames:
         assert [number_of(frame.image) for frame in islice(frames, 3)] == [0, 1, 2]
         if replacement is None:
             path.unlink()
@@ -206,8 +199,7 @@ def test_video_file_removed_or_damaged_during_loop(
 def test_video_file_replaced_during_loop(tmp_path: Path) -> None:
     """The next pass plays the new file, also with another codec."""
     path = write_video(tmp_path / "a.avi", numbered(3))
-    with VideoFileSource(path, loop=True) as source:
-        frames = source.frames()
+    with closing(VideoFileSource(path, loop=True).frames()) as frames:
         assert len(list(islice(frames, 3))) == 3
         write_video(tmp_path / "another.mp4", numbered(13)[10:], fourcc="mp4v").rename(path)
         numbers = [number_of(frame.image) for frame in islice(frames, 3)]
@@ -224,9 +216,9 @@ def test_video_file_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns[0])
     monkeypatch.setattr("time.sleep", sleep)
     path = write_video(tmp_path / "a.avi", numbered(30), fps=25)
-    with VideoFileSource(path, realtime=True) as source:
-        assert source.live
-        frames = source.frames()
+    source = VideoFileSource(path, realtime=True)
+    assert source.live
+    with closing(source.frames()) as frames:
         for frame in islice(frames, 10):
             assert now_ns[0] == frame.timestamp_ns
         assert now_ns[0] - 10**12 == pytest.approx(9 * 4e7, abs=2e6)
@@ -245,13 +237,11 @@ def test_video_file_cut_short(
     """The frames that are there are read, and a warning is logged."""
     path = tmp_path / container
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4", "-c:v", "mjpeg", path)
-    with VideoFileSource(path) as source:
-        assert len(list(source.frames())) == 100
+    assert len(list(VideoFileSource(path).frames())) == 100
     assert not caplog.text
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with VideoFileSource(path) as source:
-        count = len(list(source.frames()))
+    count = len(list(VideoFileSource(path).frames()))
     assert 40 <= count <= 55
     assert "cut short" in caplog.text
     assert str(path) in caplog.text
@@ -264,7 +254,7 @@ def test_video_file_mp4_without_index(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=2", path)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(SourceError, match="damaged or cut short"):
-        VideoFileSource(path).open()
+        next(VideoFileSource(path).frames())
 
 
 @needs_ffmpeg
@@ -273,7 +263,7 @@ def test_video_file_audio_only(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", path)
     with pytest.raises(SourceError, match="expected an image or a video"):
-        VideoFileSource(path).open()
+        next(VideoFileSource(path).frames())
 
 
 def test_video_file_invalid_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -289,9 +279,9 @@ def test_video_file_invalid_files(tmp_path: Path, capfd: pytest.CaptureFixture[s
         (tmp_path, "not a file"),
     ):
         with pytest.raises(SourceError, match=message):
-            VideoFileSource(path).open()
+            next(VideoFileSource(path).frames())
     with pytest.raises(SourceNotFoundError, match="no such file"):
-        VideoFileSource(tmp_path / "none.mp4").open()
+        next(VideoFileSource(tmp_path / "none.mp4").frames())
     assert capfd.readouterr() == ("", ""), "FFmpeg and OpenCV keep quiet"
 
 
@@ -308,8 +298,7 @@ def test_open_capture_log_level(
         monkeypatch.delattr(cv2, "setLogLevel", raising=False)
         logging = SimpleNamespace(setLogLevel=levels.append)
         monkeypatch.setattr(cv2.utils, "logging", logging, raising=False)
-    with VideoFileSource(write_video(tmp_path / "a.avi", numbered(2))) as source:
-        assert len(list(source.frames())) == 2
+    assert len(list(VideoFileSource(write_video(tmp_path / "a.avi", numbered(2))).frames())) == 2
     assert set(levels) == {2}, "errors only"
 
 
@@ -323,8 +312,7 @@ def test_video_file_damaged_frames(tmp_path: Path) -> None:
     data[starts[2] : starts[2] + 2] = b"XX"
     data[starts[4] + 2 : starts[4] + 200] = b"\xff" * 198
     path.write_bytes(data)
-    with VideoFileSource(path) as source:
-        images = [frame.image for frame in source.frames()]
+    images = [frame.image for frame in VideoFileSource(path).frames()]
     assert len(images) == 4
 
 
@@ -351,8 +339,7 @@ def test_video_file_real_clips(shared_data: Path) -> None:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
         times = sorted(float(line.strip(",")) for line in output.split())
-        with VideoFileSource(path) as source:
-            stamps = [frame.timestamp_ns for frame in source.frames()]
+        stamps = [frame.timestamp_ns for frame in VideoFileSource(path).frames()]
         assert len(stamps) == len(times), path.name
         np.testing.assert_allclose(
             (np.array(stamps) - stamps[0]) / 1e9, np.array(times) - times[0], atol=0.002

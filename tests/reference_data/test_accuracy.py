@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,6 @@ from edgepose.sources.video_file import VideoFileSource
 from tests.builders import load_model, pipeline_of
 
 LIGHTNINGS = ("movenet-lightning-int8", "movenet-lightning-fp16")
-
-
-def frames(path: Path) -> Iterator[Frame]:
-    with VideoFileSource(path) as source:
-        yield from source.frames()
 
 
 @pytest.mark.parametrize("name", LIGHTNINGS)
@@ -47,7 +41,7 @@ def test_pipeline_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> 
     ]
     pipeline = pipeline_of(load_model(name))
     found: list[NDArray[np.float32]] = []
-    for frame in frames(folder / "pose_1.mp4"):
+    for frame in VideoFileSource(folder / "pose_1.mp4").frames():
         result = pipeline.process(frame, confirm_in_crop=frame.sequence == 0)
         assert len(result.tracked) == 1
         found.append(result.tracked.poses.keypoints[0])
@@ -79,7 +73,7 @@ def test_presence_on_annotated_clip(shared_data: Path) -> None:
     pipeline, presence = pipeline_of(load_model(LIGHTNINGS[0])), OccupancyDetector()
     wrong = []
     start_ns = None
-    for frame in frames(video / "one_by_one_A.mp4"):
+    for frame in VideoFileSource(video / "one_by_one_A.mp4").frames():
         start_ns = frame.timestamp_ns if start_ns is None else start_ns
         seconds = (frame.timestamp_ns - start_ns) / 1e9
         presence.update(len(pipeline.process(frame).tracked), frame.timestamp_ns)

@@ -332,8 +332,7 @@ def _folder(tmp_path: Path, count: int) -> list[Path]:
 def test_image_source_plays_in_order(tmp_path: Path) -> None:
     """Frames carry their paths, `1 / fps` apart."""
     paths = _folder(tmp_path, 12)
-    with ImageSource(list_images(tmp_path), fps=10) as source:
-        frames = list(source.frames())
+    frames = list(ImageSource(list_images(tmp_path), fps=10).frames())
     assert [number_of(frame.image) for frame in frames] == list(range(12))
     assert [frame.path for frame in frames] == [str(path) for path in paths]
     assert {b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)} == {100_000_000}
@@ -341,8 +340,7 @@ def test_image_source_plays_in_order(tmp_path: Path) -> None:
 
 def test_image_source_loop(tmp_path: Path) -> None:
     """The sequence numbers continue in the next pass."""
-    with ImageSource(_folder(tmp_path, 3), loop=True) as source:
-        frames = list(islice(source.frames(), 7))
+    frames = list(islice(ImageSource(_folder(tmp_path, 3), loop=True).frames(), 7))
     assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 0, 1, 2, 0]
     assert [frame.sequence for frame in frames] == list(range(7))
 
@@ -353,8 +351,7 @@ def test_image_source_one_unreadable_image(
     """It is logged once and skipped."""
     paths = _folder(tmp_path, 3)
     paths[1].write_bytes(b"nonsense")
-    with ImageSource(paths, loop=True) as source:
-        frames = list(islice(source.frames(), 4))
+    frames = list(islice(ImageSource(paths, loop=True).frames(), 4))
     assert [number_of(frame.image) for frame in frames] == [0, 2, 0, 2]
     assert [frame.sequence for frame in frames] == [0, 1, 2, 3]
     assert caplog.text.count(str(paths[1])) == 1
@@ -365,20 +362,14 @@ def test_image_source_no_readable_image(tmp_path: Path) -> None:
     paths = _folder(tmp_path, 2)
     for path in paths:
         path.write_bytes(b"nonsense")
-    with (
-        ImageSource(paths, loop=True) as source,
-        pytest.raises(SourceError, match="none of them can be read"),
-    ):
-        list(source.frames())
+    with pytest.raises(SourceError, match="none of them can be read"):
+        list(ImageSource(paths, loop=True).frames())
 
 
 def test_image_source_single_missing_image(tmp_path: Path) -> None:
     """It raises SourceNotFoundError."""
-    with (
-        ImageSource([tmp_path / "none.jpg"], loop=True) as source,
-        pytest.raises(SourceNotFoundError),
-    ):
-        list(source.frames())
+    with pytest.raises(SourceNotFoundError):
+        list(ImageSource([tmp_path / "none.jpg"], loop=True).frames())
 
 
 def test_image_source_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,8 +382,7 @@ def test_image_source_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("edgepose.sources._base.boottime_ns", lambda: now_ns[0])
     monkeypatch.setattr("time.sleep", sleep)
-    with ImageSource(_folder(tmp_path, 3), fps=4, realtime=True) as source:
-        frames = list(source.frames())
+    frames = list(ImageSource(_folder(tmp_path, 3), fps=4, realtime=True).frames())
     assert slept == [0.25, 0.25]
     assert frames[2].timestamp_ns == 1_500_000_000
 

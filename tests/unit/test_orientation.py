@@ -1,12 +1,12 @@
 """OrientedSource, by the colours of the four quarters of an image."""
 
-from collections.abc import Iterator
-from typing import Self
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from edgepose.datatypes import Frame
+from edgepose.protocols import FrameStream
 from edgepose.sources.orientation import OrientedSource
 from tests.media import BLUE, GREEN, GREY, RED, corners, quarters
 
@@ -19,23 +19,19 @@ class _SingleFrameSource:
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
-        self.entered = 0
+        self.open = False
 
-    def __enter__(self) -> Self:
-        self.entered += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.entered -= 1
-
-    def frames(self) -> Iterator[Frame]:
-        yield self.frame
+    def frames(self) -> FrameStream:
+        self.open = True
+        try:
+            yield self.frame
+        finally:
+            self.open = False
 
 
 def _oriented(rotation: int, mirror: bool, *, mirrored: bool = False) -> Frame:
     frame = Frame(quarters(64, 48), 7, 3, mirrored=mirrored, path="a.png")
-    with OrientedSource(_SingleFrameSource(frame), rotation=rotation, mirror=mirror) as source:
-        (result,) = source.frames()
+    (result,) = OrientedSource(_SingleFrameSource(frame), rotation=rotation, mirror=mirror).frames()
     assert (result.timestamp_ns, result.sequence, result.path) == (7, 3, "a.png")
     return result
 
@@ -89,9 +85,10 @@ def test_oriented_source_opens_and_closes_inner() -> None:
     inner = _SingleFrameSource(Frame(quarters(), 0, 0))
     source = OrientedSource(inner, rotation=90, mirror=False)
     assert (source.live, source.description) == (True, "still")
-    with source:
-        assert inner.entered == 1
-    assert inner.entered == 0
+    with closing(source.frames()) as frames:
+        next(frames)
+        assert inner.open
+    assert not inner.open
 
 
 def test_oriented_source_invalid_rotation() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -41,8 +42,7 @@ def test_picamera_every_buffer_format(
 ) -> None:
     """Images are RGB in every format that the camera may choose, padded or not."""
     world.adjusted_format, world.stride_padding = settled, padding
-    with PicameraSource(0, size_wh=(64, 48), stream=stream) as source:
-        frame = next(source.frames())
+    frame = next(PicameraSource(0, size_wh=(64, 48), stream=stream).frames())
     assert frame.size_wh == (64, 48)
     assert frame.image.flags.c_contiguous
     assert not frame.image.flags.writeable
@@ -55,8 +55,7 @@ def test_picamera_every_buffer_format(
 def test_picamera_adjusted_size(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The size chosen by the camera is used, and logged."""
     world.adjusted_size = (128, 96)
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frame = next(source.frames())
+    frame = next(PicameraSource(0, size_wh=(64, 48)).frames())
     assert frame.size_wh == (128, 96)
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=0)
     assert "asked for 64x48, the camera delivers 128x96" in caplog.text
@@ -97,8 +96,7 @@ def test_picamera_every_colour_space(
     ]
     buffer = np.concatenate(rows).astype(np.uint8)
     monkeypatch.setattr(picamera2.FakeRequest, "make_buffer", lambda self, name: buffer)
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frame = next(source.frames())
+    frame = next(PicameraSource(0, size_wh=(64, 48)).frames())
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=3)
 
 
@@ -106,36 +104,35 @@ def test_picamera_colour_space_without_encoding(world: World) -> None:
     """It is converted as BT.601 in limited range."""
     world.adjusted_format = "NV12"
     world.adjusted_space = ColourSpace(Named("Null"), Named("Full"))
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        assert_colours(next(source.frames()).image, [RED, GREEN, BLUE, GREY], tolerance=4)
+    frame = next(PicameraSource(0, size_wh=(64, 48)).frames())
+    assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=4)
 
 
 def test_picamera_requested_configuration(world: World) -> None:
     """Size, format and frame duration are requested for the chosen stream."""
-    with PicameraSource(0, size_wh=(64, 48), fps=20):
-        assert world.configured["main"] == {"size": (64, 48), "format": "BGR888"}
-        assert "lores" not in world.configured
-        assert world.configured["controls"] == {"FrameDurationLimits": (50_000, 50_000)}
-    with PicameraSource(0, size_wh=(64, 48), stream="lores"):
-        assert world.configured["lores"] == {"size": (64, 48), "format": "YUV420"}
-        main_wh = world.configured["main"]["size"]
-        assert main_wh[0] >= 64
-        assert main_wh[1] >= 48
+    next(PicameraSource(0, size_wh=(64, 48), fps=20).frames())
+    assert world.configured["main"] == {"size": (64, 48), "format": "BGR888"}
+    assert "lores" not in world.configured
+    assert world.configured["controls"] == {"FrameDurationLimits": (50_000, 50_000)}
+    next(PicameraSource(0, size_wh=(64, 48), stream="lores").frames())
+    assert world.configured["lores"] == {"size": (64, 48), "format": "YUV420"}
+    main_wh = world.configured["main"]["size"]
+    assert main_wh[0] >= 64
+    assert main_wh[1] >= 48
 
 
 def test_picamera_unsupported_format(world: World) -> None:
     """It raises SourceError with the format's name and closes the camera."""
     world.adjusted_format = "MJPEG"
     with pytest.raises(SourceError, match="delivers MJPEG"):
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
     assert all(camera.closed for camera in world.opened)
 
 
 def test_picamera_timeout_then_frame(world: World) -> None:
     """The pending job is cancelled and the next frame is read."""
     world.timeouts_then_fine = 2
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frame = next(source.frames())
+    frame = next(PicameraSource(0, size_wh=(64, 48)).frames())
     assert frame.sequence == 0
     assert world.flushes == 2
 
@@ -143,8 +140,7 @@ def test_picamera_timeout_then_frame(world: World) -> None:
 def test_picamera_frame_at_timeout(world: World) -> None:
     """It is used: its buffer would be lost, and after four of these the camera would be silent."""
     world.late_results = 1
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frames = source.frames()
+    with closing(PicameraSource(0, size_wh=(64, 48)).frames()) as frames:
         assert [next(frames).sequence for _ in range(2)] == [0, 1]
         assert world.requests_out == 0
     assert world.flushes == 1
@@ -152,15 +148,13 @@ def test_picamera_frame_at_timeout(world: World) -> None:
 
 def test_picamera_low_frame_rate(world: World) -> None:
     """At a frame every five seconds the timeout is longer than that."""
-    with PicameraSource(0, size_wh=(64, 48), fps=0.2) as source:
-        next(source.frames())
+    next(PicameraSource(0, size_wh=(64, 48), fps=0.2).frames())
     assert min(float(str(wait)) for wait in world.waits) > 5
 
 
 def test_picamera_stalled(world: World) -> None:
     """It raises SourceStalledError within 4 s and keeps no job and no buffer."""
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frames = source.frames()
+    with closing(PicameraSource(0, size_wh=(64, 48)).frames()) as frames:
         next(frames)
         world.waits.clear()
         world.stalled = True
@@ -176,8 +170,7 @@ def test_picamera_open_again(world: World) -> None:
     """Each open uses a new Picamera2 object."""
     source = PicameraSource(0, size_wh=(64, 48))
     for _ in range(2):
-        with source:
-            assert next(source.frames()).sequence == 0
+        assert next(source.frames()).sequence == 0
     assert len(world.opened) == 2
     assert world.opened[0] is not world.opened[1]
 
@@ -187,15 +180,14 @@ def test_picamera_unusable_buffer(world: World, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         picamera2.FakeRequest, "make_buffer", lambda self, name: np.zeros(10, np.uint8)
     )
-    with PicameraSource(0, size_wh=(64, 48)) as source, pytest.raises(SourceError):
-        next(source.frames())
+    with pytest.raises(SourceError):
+        next(PicameraSource(0, size_wh=(64, 48)).frames())
     assert world.requests_out == 0
 
 
 def test_picamera_capture_error(world: World) -> None:
     """An exception of picamera2 becomes SourceError with its text."""
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frames = source.frames()
+    with closing(PicameraSource(0, size_wh=(64, 48)).frames()) as frames:
         next(frames)
         world.capture_error = RuntimeError("Camera frontend has timed out!")
         with pytest.raises(SourceError, match="frontend has timed out"):
@@ -204,8 +196,7 @@ def test_picamera_capture_error(world: World) -> None:
 
 def test_picamera_event_loop_error(world: World) -> None:
     """The error that ended picamera2's event loop is raised at once, not a stall after 3 s."""
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        frames = source.frames()
+    with closing(PicameraSource(0, size_wh=(64, 48)).frames()) as frames:
         next(frames)
         world.waits.clear()
         world.loop_error = RuntimeError("Failed to queue request: No such device")
@@ -225,10 +216,8 @@ def test_picamera_close_error(
         raise RuntimeError("Failed to release camera")
 
     monkeypatch.setattr(picamera2.FakeCamera, "close", broken)
-    source = PicameraSource(0)
-    source.open()
-    source.close()
-    source.close()
+    with closing(PicameraSource(0).frames()) as frames:
+        next(frames)
     assert caplog.text.count("Failed to release camera") == 1
 
 
@@ -237,7 +226,7 @@ def test_picamera_missing_camera(world: World, cameras: int, index: int) -> None
     """It raises SourceNotFoundError with the number of cameras and a remedy."""
     world.cameras = cameras
     with pytest.raises(SourceNotFoundError) as caught:
-        PicameraSource(index).open()
+        next(PicameraSource(index).frames())
     assert f"picamera:{index}: " in str(caught.value)
     assert f"libcamera finds {cameras} of them" in str(caught.value)
     assert "rpicam-hello" in str(caught.value)
@@ -246,9 +235,8 @@ def test_picamera_missing_camera(world: World, cameras: int, index: int) -> None
 def test_picamera_camera_added_later(world: World) -> None:
     """libcamera's list is read again, so a sensor driver loaded late is found."""
     world.cameras, world.appear_at_reset = 0, 1
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        assert next(source.frames()).sequence == 0
-    with PicameraSource(0, size_wh=(64, 48)):
+    for _ in range(2):
+        assert next(PicameraSource(0, size_wh=(64, 48)).frames()).sequence == 0
         assert world.resets == 1
 
 
@@ -259,16 +247,15 @@ def test_picamera_camera_removed_before_open(world: World, error: Exception) -> 
     """It raises SourceNotFoundError."""
     world.open_error = error
     with pytest.raises(SourceNotFoundError, match="rpicam-hello"):
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
 
 
 def test_picamera_used_by_another_program(world: World) -> None:
     """It raises SourceBusyError with the root cause."""
-    with (
-        PicameraSource(0),
-        pytest.raises(SourceBusyError, match=r"another program uses .*fuser"),
-    ):
-        PicameraSource(0).open()
+    with closing(PicameraSource(0).frames()) as frames:
+        next(frames)
+        with pytest.raises(SourceBusyError, match=r"another program uses .*fuser"):
+            next(PicameraSource(0).frames())
 
 
 @pytest.mark.parametrize("reason", ["busy", "heap"])
@@ -281,7 +268,7 @@ def test_picamera_open_error_frees_descriptors(world: World, reason: str) -> Non
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         with pytest.raises(SourceError, match="group video" if reason == "heap" else "another"):
-            PicameraSource(0).open()
+            next(PicameraSource(0).frames())
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert all(camera.closed for camera in world.opened)
 
@@ -291,7 +278,7 @@ def test_picamera_other_open_error(world: World) -> None:
     world.open_error = RuntimeError("Camera __init__ sequence did not complete.")
     world.open_error.__cause__ = RuntimeError("IPA module failed to load")
     with pytest.raises(SourceError, match="IPA module failed to load") as caught:
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
     assert not isinstance(caught.value, SourceBusyError)
 
 
@@ -299,7 +286,7 @@ def test_picamera_no_permission(world: World) -> None:
     """A permission error names the group and closes the camera."""
     world.configure_error = PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma")
     with pytest.raises(SourceError, match=r"group video.*dma_heap"):
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
     assert world.opened[-1].closed
 
 
@@ -307,7 +294,7 @@ def test_picamera_module_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picamera2 that cannot be imported raises SourceError."""
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(SourceError) as caught:
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
     assert "picamera2" in str(caught.value)
 
 
@@ -342,7 +329,7 @@ def test_picamera_import_errors(
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Broken(error), *sys.meta_path])
     with pytest.raises(SourceError) as caught:
-        PicameraSource(0).open()
+        next(PicameraSource(0).frames())
     assert message in str(caught.value)
 
 
@@ -353,8 +340,8 @@ def test_picamera_sensor_timestamp(world: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns)
     start_ns = now_ns - 40_000_000
     world.timestamps = [start_ns, start_ns + 33_000_000, start_ns + 33_000_000]
-    with PicameraSource(0, size_wh=(64, 48)) as source:
-        stamps = [frame.timestamp_ns for frame in islice(source.frames(), 3)]
+    source = PicameraSource(0, size_wh=(64, 48))
+    stamps = [frame.timestamp_ns for frame in islice(source.frames(), 3)]
     assert stamps[:2] == [start_ns, start_ns + 33_000_000]
     assert stamps[2] > stamps[1], "a repeated timestamp is increased"
 

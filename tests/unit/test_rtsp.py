@@ -1,5 +1,7 @@
 """RtspSource with a fake FFmpeg capture, on an injected clock."""
 
+from contextlib import closing, nullcontext
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,6 @@ class Capture:
     def get(self, _property: int) -> float:
         return 0.0
 
-    def release(self) -> None: ...
-
 
 def test_rtsp_source_frame_after_timeout_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg returns a frame its decoder had kept; it counts as a stall, not as a new frame."""
@@ -32,9 +32,9 @@ def test_rtsp_source_frame_after_timeout_is_stale(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(rtsp, "read_rgb", read)
     monkeypatch.setattr(rtsp, "boottime_ns", lambda: now_ns)
-    monkeypatch.setattr(rtsp, "open_capture", lambda *_: Capture())
-    with RtspSource("rtsp://camera/live", description="rtsp://camera/live") as source:
-        frames = source.frames()
+    monkeypatch.setattr(rtsp, "open_capture", lambda *_: nullcontext(Capture()))
+    source = RtspSource("rtsp://camera/live", description="rtsp://camera/live")
+    with closing(source.frames()) as frames:
         assert next(frames).sequence == 0
         with pytest.raises(SourceStalledError, match="silent since 4 s"):
             next(frames)

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -35,8 +36,7 @@ def _source(camera: FakeUsbCamera) -> UsbCameraSource:
 
 def test_usb_camera_requests_jpeg(camera: FakeUsbCamera) -> None:
     """JPEG is requested before the size, and frames are RGB."""
-    with _source(camera) as source:
-        frame = next(source.frames())
+    frame = next(_source(camera).frames())
     assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=0)
     assert list(camera.properties)[:3] == [
         cv2.CAP_PROP_FOURCC,
@@ -55,8 +55,7 @@ def test_usb_camera_other_size(camera: FakeUsbCamera, caplog: pytest.LogCaptureF
     """A size other than the requested one is logged."""
     camera.properties = {cv2.CAP_PROP_FRAME_WIDTH: 320, cv2.CAP_PROP_FRAME_HEIGHT: 240}
     camera.refused = {cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT}
-    with _source(camera):
-        pass
+    next(_source(camera).frames())
     assert "asked for 64x48, the camera delivers 320x240" in caplog.text
 
 
@@ -68,8 +67,7 @@ def test_usb_camera_driver_timestamp(
     monkeypatch.setattr(time, "monotonic_ns", lambda: camera.now_ns)
     taken_ns = camera.now_ns - 20_000_000
     camera.properties[cv2.CAP_PROP_POS_MSEC] = taken_ns / 1e6
-    with _source(camera) as source:
-        frame = next(source.frames())
+    frame = next(_source(camera).frames())
     # A float of milliseconds rounds the nanoseconds.
     assert frame.timestamp_ns == pytest.approx(taken_ns, rel=0, abs=1000)
 
@@ -77,7 +75,7 @@ def test_usb_camera_driver_timestamp(
 def test_usb_camera_missing_device(tmp_path: Path) -> None:
     """It raises SourceNotFoundError with the available devices."""
     with pytest.raises(SourceNotFoundError, match="is it plugged in"):
-        UsbCameraSource(str(tmp_path / "video9")).open()
+        next(UsbCameraSource(str(tmp_path / "video9")).frames())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,7 @@ def test_usb_camera_open_errors(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(kind, match=message) as caught:
-        _source(camera).open()
+        next(_source(camera).frames())
     assert type(caught.value) is kind
 
 
@@ -112,42 +110,40 @@ def test_usb_camera_used_by_another_program(camera: FakeUsbCamera) -> None:
     """It raises SourceBusyError."""
     camera.errors[0xC0145608] = errno.EBUSY
     with pytest.raises(SourceBusyError, match="fuser -v"):
-        _source(camera).open()
+        next(_source(camera).frames())
 
 
 def test_usb_camera_driver_without_mmap_buffers(camera: FakeUsbCamera) -> None:
     """The check for other users is skipped."""
     camera.errors[0xC0145608] = errno.EINVAL
-    with _source(camera) as source:
-        assert next(source.frames()).sequence == 0
+    assert next(_source(camera).frames()).sequence == 0
 
 
 def test_usb_camera_metadata_node(camera: FakeUsbCamera) -> None:
     """The metadata node of a camera raises SourceError with the camera's name."""
     camera.node_capabilities = METADATA
     with pytest.raises(SourceError, match="HD Pro Webcam delivers no images"):
-        _source(camera).open()
+        next(_source(camera).frames())
 
 
 def test_usb_camera_other_device() -> None:
     """A device that is not a camera raises SourceError."""
     with pytest.raises(SourceError, match="expected a camera, this is another device"):
-        UsbCameraSource("/dev/null").open()
+        next(UsbCameraSource("/dev/null").frames())
 
 
 def test_usb_camera_unsupported_format(camera: FakeUsbCamera) -> None:
     """It raises SourceError and releases the camera."""
     camera.opens = False
     with pytest.raises(SourceError, match="no image format"):
-        _source(camera).open()
+        next(_source(camera).frames())
     assert camera.released == 1
 
 
 def test_usb_camera_damaged_frame(camera: FakeUsbCamera) -> None:
     """A read without an image is skipped."""
     camera.images = [camera.images[0], None, None, camera.images[0]]
-    with _source(camera) as source:
-        frames = source.frames()
+    with closing(_source(camera).frames()) as frames:
         assert [next(frames).sequence for _ in range(2)] == [0, 1]
 
 
@@ -156,30 +152,28 @@ def test_usb_camera_damaged_frames_apart(camera: FakeUsbCamera) -> None:
     image = camera.images[0]
     nearly_too_many: list[NDArray[np.uint8] | None] = [None] * (v4l2.MAX_FAILED_READS - 1)
     camera.images = [image, *nearly_too_many, image, *nearly_too_many, image]
-    with _source(camera) as source:
-        frames = source.frames()
+    with closing(_source(camera).frames()) as frames:
         assert [next(frames).sequence for _ in range(3)] == [0, 1, 2]
 
 
 def test_usb_camera_many_damaged_frames(camera: FakeUsbCamera) -> None:
     """MAX_FAILED_READS in a row raise SourceError."""
     camera.images = []
-    with _source(camera) as source, pytest.raises(SourceError, match="another cable"):
-        next(source.frames())
+    with pytest.raises(SourceError, match="another cable"):
+        next(_source(camera).frames())
 
 
 def test_usb_camera_stalled(camera: FakeUsbCamera) -> None:
     """A read that times out raises SourceStalledError."""
     camera.images = []
     camera.read_takes_ns = 3_000_000_000
-    with _source(camera) as source, pytest.raises(SourceStalledError, match="no frame for 3 s"):
-        next(source.frames())
+    with pytest.raises(SourceStalledError, match="no frame for 3 s"):
+        next(_source(camera).frames())
 
 
 def test_usb_camera_unplugged(camera: FakeUsbCamera) -> None:
     """A device node that no longer exists raises SourceNotFoundError at the next read."""
-    with _source(camera) as source:
-        frames = source.frames()
+    with closing(_source(camera).frames()) as frames:
         next(frames)
         camera.images = []
         camera.node.unlink()
@@ -197,8 +191,7 @@ def test_usb_camera_replugged_as_other_device(
     port.parent.mkdir()
     port.symlink_to(camera.node)
     other.symlink_to(tmp_path / "video7")
-    with _source(camera) as source:
-        frames = source.frames()
+    with closing(_source(camera).frames()) as frames:
         next(frames)
         camera.images = []
         camera.node.unlink()
@@ -206,19 +199,19 @@ def test_usb_camera_replugged_as_other_device(
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
             next(frames)
     with pytest.raises(SourceNotFoundError, match=str(camera.node)):
-        _source(camera).open()
+        next(_source(camera).frames())
     moved = tmp_path / "video1"
     moved.touch()
     port.symlink_to(moved)
     camera.images = [np.zeros((48, 64, 3), np.uint8)]
-    with _source(camera) as source:
-        next(source.frames())
+    with closing(_source(camera).frames()) as frames:
+        next(frames)
         assert camera.opened[-1] == str(moved)
         # Its new node is checked, although its old number is used again.
         camera.node.touch()
         moved.unlink()
         with pytest.raises(SourceNotFoundError, match="was unplugged"):
-            next(source.frames())
+            next(frames)
     assert caplog.text.count(f"the camera is {moved}") == 1
 
 
@@ -227,11 +220,9 @@ def test_usb_camera_other_camera_at_other_port(camera: FakeUsbCamera, tmp_path: 
     port = tmp_path / "by-path" / "usb-0:1.2:1.0-video-index0"
     port.parent.mkdir()
     port.symlink_to(camera.node)
-    with _source(camera):
-        pass
+    next(_source(camera).frames())
     port.unlink()
     (tmp_path / "video1").touch()
     (tmp_path / "by-path" / "usb-0:1.3:1.0-video-index0").symlink_to(tmp_path / "video1")
-    with _source(camera):
-        pass
+    next(_source(camera).frames())
     assert camera.opened == [str(camera.node)] * 2
