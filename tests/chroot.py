@@ -1,5 +1,6 @@
 """A chroot with a Debian, kept in the user's cache, for tests that need one."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -65,17 +66,20 @@ class Chroot:
 
 def cached(name: str, recipe: str, what: str, make: Callable[[Path], None]) -> Path:
     """Return a folder of the user's cache, built first if missing or of another recipe."""
-    root = CACHE / name
-    stamp = root / "recipe"
-    if stamp.is_file() and stamp.read_text() == recipe:
-        return root
-    report(f"building {what} in {root}")
-    fresh = CACHE / f"{name}.new"
-    for leftover in (fresh, root):
-        shutil.rmtree(leftover, ignore_errors=True)
-    make(fresh)
-    (fresh / "recipe").write_text(recipe)
-    return fresh.rename(root)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    root, fresh = CACHE / name, CACHE / f"{name}.new"
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        # Another run of the tests may be building it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stamp = root / "recipe"
+        if not stamp.is_file() or stamp.read_text() != recipe:
+            report(f"building {what} in {root}")
+            for leftover in (fresh, root):
+                shutil.rmtree(leftover, ignore_errors=True)
+            make(fresh)
+            (fresh / "recipe").write_text(recipe)
+            fresh.rename(root)
+    return root
 
 
 def environment() -> dict[str, str]:

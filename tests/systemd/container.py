@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgepose.util.resource import Resource
-from tests.chroot import MIRROR
+from tests.chroot import MIRROR, cached
 from tests.mosquitto import wait_for
 from tests.processes import children
 from tests.requirements import missing
@@ -48,28 +48,12 @@ class Image:
             *project["project"]["dependencies"],
             *project["build-system"]["requires"],
         )
-        recipe = json.dumps([RECIPE, PACKAGES, self._requirements])
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        self._cache = cache / "edgepose-tests"
-        name = f"systemd-{suite}-{os.uname().machine}"
-        self._pattern = f"{name}-*"
-        self.path = self._cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
     def make(self) -> Path:
         """Return the folder; building it takes a minute and the network."""
-        if not self.path.is_dir():
-            self._cache.mkdir(parents=True, exist_ok=True)
-            for outdated in self._cache.glob(self._pattern):
-                shutil.rmtree(outdated)
-            unfinished = Path(tempfile.mkdtemp(dir=self._cache, prefix=f"{self.path.name}-"))
-            unfinished.chmod(0o755)
-            try:
-                self._build(unfinished)
-            except BaseException:
-                shutil.rmtree(unfinished)
-                raise
-            unfinished.rename(self.path)
-        return self.path
+        name = f"systemd-{self._suite}-{os.uname().machine}"
+        recipe = json.dumps([RECIPE, PACKAGES, self._requirements])
+        return cached(name, recipe, f"a Debian {self._suite} with systemd", self._build)
 
     def _build(self, root: Path) -> None:
         include = ",".join(PACKAGES)
