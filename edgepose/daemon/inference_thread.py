@@ -12,7 +12,7 @@ from edgepose.datatypes import Frame
 from edgepose.pipeline import Detection
 
 POLL_S: Final = 0.1
-"""How long a loop waits at most; a request to stop is seen within it."""
+"""How long a loop waits at most; a request to stop is noticed within it."""
 MAX_PENDING_RESULTS: Final = 2
 
 

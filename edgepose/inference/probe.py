@@ -10,7 +10,7 @@ from edgepose.inference.runtime import RuntimeName, load_runtime
 from edgepose.util.process import exit_description, main_command
 
 TIMEOUT_S: Final = 60.0
-"""Thunder takes a second on a Pi; a file that needs a minute is of no use either."""
+"""Thunder takes a second on a Pi; a file that needs a minute is unusable."""
 _MEMORY_BYTES: Final = 4 << 30
 
 _passed: set[tuple[Path, int, int, str]] = set()

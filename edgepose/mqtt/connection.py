@@ -1,6 +1,6 @@
 """One connection to a broker, from CONNECT to the reason why it ended, by paho-mqtt.
 
-Every connection has a client of its own, so nothing waits inside paho, and its `loop_read`,
+Every connection has its own client, so nothing waits inside paho, and its `loop_read`,
 `loop_write` and `loop_misc` are called by our network thread: `loop_start` hides why a connection
 failed, ends for good at an exception in a callback, and waits the same time in every node.
 """

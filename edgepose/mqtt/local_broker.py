@@ -88,7 +88,7 @@ def local_broker() -> Iterator[LocalBroker]:
 
 def find_mosquitto() -> str | None:
     """Return the path of mosquitto, None if it is not installed."""
-    # Debian installs it where only root's PATH leads.
+    # Debian installs it in a folder that only root's PATH has.
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
     return shutil.which("mosquitto", path=path)
 

@@ -13,7 +13,7 @@ Protocol = Literal["5", "3.1.1"]
 class TlsFiles:
     """Files for TLS beyond the certificate authorities of the system.
 
-    `insecure` accepts any certificate, whoever signed it and whatever its name is.
+    `insecure` accepts any certificate, of any issuer and name.
     """
 
     ca_file: Path | None = None

@@ -105,7 +105,7 @@ def _problem(url: str) -> str | None:
     if port == 0:
         return "has port 0"
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return "has something after host and port (the base topic is a setting of its own)"
+        return "has something after host and port (the base topic is a separate setting)"
     if not unquote(parts.username or "").isprintable():
         return "has a user with a control character in it (check the % escapes)"
     return None

@@ -279,8 +279,8 @@ def _input_spec(tensor: TensorSpec, size_wh: tuple[int, int]) -> InputSpec:
 def _displacements(outputs: Sequence[TensorSpec]) -> tuple[_Field, _Field]:
     """Return the forward and the backward displacements.
 
-    Coral's files have both in one tensor: forward y, forward x, backward y, backward x. Of two
-    tensors the names tell which is which; if they do not, forward comes first, as in the graph and
+    Coral's files have both in one tensor: forward y, forward x, backward y, backward x. Two
+    tensors are identified by their names; without these, forward comes first, as in the graph and
     in every published file.
     """
     channels = [output.shape[3] for output in outputs]

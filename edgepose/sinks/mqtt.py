@@ -29,8 +29,8 @@ class MqttSink:
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
     `on_command` is called on the network thread for each valid command. MQTT 5 is preferred because
-    only its reason codes tell missing access rights, or a second client with the same id, from a
-    broken connection.
+    only its reason codes distinguish missing permissions, or a second client with the same id,
+    from a broken connection.
     Raises ConfigError for TLS files that cannot be used.
     """
 
