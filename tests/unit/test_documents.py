@@ -14,8 +14,6 @@ from tests.documents import DOCUMENTS, ELSEWHERE, ROOT, blocks, commands
 from tools import generate_docs
 
 README_LINES = 170
-WORDS = r"\b(pictures?|somebody|nobody|whoever|tells|says|stands? in|stand-in|by itself)\b"
-"""Words for which CONTRIBUTING.md has the field's term."""
 
 
 @pytest.mark.parametrize("path", generate_docs.documents(), ids=lambda path: path.name)
@@ -48,13 +46,6 @@ def test_documents_links_exist(document: Path) -> None:
         assert linked.exists(), target
         if fragment:
             assert fragment in _anchors(linked.read_text()), target
-
-
-@pytest.mark.parametrize("document", [*DOCUMENTS, Path("config.yaml")], ids=str)
-def test_documents_terms(document: Path) -> None:
-    """A reader finds every term with a search engine; only the table of words may show the rest."""
-    text = (ROOT / document).read_text().partition("## Words")[0]
-    assert re.findall(WORDS, text, re.IGNORECASE) == []
 
 
 def test_readme_links_every_document() -> None:
