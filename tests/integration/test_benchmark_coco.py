@@ -97,7 +97,9 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, str], dict[str, 
     return {(row["protocol"], row["model"]): row for row in data["accuracy"]}
 
 
-def test_command_every_protocol(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_accuracy_every_protocol(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--models", f"{LIGHTNING},{MULTIPOSE}", "--format", "json")
     assert benchmark(dataset, *words) == 0
     found = rows(capsys)
@@ -122,7 +124,7 @@ def test_command_every_protocol(dataset: Set, capsys: pytest.CaptureFixture[str]
     assert found["multi", LIGHTNING]["ar"] <= 75.0 < found["multi", MULTIPOSE]["ap50"]
 
 
-def test_command_figures_equal_pycocotools(
+def test_benchmark_accuracy_figures_equal_pycocotools(
     dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The `multi` protocol against pycocotools as its own demo runs it, from the file itself."""
@@ -162,7 +164,9 @@ def test_command_figures_equal_pycocotools(
     )
 
 
-def test_command_default_model_and_table(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_accuracy_default_model_and_table(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert benchmark(dataset, "--protocol", "single", "--protocol", "crops") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert LIGHTNING in text
@@ -173,7 +177,9 @@ def test_command_default_model_and_table(dataset: Set, capsys: pytest.CaptureFix
     assert "bootstrap over images (1000 resamples, seed 0)" in text
 
 
-def test_command_against_another_model(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_accuracy_against_another_model(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--models", LIGHTNING, "--against", MULTIPOSE, "--protocol", "whole")
     assert benchmark(dataset, *words, "--format", "csv") == 0
     other, own = csv.DictReader(capsys.readouterr().out.splitlines())
@@ -186,13 +192,13 @@ def test_command_against_another_model(dataset: Set, capsys: pytest.CaptureFixtu
     assert low <= float(own["ap_difference"]) <= high
 
 
-def test_command_all_models(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_accuracy_all_models(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark(dataset, "--models", "all", "--protocol", "single", "--format", "json") == 0
     models = {model for _, model in rows(capsys)}
     assert {LIGHTNING, MULTIPOSE, "movenet-thunder-fp16", "posenet-mobilenet-int8"} <= models
 
 
-def test_command_unreadable_images_are_left_out(
+def test_benchmark_accuracy_unreadable_images_are_left_out(
     dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (dataset.images / "dark.png").read_bytes()
@@ -215,7 +221,9 @@ def test_command_unreadable_images_are_left_out(
     assert data["accuracy"][0]["ap_interval_95"] is None
 
 
-def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_accuracy_no_readable_image(
+    dataset: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in dataset.images.iterdir():
         path.write_bytes(b"no image")
     assert benchmark(dataset, "--protocol", "single") == 1
@@ -238,7 +246,7 @@ def test_command_no_readable_image(dataset: Set, capsys: pytest.CaptureFixture[s
         (["--accelerator", "edgetpu"], 1, "edgetpu"),
     ],
 )
-def test_command_usage_errors(
+def test_benchmark_accuracy_usage_errors(
     dataset: Set,
     words: list[str],
     code: int,
@@ -252,7 +260,7 @@ def test_command_usage_errors(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_command_missing_images_are_counted(
+def test_benchmark_accuracy_missing_images_are_counted(
     dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (dataset.images / "dark.png").unlink()
@@ -271,7 +279,7 @@ def test_command_missing_images_are_counted(
         (["--images", "images"], "--images is given without --coco"),
     ],
 )
-def test_command_without_annotations(
+def test_benchmark_accuracy_without_annotations(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["benchmark", *words]) == 2
@@ -280,7 +288,7 @@ def test_command_without_annotations(
     assert message in captured.err
 
 
-def test_command_without_pycocotools(
+def test_benchmark_accuracy_without_pycocotools(
     dataset: Set, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
@@ -290,7 +298,7 @@ def test_command_without_pycocotools(
     assert "pip install 'edgepose[coco]'" in error
 
 
-def test_program_stdout_has_report_only(dataset: Set, tmp_path: Path) -> None:
+def test_benchmark_accuracy_stdout_has_report_only(dataset: Set, tmp_path: Path) -> None:
     output = tmp_path / "report.md"
     command = [
         *(sys.executable, "-m", "edgepose", "benchmark", "--no-latency", "--protocol", "single"),
@@ -305,7 +313,7 @@ def test_program_stdout_has_report_only(dataset: Set, tmp_path: Path) -> None:
     assert "\n### single\n" in output.read_text()
 
 
-def test_command_accuracy_and_latency_in_one_table(
+def test_benchmark_accuracy_accuracy_and_latency_in_one_table(
     dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
@@ -327,7 +335,7 @@ def test_command_accuracy_and_latency_in_one_table(
     assert "mAP single" in " ".join(lines)
 
 
-def test_command_bundled_models_on_coco(
+def test_benchmark_accuracy_bundled_models_on_coco(
     shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """INT8 is as good as float, and Thunder better than Lightning, by paired intervals."""

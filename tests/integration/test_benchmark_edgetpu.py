@@ -34,7 +34,7 @@ def rows(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     return {row["engine"]: row for row in json.loads(done.stdout)["latency"]}
 
 
-def test_command_each_file_on_its_device(fake_edgetpu: FakeEdgeTpu) -> None:
+def test_benchmark_edgetpu_each_file_on_its_device(fake_edgetpu: FakeEdgeTpu) -> None:
     path = fake_edgetpu.compiled_model()
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
     found = rows(benchmark(fake_edgetpu, "--models", models, "--accelerator", "edgetpu,litert"))
@@ -47,7 +47,7 @@ def test_command_each_file_on_its_device(fake_edgetpu: FakeEdgeTpu) -> None:
     assert edgetpu["others_percent"] is None
 
 
-def test_command_device_that_dies(fake_edgetpu: FakeEdgeTpu) -> None:
+def test_benchmark_edgetpu_device_that_dies(fake_edgetpu: FakeEdgeTpu) -> None:
     path = fake_edgetpu.compiled_model()
     fake_edgetpu.set("abort")
     models = f"{path},{path.with_name('movenet-lightning-int8.tflite')}"
@@ -57,7 +57,7 @@ def test_command_device_that_dies(fake_edgetpu: FakeEdgeTpu) -> None:
     assert found["litert"]["latency_ms"] is not None
 
 
-def test_command_absent_device(fake_edgetpu: FakeEdgeTpu) -> None:
+def test_benchmark_edgetpu_absent_device(fake_edgetpu: FakeEdgeTpu) -> None:
     path = fake_edgetpu.compiled_model()
     fake_edgetpu.set("absent")
     done = benchmark(fake_edgetpu, "--models", str(path), "--accelerator", "edgetpu")

@@ -49,7 +49,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return data
 
 
-def test_command_reports_set_durations(
+def test_benchmark_latency_reports_set_durations(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def cost(model: str, _load: int, invoke: int) -> float:
@@ -88,7 +88,7 @@ def test_command_reports_set_durations(
     assert "Not measured: tpu (not there)." in data["notes"]
 
 
-def test_command_every_format(
+def test_benchmark_latency_every_format(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = ("--models", LIGHTNING, "--threads", "1,4", "--min-seconds", "0")
@@ -115,7 +115,7 @@ def test_command_every_format(
     ]
 
 
-def test_command_reports_state_of_machine(
+def test_benchmark_latency_reports_state_of_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     root = raspberry_pi_4(tmp_path, throttled="50005")
@@ -139,7 +139,7 @@ def test_command_reports_state_of_machine(
         assert words in warnings
 
 
-def test_command_fails_if_no_backend_runs(
+def test_benchmark_latency_fails_if_no_backend_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_backend(
@@ -150,7 +150,7 @@ def test_command_fails_if_no_backend_runs(
     assert (captured.out, captured.err) == ("", "edgepose: no TPU is there\n")
 
 
-def test_command_default_rows(
+def test_benchmark_latency_default_rows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_backend(monkeypatch, Bench(lambda *_: 10.0), names=("litert", "tflite-runtime"))
@@ -176,7 +176,7 @@ def test_command_default_rows(
     ]
 
 
-def test_command_official_files_if_installed(
+def test_benchmark_latency_official_files_if_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model-home"
@@ -193,7 +193,7 @@ def test_command_official_files_if_installed(
     assert f"{LIGHTNING}-official" not in note
 
 
-def test_command_real_models_on_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_latency_real_models_on_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     data = as_json(capsys, "--models", LIGHTNING, "--threads", "1,2", *QUICK)
     expected = ["litert", "litert-without-xnnpack"]
     if "tflite-runtime" in installed_runtimes():
@@ -211,7 +211,7 @@ def test_command_real_models_on_every_backend(capsys: pytest.CaptureFixture[str]
     assert msgspec.json.decode(json.dumps(data), type=Document).latency[0].threads == 1
 
 
-def test_command_output_is_valid_by_schema(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_latency_output_is_valid_by_schema(capsys: pytest.CaptureFixture[str]) -> None:
     if importlib.util.find_spec("jsonschema") is None:
         missing("jsonschema is not installed; it checks the published schema")
     jsonschema: Any = importlib.import_module("jsonschema")
@@ -220,7 +220,7 @@ def test_command_output_is_valid_by_schema(capsys: pytest.CaptureFixture[str]) -
     jsonschema.validate(data, json.loads(SCHEMA.read_text()))
 
 
-def test_command_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_latency_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes((MODELS / "movenet-lightning-int8.tflite").read_bytes())
     words = ("--models", str(path), "--accelerator", "litert", "--threads", "1", *QUICK)
@@ -228,7 +228,7 @@ def test_command_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (row["model"], row["published"], row["precision"]) == ("mine", None, None)
 
 
-def test_program_writes_report_and_plot(tmp_path: Path) -> None:
+def test_benchmark_latency_writes_report_and_plot(tmp_path: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         missing("matplotlib is not installed; it draws the plot")
     words = ("--models", LIGHTNING, "--accelerator", "litert", "--threads", "1", *QUICK)
@@ -248,7 +248,7 @@ def test_program_writes_report_and_plot(tmp_path: Path) -> None:
     assert "</svg>" in svg
 
 
-def test_command_progress_only_on_terminal(
+def test_benchmark_latency_progress_only_on_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_backend(monkeypatch, Bench(lambda *_: 10.0))
@@ -290,7 +290,7 @@ def test_command_progress_only_on_terminal(
         (["unknown"], 2, "unknown"),
     ],
 )
-def test_command_usage_errors(
+def test_benchmark_latency_usage_errors(
     words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["benchmark", *words]) == code
@@ -300,7 +300,7 @@ def test_command_usage_errors(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_command_compiled_model_without_edge_tpu(
+def test_benchmark_latency_compiled_model_without_edge_tpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if environment.edge_tpu_ports():
@@ -314,7 +314,7 @@ def test_command_compiled_model_without_edge_tpu(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_command_plot_without_matplotlib_fails_first(
+def test_benchmark_latency_plot_without_matplotlib_fails_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     bench = Bench(lambda *_: 1.0)
@@ -325,7 +325,7 @@ def test_command_plot_without_matplotlib_fails_first(
     assert bench.order == []
 
 
-def test_command_measures_installed_backends_only(
+def test_benchmark_latency_measures_installed_backends_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(backends, "installed_runtimes", lambda: ("litert",))

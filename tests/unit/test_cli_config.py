@@ -134,7 +134,7 @@ def test_models_info_by_name_and_by_path(capsys: pytest.CaptureFixture[str]) -> 
     assert by_name["sha256"] in run(capsys, "models", "info", name)[1]
 
 
-def test_models_verify_reads_what_is_installed(
+def test_models_verify_reads_installed_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "model-home"
@@ -148,7 +148,7 @@ def test_models_verify_reads_what_is_installed(
     assert "movenet-lightning-int8-edgetpu" not in rows
 
 
-def test_models_verify_of_a_missing_one_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_verify_missing_file_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "models", "verify", "movenet-lightning-int8-edgetpu")
     assert code == 1
     assert out.splitlines()[1].split() == ["movenet-lightning-int8-edgetpu", "missing"]

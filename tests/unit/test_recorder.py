@@ -49,7 +49,7 @@ def test_recorder_writes_about_once_a_second(tmp_path: Path) -> None:
     assert sequences(path) == list(range(32))
 
 
-def test_recorder_flush_writes_what_is_buffered(tmp_path: Path) -> None:
+def test_recorder_flush_writes_buffer(tmp_path: Path) -> None:
     path = tmp_path / "r.ndjson"
     sink = RecorderSink(path, monotonic=Clock())
     sink.flush()
