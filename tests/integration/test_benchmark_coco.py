@@ -313,7 +313,7 @@ def test_benchmark_accuracy_stdout_has_report_only(dataset: Set, tmp_path: Path)
     assert "\n### single\n" in output.read_text()
 
 
-def test_benchmark_accuracy_accuracy_and_latency_in_one_table(
+def test_benchmark_accuracy_and_latency_in_one_table(
     dataset: Set, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [

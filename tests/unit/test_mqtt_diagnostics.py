@@ -84,7 +84,7 @@ def refused(code: int, username: str | None = "pose", *, password: bool = True) 
     )
 
 
-def test_refused_names_missing_permissions() -> None:
+def test_refused_names_the_remedy() -> None:
     assert "asks for a username and password" in str(refused(0x87, None, password=False))
     assert "without a password" in str(refused(0x87, password=False))
     assert "check the username 'pose'" in str(refused(0x87))
