@@ -11,11 +11,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from edgepose.build import MIN_STALL_TIMEOUT_NS
 from edgepose.clock import boottime_ns
 from edgepose.config import Config
 from edgepose.daemon.app import App
-from edgepose.daemon.camera import SourceParts
 from edgepose.daemon.signals import Signals
 from edgepose.datatypes import Frame
 from edgepose.inference.failover import SingleModel
@@ -88,7 +86,7 @@ def run_daemon(
             msgspec.structs.replace(config, state_directory=Path(folder)),
             _interrupt,
             models=OpenModel(model),
-            sources={config.cameras[0].name: SourceParts(lambda: source, MIN_STALL_TIMEOUT_NS)},
+            new_source=lambda: source,
             new_pipeline=partial(TracingPipeline, traces),
         )
         app.daemon.run(signals)

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from edgepose.build import (
     source_opener,
     stall_timeout_ns,
 )
-from edgepose.config import CameraConfig, Config
+from edgepose.config import Config
 from edgepose.config.changes import changed_keys
-from edgepose.config.schema import ReloadEffect, dotted
-from edgepose.daemon.camera import CameraParts, SourceParts
+from edgepose.config.schema import OutputConfig, ReloadEffect, dotted
+from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
@@ -34,7 +34,7 @@ from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import LoadedModel, Sink
+from edgepose.protocols import FrameSource, Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.queued import QueuedSink
@@ -56,7 +56,7 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
             "edgepose %s: node %s, %s, %s, configuration %s",
             __version__,
             config.node_name,
-            " and ".join(f"{model.name} on {model.device}" for model in app.models.loaded),
+            " and ".join(f"{model.name} on {model.device}" for model in app.daemon.models.loaded),
             f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
             config_file or "built in",
         )
@@ -66,7 +66,7 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
 class App:
     """The parts of the running configuration.
 
-    A benchmark passes its own `models`, `sources` by camera and `new_pipeline`.
+    A benchmark passes its own `models`, `new_source` of its camera and `new_pipeline`.
     """
 
     def __init__(
@@ -75,65 +75,57 @@ class App:
         load: Callable[[], Config],
         *,
         models: Models | None = None,
-        sources: Mapping[str, SourceParts] | None = None,
+        new_source: Callable[[], FrameSource] | None = None,
         new_pipeline: Callable[..., Pipeline] = Pipeline,
     ) -> None:
         self.config = config
         self._load = load
-        self._new_pipeline = new_pipeline
-        self._topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
-        # Sources first: an invalid URI is reported before a model is loaded.
-        sources = sources or {camera.name: _source_parts(camera) for camera in config.cameras}
-        self.models = models or build_models(config)
-        self._mqtt = self._mqtt_sink() if config.mqtt.enabled else None
-        self._sinks = self._all_sinks()
+        topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
+        models = models or build_models(config)
+        mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
+        sinks = [*([] if mqtt is None else [mqtt]), *output_sinks(config.output)]
+        cameras = []
+        for camera in config.cameras:
+            pipeline = new_pipeline(
+                models,
+                build_tracker(config),
+                build_smoother(config.smoothing),
+                sinks,
+                node=config.node_name,
+                camera=camera.name,
+            )
+            cameras.append(
+                CameraParts(
+                    camera.name,
+                    new_source or source_opener(camera),
+                    stall_timeout_ns(camera),
+                    pipeline,
+                    *build_detectors(config),
+                )
+            )
         self.daemon = Daemon(
-            [self._camera(name, source) for name, source in sources.items()],
-            self.models,
-            self._sinks,
-            self._mqtt,
-            self._topics,
+            cameras,
+            models,
+            sinks,
+            mqtt,
+            topics,
             stats_interval_ns=round(config.stats_interval_s * 1e9),
-            switches=Switches(config.state_path / "switches.json", frozenset(sources)),
-            info=lambda model: info_message(self.config, self.models, model),
+            switches=Switches(
+                config.state_path / "switches.json", frozenset(camera.name for camera in cameras)
+            ),
+            info=lambda: info_message(self.config, self.daemon.models),
             reload=self._reload,
         )
 
-    def _all_sinks(self) -> list[Sink]:
-        output = self.config.output
-        sinks: list[Sink] = [] if self._mqtt is None else [self._mqtt]
-        if output.ndjson:
-            # Unbuffered: the lock of a buffer, held by a blocked write, would block the exit.
-            stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
-            sinks.append(QueuedSink(NdjsonSink(stdout), name="stdout"))
-        if output.record is not None:
-            recorder = RecorderSink(
-                output.record, max_bytes=round(output.record_max_mb * 1_000_000)
-            )
-            sinks.append(QueuedSink(recorder, name=str(output.record), on_idle=recorder.flush))
-        return sinks
-
-    def _mqtt_sink(self) -> MqttSink:
+    def _mqtt_sink(self, topics: Topics) -> MqttSink:
         config = self.config
         return MqttSink(
             config.mqtt.connect_options(config.client_id),
-            self._topics,
+            topics,
             cameras=tuple(camera.name for camera in config.cameras),
             state_directory=config.state_path,
             on_command=lambda command: self.daemon.command(command),
         )
-
-    def _camera(self, name: str, source: SourceParts) -> CameraParts:
-        config = self.config
-        pipeline = self._new_pipeline(
-            self.models,
-            build_tracker(config),
-            build_smoother(config.smoothing),
-            self._sinks,
-            node=config.node_name,
-            camera=name,
-        )
-        return CameraParts(name, source, pipeline, *build_detectors(config))
 
     def _reload(self) -> None:
         """Load the configuration again and apply what changed.
@@ -148,19 +140,30 @@ class App:
                 "cannot apply; restart edgepose to apply all changes"
             )
         # Keys of a camera begin with `cameras` and its index.
-        cameras = {config.cameras[int(key[1])] for key in changes[ReloadEffect.CAMERA]}
-        sources = {camera.name: _source_parts(camera) for camera in cameras}
+        changed = {config.cameras[int(key[1])] for key in changes[ReloadEffect.CAMERA]}
         models = build_models(config, wait=False) if changes[ReloadEffect.MODEL] else None
         # Nothing below fails.
         if changes[ReloadEffect.LIVE]:
-            for camera in self.daemon.cameras.values():
-                _apply_settings(camera.parts, self.config, config)
+            for running in self.daemon.cameras.values():
+                _apply_settings(running.parts, self.config, config)
         self.config = config
         if models is not None:
-            self.models = models
             self.daemon.replace_models(models)
-        for name, source in sources.items():
-            self.daemon.cameras[name].replace_source(source)
+        for camera in changed:
+            self.daemon.cameras[camera.name].replace_source(
+                source_opener(camera), stall_timeout_ns(camera)
+            )
+
+
+def output_sinks(output: OutputConfig) -> Iterator[Sink]:
+    """Yield the sinks beside MQTT; raises SinkError for a recording that cannot be opened."""
+    if output.ndjson:
+        # Unbuffered: the lock of a buffer, held by a blocked write, would block the exit.
+        stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
+        yield QueuedSink(NdjsonSink(stdout), name="stdout")
+    if output.record is not None:
+        recorder = RecorderSink(output.record, max_bytes=round(output.record_max_mb * 1_000_000))
+        yield QueuedSink(recorder, name=str(output.record), on_idle=recorder.flush)
 
 
 def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
@@ -170,10 +173,6 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     if new.tracking != old.tracking:
         apply_tracking(camera.pipeline.tracker, new)
     apply_presence(camera.occupancy, camera.track_events, new)
-
-
-def _source_parts(camera: CameraConfig) -> SourceParts:
-    return SourceParts(source_opener(camera), stall_timeout_ns(camera))
 
 
 def build_models(config: Config, *, wait: bool = True) -> Models:
@@ -204,11 +203,10 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
     return Failover(opener, fallback, primary=primary, fingerprint=edgetpu.fingerprint)
 
 
-def info_message(config: Config, models: Models, model: LoadedModel | None) -> bytes:
-    """Return the `info` payload: what this node is and how to read its messages.
-
-    `model` is the one that runs, whose keypoint threshold is in effect.
-    """
+def info_message(config: Config, models: Models) -> bytes:
+    """Return the `info` payload: what this node is and how to read its messages."""
+    # The keypoint threshold is that of the model that runs.
+    model = models.state.model
     threshold = config.pose.keypoint_threshold if model is None else model.keypoint_threshold
     return json.dumps(
         {

@@ -32,23 +32,16 @@ MAX_HUNG: Final = 2
 
 
 @dataclass(slots=True)
-class SourceParts:
-    """How a camera's source is opened.
+class CameraParts:
+    """What one camera is made of.
 
-    `open_source` returns a new, unopened source each time; a source that was open and delivered
+    `new_source` returns a new source for every attempt to open it; one that was open and delivered
     no frame for `stall_timeout_ns` counts as stalled.
     """
 
-    open_source: Callable[[], FrameSource]
-    stall_timeout_ns: int
-
-
-@dataclass(slots=True)
-class CameraParts:
-    """What one camera is made of."""
-
     name: str
-    source: SourceParts
+    new_source: Callable[[], FrameSource]
+    stall_timeout_ns: int
     pipeline: Pipeline
     occupancy: OccupancyDetector
     track_events: TrackEventDetector
@@ -127,7 +120,7 @@ class CameraSupervisor:
             self._reopened += 1
         self._capture = Capture(
             self.name,
-            self.parts.source.open_source(),
+            self.parts.new_source(),
             self.parts.pipeline,
             self._mailbox,
             clock=self._clock,
@@ -169,9 +162,7 @@ class CameraSupervisor:
             self._publish_occupancy()
         # A frame captured by then may still be published and continue a track.
         self._publish_events(self.parts.track_events.tick(now_ns - MAX_RESULT_DELAY_NS))
-        if self._capture is not None and self._capture.is_stalled(
-            self.parts.source.stall_timeout_ns
-        ):
+        if self._capture is not None and self._capture.is_stalled(self.parts.stall_timeout_ns):
             # Some drivers block for good: the thread is left behind, the source opened again.
             self._release(hung=True)
             self._on_source_error(
@@ -195,10 +186,11 @@ class CameraSupervisor:
                 self.stop()
         self._publish_enabled()
 
-    def replace_source(self, source: SourceParts) -> None:
+    def replace_source(self, new_source: Callable[[], FrameSource], stall_timeout_ns: int) -> None:
         """Close the source and open another in its place."""
         self.stop()
-        self.parts.source = source
+        self.parts.new_source = new_source
+        self.parts.stall_timeout_ns = stall_timeout_ns
         self.finished = False
         self.start()
 

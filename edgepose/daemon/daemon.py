@@ -24,7 +24,7 @@ from edgepose.messages import AcceleratorMessage, encode
 from edgepose.monitoring.host import resident_memory_mb, temperatures_c, throttling
 from edgepose.mqtt.commands import Command, parse_switch
 from edgepose.mqtt.topics import Topics
-from edgepose.protocols import LoadedModel, Sink
+from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Daemon:
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
     SIGHUP calls `reload`, which applies a changed configuration, or raises EdgeposeError if it is
-    invalid. `info` returns the payload of the `info` topic for the model that runs.
+    invalid. `info` returns the payload of the `info` topic.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Daemon:
         *,
         stats_interval_ns: int,
         switches: Switches,
-        info: Callable[[LoadedModel | None], bytes],
+        info: Callable[[], bytes],
         reload: Callable[[], None],
     ) -> None:
         self.topics = topics
-        self._models = models
+        self.models = models
         self._sinks = tuple(sinks)
         self._mqtt = mqtt
         self._stats_interval_ns = stats_interval_ns
@@ -126,7 +126,7 @@ class Daemon:
             self._mqtt.open(
                 require_connection_within_s=None if has_service_manager() else CONNECT_TIMEOUT_S
             )
-        self._models.start()
+        self.models.start()
         self._inference.start()
         now_ns = boottime_ns()
         for camera in self.cameras.values():
@@ -184,12 +184,12 @@ class Daemon:
         if not self._inference.finish_current(CLOSE_MODEL_S):
             log.warning("the previous model does not answer; closing it all the same")
         # The previous ones first: an Edge TPU serves one process.
-        self._models.close()
-        self._models = models
+        self.models.close()
+        self.models = models
         models.start()
 
     def _publish_accelerator(self) -> None:
-        state = self._models.state
+        state = self.models.state
         if state is self._published_accelerator:
             return
         self._published_accelerator = state
@@ -204,7 +204,7 @@ class Daemon:
             keypoint_threshold=None if model is None else model.keypoint_threshold,
             restarts=state.restarts,
         )
-        self.set_state(self.topics.info, self._info(model))
+        self.set_state(self.topics.info, self._info())
         self.set_state(self.topics.accelerator, encode(message))
         status = "no model" if model is None else f"running {model.name} on {state.device}"
         if state.reason:
@@ -236,8 +236,8 @@ class Daemon:
             "temperatures_c": temperatures_c(),
             "throttling": throttling(),
             "accelerator": {
-                "device": self._models.state.device,
-                "restarts": self._models.state.restarts,
+                "device": self.models.state.device,
+                "restarts": self.models.state.restarts,
             },
         }
         if self._mqtt is not None:
@@ -255,7 +255,7 @@ class Daemon:
             camera.join(deadline_ns)
         if not self._inference.join(CLOSE_MODEL_S):
             log.warning("the model does not answer; its thread is left behind")
-        self._models.close()
+        self.models.close()
         self._switches.close()
         for sink in reversed(self._sinks):
             try:

@@ -102,8 +102,6 @@ class ImageSource:
         realtime: bool = False,
         loop: bool = False,
     ) -> None:
-        if not paths:
-            raise ValueError("expected at least one image, got none")
         self._paths = tuple(paths)
         self._interval_ns = round(1e9 / fps)
         self._realtime = realtime

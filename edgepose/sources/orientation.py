@@ -34,8 +34,6 @@ class OrientedSource:
     """
 
     def __init__(self, source: FrameSource, *, rotation: int, mirror: bool) -> None:
-        if (rotation, mirror) not in _STEPS:
-            raise ValueError(f"rotation is 0, 90, 180 or 270 degrees, got {rotation}")
         self.live = source.live
         self.description = source.description
         self._source = source

@@ -6,7 +6,7 @@ import pytest
 
 from edgepose.build import stall_timeout_ns
 from edgepose.config import CameraConfig
-from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor, SourceParts
+from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
 from edgepose.daemon.inference_thread import Result, detect
 from edgepose.datatypes import Frame
@@ -46,7 +46,8 @@ class Rig:
         self.camera = CameraSupervisor(
             CameraParts(
                 "main",
-                SourceParts(self._open, 5 * SECOND_NS),
+                self._open,
+                5 * SECOND_NS,
                 rig.pipeline,
                 OccupancyDetector(on_delay_ms=0),
                 TrackEventDetector(on_delay_ms=0),
@@ -279,7 +280,7 @@ def test_supervisor_replace_source_keeps_ids_and_opens_the_new_one() -> None:
         replaced.append(1)
         return ScriptedSource([7])
 
-    rig.camera.replace_source(SourceParts(open_other, SECOND_NS))
+    rig.camera.replace_source(open_other, SECOND_NS)
     while not replaced:
         rig.wait_s(0.1)
     rig.next()

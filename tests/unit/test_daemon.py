@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgepose.clock import boottime_ns
-from edgepose.daemon.camera import CameraParts, SourceParts
+from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
@@ -84,7 +84,8 @@ class Rig:
         self.parts = [
             CameraParts(
                 f"cam{number}",
-                SourceParts(open_source, 5 * SECOND_NS),
+                open_source,
+                5 * SECOND_NS,
                 Pipeline(
                     self.models,
                     OksTracker(),
@@ -115,9 +116,8 @@ class Rig:
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
-    @staticmethod
-    def info(model: LoadedModel | None) -> bytes:
-        return b"{}" if model is None else json.dumps({"model": model.name}).encode()
+    def info(self) -> bytes:
+        return json.dumps({"model": self.daemon.models.current.name}).encode()
 
     @staticmethod
     def model(name: str, interpreter: FakeInterpreter | None = None) -> SingleModel:
@@ -202,7 +202,7 @@ def test_daemon_one_hung_camera_stops_no_other(
     monkeypatch.setattr("edgepose.daemon.capture.OPEN_TIMEOUT_NS", 1)
     hung, healthy = SteppedSource(1, live=True), SteppedSource(3, live=True)
     rig = Rig(tmp_path, lambda: hung, lambda: healthy)
-    rig.parts[0].source.stall_timeout_ns = 1
+    rig.parts[0].stall_timeout_ns = 1
     with running(rig):
         healthy.allow()
         rig.wait_for_state("cam0/status", b"stalled")
@@ -295,12 +295,11 @@ def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) 
 
 def test_daemon_reload_replaces_only_changed_sources(tmp_path: Path) -> None:
     old, other, new = (SteppedSource(9, live=True) for _ in range(3))
-    changed = SourceParts(lambda: new, 5 * SECOND_NS)
     rig = Rig(
         tmp_path,
         lambda: old,
         stepped(other),
-        reload=lambda: rig.daemon.cameras["cam0"].replace_source(changed),
+        reload=lambda: rig.daemon.cameras["cam0"].replace_source(lambda: new, 5 * SECOND_NS),
     )
     with running(rig):
         for source in (old, other):
@@ -327,11 +326,10 @@ def test_daemon_switched_off_camera_stays_closed_over_a_reload(tmp_path: Path) -
         opened.append(1)
         return ScriptedSource([1])
 
-    changed = SourceParts(open_source, 5 * SECOND_NS)
     rig = Rig(
         in_the_way,
         open_source,
-        reload=lambda: rig.daemon.cameras["cam0"].replace_source(changed),
+        reload=lambda: rig.daemon.cameras["cam0"].replace_source(open_source, 5 * SECOND_NS),
     )
     in_the_way.write_text("a file where the folder should be")
     rig.daemon.command(Command("cam0", "enabled", b"OFF"))

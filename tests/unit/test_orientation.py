@@ -89,9 +89,3 @@ def test_oriented_source_opens_and_closes_inner() -> None:
         next(frames)
         assert inner.open
     assert not inner.open
-
-
-def test_oriented_source_invalid_rotation() -> None:
-    """A rotation other than a quarter turn raises ValueError."""
-    with pytest.raises(ValueError, match="got 45"):
-        OrientedSource(_SingleFrameSource(Frame(quarters(), 0, 0)), rotation=45, mirror=False)
