@@ -226,7 +226,6 @@ def test_measure_interrupted_by_signal(number: signal.Signals, in_daemon: bool) 
         if on_inference_thread is in_daemon and invoked > 30 and not sent.is_set():
             sent.set()
             os.kill(os.getpid(), number)
-            time.sleep(0.2)
 
     # multiprocessing starts it once and keeps it.
     resource_tracker.ensure_running()
