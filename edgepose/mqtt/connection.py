@@ -50,13 +50,18 @@ class Outgoing(NamedTuple):
     retain: bool = False
     on_acknowledged: Callable[[], None] | None = None
 
+    @property
+    def transient(self) -> bool:
+        """Whether it is worthless later."""
+        return not (self.qos or self.retain)
+
 
 class MqttConnection:
     """A connection that `connect` opens, and `serve` keeps until it raises why it ended.
 
-    `connect` and `serve` are called by one thread, `publish` and `transient_count` by any that
-    holds `changed`, which is notified when messages were written. What the broker refuses is
-    appended to `refused`, with the reason.
+    `connect` and `serve` are called by one thread, the others by any that holds `changed`, which is
+    notified when messages were written. Transient messages are in `waiting` while the socket takes
+    no more. What the broker refuses is appended to `refused`, with the reason.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class MqttConnection:
         changed: threading.Condition,
     ) -> None:
         self.refused: list[tuple[str, ReasonCode]] = []
+        self.waiting: deque[Outgoing] = deque()
         self._options = options
         self._protocol = protocol
         self._receiver = receiver
@@ -81,7 +87,6 @@ class MqttConnection:
         self._window = _MAX_UNACKNOWLEDGED
         self._queued: deque[Outgoing] = deque()
         self._unacknowledged: dict[int, Outgoing] = {}
-        self._unwritten: deque[paho.MQTTMessageInfo] = deque()
         self._commands: list[tuple[str, bytes, bool]] = []
         self._client = self._make_client(tls_context)
 
@@ -121,7 +126,9 @@ class MqttConnection:
                     client.loop_write()
                 client.loop_misc()
                 while self._queued and len(self._unacknowledged) < self._window:
-                    self.publish(self._queued.popleft())
+                    self._publish(self._queued.popleft())
+                while self.waiting and not client.want_write():
+                    self._publish(self.waiting.popleft())
                 self._changed.notify_all()
                 commands, self._commands = self._commands, []
         except Exception as error:
@@ -144,7 +151,12 @@ class MqttConnection:
         """
         if message.qos and len(self._unacknowledged) >= self._window:
             self._queued.append(message)
-            return
+        elif message.transient and (self.waiting or self._client.want_write()):
+            self.waiting.append(message)
+        else:
+            self._publish(message)
+
+    def _publish(self, message: Outgoing) -> None:
         topic, payload, qos, retain, _ = message
         if qos:
             # Only while an acknowledgement is awaited: paho calls it for QoS 0 too, with a reason
@@ -153,20 +165,11 @@ class MqttConnection:
         info = self._client.publish(topic, payload, qos, retain)
         if qos:
             self._unacknowledged[info.mid] = message
-        elif not retain and not info.is_published():
-            self._unwritten.append(info)
-
-    @property
-    def transient_count(self) -> int:
-        """How many transient messages the socket has not taken yet."""
-        while self._unwritten and self._unwritten[0].is_published():
-            self._unwritten.popleft()
-        return len(self._unwritten)
 
     @property
     def idle(self) -> bool:
         """Whether everything is written, and acknowledged if it has to be."""
-        return not (self._unacknowledged or self._client.want_write())
+        return not (self._unacknowledged or self.waiting or self._client.want_write())
 
     def disconnect(self) -> None:
         """Send DISCONNECT, so that the broker discards the last will."""

@@ -16,7 +16,7 @@ class Outbox:
 
     States are retained: of each topic the newest is kept, and all are sent on every connection.
     Events are QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0,
-    accepted only while online, and dropped if 32 of them wait for the socket.
+    accepted only while online, and dropped, the oldest first, if 32 of them wait for the socket.
 
     On every connection the states come first, in the order in which they were first set, then the
     events, of which one may arrive twice, and `online` on the topic `availability`. The outbox is
@@ -56,21 +56,25 @@ class Outbox:
     def add_transient(self, topic: str, payload: bytes, *, wait_s: float | None = None) -> bool:
         """Send a transient message; return False if it was dropped.
 
-        With `wait_s`, wait that long for the broker and for room, instead of dropping at once.
+        With `wait_s`, wait that long for the broker and for room; without it an older message makes
+        room.
         """
         with self.changed:
             if wait_s is not None:
                 self.changed.wait_for(lambda: self._closed or self._has_room(), wait_s)
-            if not self._has_room():
+            connection = self._connection if self.online else None
+            if connection is None or (wait_s is not None and not self._has_room()):
                 self.dropped_transient += 1
                 return False
+            if not self._has_room():
+                connection.waiting.popleft()
+                self.dropped_transient += 1
             self._send(Outgoing(topic, payload))
             return True
 
     def _has_room(self) -> bool:
-        if self._connection is None or not self.online:
-            return False
-        return self._connection.transient_count < _MAX_TRANSIENT
+        connection = self._connection if self.online else None
+        return connection is not None and len(connection.waiting) < _MAX_TRANSIENT
 
     def _send(self, message: Outgoing) -> None:
         if self._connection is not None:
@@ -110,7 +114,7 @@ class Outbox:
         """
         with self.changed:
             if self._connection is not None:
-                self.dropped_transient += self._connection.transient_count
+                self.dropped_transient += len(self._connection.waiting)
             self._connection = None
             self.online = False
             self.failure = failure or self.failure

@@ -1,5 +1,6 @@
 """What is sent on a connection, and what is kept without one."""
 
+from collections import deque
 from pathlib import Path
 from typing import cast
 
@@ -12,24 +13,19 @@ TOPIC = "edgepose/gym/main/event"
 
 
 class FakeConnection:
-    """A broker that acknowledges, and a socket that takes, all messages at `settle`."""
+    """A broker that acknowledges all messages at `settle`, and a socket that may be full."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
-        self._unsettled: list[Outgoing] = []
-
-    @property
-    def transient_count(self) -> int:
-        return sum(message.qos == 0 and not message.retain for message in self._unsettled)
+        self.waiting: deque[Outgoing] = deque()
+        self.full = False
 
     def publish(self, message: Outgoing) -> None:
-        self.sent.append(message)
-        self._unsettled.append(message)
+        (self.waiting if self.full and message.transient else self.sent).append(message)
 
     def settle(self, outbox: Outbox) -> None:
-        settled, self._unsettled = self._unsettled, []
         with outbox.changed:
-            for message in settled:
+            for message in self.sent:
                 if message.on_acknowledged is not None:
                     message.on_acknowledged()
 
@@ -85,29 +81,29 @@ def test_outbox_keeps_events_until_acknowledged() -> None:
     assert [message[:4] for message in again.sent] == [(TOPIC, b"1", 1, False)]
 
 
-def test_outbox_full_drops_transient_messages() -> None:
+def test_outbox_full_drops_the_oldest_transient_messages() -> None:
     outbox = make_outbox()
     connection = attached(outbox)
-    accepted = [outbox.add_transient("p", b"%d" % number) for number in range(34)]
-    assert accepted == [True] * 32 + [False] * 2
+    connection.full = True
+    assert all(outbox.add_transient("p", b"%d" % number) for number in range(34))
     assert not outbox.add_transient("p", b"34", wait_s=0)
-    connection.settle(outbox)
+    assert [message.payload for message in connection.waiting] == [b"%d" % n for n in range(2, 34)]
+    assert outbox.dropped_transient == 3
+    connection.waiting.popleft()
     assert outbox.add_transient("p", b"35", wait_s=0)
-    assert connection.payloads()[31:] == [b"31", b"35"]
-    counters = outbox.counters()
-    assert (counters["published"], counters["dropped_poses"]) == (33, 3)
 
 
 def test_outbox_lost_connection_drops_transient_messages_at_once() -> None:
     """They would arrive too late; from then on none is accepted and the reason is known."""
     outbox = make_outbox()
     connection = attached(outbox)
+    connection.full = True
     outbox.add_transient("p", b"0")
     outbox.detach("the reason")
     assert (outbox.online, outbox.failure, outbox.dropped_transient) == (False, "the reason", 1)
     assert not outbox.add_transient("p", b"1")
     assert outbox.dropped_transient == 2
-    assert connection.payloads() == [b"0"]
+    assert connection.payloads() == []
 
 
 def test_outbox_closed_accepts_no_transient_messages() -> None:
