@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -73,8 +74,9 @@ def write_video(
 
 def make_clip(path: Path, *, frames: int) -> Path:
     """Write an MPEG-4 clip of the synthetic source."""
-    source = SyntheticSource(frame_count=frames, realtime=False)
-    return write_video(path, (frame.image for frame in source.frames()), 30, "mp4v")
+    source = SyntheticSource(realtime=False)
+    images = (frame.image for frame in islice(source.frames(), frames))
+    return write_video(path, images, 30, "mp4v")
 
 
 def ffmpeg(*arguments: str | Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -155,11 +156,11 @@ def smoothing() -> None:
 def _followed(
     model: LoadedModel, smoother: Smoother
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    source = SyntheticSource(size_wh=SIZE_WH, frame_count=241, realtime=False)
+    source = SyntheticSource(size_wh=SIZE_WH, realtime=False)
     pipeline = Pipeline(SingleModel(model), OksTracker(), smoother, [], node="bench", camera="main")
     points, affines, scores = [], [], []
     start_ns = None
-    for frame in source.frames():
+    for frame in islice(source.frames(), 241):
         start_ns = start_ns or frame.timestamp_ns
         step = pipeline.process(frame)
         if len(step.tracked):

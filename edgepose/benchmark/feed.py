@@ -46,8 +46,8 @@ class FrameFeed:
 def frame_feed(source: str | None) -> FrameFeed:
     """Return the feed of a source URI, None for images in memory; raises UsageError."""
     if source is None:
-        rendered = SyntheticSource(size_wh=SIZE_WH, frame_count=_IMAGES, realtime=False)
-        images = list(rendered.frames())
+        rendered = SyntheticSource(size_wh=SIZE_WH, realtime=False)
+        images = list(itertools.islice(rendered.frames(), _IMAGES))
         return FrameFeed(
             MEMORY, lambda: InMemorySource(images), lambda: InMemorySource(images, live=True)
         )

@@ -40,23 +40,19 @@ def load_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> tuple[Runtim
     """
     installed = installed_runtimes()
     if wanted == "auto":
-        if not installed:
-            raise AcceleratorError(
-                "no TFLite runtime is installed, expected ai-edge-litert or tflite-runtime: "
-                "pip install ai-edge-litert"
-            )
-        wanted = installed[0]
-    elif wanted not in installed:
+        wanted = installed[0] if installed else "litert"
+    package = _package(wanted)
+    if wanted not in installed:
         raise AcceleratorError(
-            f"inference.runtime is {wanted} but {_package(wanted)} is not installed here: "
-            f"pip install {_package(wanted)}, or set inference.runtime: auto"
+            f"the TFLite runtime {package} is not installed here: pip install {package}, or set "
+            "inference.runtime to one that is"
         )
     try:
         return wanted, importlib.import_module(_MODULES[wanted])
     except (ImportError, AttributeError) as error:
         raise AcceleratorError(
-            f"{_package(wanted)} is installed but does not load ({error}); tflite-runtime needs "
-            f"numpy below 2: set inference.runtime to the other runtime or reinstall it"
+            f"{package} is installed but does not load ({error}); tflite-runtime needs numpy below "
+            "2: set inference.runtime to the other runtime or reinstall it"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 import math
 from importlib.resources import files
-from itertools import count, islice
+from itertools import count
 from typing import Final
 
 import cv2
@@ -41,8 +41,8 @@ class SyntheticSource:
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
     `realtime` paces the frames by the clock and makes the source live; otherwise they are produced
-    on demand. With `frame_count` None it never ends. The timestamp of frame k is that of the first
-    frame plus k / `fps` seconds, to the nearest nanosecond.
+    on demand. The timestamp of frame k is that of the first one plus k / `fps` seconds, to the
+    nearest nanosecond.
     """
 
     description = "synthetic:"
@@ -52,13 +52,11 @@ class SyntheticSource:
         *,
         size_wh: tuple[int, int] = (640, 480),
         fps: float = 30.0,
-        frame_count: int | None = None,
         realtime: bool = True,
     ) -> None:
         self.live = realtime
         self._size_wh = size_wh
         self._fps = fps
-        self._frame_count = frame_count
 
     def affine_at(self, elapsed_ns: int) -> NDArray[np.float64]:
         """Return the (2, 3) map from photograph px to frame px, this long after the first frame."""
@@ -78,11 +76,11 @@ class SyntheticSource:
         )
 
     def frames(self) -> FrameStream:
-        """Yield the frames."""
+        """Yield frames without end."""
         configure_opencv()
         photograph = read_photograph()
         pacer = Pacer()
-        for sequence in islice(count(), self._frame_count):
+        for sequence in count():
             elapsed_ns = round(sequence * 1e9 / self._fps)
             image = self._render(photograph, elapsed_ns)
             if self.live:

@@ -4,6 +4,7 @@ import json
 import signal
 import statistics
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -48,8 +49,8 @@ class VirtualCamera:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "images").mkdir()
-        source = SyntheticSource(fps=30 / REPEATED, frame_count=IMAGES, realtime=False)
-        self.show([frame.image for frame in source.frames()])
+        source = SyntheticSource(fps=30 / REPEATED, realtime=False)
+        self.show([frame.image for frame in islice(source.frames(), IMAGES)])
         self.command("run 30")
         self.plug()
 

@@ -101,9 +101,9 @@ def _camera(folder: Path) -> Iterator[_Camera]:
         raise UnavailableError(
             f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}"
         )
-    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, frame_count=160, realtime=False)
+    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, realtime=False)
     # The motion repeats after 8 s.
-    images = [frame.image for frame in source.frames()]
+    images = [frame.image for frame in islice(source.frames(), 160)]
     raw = write_video(
         folder / "main.avi", islice(cycle(images), _SECONDS * MAIN_FPS), float(MAIN_FPS)
     )

@@ -81,7 +81,7 @@ def _picamera_lores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSou
 
 
 def _synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    return SyntheticSource(size_wh=(64, 48), frame_count=COUNT, realtime=False)
+    return SyntheticSource(size_wh=(64, 48), realtime=False)
 
 
 def _synthetic_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:

@@ -134,7 +134,7 @@ def test_load_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(AcceleratorError, match="pip install tflite-runtime"):
         load_runtime("tflite-runtime")
     monkeypatch.setattr("edgepose.inference.runtime.installed_runtimes", tuple)
-    with pytest.raises(AcceleratorError, match="no TFLite runtime"):
+    with pytest.raises(AcceleratorError, match="pip install ai-edge-litert"):
         load_runtime()
 
 
