@@ -111,7 +111,7 @@ class CameraSupervisor:
         """Open the source in its capture thread, unless the camera is switched off."""
         if not self.enabled or self.finished or self._capture is not None:
             return
-        self._left = [capture for capture in self._left if capture.alive]
+        self._left = [capture for capture in self._left if not capture.join(0)]
         if len(self._left) >= MAX_HUNG or not all(capture.hung for capture in self._left):
             # The device is still open in a thread of ours, which usually ends with the next frame.
             self._retry_at_ns = self._clock() + CLOSING_POLL_NS
@@ -121,6 +121,7 @@ class CameraSupervisor:
         self._capture = Capture(
             self.name,
             self.parts.new_source(),
+            self.parts.stall_timeout_ns,
             self.parts.pipeline,
             self._mailbox,
             clock=self._clock,
@@ -162,7 +163,7 @@ class CameraSupervisor:
             self._publish_occupancy()
         # A frame captured by then may still be published and continue a track.
         self._publish_events(self.parts.track_events.tick(now_ns - MAX_RESULT_DELAY_NS))
-        if self._capture is not None and self._capture.is_stalled(self.parts.stall_timeout_ns):
+        if self._capture is not None and self._capture.is_stalled():
             # Some drivers block for good: the thread is left behind, the source opened again.
             self._release(hung=True)
             self._on_source_error(

@@ -8,7 +8,7 @@ from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
-from edgepose.errors import EdgeposeError, SourceError
+from edgepose.errors import SourceError
 from edgepose.pipeline import CropState, Pipeline
 from edgepose.protocols import FrameSource
 
@@ -68,7 +68,8 @@ class Capture:
     """Opens, reads and closes a source in its own thread.
 
     Live sources drop and count stale frames; any other source waits, for the mailbox and for a
-    model, and loses none. `crop` belongs to the inference thread: every stream begins with the
+    model, and loses none. A live source is stalled if it delivers no frame for `stall_timeout_ns`,
+    or for 30 s at its start. `crop` belongs to the inference thread: every stream begins with the
     whole frame.
     """
 
@@ -76,6 +77,7 @@ class Capture:
         self,
         name: str,
         source: FrameSource,
+        stall_timeout_ns: int,
         pipeline: Pipeline,
         mailbox: FrameMailbox,
         *,
@@ -88,16 +90,17 @@ class Capture:
         self.dropped = 0
         self._clock = clock
         self._source = source
+        self._stall_timeout_ns = stall_timeout_ns
         self._mailbox = mailbox
-        self._started_ns = clock()
-        self._last_frame_ns: int | None = None
+        self._stalled_at_ns: int | None = None
         self._hung_at_ns: int | None = None
-        self._finished = False
         self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
 
     def start(self) -> None:
         """Start reading; a failure to open arrives through the mailbox."""
-        self._started_ns = self._clock()
+        if self._source.live:
+            # Opening a camera takes seconds, and a driver may hang in it as well.
+            self._stalled_at_ns = self._clock() + max(self._stall_timeout_ns, OPEN_TIMEOUT_NS)
         self._thread.start()
 
     def stop(self, *, hung: bool = False) -> None:
@@ -115,20 +118,10 @@ class Capture:
         """Whether the thread was asked to stop too long ago."""
         return self._hung_at_ns is not None and self._clock() >= self._hung_at_ns
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
-
-    def is_stalled(self, timeout_ns: int) -> bool:
-        """Whether a live source delivered no frame for `timeout_ns`, 30 s after opening it."""
-        if not self._source.live or self._finished:
-            return False
-        last_ns = self._last_frame_ns
-        if last_ns is None:
-            # Opening a camera takes seconds, and a driver may hang in it as well.
-            last_ns, timeout_ns = self._started_ns, max(timeout_ns, OPEN_TIMEOUT_NS)
-        return self._clock() - last_ns > timeout_ns
+    def is_stalled(self) -> bool:
+        """Return whether the next frame is overdue."""
+        stalled_at_ns = self._stalled_at_ns
+        return stalled_at_ns is not None and self._clock() > stalled_at_ns
 
     def _run(self) -> None:
         live = self._source.live
@@ -136,8 +129,9 @@ class Capture:
         try:
             with closing(self._source.frames()) as frames:
                 for frame in frames:
-                    self._last_frame_ns = self._clock()
-                    if not live:
+                    if live:
+                        self._stalled_at_ns = self._clock() + self._stall_timeout_ns
+                    else:
                         self._wait_for_model()
                     self.dropped += self._mailbox.put(self, frame, overwrite=live)
                     if self.closed:
@@ -146,13 +140,11 @@ class Capture:
                     del frame
         except SourceError as error:
             end = error
-        except EdgeposeError as error:
-            end = SourceError(str(error))
         except Exception as error:  # noqa: BLE001 - camera drivers raise anything
             end = SourceError(
                 f"{self._source.description}: failed with {type(error).__name__}: {error}"
             )
-        self._finished = True
+        self._stalled_at_ns = None
         # After the last frame, which must not be lost.
         self._mailbox.put(self, end, overwrite=False)
 

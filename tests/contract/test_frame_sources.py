@@ -178,7 +178,8 @@ def test_frame_source_description(source: FrameSource) -> None:
 def test_frame_source_in_capture_thread(source: FrameSource) -> None:
     """A capture thread reads its first frame and closes it."""
     mailbox = FrameMailbox()
-    capture = Capture("contract", source, PipelineRig(FakePoseModel(0, 0)).pipeline, mailbox)
+    pipeline = PipelineRig(FakePoseModel(0, 0)).pipeline
+    capture = Capture("contract", source, 10**10, pipeline, mailbox)
     capture.start()
     first = mailbox.take(10)
     assert first is not None
