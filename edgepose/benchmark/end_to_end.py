@@ -6,30 +6,29 @@ alternate, so that a changing clock or background load affects both equally, and
 compared within itself.
 """
 
-import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from edgepose.benchmark.backends import CPU, EDGETPU
 from edgepose.benchmark.feed import FPS, SIZE_WH, FrameFeed, LimitedSource, Opener, frame_feed
-from edgepose.benchmark.latency import in_ms, percentiles_of, spread_warnings, timed
+from edgepose.benchmark.latency import Durations, in_ms, percentiles_of, spread_warnings, timed
 from edgepose.benchmark.results import (
     BareInvoke,
-    Percentiles,
     PipelineRounds,
     PipelineRow,
     Stage,
     StageName,
 )
 from edgepose.benchmark.subscriber import Subscriber
-from edgepose.benchmark.traced_daemon import FrameTrace, run_daemon
+from edgepose.benchmark.traced_daemon import run_daemon
 from edgepose.build import build_model
 from edgepose.config import CameraConfig, Config, ModelConfig
 from edgepose.config.schema import MqttConfig, OutputConfig
@@ -66,46 +65,41 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class DaemonRound:
-    """One run of the daemon: frames after the warm-up, but `dropped` and `lost` of the whole run.
+    """One run of the daemon: its frames after the warm-up, but `dropped` of the whole run.
 
-    `arrivals` has the time of arrival, CLOCK_BOOTTIME in ns, of each message by sequence number.
+    `times_ns`, CLOCK_BOOTTIME, (frames, 10): timestamp of the frame, end of each stage, the last of
+    which is the arrival of the message, 0 for one that was lost. `cpu_ns` is the processor time
+    that the process had used by then.
     """
 
-    traces: Sequence[FrameTrace]
-    arrivals: Mapping[int, int]
+    times_ns: NDArray[np.int64]
+    cpu_ns: Sequence[int]
     dropped: int
-    lost: int
 
     @property
     def seconds(self) -> float:
         """From the first to the last published frame."""
-        return (self.traces[-1].times_ns[-1] - self.traces[0].times_ns[-1]) / 1e9
+        return float(np.ptp(self.times_ns[:, -2])) / 1e9
 
     @property
     def rate(self) -> float:
         """Frames per second."""
-        return (len(self.traces) - 1) / self.seconds
+        return (len(self.times_ns) - 1) / self.seconds
 
     @property
     def cpu_ms(self) -> float:
         """Processor time per frame."""
-        used_ns = self.traces[-1].cpu_ns - self.traces[0].cpu_ns
-        return used_ns / 1e6 / (len(self.traces) - 1)
+        return float(np.ptp(self.cpu_ns)) / 1e6 / (len(self.times_ns) - 1)
 
     @property
-    def times_ns(self) -> list[Sequence[int]]:
-        """Of each frame whose message arrived: its timestamp, then the end of each stage."""
-        arrivals = self.arrivals
-        return [
-            (*trace.times_ns, arrivals[trace.sequence])
-            for trace in self.traces
-            if trace.sequence in arrivals
-        ]
+    def received_ns(self) -> NDArray[np.int64]:
+        """The frames whose message arrived."""
+        return self.times_ns[self.times_ns[:, -1] > 0]
 
     @property
-    def latencies_ns(self) -> list[int]:
+    def latencies_ns(self) -> NDArray[np.int64]:
         """From the timestamp of each frame to the arrival of its message."""
-        return [times[-1] - times[0] for times in self.times_ns]
+        return self.received_ns[:, -1] - self.received_ns[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +144,15 @@ def pipeline_row(
     """
     pairs = list(zip(fast, bare, strict=False))
     counted, all_rounds = fast or paced, [*fast, *paced]
-    lost = sum(daemon.lost for daemon in all_rounds)
-    bare_invoke = _percentiles(loop.times_ns for loop in bare)
-    latencies = [daemon.latencies_ns for daemon in paced if daemon.times_ns]
+    received_ns = np.concatenate([daemon.received_ns for daemon in paced])
+    lost = sum(len(daemon.times_ns) - len(daemon.received_ns) for daemon in all_rounds)
+    bare_invoke = percentiles_of(np.concatenate([loop.times_ns for loop in bare]))
     rounds = PipelineRounds(
         ratios=tuple(round(daemon.rate / loop.rate, 4) for daemon, loop in pairs),
         bare_invoke_p50_ms=_medians_ms(loop.times_ns for loop in bare),
-        latency_p50_ms=_medians_ms(latencies),
+        latency_p50_ms=_medians_ms(
+            daemon.latencies_ns for daemon in paced if len(daemon.received_ns)
+        ),
         paced_invoke_p50_ms=_medians_ms(loop.times_ns for loop in paced_bare),
     )
     differences = [
@@ -164,15 +160,15 @@ def pipeline_row(
     ]
     return PipelineRow(
         **about,
-        frames=sum(len(daemon.traces) for daemon in counted),
+        frames=sum(len(daemon.times_ns) for daemon in counted),
         seconds=round(sum(daemon.seconds for daemon in counted), 3),
         fps=_median(daemon.rate for daemon in counted),
         dropped=sum(daemon.dropped for daemon in all_rounds),
         lost=lost,
         paced_fps=_median(daemon.rate for daemon in paced),
-        latency_ms=_percentiles(latencies),
-        stages_ms=stages_of([times for daemon in paced for times in daemon.times_ns]),
-        paced_invoke_ms=_percentiles(loop.times_ns for loop in paced_bare),
+        latency_ms=percentiles_of(received_ns[:, -1] - received_ns[:, 0]),
+        stages_ms=_stages(np.diff(received_ns)),
+        paced_invoke_ms=percentiles_of(np.concatenate([loop.times_ns for loop in paced_bare])),
         bare_invoke=BareInvoke(
             p50_ms=bare_invoke.p50, p99_ms=bare_invoke.p99, fps=_median(loop.rate for loop in bare)
         ),
@@ -182,18 +178,6 @@ def pipeline_row(
         rounds=rounds,
         unstable=tuple(_unstable(rounds, lost)),
     )
-
-
-def stages_of(times_ns: Sequence[Sequence[int]]) -> dict[StageName, Stage]:
-    """Return median and share of each stage; rows are those of `DaemonRound.times_ns`."""
-    # A transport may be below 0: a message can arrive before the thread that sent it continues.
-    durations = np.diff(times_ns)
-    means = np.maximum(durations.mean(axis=0), 0)
-    medians = np.maximum(np.median(durations, axis=0), 0)
-    return {
-        name: Stage(p50=in_ms(median), share=round(float(share), 4))
-        for name, median, share in zip(STAGES, medians, means / means.sum(), strict=True)
-    }
 
 
 def measure(
@@ -228,18 +212,15 @@ def measure(
         _broker(config.mqtt, given=given_broker) as (mqtt, broker),
         Subscriber(mqtt, Topics(node, mqtt.base_topic).root) as subscriber,
     ):
-        config = replace(
-            config,
-            node=node,
-            cameras=(CameraConfig(),),
-            mqtt=replace(mqtt, enabled=True, client_id=None),
-            output=OutputConfig(),
-        )
         for name in names:
             for count in threads:
-                # Input size, kind and the like are those of the configured model only.
                 each = replace(
                     config,
+                    node=node,
+                    cameras=(CameraConfig(),),
+                    output=OutputConfig(),
+                    mqtt=replace(mqtt, enabled=True, client_id=None),
+                    # Input size, kind and the like are those of the configured model only.
                     model=config.model if config.model.name == name else ModelConfig(name=name),
                     inference=replace(config.inference, threads=count),
                 )
@@ -292,7 +273,7 @@ class _Benchmark:
                 else:
                     invokes = max(2, round(plan.paced_seconds * self.fps))
                     paced_bare.append(self._bare(invokes, self.fps))
-        if not any(daemon.times_ns for daemon in paced):
+        if not any(len(daemon.received_ns) for daemon in paced):
             raise BrokerError(
                 f"no message of {model.name} reached the subscriber, with {broker}: check that its "
                 "user may read what it publishes"
@@ -322,9 +303,9 @@ class _Benchmark:
                 f"{len(traces)} were published in a round"
             )
         self.size_wh, self.fps = limited.size_wh, limited.fps
-        dropped = len(limited.timestamps_ns) - len(traces)
-        lost = sum(trace.sequence not in arrivals for trace in traces)
-        return DaemonRound(traces[warm_up:], arrivals, dropped, lost)
+        measured, dropped = traces[warm_up:], len(limited.timestamps_ns) - len(traces)
+        times_ns = [(*trace.times_ns, arrivals.get(trace.sequence, 0)) for trace in measured]
+        return DaemonRound(np.array(times_ns), [trace.cpu_ns for trace in measured], dropped)
 
     def _bare(self, count: int, fps: float | None = None) -> BareRound:
         model, interpreter = self.model.pose_model, self.model.interpreter
@@ -360,11 +341,18 @@ def _unstable(rounds: PipelineRounds, lost: int) -> Iterator[str]:
         yield f"{lost} messages did not reach the subscriber"
 
 
-def _percentiles(rounds: Iterable[Sequence[int]]) -> Percentiles:
-    return percentiles_of(list(itertools.chain.from_iterable(rounds)))
+def _stages(durations_ns: NDArray[np.int64]) -> dict[StageName, Stage]:
+    """Return median and share of each stage, of which there is one column."""
+    # A transport may be below 0: a message can arrive before the thread that sent it continues.
+    means = np.maximum(durations_ns.mean(axis=0), 0)
+    medians = np.maximum(np.median(durations_ns, axis=0), 0)
+    return {
+        name: Stage(p50=in_ms(median), share=round(float(share), 4))
+        for name, median, share in zip(STAGES, medians, means / means.sum(), strict=True)
+    }
 
 
-def _medians_ms(rounds: Iterable[Sequence[int]]) -> tuple[float, ...]:
+def _medians_ms(rounds: Iterable[Durations]) -> tuple[float, ...]:
     return tuple(in_ms(np.median(times_ns)) for times_ns in rounds)
 
 

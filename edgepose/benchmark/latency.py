@@ -15,6 +15,7 @@ from typing import Final, SupportsFloat
 
 import numpy as np
 from msgspec.structs import asdict
+from numpy.typing import NDArray
 
 from edgepose.benchmark.backends import Backend, delegate_of
 from edgepose.benchmark.environment import LOW_CLOCK
@@ -36,6 +37,9 @@ MAX_OTHER_CPU_PERCENT: Final = 10.0
 SEED: Final = 0
 
 _FEW_RUNS: Final = 10
+
+Durations = Sequence[int] | NDArray[np.int64]
+"""In nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,7 @@ def statistics_of(times_ns: Sequence[int]) -> Statistics:
     )
 
 
-def percentiles_of(times_ns: Sequence[int]) -> Percentiles:
+def percentiles_of(times_ns: Durations) -> Percentiles:
     """Return interpolated percentiles of durations."""
     p50, p95, p99 = map(in_ms, np.percentile(times_ns, (50, 95, 99)))
     return Percentiles(p50=p50, p95=p95, p99=p99)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
+from msgspec.structs import replace
 
 from edgepose.clock import boottime_ns
 from edgepose.config import Config
@@ -76,14 +76,14 @@ class OpenModel(SingleModel):
 def run_daemon(
     config: Config, model: LoadedModel, source: FrameSource, signals: Signals
 ) -> list[FrameTrace]:
-    """Run the daemon on one camera until its source ends, and return the traces of its frames.
+    """Run the daemon of one camera until its source ends, and return the traces of its frames.
 
     Raises EdgeposeError if a part fails, and KeyboardInterrupt if a signal stopped the daemon.
     """
     traces: list[FrameTrace] = []
     with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
         app = App(
-            msgspec.structs.replace(config, state_directory=Path(folder)),
+            replace(config, state_directory=Path(folder)),
             _interrupt,
             models=OpenModel(model),
             new_source=lambda: source,

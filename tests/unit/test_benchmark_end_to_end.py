@@ -14,7 +14,6 @@ from edgepose.benchmark.end_to_end import (
     pipeline_row,
 )
 from edgepose.benchmark.results import PipelineRow
-from edgepose.benchmark.traced_daemon import FrameTrace
 from edgepose.protocols import Interpreter
 from tests.fakes.benchmark_backend import INPUT, MS, Bench
 
@@ -37,22 +36,11 @@ def frame_times(start_ms: float) -> Sequence[int]:
     return [round(ms * MS) for ms in np.cumsum((start_ms, *STAGES_MS))]
 
 
-def traces(count: int, period_ms: float = 50.0) -> list[FrameTrace]:
-    """Return published frames, each of which takes 30 ms of processor time."""
-    return [
-        FrameTrace(number, frame_times(number * period_ms)[:-1], number * 30 * MS)
-        for number in range(count)
-    ]
-
-
-def arrivals(count: int, period_ms: float = 50.0) -> dict[int, int]:
-    return {number: frame_times(number * period_ms)[-1] for number in range(count)}
-
-
-def daemon(lost: int = 0, dropped: int = 0, missing: Sequence[int] = ()) -> DaemonRound:
-    """Return a round of ten frames; the messages of `missing` did not arrive."""
-    found = {number: ns for number, ns in arrivals(10).items() if number not in missing}
-    return DaemonRound(traces(10), found, dropped, lost)
+def daemon(lost: int = 0, dropped: int = 0) -> DaemonRound:
+    """Return a round of ten frames, 20 per second, with 30 ms of processor time each."""
+    times_ns = np.array([frame_times(number * 50.0) for number in range(10)])
+    times_ns[:lost, -1] = 0
+    return DaemonRound(times_ns, [number * 30 * MS for number in range(10)], dropped)
 
 
 def row(
@@ -70,11 +58,11 @@ def test_daemon_round_figures() -> None:
     assert figures.seconds == 0.45
     assert figures.rate == pytest.approx(20.0)
     assert figures.cpu_ms == pytest.approx(30.0)
-    assert figures.latencies_ns == [sum(STAGES_MS) * MS] * 10
+    assert figures.latencies_ns.tolist() == [sum(STAGES_MS) * MS] * 10
 
 
 def test_daemon_round_without_lost_messages() -> None:
-    assert len(daemon(missing=(2, 7)).times_ns) == 8
+    assert len(daemon(lost=2).received_ns) == 8
 
 
 def test_bare_round_back_to_back() -> None:
@@ -133,8 +121,9 @@ def test_pipeline_row_stages_add_up_to_latency() -> None:
 
 
 def test_pipeline_row_early_arrival_is_no_negative_stage() -> None:
-    early = {trace.sequence: trace.times_ns[-1] - MS for trace in traces(10)}
-    result = row([], [BareRound([MS], 1.0, 1.0)], [DaemonRound(traces(10), early, 0, 0)])
+    early = daemon()
+    early.times_ns[:, -1] = early.times_ns[:, -2] - MS
+    result = row([], [BareRound([MS], 1.0, 1.0)], [early])
     assert result.stages_ms["transport"].p50 == 0.0
 
 
