@@ -36,7 +36,7 @@ CAMERA_COMMANDS: Final[Mapping[str, Callable[[bytes], object]]] = {"enabled": pa
 
 
 class CommandReceiver:
-    """Validates what arrives on the topics of commands and passes it to `on_command`.
+    """Validates what arrives on the `topics` of commands and passes it to `on_command`.
 
     At most ten warnings a minute are logged: any client that may write to a topic could otherwise
     fill the disk with the log. Used by the network thread only.
@@ -50,14 +50,10 @@ class CommandReceiver:
             for camera in cameras
             for name in CAMERA_COMMANDS
         }
+        self.topics = tuple(self._commands)
         self._on_command = on_command
         self._window_end_s = 0.0
         self._logged = self._left_out = 0
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """The topics to subscribe to."""
-        return tuple(self._commands)
 
     def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Pass a valid command on; log any other."""

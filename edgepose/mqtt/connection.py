@@ -275,11 +275,7 @@ class MqttConnection:
                 self.refused.append((f"the subscription to {topic}", code))
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            return
-        self._commands.append((topic, bytes(message.payload), message.retain))
+        self._commands.append((message.topic, bytes(message.payload), message.retain))
 
     def _on_socket_open(self, _client: object, _userdata: object, sock: Any) -> None:
         # Nagle's algorithm holds a small message back until the one before it is acknowledged,

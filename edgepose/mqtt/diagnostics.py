@@ -19,7 +19,6 @@ _SESSION_TAKEN_OVER: Final = 0x8E
 _BAD_CREDENTIALS: Final = (0x86, 0x87)
 _REMEDIES: Final = {
     0x85: "choose another client id",
-    0x8A: "this client or address is banned there; ask the administrator of the broker",
     0x9A: "allow retained messages in the broker; availability and states need them",
     0x9B: "allow QoS 1 in the broker; states and events need it",
 }

@@ -36,7 +36,7 @@ class FailureLog:
         self._refused: set[str] = set()
         self._log_recovery = True
         self._connected_at = math.inf
-        self._lost: tuple[float, int] | None = None
+        self._lost_at, self._dropped_before = time.monotonic(), 0
         self._unexplained = 0
 
     def explained(self, failure: Failure) -> Failure:
@@ -54,7 +54,8 @@ class FailureLog:
         new = failure.kind not in self._reported
         self._reported.add(failure.kind)
         self._log_recovery = self._log_recovery or new
-        self._lost = self._lost or (time.monotonic(), dropped)
+        if math.isfinite(self._connected_at):
+            self._lost_at, self._dropped_before = time.monotonic(), dropped
         self._connected_at = math.inf
         takeover = failure.kind == diagnostics.TAKEN_OVER
         backoff = self._takeover_backoff if takeover else self._backoff
@@ -72,21 +73,14 @@ class FailureLog:
         if protocol != self._options.protocol:
             version += f"; the broker does not know MQTT {self._options.protocol}"
         self._connected_at = time.monotonic()
-        outage = ""
-        if self._lost is not None:
-            lost_at, dropped_before = self._lost
-            outage = (
-                f" after {self._connected_at - lost_at:.0f} s without a connection; "
-                f"{dropped - dropped_before} pose messages were dropped meanwhile"
-            )
         if self._log_recovery:
             _log.info(
-                "connected to the MQTT broker %s (%s)%s",
+                "connected to the MQTT broker %s (%s) after %.0f s; %d pose messages were dropped",
                 self._options.address.netloc,
                 version,
-                outage,
+                self._connected_at - self._lost_at,
+                dropped - self._dropped_before,
             )
-        self._lost = None
         self._log_recovery = False
 
     def refused(self, subject: str, code: ReasonCode) -> None:

@@ -45,7 +45,7 @@ class RecorderSink:
             self._size = os.fstat(self._fd).st_size
             torn = self._size and os.pread(self._fd, 1, self._size - 1) != b"\n"
         except OSError as error:
-            self._shut()
+            self._close_file()
             raise SinkError(
                 f"{path}: cannot be opened for recording ({error.strerror}): check that the folder "
                 "exists and that edgepose may write there"
@@ -63,29 +63,27 @@ class RecorderSink:
 
     def publish(self, message: PoseMessage) -> None:
         """Append a message; raises nothing, and waits for the disk only."""
-        if self._fd < 0:
+        if not self.recording:
             return
         line = messages.encode(message) + b"\n"
         size = self._size + len(self._buffer) + len(line)
         if self._max_bytes is not None and size > self._max_bytes:
-            self._flush()
+            self.flush()
             self._stop_full()
             return
         self._buffer += line
         if self._monotonic() >= self._flush_at_s or len(self._buffer) >= _MAX_BUFFER_BYTES:
-            self._flush()
+            self.flush()
 
     def close(self) -> None:
         """Write what is left and close the file; closing twice is fine."""
         self.flush()
-        self._shut()
+        self._close_file()
 
     def flush(self) -> None:
         """Write what is buffered."""
-        if self._fd >= 0 and self._buffer:
-            self._flush()
-
-    def _flush(self) -> None:
+        if not self.recording or not self._buffer:
+            return
         self._flush_at_s = self._monotonic() + _FLUSH_EVERY_S
         data = memoryview(bytes(self._buffer))
         self._buffer.clear()
@@ -101,7 +99,7 @@ class RecorderSink:
                 error.strerror,
             )
             self._drop_torn_line(bytes(data[:written]))
-            self._shut()
+            self._close_file()
             return
         self._size += written
 
@@ -119,9 +117,9 @@ class RecorderSink:
             self.path,
             f"{self._max_bytes:,}",
         )
-        self._shut()
+        self._close_file()
 
-    def _shut(self) -> None:
-        if self._fd >= 0:
+    def _close_file(self) -> None:
+        if self.recording:
             os.close(self._fd)
             self._fd = -1

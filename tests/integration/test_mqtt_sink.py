@@ -259,7 +259,7 @@ def test_mqtt_sink_broker_restart_restores_states_and_events(
     """Poses of the outage are dropped and counted, the newest state wins, events keep order."""
     sink = make_sink(broker.url)
     presence, count, event = TOPICS.presence("main"), TOPICS.count("main"), TOPICS.event("main")
-    recovery = "without a connection; 50 pose messages were dropped"
+    recovery = "s; 50 pose messages were dropped"
     sink.set_state(presence, b"OFF")
     sink.send_stats(b"{}")
     sink.open(require_connection_within_s=10)
