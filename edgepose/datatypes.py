@@ -138,10 +138,7 @@ class Poses:
 
     def above_threshold(self, threshold: float) -> "Poses":
         """Return the poses whose score reaches a threshold."""
-        scores = self.scores.tolist()
-        if all(score >= threshold for score in scores):
-            return self
-        return self.select(np.array([score >= threshold for score in scores], np.bool_))
+        return self.select(self.scores >= threshold)
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Poses":
         """Return the poses selected by a mask or an index array (n,), in its order."""

@@ -139,11 +139,8 @@ def _remember_port(device: str, node: str) -> None:
 def _probe(device: str) -> str:
     """Return a camera's name; raises SourceError with the reason that OpenCV would hide."""
     try:
-        node = os.open(device, _OPEN_FLAGS)
-        try:
-            return _check_node(device, node)
-        finally:
-            os.close(node)
+        with os.fdopen(os.open(device, _OPEN_FLAGS), "r+b", buffering=0) as node:
+            return _check_node(device, node.fileno())
     except SourceError:
         raise
     except OSError as error:
