@@ -13,8 +13,8 @@ from edgepose.config.source_uri import SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
-from edgepose.inference import replay
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference import cpu, replay
+from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.probe import probe_model
 from edgepose.inference.replay import load_recording
@@ -88,11 +88,15 @@ def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
     assert file is not None
     inference = config.inference
     threads = None if inference.threads == "auto" else inference.threads
-    accelerator = CpuAccelerator(runtime=inference.runtime, threads=threads)
     check_model(file, inference.runtime, config.model.input_size)
     # A file for the Edge TPU is refused here, with the reason.
-    interpreter = accelerator.load(file.path, config.model.input_size)
-    return _loaded(config, file, accelerator.device, interpreter)
+    interpreter = load_on_cpu(
+        file.path,
+        runtime=inference.runtime,
+        threads=threads,
+        input_size_wh=config.model.input_size,
+    )
+    return _loaded(config, file, cpu.DEVICE, interpreter)
 
 
 def build_replay_model(config: Config) -> LoadedModel:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.errors import AcceleratorError, UsageError
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuInterpreter
 from edgepose.inference.interpreter import RuntimeInterpreter
 from edgepose.inference.runtime import (
@@ -108,6 +108,8 @@ def _backend(name: str) -> Backend:
 
     def load(path: Path, threads: int, size_wh: tuple[int, int] | None) -> Interpreter:
         xnnpack = name != LITERT_PLAIN
-        return CpuAccelerator(runtime=runtime, threads=threads, xnnpack=xnnpack).load(path, size_wh)
+        return load_on_cpu(
+            path, runtime=runtime, threads=threads, xnnpack=xnnpack, input_size_wh=size_wh
+        )
 
     return Backend(name, "cpu", runtime, runtime_version(runtime), load)

@@ -67,7 +67,7 @@ def main() -> None:
 
     import numpy as np
 
-    from edgepose.inference.cpu import CpuAccelerator
+    from edgepose.inference.cpu import load_on_cpu
 
     # A damaged size may ask for all the memory there is.
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
@@ -75,8 +75,11 @@ def main() -> None:
     path, runtime, *size = sys.argv[1:]
     input_size_wh = (int(size[0]), int(size[1])) if size else None
     try:
-        accelerator = CpuAccelerator(runtime="litert" if runtime == "litert" else "tflite-runtime")
-        interpreter = accelerator.load(Path(path), input_size_wh)
+        interpreter = load_on_cpu(
+            Path(path),
+            runtime="litert" if runtime == "litert" else "tflite-runtime",
+            input_size_wh=input_size_wh,
+        )
         interpreter.invoke(np.zeros(interpreter.input.shape, interpreter.input.dtype))
     except (EdgeposeError, MemoryError) as error:
         sys.stdout.write(str(error) or f"{path}: the model needs too much memory")

@@ -9,7 +9,7 @@ import pytest
 from edgepose.build import build_model
 from edgepose.config import load_config
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
-from edgepose.inference.cpu import CpuAccelerator, default_threads
+from edgepose.inference.cpu import default_threads, load_on_cpu
 from edgepose.inference.probe import probe_model
 from edgepose.inference.runtime import installed_runtimes, load_runtime
 from edgepose.protocols import Interpreter
@@ -23,20 +23,20 @@ FILES = sorted(path.name for path in MODELS.glob("*.tflite"))
 LIGHTNING = MODELS / "movenet-lightning-int8.tflite"
 
 
-def accelerator(runtime: RuntimeName) -> CpuAccelerator:
+def installed(runtime: RuntimeName) -> RuntimeName:
     if runtime not in installed_runtimes():
         missing(f"{runtime} is not installed")
-    return CpuAccelerator(runtime=runtime, threads=1)
+    return runtime
 
 
 @pytest.fixture(params=RUNTIMES)
-def cpu(request: pytest.FixtureRequest) -> CpuAccelerator:
-    return accelerator(request.param)
+def runtime(request: pytest.FixtureRequest) -> RuntimeName:
+    return installed(request.param)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_interpreter_outputs_are_reproducible(cpu: CpuAccelerator, name: str) -> None:
-    interpreter = cpu.load(MODELS / name)
+def test_interpreter_outputs_are_reproducible(runtime: RuntimeName, name: str) -> None:
+    interpreter = load_on_cpu(MODELS / name, runtime=runtime)
     tensor = photograph_tensor(interpreter.input)
     first = interpreter.invoke(tensor)
     kept = [output.copy() for output in first]
@@ -56,30 +56,33 @@ def test_interpreter_outputs_are_reproducible(cpu: CpuAccelerator, name: str) ->
 def test_interpreter_runtimes_agree_on_photograph(name: str) -> None:
     found = []
     for runtime in RUNTIMES:
-        interpreter = accelerator(runtime).load(MODELS / name)
+        interpreter = load_on_cpu(MODELS / name, runtime=installed(runtime), threads=1)
         values = interpreter.invoke(photograph_tensor(interpreter.input))[0].reshape(-1)
         # y and x of nose, eyes, ears and shoulders, which the photograph shows clearly.
         found.append(values[:21].astype(np.float64).reshape(7, 3)[:, :2])
     assert np.abs(found[0] - found[1]).max() < 0.03
 
 
-def test_interpreter_protocol(cpu: CpuAccelerator) -> None:
-    interpreter = cpu.load(LIGHTNING)
+def test_interpreter_protocol(runtime: RuntimeName) -> None:
+    interpreter = load_on_cpu(LIGHTNING, runtime=runtime)
     assert isinstance(interpreter, Interpreter)
     assert interpreter.input.shape == (1, 192, 192, 3)
     assert interpreter.input.dtype == np.uint8
     assert [output.shape for output in interpreter.outputs] == [(1, 1, 17, 3)]
 
 
-def test_interpreter_dynamic_input_is_resized(cpu: CpuAccelerator) -> None:
-    interpreter = cpu.load(MODELS / "movenet-multipose-fp16.tflite", (256, 192))
+def test_interpreter_dynamic_input_is_resized(runtime: RuntimeName) -> None:
+    interpreter = load_on_cpu(
+        MODELS / "movenet-multipose-fp16.tflite", runtime=runtime, input_size_wh=(256, 192)
+    )
     assert interpreter.input.shape == (1, 192, 256, 3)
     outputs = interpreter.invoke(np.zeros((1, 192, 256, 3), np.uint8))
     assert outputs[0].shape == (1, 6, 56)
 
 
-def test_interpreter_fixed_input_is_not_resized(cpu: CpuAccelerator) -> None:
-    assert cpu.load(LIGHTNING, (256, 192)).input.shape == (1, 192, 192, 3)
+def test_interpreter_fixed_input_is_not_resized(runtime: RuntimeName) -> None:
+    interpreter = load_on_cpu(LIGHTNING, runtime=runtime, input_size_wh=(256, 192))
+    assert interpreter.input.shape == (1, 192, 192, 3)
 
 
 def test_build_refuses_a_size_that_the_file_fixes() -> None:
@@ -88,45 +91,45 @@ def test_build_refuses_a_size_that_the_file_fixes() -> None:
         build_model(config)
 
 
-def test_interpreter_wrong_tensor(cpu: CpuAccelerator) -> None:
-    interpreter = cpu.load(LIGHTNING)
+def test_interpreter_wrong_tensor(runtime: RuntimeName) -> None:
+    interpreter = load_on_cpu(LIGHTNING, runtime=runtime)
     with pytest.raises(AcceleratorError, match="invoke failed"):
         interpreter.invoke(np.zeros((1, 8, 8, 3), np.uint8))
     assert interpreter.invoke(photograph_tensor(interpreter.input))[0].shape == (1, 1, 17, 3)
 
 
-def test_interpreter_after_close(cpu: CpuAccelerator) -> None:
-    interpreter = cpu.load(LIGHTNING)
+def test_interpreter_after_close(runtime: RuntimeName) -> None:
+    interpreter = load_on_cpu(LIGHTNING, runtime=runtime)
     interpreter.close()
     interpreter.close()
     with pytest.raises(AcceleratorError, match="after close"):
         interpreter.invoke(np.zeros((1, 192, 192, 3), np.uint8))
 
 
-def test_load_file_that_is_not_a_model(cpu: CpuAccelerator, tmp_path: Path) -> None:
+def test_load_file_that_is_not_a_model(runtime: RuntimeName, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.tflite"
     wrong.write_bytes(b"this is no model at all" * 100)
     with pytest.raises(ModelFileError, match=r"wrong\.tflite: expected a TFLite model"):
-        cpu.load(wrong)
+        load_on_cpu(wrong, runtime=runtime)
     with pytest.raises(ModelFileError, match="cannot read"):
-        cpu.load(tmp_path / "missing.tflite")
+        load_on_cpu(tmp_path / "missing.tflite", runtime=runtime)
 
 
-def test_probe_truncated_model(cpu: CpuAccelerator, tmp_path: Path) -> None:
+def test_probe_truncated_model(runtime: RuntimeName, tmp_path: Path) -> None:
     """tflite-runtime 2.14 crashes with such a file, so a child process loads it first."""
     data = LIGHTNING.read_bytes()
     for length in (0, 8, 100, len(data) // 2, len(data) - 100):
         cut = tmp_path / f"cut-{length}.tflite"
         cut.write_bytes(data[:length])
         with pytest.raises(ModelFileError, match=r"cut-\d+\.tflite"):
-            probe_model(cut, cpu.runtime)
+            probe_model(cut, runtime)
 
 
-def test_load_compiled_model_on_the_cpu(cpu: CpuAccelerator, tmp_path: Path) -> None:
+def test_load_compiled_model_on_the_cpu(runtime: RuntimeName, tmp_path: Path) -> None:
     compiled = tmp_path / "compiled.tflite"
     compiled.write_bytes(compile_model(LIGHTNING.read_bytes()))
     with pytest.raises(ModelFileError, match="compiled for an Edge TPU"):
-        cpu.load(compiled)
+        load_on_cpu(compiled, runtime=runtime)
 
 
 def test_load_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +144,8 @@ def test_load_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_interpreter_default_threads() -> None:
     """As many threads as the machine has cores, at most four."""
     assert 1 <= default_threads() <= 4
-    assert CpuAccelerator(threads=3).threads == 3
-    assert CpuAccelerator().threads == default_threads()
 
 
 def test_load_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    CpuAccelerator().load(LIGHTNING)
+    load_on_cpu(LIGHTNING)
     assert capfd.readouterr() == ("", "")

@@ -14,7 +14,7 @@ import pytest
 
 from edgepose.errors import AcceleratorError, AcceleratorLostError, ModelFileError
 from edgepose.inference import edgetpu
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator, EdgeTpuInterpreter
 from edgepose.inference.runtime import installed_runtimes
 from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices
@@ -43,7 +43,7 @@ def test_edgetpu_interpreter_protocol(fake_edgetpu: FakeEdgeTpu, runtime: Runtim
     accelerator = EdgeTpuAccelerator(runtime=runtime)
     interpreter = accelerator.load(path)
     assert isinstance(interpreter, Interpreter)
-    on_cpu = CpuAccelerator(runtime=runtime).load(MODELS / "movenet-lightning-int8.tflite")
+    on_cpu = load_on_cpu(MODELS / "movenet-lightning-int8.tflite", runtime=runtime)
     tensor = photograph_tensor(interpreter.input)
     (expected,) = on_cpu.invoke(tensor)
     (first,) = interpreter.invoke(tensor)

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgepose.errors import ModelFileError
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
 from edgepose.util.resource import Resource
 from tests.builders import photograph_tensor
@@ -103,13 +103,13 @@ class Probe(Resource):
 def photograph(model: Path) -> NDArray[Any]:
     """Return the bundled photograph as the input tensor of a model, compiled or not."""
     cpu = model.with_name(model.name.replace("_edgetpu", ""))
-    return photograph_tensor(CpuAccelerator(threads=1).load(cpu).input)
+    return photograph_tensor(load_on_cpu(cpu, threads=1).input)
 
 
 def cpu_outputs(runtime: RuntimeName, model: Path) -> Sequence[NDArray[Any]]:
     """Return the outputs of the CPU file beside a compiled one for the photograph."""
     cpu = model.with_name(model.name.replace("_edgetpu", ""))
-    return CpuAccelerator(runtime=runtime, threads=1).load(cpu).invoke(photograph(model))
+    return load_on_cpu(cpu, runtime=runtime, threads=1).invoke(photograph(model))
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -208,7 +208,7 @@ def test_fake_edgetpu_compiled_file_has_custom_operator(fake_edgetpu: FakeEdgeTp
         == (MODELS / f"{LIGHTNING}.tflite").read_bytes()
     )
     with pytest.raises(ModelFileError, match="compiled for an Edge TPU"):
-        CpuAccelerator().load(model)
+        load_on_cpu(model)
 
 
 def test_fake_edgetpu_compiled_file_needs_delegate(

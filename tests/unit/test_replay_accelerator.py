@@ -9,7 +9,7 @@ from edgepose.build import build_model
 from edgepose.config import load_config
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ConfigError, ModelFileError
-from edgepose.inference.cpu import CpuAccelerator
+from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.replay import ReplayInterpreter, load_recording
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import Interpreter
@@ -98,7 +98,7 @@ def test_replay_accelerator_empty_recording_is_not_saved(tmp_path: Path) -> None
 
 def test_replay_accelerator_of_a_real_model_is_a_model(tmp_path: Path) -> None:
     path = MODELS / "movenet-lightning-int8.tflite"
-    recorder = OutputRecorder(CpuAccelerator(threads=1).load(path))
+    recorder = OutputRecorder(load_on_cpu(path, threads=1))
     tensor = np.zeros(recorder.input.shape, np.uint8)
     (expected,) = recorder.invoke(tensor)
     recorder.save(tmp_path / "r.npz")
