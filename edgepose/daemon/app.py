@@ -163,7 +163,7 @@ def output_sinks(output: OutputConfig) -> Iterator[Sink]:
         yield QueuedSink(NdjsonSink(stdout), name="stdout")
     if output.record is not None:
         recorder = RecorderSink(output.record, max_bytes=round(output.record_max_mb * 1_000_000))
-        yield QueuedSink(recorder, name=str(output.record), on_idle=recorder.flush)
+        yield QueuedSink(recorder, name=str(output.record))
 
 
 def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:

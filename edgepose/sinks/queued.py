@@ -1,10 +1,8 @@
 """A sink behind a queue, so that its peer never delays the main thread."""
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
-from edgepose.errors import SinkError
 from edgepose.messages import PoseMessage
 from edgepose.protocols import Sink
 from edgepose.util.background import BackgroundWriter
@@ -19,34 +17,24 @@ CLOSE_TIMEOUT_S: Final = 2.0
 class QueuedSink:
     """Passes messages to another sink in a background thread.
 
-    A message that finds the queue full is dropped and counted in `dropped`; the first of a series
-    is logged. `name` is used in logs. `on_idle` is called there after a second without a message.
+    A message that finds the queue full is dropped; the first of a series is logged. `name` is used
+    in logs.
     """
 
-    def __init__(self, sink: Sink, *, name: str, on_idle: Callable[[], None] | None = None) -> None:
+    def __init__(self, sink: Sink, *, name: str) -> None:
         self._sink = sink
         self._name = name
         self._dropping = self._failed = False
-        self._writer = BackgroundWriter(
-            f"sink-{name}", sink.publish, max_pending=MAX_PENDING, on_idle=on_idle
-        )
-
-    @property
-    def dropped(self) -> int:
-        """How many messages were dropped since the start."""
-        return self._writer.dropped
+        self._writer = BackgroundWriter(f"sink-{name}", sink.publish, max_pending=MAX_PENDING)
 
     def publish(self, message: PoseMessage) -> None:
-        """Queue a message; raises, once, the SinkError with which the other sink ended."""
+        """Queue a message; raises, once, the error with which the other sink ended."""
         queued = self._writer.submit(message)
-        if (failure := self._writer.failure) is not None:
-            if self._failed:
-                return
+        failure = self._writer.failure
+        if failure is not None and not self._failed:
             self._failed = True
-            if isinstance(failure, SinkError):
-                raise failure
-            raise SinkError(f"{self._name}: {type(failure).__name__}: {failure}") from failure
-        if not queued and not self._dropping:
+            raise failure
+        if not (queued or self._dropping or self._failed):
             log.warning(
                 "%s: not written as fast as messages come; messages are dropped until it is",
                 self._name,

@@ -14,8 +14,8 @@ class BackgroundWriter(Generic[T]):
     """Calls `write` for each item, in order, in a background thread.
 
     A blocked disk or pipe delays no caller of `submit`: at most `max_pending` items wait, further
-    ones are dropped and counted in `dropped`. `on_idle` is called after a second without an item.
-    What `write` raises ends the thread and is kept in `failure`; later items are dropped.
+    ones are dropped. `on_idle` is called after a second without an item. What `write` raises ends
+    the thread and is kept in `failure`; later items are dropped.
     """
 
     def __init__(
@@ -26,7 +26,6 @@ class BackgroundWriter(Generic[T]):
         max_pending: int,
         on_idle: Callable[[], None] | None = None,
     ) -> None:
-        self.dropped = 0
         self.failure: Exception | None = None
         self._write = write
         self._on_idle = on_idle
@@ -40,7 +39,6 @@ class BackgroundWriter(Generic[T]):
         """Queue an item; return False if it was dropped."""
         with self._changed:
             if self._closing or self.failure or len(self._items) >= self._max_pending:
-                self.dropped += 1
                 return False
             self._items.append(item)
             if self._thread.ident is None:

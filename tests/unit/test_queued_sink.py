@@ -30,7 +30,7 @@ def test_queued_sink_passes_everything_on_in_order() -> None:
     assert collector.messages == expected
 
 
-def test_queued_sink_blocked_peer_drops_counts_and_logs_once(
+def test_queued_sink_blocked_peer_drops_and_logs_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(queued, "MAX_PENDING", 2)
@@ -51,7 +51,6 @@ def test_queued_sink_blocked_peer_drops_counts_and_logs_once(
     with caplog.at_level(logging.WARNING):
         for message in others:
             sink.publish(message)
-    assert sink.dropped == 3
     assert caplog.text.count("dropped") == 1
     sink.close()
     assert "still blocked" in caplog.text
@@ -68,16 +67,16 @@ def test_queued_sink_raises_the_failure_once(failure: Exception) -> None:
     sink = QueuedSink(Failing(), name="stdout")
     (message,) = messages(1)
 
-    raised: list[SinkError] = []
+    raised: list[Exception] = []
 
     def has_failed() -> bool:
         try:
             sink.publish(message)
-        except SinkError as error:
+        except (SinkError, ZeroDivisionError) as error:
             raised.append(error)
         return bool(raised)
 
     wait_for(has_failed, "the failure")
-    assert str(failure) in str(raised[0])
+    assert raised == [failure]
     sink.publish(message)
     sink.close()
