@@ -30,7 +30,7 @@ from edgepose.benchmark.results import (
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.benchmark.traced_daemon import run_daemon
 from edgepose.build import build_model
-from edgepose.config import CameraConfig, Config, ModelConfig
+from edgepose.config import CameraConfig, Config
 from edgepose.config.schema import MqttConfig, OutputConfig
 from edgepose.daemon.signals import Signals
 from edgepose.errors import BrokerError, SourceError
@@ -181,8 +181,7 @@ def pipeline_row(
 
 
 def measure(
-    config: Config,
-    names: Sequence[str],
+    configs: Sequence[Config],
     threads: Sequence[int],
     *,
     source: str | None = None,
@@ -191,9 +190,9 @@ def measure(
     load: Callable[[Config], LoadedModel] = build_model,
     on_progress: Progress = lambda _share, _text: None,
 ) -> tuple[PipelineRow, ...]:
-    """Measure the daemon with each model and each number of threads.
+    """Measure the daemon with each model, one a configuration, and each number of threads.
 
-    `source` None is images from memory. With `given_broker` the broker of `config` is used,
+    `source` None is images from memory. With `given_broker` the configured broker is used,
     otherwise one is started. An Edge TPU has no threads to choose and is measured once. Raises
     EdgeposeError if a part is missing or fails, and KeyboardInterrupt if a signal stopped it.
     """
@@ -205,14 +204,14 @@ def measure(
     def advance(share: float, text: str) -> None:
         if signals.stop_requested:
             raise KeyboardInterrupt
-        on_progress((len(rows) + share) / (len(names) * len(threads)), text)
+        on_progress((len(rows) + share) / (len(configs) * len(threads)), text)
 
     with (
         Signals() as signals,
-        _broker(config.mqtt, given=given_broker) as (mqtt, broker),
+        _broker(configs[0].mqtt, given=given_broker) as (mqtt, broker),
         Subscriber(mqtt, Topics(node, mqtt.base_topic).root) as subscriber,
     ):
-        for name in names:
+        for config in configs:
             for count in threads:
                 each = replace(
                     config,
@@ -220,8 +219,6 @@ def measure(
                     cameras=(CameraConfig(),),
                     output=OutputConfig(),
                     mqtt=replace(mqtt, enabled=True, client_id=None),
-                    # Input size, kind and the like are those of the configured model only.
-                    model=config.model if config.model.name == name else ModelConfig(name=name),
                     inference=replace(config.inference, threads=count),
                 )
                 model = load(each)

@@ -155,7 +155,7 @@ def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResult
     given = _chosen(options.models or [default], {options.device})
     if options.against is not None and options.against not in given:
         given.insert(0, options.against)
-    configs = [_accuracy_config(options, name) for name in given]
+    configs = [_config_for(options, name) for name in given]
 
     def measure(progress: Progress) -> _AccuracyResults:
         models = [build_model(config) for config in configs]
@@ -182,13 +182,10 @@ def _pipeline(options: BenchmarkOptions, progress: Progress) -> tuple[PipelineRo
     # Late: MQTT, a broker and the sources, which nothing else here needs.
     from edgepose.benchmark import end_to_end
 
-    config = options.config
-    if options.device == "edgetpu":
-        config = replace(config, accelerator="edgetpu")
+    names = _chosen(options.models or [PIPELINE_MODEL], {options.device})
     with progress("pipeline") as advance:
         return end_to_end.measure(
-            config,
-            _chosen(options.models or [PIPELINE_MODEL], {options.device}),
+            [_config_for(options, name) for name in names],
             options.thread_counts,
             source=options.source,
             given_broker=options.given_broker,
@@ -199,16 +196,12 @@ def _pipeline(options: BenchmarkOptions, progress: Progress) -> tuple[PipelineRo
 def _chosen(names: Sequence[str], devices: set[Device]) -> list[str]:
     """Return the named models; `all` is every installed one that the devices can run."""
     registry = default_registry()
-    chosen: list[str] = []
-    for name in names:
-        if name != ALL:
-            chosen.append(name)
-            continue
-        chosen += (
-            entry.name
-            for entry in registry.entries.values()
-            if entry.accelerator in devices and registry.find(entry)
-        )
+    installed = [
+        entry.name
+        for entry in registry.entries.values()
+        if entry.accelerator in devices and registry.find(entry)
+    ]
+    chosen = [each for name in names for each in (installed if name == ALL else [name])]
     if not chosen:
         raise UsageError(
             f"no model for {' or '.join(sorted(devices))} is installed; `edgepose models list` "
@@ -217,13 +210,14 @@ def _chosen(names: Sequence[str], devices: set[Device]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _accuracy_config(options: BenchmarkOptions, name: str) -> Config:
-    """Return the configuration of a model: that of the user only for the configured model.
+def _config_for(options: BenchmarkOptions, name: str) -> Config:
+    """Return the configuration of a model for accuracy and pipeline.
 
     The backends of the table other than the Edge TPU run on the CPU, with the configured runtime.
     """
     config = options.config
-    if options.models or name != config.model.name:
+    # Input size, kind and the like are those of the configured model only.
+    if name != config.model.name:
         config = replace(config, model=ModelConfig(name=name))
     if "edgetpu" in (options.device, device_of(resolve(name))):
         return replace(config, accelerator="edgetpu")

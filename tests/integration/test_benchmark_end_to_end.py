@@ -74,7 +74,7 @@ def sleep_longer_than_a_frame(_number: int) -> None:
 @pytest.fixture(scope="module")
 def row() -> PipelineRow:
     """Return the row of the default: the real model on images from memory."""
-    (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT)
+    (row,) = measure([load_config(None)], [1], plan=SHORT)
     return row
 
 
@@ -94,9 +94,7 @@ def test_measure_row_is_valid_json(row: PipelineRow) -> None:
 
 def test_measure_counts_dropped_frames() -> None:
     """A camera does not wait for a model that is slower."""
-    (slow,) = measure(
-        load_config(None), [MODEL], [1], plan=SHORT, load=loading(sleep_longer_than_a_frame)
-    )
+    (slow,) = measure([load_config(None)], [1], plan=SHORT, load=loading(sleep_longer_than_a_frame))
     assert slow.dropped > 0
     assert slow.lost == 0
 
@@ -105,7 +103,7 @@ def test_measure_model_far_slower_than_source() -> None:
     """Two a second: a round of the usual length would be over before its warm-up."""
     plan = Plan(rounds=1, seconds=0.1, frames=2, paced_seconds=0.2, warm_up=2)
     (slow,) = measure(
-        load_config(None), [MODEL], [1], plan=plan, load=loading(lambda _number: time.sleep(0.5))
+        [load_config(None)], [1], plan=plan, load=loading(lambda _number: time.sleep(0.5))
     )
     assert len(slow.rounds.latency_p50_ms) == 1
 
@@ -119,7 +117,7 @@ def test_measure_counts_lost_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(MqttSink, "publish", forgetful)
     monkeypatch.setattr(subscriber, "PATIENCE_S", 0.2)
-    (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT)
+    (row,) = measure([load_config(None)], [1], plan=SHORT)
     # Once in each run of the daemon.
     assert row.lost == 2 * SHORT.rounds
     assert "4 messages did not reach the subscriber" in row.unstable
@@ -127,7 +125,7 @@ def test_measure_counts_lost_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measure_video_file(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.avi", numbered(12, 320, 240), fps=50)
-    (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT, source=str(clip))
+    (row,) = measure([load_config(None)], [1], plan=SHORT, source=str(clip))
     # Its name without the folder.
     assert (row.source, row.width, row.height) == ("clip.avi", 320, 240)
     assert row.pipeline_to_invoke_ratio is not None
@@ -140,9 +138,7 @@ def test_measure_live_source_has_no_ratio(tmp_path: Path, monkeypatch: pytest.Mo
     """A camera cannot be read back to back, so there is no ratio."""
     clip = write_video(tmp_path / "clip.avi", numbered(12, 320, 240), fps=50)
     monkeypatch.setattr(feed, "LIVE_KINDS", ("path",))
-    (row,) = measure(
-        load_config(None), [MODEL], [1], plan=SHORT, source=f"{clip}?realtime=1&loop=1"
-    )
+    (row,) = measure([load_config(None)], [1], plan=SHORT, source=f"{clip}?realtime=1&loop=1")
     assert row.pipeline_to_invoke_ratio is None
     assert row.overhead_ms is None
     assert row.rounds.ratios == ()
@@ -152,7 +148,7 @@ def test_measure_live_source_has_no_ratio(tmp_path: Path, monkeypatch: pytest.Mo
 def test_measure_folder_of_images(tmp_path: Path) -> None:
     for number, image in enumerate(numbered(3, 128, 96)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-    (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT, source=str(tmp_path))
+    (row,) = measure([load_config(None)], [1], plan=SHORT, source=str(tmp_path))
     assert (row.width, row.height) == (128, 96)
 
 
@@ -165,7 +161,7 @@ def test_measure_given_broker_is_left_clean(password_broker: Mosquitto) -> None:
         },
     )
     with password_broker.listener() as listener:
-        (row,) = measure(config, [MODEL], [1], plan=SHORT, given_broker=True)
+        (row,) = measure([config], [1], plan=SHORT, given_broker=True)
         assert row.broker == "given with --mqtt, on this machine"
         assert row.lost == 0
         assert any(topic.endswith("/main/poses") for topic in listener.topics())
@@ -188,22 +184,22 @@ def test_subscriber_rejected_by_broker(password_broker: Mosquitto) -> None:
 def test_measure_unreachable_broker() -> None:
     config = load_config(None, {"mqtt.url": f"mqtt://127.0.0.1:{free_port()}"})
     with pytest.raises(BrokerError, match="cannot subscribe"):
-        measure(config, [MODEL], [1], plan=SHORT, given_broker=True)
+        measure([config], [1], plan=SHORT, given_broker=True)
 
 
 def test_measure_falls_back_to_amqtt(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("amqtt")
     monkeypatch.setattr(local_broker, "find_mosquitto", lambda: None)
-    (row,) = measure(load_config(None), [MODEL], [1], plan=SHORT)
+    (row,) = measure([load_config(None)], [1], plan=SHORT)
     assert row.broker.startswith("amqtt ")
     assert row.lost == 0
 
 
 def test_measure_invalid_source(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
-        measure(load_config(None), [MODEL], [1], plan=SHORT, source=str(tmp_path / "nothing.avi"))
+        measure([load_config(None)], [1], plan=SHORT, source=str(tmp_path / "nothing.avi"))
     with pytest.raises(UsageError, match="unknown option"):
-        measure(load_config(None), [MODEL], [1], plan=SHORT, source="synthetic:?speed=2")
+        measure([load_config(None)], [1], plan=SHORT, source="synthetic:?speed=2")
 
 
 def test_measure_failing_model() -> None:
@@ -212,7 +208,7 @@ def test_measure_failing_model() -> None:
             raise AcceleratorError("the injected failure")
 
     with pytest.raises(AcceleratorError, match="the injected failure"):
-        measure(load_config(None), [MODEL], [1], plan=SHORT, load=loading(fail))
+        measure([load_config(None)], [1], plan=SHORT, load=loading(fail))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -231,7 +227,7 @@ def test_measure_interrupted_by_signal(number: signal.Signals, in_daemon: bool) 
     resource_tracker.ensure_running()
     before, processes = signal.getsignal(number), children(os.getpid())
     with pytest.raises(KeyboardInterrupt):
-        measure(load_config(None), [MODEL], [1], plan=SHORT, load=loading(interrupt))
+        measure([load_config(None)], [1], plan=SHORT, load=loading(interrupt))
     assert signal.getsignal(number) is before
     assert children(os.getpid()) == processes
 
