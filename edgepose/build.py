@@ -279,7 +279,7 @@ def _source(
             from edgepose.sources.synthetic import SyntheticSource
 
             return SyntheticSource(
-                size_wh=size_wh, fps=camera.fps or 30.0, realtime=realtime is not False
+                size_wh=size_wh, fps=camera.fps or 30.0, live=realtime is not False
             )
         case "path":
             return path_source(Path(uri.target), loop=loop, realtime=bool(realtime), fps=camera.fps)
@@ -298,7 +298,7 @@ def path_source(
         )
     from edgepose.sources.video_file import VideoFileSource
 
-    return VideoFileSource(path, realtime=realtime, loop=loop)
+    return VideoFileSource(path, live=realtime, loop=loop)
 
 
 def _pose_model(

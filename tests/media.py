@@ -74,7 +74,7 @@ def write_video(
 
 def make_clip(path: Path, *, frames: int) -> Path:
     """Write an MPEG-4 clip of the synthetic source."""
-    source = SyntheticSource(realtime=False)
+    source = SyntheticSource(live=False)
     images = (frame.image for frame in islice(source.frames(), frames))
     return write_video(path, images, 30, "mp4v")
 

@@ -156,7 +156,7 @@ def smoothing() -> None:
 def _followed(
     model: LoadedModel, smoother: Smoother
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    source = SyntheticSource(size_wh=SIZE_WH, realtime=False)
+    source = SyntheticSource(size_wh=SIZE_WH, live=False)
     pipeline = Pipeline(SingleModel(model), OksTracker(), smoother, [], node="bench", camera="main")
     points, affines, scores = [], [], []
     start_ns = None

@@ -46,7 +46,7 @@ class FrameFeed:
 def frame_feed(source: str | None) -> FrameFeed:
     """Return the feed of a source URI, None for images in memory; raises UsageError."""
     if source is None:
-        rendered = SyntheticSource(size_wh=SIZE_WH, realtime=False)
+        rendered = SyntheticSource(size_wh=SIZE_WH, live=False)
         images = list(itertools.islice(rendered.frames(), _IMAGES))
         return FrameFeed(
             MEMORY, lambda: InMemorySource(images), lambda: InMemorySource(images, live=True)

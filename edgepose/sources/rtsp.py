@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,14 +25,13 @@ MAX_BACKLOG_MS: Final = 2_000.0
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
 
 
+@dataclass
 class RtspSource:
     """Reads an RTSP stream over TCP; every wait is bounded."""
 
+    url: str
+    description: str
     live = True
-
-    def __init__(self, url: str, *, description: str) -> None:
-        self.description = description
-        self._url = url
 
     def frames(self) -> FrameStream:
         """Yield frames as they arrive."""
@@ -41,9 +41,9 @@ class RtspSource:
             # Every further decoding thread holds a frame back: 39 ms more delay with two.
             cv2.CAP_PROP_N_THREADS: 1,
         }
-        with open_capture(self._url, cv2.CAP_FFMPEG, parameters) as capture:
+        with open_capture(self.url, cv2.CAP_FFMPEG, parameters) as capture:
             if not capture.isOpened():
-                raise SourceError(f"{self.description}: {_diagnose(self._url)}")
+                raise SourceError(f"{self.description}: {_diagnose(self.url)}")
             backlog = BacklogMonitor(self.description)
             yield from camera_frames(lambda: self._read(capture, backlog))
 

@@ -1,6 +1,7 @@
 """A photograph of a person in known motion: a source for any machine, with a known ground truth."""
 
 import math
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
 from typing import Final
@@ -37,30 +38,22 @@ def read_photograph() -> Image:
     return to_rgb(image.astype(np.uint8, copy=False))
 
 
+@dataclass(kw_only=True)
 class SyntheticSource:
     """The photograph, swaying, turning and zooming along a smooth path that depends on time only.
 
-    `realtime` paces the frames by the clock and makes the source live; otherwise they are produced
-    on demand. The timestamp of frame k is that of the first one plus k / `fps` seconds, to the
-    nearest nanosecond.
+    A `live` source paces the frames by the clock; otherwise they are produced on demand. The
+    timestamp of frame k is that of the first one plus k / `fps` seconds, to the nearest nanosecond.
     """
 
     description = "synthetic:"
-
-    def __init__(
-        self,
-        *,
-        size_wh: tuple[int, int] = (640, 480),
-        fps: float = 30.0,
-        realtime: bool = True,
-    ) -> None:
-        self.live = realtime
-        self._size_wh = size_wh
-        self._fps = fps
+    size_wh: tuple[int, int] = (640, 480)
+    fps: float = 30.0
+    live: bool = True
 
     def affine_at(self, elapsed_ns: int) -> NDArray[np.float64]:
         """Return the (2, 3) map from photograph px to frame px, this long after the first frame."""
-        width, height = self._size_wh
+        width, height = self.size_wh
         phase = 2 * math.pi * (elapsed_ns % PERIOD_NS) / PERIOD_NS
         scale = min(width, height) / PHOTOGRAPH_PX * (0.8 + 0.08 * math.sin(2 * phase))
         angle = math.radians(6) * math.sin(phase)
@@ -81,7 +74,7 @@ class SyntheticSource:
         photograph = read_photograph()
         pacer = Pacer()
         for sequence in count():
-            elapsed_ns = round(sequence * 1e9 / self._fps)
+            elapsed_ns = round(sequence * 1e9 / self.fps)
             image = self._render(photograph, elapsed_ns)
             if self.live:
                 pacer.wait_for(elapsed_ns)
@@ -95,7 +88,7 @@ class SyntheticSource:
         return cv2.warpAffine(
             photograph,
             affine,
-            self._size_wh,
+            self.size_wh,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=_BACKGROUND,

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -44,21 +45,18 @@ A source is built anew for every attempt, so it cannot remember the port itself.
 """
 
 
+@dataclass
 class UsbCameraSource:
     """Reads a USB camera; size and rate are requests, and the camera may choose others.
 
-    A camera that was unplugged may come back as another /dev/video* if the old one is still in use.
-    It is looked up by the port it was connected to.
+    `description` is its device. A camera that was unplugged may come back as another /dev/video* if
+    the old one is still in use: it is found by the port it was connected to.
     """
 
+    description: str
+    size_wh: tuple[int, int] = (640, 480)
+    fps: float | None = None
     live = True
-
-    def __init__(
-        self, device: str, *, size_wh: tuple[int, int] = (640, 480), fps: float | None = None
-    ) -> None:
-        self.description = device
-        self._size_wh = size_wh
-        self._fps = fps
 
     def frames(self) -> FrameStream:
         """Yield frames as they arrive."""
@@ -73,10 +71,10 @@ class UsbCameraSource:
         # JPEG, since USB 2 has no bandwidth for more than uncompressed 640x480 at 30 fps. The
         # format first: the available sizes depend on it.
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._size_wh[0])
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._size_wh[1])
-        if self._fps:
-            capture.set(cv2.CAP_PROP_FPS, self._fps)
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.size_wh[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.size_wh[1])
+        if self.fps:
+            capture.set(cv2.CAP_PROP_FPS, self.fps)
         device = self.description
         if not capture.isOpened():
             raise SourceError(
@@ -89,7 +87,7 @@ class UsbCameraSource:
         )
         fps = capture.get(cv2.CAP_PROP_FPS)
         log.info("%s: %s, %dx%d at %.3g fps", device, name, *actual_wh, fps)
-        warn_if_adjusted(device, self._size_wh, actual_wh)
+        warn_if_adjusted(device, self.size_wh, actual_wh)
 
     def _read(self, capture: cv2.VideoCapture, node: str) -> tuple[Image, int]:
         for _ in range(MAX_FAILED_READS):

@@ -28,12 +28,12 @@ class VideoFileSource:
 
     Timestamps are media time counted from the moment the file was opened, so later stages see the
     frame rate of the recording however fast it is read. `loop` starts again at the end, with
-    timestamps continuing. `realtime` paces the frames by the clock and makes the source live:
-    frames that are not taken in time are dropped. A rotation in the file's metadata is applied.
+    timestamps continuing. A `live` source paces the frames by the clock, and those that are not
+    taken in time are dropped. A rotation in the file's metadata is applied.
     """
 
-    def __init__(self, path: Path, *, realtime: bool = False, loop: bool = False) -> None:
-        self.live = realtime
+    def __init__(self, path: Path, *, live: bool = False, loop: bool = False) -> None:
+        self.live = live
         self.description = str(path)
         self._path = path
         self._loop = loop

@@ -49,7 +49,7 @@ class VirtualCamera:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "images").mkdir()
-        source = SyntheticSource(fps=30 / REPEATED, realtime=False)
+        source = SyntheticSource(fps=30 / REPEATED, live=False)
         self.show([frame.image for frame in islice(source.frames(), IMAGES)])
         self.command("run 30")
         self.plug()

@@ -101,7 +101,7 @@ def _camera(folder: Path) -> Iterator[_Camera]:
         raise UnavailableError(
             f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}"
         )
-    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, realtime=False)
+    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, live=False)
     # The motion repeats after 8 s.
     images = [frame.image for frame in islice(source.frames(), 160)]
     raw = write_video(

@@ -61,7 +61,7 @@ def door_images(visits: int) -> Iterator[Image]:
     """Yield the frames of the camera at the door for a number of visits."""
     empty: Image = np.full((SIZE_WH[1], SIZE_WH[0], 3), _BACKGROUND, np.uint8)
     count = visits * 2 * PRESENT_FRAMES
-    source = SyntheticSource(size_wh=SIZE_WH, fps=DOOR_FPS, realtime=False)
+    source = SyntheticSource(size_wh=SIZE_WH, fps=DOOR_FPS, live=False)
     for frame in itertools.islice(source.frames(), count):
         yield empty if frame.sequence // PRESENT_FRAMES % 2 else frame.image
 

@@ -50,7 +50,7 @@ def _video_looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSourc
 
 def _video_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     path = write_video(tmp_path / "v.avi", [quarters()] * COUNT, fps=100)
-    return VideoFileSource(path, realtime=True)
+    return VideoFileSource(path, live=True)
 
 
 def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
@@ -81,7 +81,7 @@ def _picamera_lores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSou
 
 
 def _synthetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-    return SyntheticSource(size_wh=(64, 48), realtime=False)
+    return SyntheticSource(size_wh=(64, 48), live=False)
 
 
 def _synthetic_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:

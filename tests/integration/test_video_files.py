@@ -216,7 +216,7 @@ def test_video_file_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_base, "boottime_ns", lambda: now_ns[0])
     monkeypatch.setattr("time.sleep", sleep)
     path = write_video(tmp_path / "a.avi", numbered(30), fps=25)
-    source = VideoFileSource(path, realtime=True)
+    source = VideoFileSource(path, live=True)
     assert source.live
     with closing(source.frames()) as frames:
         for frame in islice(frames, 10):

@@ -25,7 +25,7 @@ def test_read_photograph_colours() -> None:
 @pytest.mark.parametrize("k", [0, 17, 60, 151])
 def test_synthetic_source_matches_affine_map(k: int, size_wh: tuple[int, int]) -> None:
     """Image registration of photograph and frame finds the map of `affine_at`."""
-    source = SyntheticSource(size_wh=size_wh, fps=30, realtime=False)
+    source = SyntheticSource(size_wh=size_wh, fps=30, live=False)
     frame = next(islice(source.frames(), k, None))
     expected = source.affine_at(round(k * 1e9 / 30))
     # In OpenCV's coordinates, which begin at the centre of the first pixel.
@@ -51,15 +51,15 @@ def test_synthetic_source_matches_affine_map(k: int, size_wh: tuple[int, int]) -
 
 def test_synthetic_source_motion_independent_of_fps() -> None:
     """The motion depends on the time only, and repeats."""
-    slow = SyntheticSource(fps=7, realtime=False)
-    fast = SyntheticSource(fps=49, realtime=False)
+    slow = SyntheticSource(fps=7, live=False)
+    fast = SyntheticSource(fps=49, live=False)
     np.testing.assert_array_equal(slow.affine_at(10**9), fast.affine_at(10**9))
     np.testing.assert_allclose(slow.affine_at(PERIOD_NS + 5), slow.affine_at(5))
 
 
 def test_synthetic_source_similarity_transform() -> None:
     """The map is a rotation and a uniform scale."""
-    source = SyntheticSource(realtime=False)
+    source = SyntheticSource(live=False)
     for t in range(0, PERIOD_NS, PERIOD_NS // 24):
         linear = source.affine_at(t)[:, :2]
         scale = np.linalg.det(linear) ** 0.5
@@ -69,7 +69,7 @@ def test_synthetic_source_similarity_transform() -> None:
 
 def test_synthetic_source_motion_bounds() -> None:
     """The motion is smooth and the face stays in the frame."""
-    source = SyntheticSource(realtime=False)
+    source = SyntheticSource(live=False)
     corners = np.array([[0, 0, 1], [512, 0, 1], [0, 512, 1], [512, 512, 1]], float).T
     path = np.stack([source.affine_at(t) @ corners for t in range(0, PERIOD_NS, PERIOD_NS // 240)])
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
@@ -86,7 +86,7 @@ def test_synthetic_source_motion_bounds() -> None:
 @pytest.mark.parametrize("fps", [30.0, 29.97, 7.0])
 def test_synthetic_source_timestamps(fps: float) -> None:
     """Timestamps are exact multiples of the frame interval."""
-    source = SyntheticSource(fps=fps, realtime=False, size_wh=(64, 48))
+    source = SyntheticSource(fps=fps, live=False, size_wh=(64, 48))
     frames = list(islice(source.frames(), 100))
     assert [f.timestamp_ns - frames[0].timestamp_ns for f in frames] == [
         round(k * 1e9 / fps) for k in range(100)
