@@ -44,7 +44,7 @@ def _message_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "edgepose MQTT messages",
         "anyOf": list(references),
-        "$defs": {name: _in_lines(definitions[name]) for name in sorted(definitions)},
+        "$defs": {name: _in_lines(_normal(definitions[name])) for name in sorted(definitions)},
     }
 
 
