@@ -1,6 +1,7 @@
 """A fake accelerator that plays recorded model outputs: a whole line without a model runtime."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from zipfile import BadZipFile
@@ -16,42 +17,35 @@ MAX_BYTES: Final = 256 << 20
 VERSION: Final = 1
 
 
+@dataclass(eq=False)
 class ReplayInterpreter:
     """Returns recorded outputs, one recording after the other and then from the beginning.
 
     `recordings` are the outputs of one invoke each; see `protocols.Interpreter`.
     """
 
-    def __init__(
-        self,
-        input_spec: TensorSpec,
-        output_specs: Sequence[TensorSpec],
-        recordings: Sequence[Sequence[Tensor]],
-        *,
-        name: str = "the recording",
-    ) -> None:
-        self.input = input_spec
-        self.outputs = tuple(output_specs)
-        self._recordings = recordings
-        self._name = name
-        self._next = 0
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    recordings: Sequence[Sequence[Tensor]]
+    name: str
+    _next: int = field(default=0, init=False)
 
     def invoke(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return copies of the next outputs; raises AcceleratorError for a wrong tensor."""
-        if not self._recordings:
-            raise AcceleratorError(f"{self._name}: invoked after close()")
+        if not self.recordings:
+            raise AcceleratorError(f"{self.name}: invoked after close()")
         if tensor.shape != self.input.shape or tensor.dtype != self.input.dtype:
             raise AcceleratorError(
-                f"{self._name}: invoke failed: expected a tensor {self.input.dtype} "
+                f"{self.name}: invoke failed: expected a tensor {self.input.dtype} "
                 f"{self.input.shape}, got {tensor.dtype} {tensor.shape}"
             )
-        outputs = self._recordings[self._next]
-        self._next = (self._next + 1) % len(self._recordings)
+        outputs = self.recordings[self._next]
+        self._next = (self._next + 1) % len(self.recordings)
         return [output.copy() for output in outputs]
 
     def close(self) -> None:
         """Free the recording; closing twice is fine."""
-        self._recordings = ()
+        self.recordings = ()
 
 
 def load_recording(path: Path) -> ReplayInterpreter:
@@ -90,7 +84,7 @@ def load_recording(path: Path) -> ReplayInterpreter:
     ):
         raise ModelFileError(f"{path}: expected outputs of the recorded shapes; record it again")
     recordings = [[output[number] for output in outputs] for number in range(count)]
-    return ReplayInterpreter(input_spec, specs, recordings, name=str(path))
+    return ReplayInterpreter(input_spec, tuple(specs), recordings, str(path))
 
 
 def _spec(name: str, values: Tensor, dtype: np.dtype[np.generic]) -> TensorSpec:

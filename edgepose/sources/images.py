@@ -4,6 +4,7 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,7 @@ def read_image(path: Path) -> Image:
         ) from error
 
 
+@dataclass
 class ImageSource:
     """Plays image files one after another, `fps` of them per second of media time.
 
@@ -92,51 +94,44 @@ class ImageSource:
     cannot be read is logged once and skipped.
     """
 
+    paths: Sequence[Path]
+    fps: float = DEFAULT_FPS
+    realtime: bool = False
+    loop: bool = False
     live = False
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        fps: float = DEFAULT_FPS,
-        realtime: bool = False,
-        loop: bool = False,
-    ) -> None:
-        self._paths = tuple(paths)
-        self._interval_ns = round(1e9 / fps)
-        self._realtime = realtime
-        self._loop = loop
-        self.description = (
-            str(paths[0]) if len(paths) == 1 else f"{len(paths)} images in {paths[0].parent}"
-        )
+    def __post_init__(self) -> None:
+        first, *others = self.paths
+        self.description = f"{len(self.paths)} images in {first.parent}" if others else str(first)
 
     def frames(self) -> FrameStream:
         """Yield the images; raises SourceError if the only one, or every one, is unreadable."""
         configure_opencv()
+        interval_ns = round(1e9 / self.fps)
         pacer = Pacer()
         sequence = 0
         unreadable: set[Path] = set()
         while True:
-            for path in self._paths:
+            for path in self.paths:
                 try:
                     image = read_image(path)
                 except SourceError as error:
-                    if len(self._paths) == 1:
+                    if len(self.paths) == 1:
                         raise
                     if path not in unreadable:
                         log.warning("%s; skipping it", error)
                     unreadable.add(path)
-                    if unreadable.issuperset(self._paths):
+                    if unreadable.issuperset(self.paths):
                         raise SourceError(
                             f"{self.description}: none of them can be read; the last: {error}"
                         ) from error
                     continue
-                elapsed_ns = sequence * self._interval_ns
-                if self._realtime:
+                elapsed_ns = sequence * interval_ns
+                if self.realtime:
                     pacer.wait_for(elapsed_ns)
                 yield Frame(image, pacer.start_ns + elapsed_ns, sequence, path=str(path))
                 sequence += 1
-            if not self._loop:
+            if not self.loop:
                 return
 
 

@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from edgepose.datatypes import Image
@@ -31,6 +32,7 @@ LATE_RESULT_S: Final = 0.5
 """How long a capture that was running when its time ran out may take to end."""
 
 
+@dataclass
 class PicameraSource:
     """Reads one stream of a Pi camera.
 
@@ -38,23 +40,16 @@ class PicameraSource:
     camera chooses the format and size, which are read back after configuring.
     """
 
+    index: int
+    size_wh: tuple[int, int] = (640, 480)
+    fps: float | None = None
+    stream: Literal["main", "lores"] = "main"
     live = True
 
-    def __init__(
-        self,
-        index: int,
-        *,
-        size_wh: tuple[int, int] = (640, 480),
-        fps: float | None = None,
-        stream: Literal["main", "lores"] = "main",
-    ) -> None:
-        self.description = f"picamera:{index}"
-        self._index = index
-        self._size_wh = size_wh
-        self._fps = fps
-        self._stream = stream
+    def __post_init__(self) -> None:
+        self.description = f"picamera:{self.index}"
         # At a low frame rate the next frame is not late before it is due.
-        self._timeout_s = max(FRAME_TIMEOUT_S, 2 / fps) if fps else FRAME_TIMEOUT_S
+        self._timeout_s = max(FRAME_TIMEOUT_S, 2 / self.fps) if self.fps else FRAME_TIMEOUT_S
         self._camera: Any = None
         self._loop: _EventLoop
         self._format: BufferFormat
@@ -79,7 +74,7 @@ class PicameraSource:
             # Our errors carry the same reasons, with the camera's name and without tracebacks.
             logging.getLogger("picamera2").setLevel(logging.CRITICAL)
         self._check_exists(picamera2.Picamera2)
-        self._camera = _construct(picamera2.Picamera2, self._index)
+        self._camera = _construct(picamera2.Picamera2, self.index)
         self._camera.configure(self._configuration())
         self._format = self._read_format()
         self._loop = _EventLoop(picamera2.Preview.NULL.value())
@@ -108,7 +103,7 @@ class PicameraSource:
             if request is None:
                 continue
             try:
-                image = self._format.to_rgb(request.make_buffer(self._stream))
+                image = self._format.to_rgb(request.make_buffer(self.stream))
                 return image, request.get_metadata().get("SensorTimestamp")
             finally:
                 request.release()
@@ -134,27 +129,27 @@ class PicameraSource:
         return None
 
     def _check_exists(self, picamera2_class: Any) -> None:
-        if self._index < len(picamera2_class.global_camera_info()):
+        if self.index < len(picamera2_class.global_camera_info()):
             return
         # libcamera's list of cameras is cached; one whose driver was loaded since is not in it.
         manager = getattr(picamera2_class, "_cm", None)
         if manager is not None and hasattr(manager, "reset"):
             manager.reset()
         count = len(picamera2_class.global_camera_info())
-        if self._index >= count:
+        if self.index >= count:
             raise self._not_found(f"no such camera; libcamera finds {count} of them")
 
     def _configuration(self) -> Any:
-        options: dict[str, Any] = {"main": {"size": self._size_wh, "format": "BGR888"}}
-        if self._stream == "lores":
+        options: dict[str, Any] = {"main": {"size": self.size_wh, "format": "BGR888"}}
+        if self.stream == "lores":
             # main must not be smaller than lores; it has the same size and is never read.
-            options["lores"] = {"size": self._size_wh, "format": "YUV420"}
+            options["lores"] = {"size": self.size_wh, "format": "YUV420"}
             # The colour space that OpenCV converts fast; picamera2 selects another from 1280x720.
             libcamera = _import("libcamera", self.description)
             options["colour_space"] = libcamera.ColorSpace.Smpte170m()
         controls: dict[str, Any] = {}
-        if self._fps:
-            duration_us = round(1e6 / self._fps)
+        if self.fps:
+            duration_us = round(1e6 / self.fps)
             controls["FrameDurationLimits"] = (duration_us, duration_us)
         return self._camera.create_video_configuration(
             **options, controls=controls, buffer_count=4, queue=False, display=None, encode=None
@@ -163,14 +158,14 @@ class PicameraSource:
     def _read_format(self) -> BufferFormat:
         """Return the format the camera chose; raises SourceError for an unsupported one."""
         configuration = self._camera.camera_configuration()
-        chosen = configuration[self._stream]
+        chosen = configuration[self.stream]
         name, size_wh = str(chosen["format"]), tuple(chosen["size"])
         if name not in FORMATS:
             raise SourceError(
                 f"{self.description}: the camera delivers {name}, expected one of "
                 f"{', '.join(FORMATS)}; try the other of stream: main and lores"
             )
-        warn_if_adjusted(self.description, self._size_wh, size_wh)
+        warn_if_adjusted(self.description, self.size_wh, size_wh)
         return BufferFormat(name, size_wh, int(chosen["stride"]), configuration.get("colour_space"))
 
     def _explained(self, error: Exception) -> SourceError:

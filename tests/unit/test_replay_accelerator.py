@@ -93,7 +93,7 @@ def test_replay_accelerator_missing_file(tmp_path: Path) -> None:
 
 def test_replay_accelerator_empty_recording_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one invoke"):
-        OutputRecorder(ReplayInterpreter(INPUT, [OUTPUT], [])).save(tmp_path / "r.npz")
+        OutputRecorder(ReplayInterpreter(INPUT, (OUTPUT,), [], "r.npz")).save(tmp_path / "r.npz")
 
 
 def test_replay_accelerator_of_a_real_model_is_a_model(tmp_path: Path) -> None:
