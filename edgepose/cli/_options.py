@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,17 +24,19 @@ accelerator_option = click.option(
 )
 
 
+def format_option(*formats: str) -> Callable[[Any], Any]:
+    """Return the option `--format`; its default is the first format."""
+    return click.option("--format", "output_format", type=click.Choice(formats), default=formats[0])
+
+
 class SingleLineFormatter(logging.Formatter):
     """Escapes control characters: text from outside cannot start a log line or move the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the record without control characters, with further lines indented."""
-        text = super().formatMessage(record)
-        if text.isprintable():
-            return text
         return "\n  ".join(
             "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-            for line in text.split("\n")
+            for line in super().formatMessage(record).split("\n")
         )
 
 

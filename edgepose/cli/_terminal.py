@@ -14,25 +14,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; on a terminal, long cells are folded."""
-    # Imported on demand, as below: rich takes 50 ms.
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in columns:
-        # Folded, not cut: users copy paths and hashes.
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    # In a pipe, rich would fold at 80 columns.
-    width = None if sys.stdout.isatty() else 10_000
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
-    with console.capture() as text:
-        console.print(table)
-    # rich pads the last column too.
-    for line in text.get().splitlines():
-        click.echo(line.rstrip())
+    """Print aligned columns; nothing is cut, since users copy paths and hashes."""
+    lines = (columns, *rows)
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 @contextmanager
@@ -41,6 +27,7 @@ def progress_bar(text: str, unit: str, total: float | None = None) -> Iterator[C
 
     Yields a function that takes the number of units done, and optionally a new text.
     """
+    # Imported on demand: rich takes 50 ms.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from edgepose.cli._options import config_option, set_up_logging
+from edgepose.cli._options import config_option, format_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, progress_bar
 from edgepose.config import find_config_file, load_config
 from edgepose.errors import UsageError
@@ -37,23 +37,8 @@ def _counts(
     return tuple(click.IntRange(1, MAX_THREADS)(word, parameter, context) for word in words)
 
 
-class _NewFile(click.Path):
-    """A file that can be written; checked before the work that makes its content."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path."""
-        path = Path(value)
-        if not path.exists() and not os.access(path.parent, os.W_OK):
-            self.fail(f"the folder {path.parent} does not exist or is not writable", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-_NEW_FILE: Final = _NewFile(dir_okay=False, writable=True, path_type=Path)
+_NEW_FILE: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
 _SECONDS: Final = click.FloatRange(min=0)
-
-
-def _format_option(*formats: str) -> Callable[[Any], Any]:
-    return click.option("--format", "output_format", type=click.Choice(formats), default="table")
 
 
 _output_option = click.option(
@@ -61,11 +46,7 @@ _output_option = click.option(
 )
 
 
-@click.group(
-    invoke_without_command=True,
-    subcommand_metavar="[COMMAND]",
-    context_settings={"show_default": True},
-)
+@click.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 @config_option
 @click.option(
     "--models",
@@ -123,7 +104,7 @@ _output_option = click.option(
     "person of all images, cropped to it.",
 )
 @click.option("--against", metavar="NAME", help="Also report the difference in AP to this model.")
-@_format_option("table", "json", "markdown", "csv")
+@format_option("table", "json", "markdown", "csv")
 @_output_option
 @click.option(
     "--plot", type=_NEW_FILE, metavar="FILE", help="Plot latency against mAP as .png or .svg."
@@ -146,7 +127,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    _check(values)
+    _check(values, output)
     plot, mqtt = values.pop("plot"), values.pop("mqtt")
     set_up_logging("warning")
     config = load_config(find_config_file(config_path), {"mqtt.url": mqtt})
@@ -169,7 +150,7 @@ def command(
 @command.command("compare")
 @click.argument("first", metavar="A.json", type=_FILE)
 @click.argument("second", metavar="B.json", type=_FILE)
-@_format_option("table", "json", "markdown")
+@format_option("table", "json", "markdown")
 @_output_option
 def compare_command(first: Path, second: Path, output_format: str, output: Path | None) -> None:
     """Compare two files of `edgepose benchmark --format json`: devices, or versions.
@@ -183,8 +164,8 @@ def compare_command(first: Path, second: Path, output_format: str, output: Path 
     _write(compare.rendered(compare.compare_files(first, second), output_format), output)
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    """Raise UsageError for options that contradict each other."""
+def _check(values: Mapping[str, Any], output: Path | None) -> None:
+    """Raise UsageError for options that contradict each other, or a file that cannot be written."""
     annotations, images, plot = values["annotations"], values["images"], values["plot"]
     latency, pipeline = values["latency"], values["pipeline"]
     is_other_plot = plot and plot.suffix.lower() not in (".png", ".svg")
@@ -201,6 +182,9 @@ def _check(values: Mapping[str, Any]) -> None:
     for message, is_wrong in contradictions.items():
         if is_wrong:
             raise UsageError(message)
+    for path in filter(None, (output, plot)):
+        if not (path.exists() or os.access(path.parent, os.W_OK)):
+            raise UsageError(f"{path}: the folder {path.parent} does not exist or is not writable")
 
 
 def _write(text: str, output: Path | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import yaml
 
-from edgepose.cli._options import config_option
+from edgepose.cli._options import config_option, format_option
 from edgepose.cli._terminal import print_json
 from edgepose.config import find_config_file, load_config
 
@@ -25,12 +25,12 @@ def check(*, config_path: Path | None) -> None:
     """Report all errors with line, key and suggestion; exit with 2 if there is one."""
     path = find_config_file(config_path)
     load_config(path)
-    click.echo(f"{_name(path)}: no errors", err=True)
+    click.echo(f"{path or 'built-in defaults'}: no errors", err=True)
 
 
 @command.command()
 @config_option
-@click.option("--format", "output_format", type=click.Choice(["yaml", "json"]), default="yaml")
+@format_option("yaml", "json")
 def show(*, config_path: Path | None, output_format: str) -> None:
     """Print the configuration in effect, with defaults and derived values, secrets masked."""
     path = find_config_file(config_path)
@@ -40,7 +40,7 @@ def show(*, config_path: Path | None, output_format: str) -> None:
     values["mqtt"]["client_id"] = config.client_id
     values["mqtt"]["username"] = config.mqtt.address.username
     values["state_directory"] = str(config.state_path)
-    click.echo(f"# {_name(path)}", err=True)
+    click.echo(f"# {path or 'built-in defaults'}", err=True)
     if output_format == "json":
         print_json(values)
     else:
@@ -61,7 +61,3 @@ def schema() -> None:
     from edgepose.config.reference import json_schema
 
     print_json(json_schema())
-
-
-def _name(path: Path | None) -> str:
-    return "built-in defaults" if path is None else str(path)

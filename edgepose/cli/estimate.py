@@ -9,14 +9,14 @@ import msgspec
 
 from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker, path_source
-from edgepose.cli._options import config_option, model_option, set_up_logging
+from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config import Config, find_config_file, load_config
 from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import FrameResult, Pipeline
-from edgepose.protocols import LoadedModel, Smoother, Tracker
+from edgepose.protocols import LoadedModel
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
 from edgepose.tracking.no_tracker import NoTracker
@@ -26,14 +26,7 @@ from edgepose.tracking.no_tracker import NoTracker
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @config_option
 @model_option
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["ndjson", "json", "table"]),
-    default="ndjson",
-    show_default=True,
-    help="One JSON object a line, one JSON list, or a table.",
-)
+@format_option("ndjson", "json", "table")
 @click.option(
     "--annotate",
     type=click.Path(path_type=Path, file_okay=False),
@@ -66,6 +59,7 @@ def command(
 ) -> None:
     """Print the poses in images, folders of images and videos, frame by frame.
 
+    The formats are one JSON object a line (ndjson), one JSON list, and a table.
     Inputs that cannot be read are reported on stderr at the end; the exit code is then 1.
     """
     config = load_config(
@@ -90,7 +84,11 @@ def command(
             still = mode == "image" or (mode is None and images.is_image(path))
             pipeline = _pipeline(config, loaded, track=not (still or no_track))
             try:
-                for result in _results(pipeline, path, still=still):
+                for frame in path_source(path).frames():
+                    result = pipeline.process(frame, confirm_in_crop=still)
+                    if still:
+                        # Independent frames have no state in common.
+                        pipeline.reset()
                     if annotate is not None:
                         _annotate(result, path, annotate, config.pose.keypoint_threshold)
                     yield EstimateLine(source=str(path), **msgspec.structs.asdict(result.message))
@@ -124,24 +122,14 @@ def _files(inputs: Sequence[str], failures: list[SourceError]) -> Iterator[Path]
 
 def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
     # Without track ids there is no history to filter.
-    tracker: Tracker = build_tracker(config) if track else NoTracker()
-    smoother: Smoother = build_smoother(config.smoothing) if track else NoSmoother()
     return Pipeline(
         SingleModel(loaded),
-        tracker,
-        smoother,
+        build_tracker(config) if track else NoTracker(),
+        build_smoother(config.smoothing) if track else NoSmoother(),
         (),
         node=config.node_name,
         camera=config.cameras[0].name,
     )
-
-
-def _results(pipeline: Pipeline, path: Path, *, still: bool) -> Iterator[FrameResult]:
-    """Yield the results of a file; the frames of a still image have no state in common."""
-    for frame in path_source(path).frames():
-        yield pipeline.process(frame, confirm_in_crop=still)
-        if still:
-            pipeline.reset()
 
 
 def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:

@@ -20,6 +20,7 @@ SUBCOMMANDS: Final = {
     "replay": "Publish a recording on MQTT.",
     "demo": "Run without configuration and print the published messages.",
 }
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 class _LazyGroup(click.Group):
@@ -42,7 +43,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="edgepose")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.pass_context
@@ -78,7 +79,10 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return _print_error(error.format_message().rstrip(".") + hint, 2)
     except Exception as error:
         if any(isinstance(e, BrokenPipeError) for e in (error, error.__cause__)):
-            return _end_without_stdout()
+            # The reader closed stdout, as `head` does; Python flushes it again at exit, which would
+            # print an error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if debug:
             raise
         return _print_error(_message(error), getattr(error, "exit_code", 1))
@@ -98,10 +102,3 @@ def _message(error: Exception) -> str:
 def _print_error(text: str, exit_code: int) -> int:
     print(f"edgepose: {text}", file=sys.stderr)
     return exit_code
-
-
-def _end_without_stdout() -> int:
-    """Exit without an error if the reader of stdout closed it, as `head` does."""
-    # Python flushes stdout again at exit, which would print an error.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from edgepose.cli._options import format_option
 from edgepose.cli._terminal import exit_if_failed, print_json, print_table, progress_bar
 from edgepose.errors import ModelError
 from edgepose.registry import download
@@ -19,10 +20,6 @@ from edgepose.registry.registry import (
     user_folder,
 )
 
-format_option = click.option(
-    "--format", "output_format", type=click.Choice(["table", "json"]), default="table"
-)
-
 
 @click.group()
 def command() -> None:
@@ -34,7 +31,7 @@ def command() -> None:
 
 
 @command.command("list")
-@format_option
+@format_option("table", "json")
 def list_models(*, output_format: str) -> None:
     """Print the known models; the status is `installed`, or the command that installs one."""
     registry = default_registry()
@@ -57,7 +54,7 @@ def list_models(*, output_format: str) -> None:
 
 @command.command()
 @click.argument("name")
-@format_option
+@format_option("table", "json")
 def info(*, name: str, output_format: str) -> None:
     """Print all properties of a model, given by name or as a path to a .tflite file."""
     registry = default_registry()
@@ -108,7 +105,7 @@ def pull(*, names: tuple[str, ...], origin: str | None) -> None:
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@format_option
+@format_option("table", "json")
 def verify(*, names: tuple[str, ...], output_format: str) -> None:
     """Compare the installed models, or those named, with their hashes; exit 1 if one differs.
 

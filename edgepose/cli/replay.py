@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from edgepose.cli._options import set_up_logging
-from edgepose.mqtt.options import ConnectOptions, TlsFiles
+from edgepose.config.schema import MqttConfig, TlsConfig
 from edgepose.mqtt.replay import read_recording, replay
 from edgepose.mqtt.topics import check_base
-from edgepose.mqtt.url import PASSWORD_VARIABLE, Secret, parse_broker_url, read_password_file
+from edgepose.mqtt.url import PASSWORD_VARIABLE
 
 
 @click.command()
@@ -19,17 +19,15 @@ from edgepose.mqtt.url import PASSWORD_VARIABLE, Secret, parse_broker_url, read_
     "--mqtt",
     metavar="URL",
     default="mqtt://localhost:1883",
-    show_default=True,
     help="mqtt://[user@]host:port of the broker, or mqtts:// for TLS.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(min=0),
     default=1.0,
-    show_default=True,
     help="Factor of the recorded speed; 0 publishes without waiting.",
 )
-@click.option("--base-topic", default="edgepose", show_default=True, help="Prefix of the topics.")
+@click.option("--base-topic", default="edgepose", help="Prefix of the topics.")
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path),
@@ -63,16 +61,9 @@ def command(
     # An error here comes before the connection.
     next(read_recording(file, lambda _problem: None))
     check_base(base_topic)
-    address = parse_broker_url(mqtt)
-    password = None
-    if password_file is not None:
-        password = read_password_file(password_file)
-    elif variable := os.environ.get(PASSWORD_VARIABLE):
-        password = Secret(variable)
+    config = MqttConfig(url=mqtt, password_file=password_file, tls=TlsConfig(ca_file=ca_file))
     # Not the id of the node, which the broker would disconnect.
-    client_id = f"edgepose-replay-{os.getpid()}"
-    options = ConnectOptions(address, client_id, password, TlsFiles(ca_file=ca_file))
-    with MqttPublisher(options) as publisher:
+    with MqttPublisher(config.connect_options(f"edgepose-replay-{os.getpid()}")) as publisher:
         published, skipped = replay(file, publisher.send, speed=speed, base=base_topic)
     invalid = f", {skipped} invalid lines skipped" if skipped else ""
     print(f"replay: {published} messages published{invalid}", file=sys.stderr)
