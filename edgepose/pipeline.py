@@ -1,7 +1,7 @@
 """One frame's whole way: detect its poses, then track, smooth and publish them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter_ns
 
 from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedPoses
@@ -35,12 +35,12 @@ class FrameResult:
     message: PoseMessage
 
 
+@dataclass(eq=False)
 class CropState:
     """Crop region and confirmation of one stream of frames; belongs to the inference thread."""
 
-    def __init__(self) -> None:
-        self.region: CropRegion | None = None
-        self._confirmed = False
+    region: CropRegion | None = None
+    _confirmed: bool = field(default=False, init=False)
 
     def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
         """Return the poses that are confirmed, and choose the crop region of the next frame.
@@ -62,6 +62,7 @@ class CropState:
         return _exchange_left_and_right(poses) if frame.mirrored else poses
 
 
+@dataclass(eq=False)
 class Pipeline:
     """The stages between one camera's frames and the sinks.
 
@@ -73,26 +74,16 @@ class Pipeline:
     `models` may be replaced between two frames: crop regions and tracks are in frame px.
     """
 
-    def __init__(
-        self,
-        models: ModelProvider,
-        tracker: Tracker,
-        smoother: Smoother,
-        sinks: Sequence[Sink],
-        *,
-        node: str,
-        camera: str,
-        every_frame: bool = False,
-    ) -> None:
-        self.models = models
-        self.tracker = tracker
-        self.smoother = smoother
-        self._sinks = tuple(sinks)
-        self._node = node
-        self._camera = camera
-        self._every_frame = every_frame
-        self._last_with_poses: PoseMessage | None = None
-        self._crop = CropState()
+    models: ModelProvider
+    tracker: Tracker
+    smoother: Smoother
+    sinks: Sequence[Sink]
+    _: KW_ONLY
+    node: str
+    camera: str
+    every_frame: bool = False
+    _last_with_poses: PoseMessage | None = field(default=None, init=False)
+    _crop: CropState = field(default_factory=CropState, init=False)
 
     def process(self, frame: Frame, *, confirm_in_crop: bool = False) -> FrameResult:
         """Detect and publish in the calling thread.
@@ -154,13 +145,13 @@ class Pipeline:
             tracked,
             timings,
             keypoint_threshold=model.keypoint_threshold,
-            node=self._node,
-            camera=self._camera,
+            node=self.node,
+            camera=self.camera,
             model=model.name,
             accelerator=model.device,
             degraded=model.degraded,
         )
-        if len(tracked) or self._last_with_poses or self._every_frame:
+        if len(tracked) or self._last_with_poses or self.every_frame:
             self._send(message)
         self._last_with_poses = message if len(tracked) else None
         return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
@@ -182,7 +173,7 @@ class Pipeline:
         self.smoother.reset()
 
     def _send(self, message: PoseMessage) -> None:
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.publish(message)
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Final
 
 from edgepose.clock import boottime_ns, utc_of_boottime
@@ -37,6 +38,7 @@ MIN_OFF_NS: Final = 1_000_000_000
 """How long a camera that was switched off stays off at least."""
 
 
+@dataclass(eq=False)
 class Daemon:
     """Runs the given parts; `run` returns after a signal, or at the end of every file.
 
@@ -45,37 +47,28 @@ class Daemon:
     invalid. `info` returns the payload of the `info` topic.
     """
 
-    def __init__(
-        self,
-        cameras: Sequence[CameraParts],
-        models: Models,
-        sinks: Sequence[Sink],
-        mqtt: MqttSink | None,
-        topics: Topics,
-        *,
-        stats_interval_ns: int,
-        switches: Switches,
-        info: Callable[[], bytes],
-        reload: Callable[[], None],
-    ) -> None:
-        self.topics = topics
-        self.models = models
-        self._sinks = tuple(sinks)
-        self._mqtt = mqtt
-        self._stats_interval_ns = stats_interval_ns
-        self._switches = switches
-        self._info = info
-        self._reload = reload
+    parts: InitVar[Sequence[CameraParts]]
+    models: Models
+    sinks: Sequence[Sink]
+    mqtt: MqttSink | None
+    topics: Topics
+    _: KW_ONLY
+    stats_interval_ns: int
+    switches: Switches
+    info: Callable[[], bytes]
+    reload: Callable[[], None]
+
+    def __post_init__(self, parts: Sequence[CameraParts]) -> None:
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
         self._switched_off_ns: dict[str, int] = {}
         self._published_accelerator: AcceleratorState | None = None
         mailbox = FrameMailbox()
         self._inference = InferenceThread(mailbox)
         self.cameras = {
-            parts.name: CameraSupervisor(
-                parts, mailbox, self, enabled=parts.name not in switches.off
+            camera.name: CameraSupervisor(
+                camera, mailbox, self, enabled=camera.name not in self.switches.off
             )
-            for parts in cameras
+            for camera in parts
         }
 
     def command(self, command: Command) -> None:
@@ -97,13 +90,13 @@ class Daemon:
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a retained state."""
-        if self._mqtt is not None:
-            self._mqtt.set_state(topic, payload)
+        if self.mqtt is not None:
+            self.mqtt.set_state(topic, payload)
 
     def send_event(self, camera: str, payload: bytes) -> None:
         """Publish an event."""
-        if self._mqtt is not None:
-            self._mqtt.send_event(camera, payload)
+        if self.mqtt is not None:
+            self.mqtt.send_event(camera, payload)
 
     def camera_failed(self, camera: str, error: SourceError) -> None:
         """Log that a camera failed; raises the error if no camera is left at a terminal.
@@ -121,9 +114,9 @@ class Daemon:
         self._publish_accelerator()
         for camera in self.cameras.values():
             camera.publish_states()
-        if self._mqtt is not None:
+        if self.mqtt is not None:
             # A service waits for its broker without limit; a user at a terminal gets an error.
-            self._mqtt.open(
+            self.mqtt.open(
                 require_connection_within_s=None if has_service_manager() else CONNECT_TIMEOUT_S
             )
         self.models.start()
@@ -136,7 +129,7 @@ class Daemon:
 
     def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
-        next_stats_ns = now_ns + self._stats_interval_ns
+        next_stats_ns = now_ns + self.stats_interval_ns
         watchdog_ns = watchdog_interval_ns()
         next_watchdog_ns = now_ns
         while not signals.stop_requested:
@@ -153,7 +146,7 @@ class Daemon:
             self._publish_accelerator()
             if now_ns >= next_stats_ns:
                 self._publish_stats(now_ns)
-                next_stats_ns = now_ns + self._stats_interval_ns
+                next_stats_ns = now_ns + self.stats_interval_ns
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if self.is_healthy(now_ns, watchdog_ns // 2):
@@ -165,12 +158,12 @@ class Daemon:
     def is_healthy(self, now_ns: int, patience_ns: int) -> bool:
         """Whether inference and network thread make progress; the main thread asks, so it does."""
         inference = now_ns - self._inference.heartbeat_ns < patience_ns
-        return inference and (self._mqtt is None or self._mqtt.alive)
+        return inference and (self.mqtt is None or self.mqtt.alive)
 
     def _reload_config(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            self._reload()
+            self.reload()
         except EdgeposeError as error:
             log.error("reload failed, keeping the previous configuration: %s", error)
         else:
@@ -204,7 +197,7 @@ class Daemon:
             keypoint_threshold=None if model is None else model.keypoint_threshold,
             restarts=state.restarts,
         )
-        self.set_state(self.topics.info, self._info())
+        self.set_state(self.topics.info, self.info())
         self.set_state(self.topics.accelerator, encode(message))
         status = "no model" if model is None else f"running {model.name} on {state.device}"
         if state.reason:
@@ -226,7 +219,7 @@ class Daemon:
             if camera.enabled and not enabled:
                 self._switched_off_ns[camera.name] = now_ns
             camera.set_enabled(enabled=enabled)
-            self._switches.set(camera.name, enabled=enabled)
+            self.switches.set(camera.name, enabled=enabled)
 
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
@@ -240,9 +233,9 @@ class Daemon:
                 "restarts": self.models.state.restarts,
             },
         }
-        if self._mqtt is not None:
-            stats["mqtt"] = self._mqtt.counters()
-            self._mqtt.send_stats(json.dumps(stats).encode())
+        if self.mqtt is not None:
+            stats["mqtt"] = self.mqtt.counters()
+            self.mqtt.send_stats(json.dumps(stats).encode())
         log.debug("stats: %s", stats)
 
     def _stop(self) -> None:
@@ -256,8 +249,8 @@ class Daemon:
         if not self._inference.join(CLOSE_MODEL_S):
             log.warning("the model does not answer; its thread is left behind")
         self.models.close()
-        self._switches.close()
-        for sink in reversed(self._sinks):
+        self.switches.close()
+        for sink in reversed(self.sinks):
             try:
                 sink.close()
             except EdgeposeError as error:
