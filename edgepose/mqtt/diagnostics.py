@@ -35,7 +35,7 @@ class Failure(Exception):
 
 def connect_failure(error: OSError | ValueError, *, tls: bool) -> Failure:
     """Explain why a connection could not be opened, before any MQTT packet."""
-    text = _text(error)
+    text = reason_of(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_failure(error.verify_message or text)
     if isinstance(error, ConnectionRefusedError):
@@ -91,7 +91,7 @@ def refused(code: ReasonCode, username: str | None, *, password: bool) -> Failur
 
 def no_answer(error: Exception | None, *, tls: bool) -> Failure:
     """Explain a connection that the peer ended before any valid MQTT packet."""
-    because = "" if error is None else f" ({_text(error)})"
+    because = "" if error is None else f" ({reason_of(error)})"
     if tls:
         remedy = "it may ask for a client certificate, or not be an MQTT broker"
     else:
@@ -124,7 +124,8 @@ def ended_by_broker(code: ReasonCode, client_id: str) -> Failure:
 
 def lost(error: Exception | None) -> Failure:
     """Explain the end of a connection without a reason from the broker."""
-    return Failure(LOST, f"ended the connection ({'no reason' if error is None else _text(error)})")
+    reason = "no reason" if error is None else reason_of(error)
+    return Failure(LOST, f"ended the connection ({reason})")
 
 
 def denied(topic: str) -> Failure:
@@ -164,7 +165,8 @@ def internal_error(error: Exception) -> Failure:
     )
 
 
-def _text(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the text of an error, without its number and library."""
     reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
     if reason:
         return str(reason).lower().replace("_", " ")

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -27,18 +26,12 @@ _MAX_WARNINGS: Final = 5
 _INVALID: Final = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedMessage:
-    """One line of a recording."""
+def read_recording(
+    path: Path, report: Callable[[str], None]
+) -> Iterator[tuple[PoseMessage, bytes, float]]:
+    """Yield each message of a recording with its bytes and the seconds of `captured_at`.
 
-    message: PoseMessage
-    payload: bytes
-    captured_s: float
-
-
-def read_recording(path: Path, report: Callable[[str], None]) -> Iterator[RecordedMessage]:
-    """Yield the messages of a recording; `report` gets a text for each line that is invalid.
-
+    `report` gets a text for each line that is invalid.
     Raises SourceNotFoundError or SourceError for a file that cannot be read or is no recording.
     """
     number = valid = 0
@@ -74,13 +67,13 @@ def read_recording(path: Path, report: Callable[[str], None]) -> Iterator[Record
         )
 
 
-def _parse(line: bytes) -> RecordedMessage:
+def _parse(line: bytes) -> tuple[PoseMessage, bytes, float]:
     message = messages.decode(line)
     Topics(node=message.node).poses(message.camera)
     if message.schema != messages.SCHEMA:
         raise ValueError(f"expected schema {messages.SCHEMA}, got schema {message.schema}")
     captured_s = datetime.fromisoformat(message.captured_at).timestamp()
-    return RecordedMessage(message, line.strip(), captured_s)
+    return message, line.strip(), captured_s
 
 
 def replay(
@@ -109,20 +102,19 @@ def replay(
 
     start_s = first_s = 0.0
     newest_s = float("inf")
-    for recorded in read_recording(path, report):
-        if recorded.captured_s < newest_s - 1.0:
+    for message, payload, captured_s in read_recording(path, report):
+        if captured_s < newest_s - 1.0:
             start_s = monotonic()
-            first_s = newest_s = recorded.captured_s
-        newest_s = max(newest_s, recorded.captured_s)
+            first_s = newest_s = captured_s
+        newest_s = max(newest_s, captured_s)
         if speed:
-            due_s = start_s + (recorded.captured_s - first_s) / speed
+            due_s = start_s + (captured_s - first_s) / speed
             wait_s = min(due_s - monotonic(), _LONGEST_WAIT_S)
             if wait_s > _LONG_WAIT_S:
                 _log.warning("%s: nothing was recorded for long; next in %.0f s", path, wait_s)
             if wait_s > 0:
                 sleep(wait_s)
-        topics = Topics(node=recorded.message.node, base=base)
-        publish(topics.poses(recorded.message.camera), recorded.payload)
+        publish(Topics(node=message.node, base=base).poses(message.camera), payload)
         published += 1
     if skipped > _MAX_WARNINGS:
         _log.warning("%s: %d invalid lines were skipped in all", path, skipped)

@@ -4,6 +4,7 @@ import logging
 import ssl
 
 from edgepose.errors import ConfigError
+from edgepose.mqtt.diagnostics import reason_of
 from edgepose.mqtt.options import TlsFiles
 
 _log = logging.getLogger("edgepose.mqtt")
@@ -21,7 +22,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         names = ", ".join(str(path) for path in given if path is not None)
         raise ConfigError(
             f"{names}: expected certificates in PEM form, and the key that belongs to the client "
-            f"certificate, without a passphrase ({_reason(error)}): check the paths and that "
+            f"certificate, without a passphrase ({reason_of(error)}): check the paths and that "
             "edgepose may read them"
         ) from None
     # Python 3.13 began to refuse certificates without an authority key identifier, which those of
@@ -36,9 +37,3 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not PEM").lower().replace("_", " ")
-    return error.strerror or str(error)
