@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Final, Protocol
 
 from edgepose.clock import boottime_ns, utc_of_boottime
@@ -65,6 +65,7 @@ class StatePublisher(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class CameraSupervisor:
     """Keeps one camera going; all of it runs on the main thread and waits for nothing.
 
@@ -72,29 +73,23 @@ class CameraSupervisor:
     `finished` that the source came to its end, as a file does. `clock` is CLOCK_BOOTTIME in ns.
     """
 
-    def __init__(
-        self,
-        parts: CameraParts,
-        mailbox: FrameMailbox,
-        publisher: StatePublisher,
-        *,
-        enabled: bool,
-        clock: Callable[[], int] = boottime_ns,
-    ) -> None:
-        self.parts = parts
-        self.name = parts.name
+    parts: CameraParts
+    mailbox: FrameMailbox
+    publisher: StatePublisher
+    _: KW_ONLY
+    enabled: bool
+    clock: Callable[[], int] = boottime_ns
+
+    def __post_init__(self) -> None:
+        self.name = self.parts.name
         self.statistics = StageStatistics()
-        self.enabled = enabled
         self.finished = False
         self.has_delivered = False
         self.failure: SourceError | None = None
+        self._topics = self.publisher.topics
         self._reopened = 0
         self._frames_without_model = 0
         self._online = False
-        self._clock = clock
-        self._mailbox = mailbox
-        self._publisher = publisher
-        self._topics = publisher.topics
         self._capture: Capture | None = None
         self._left: list[Capture] = []
         self._dropped_before = 0
@@ -114,7 +109,7 @@ class CameraSupervisor:
         self._left = [capture for capture in self._left if not capture.join(0)]
         if len(self._left) >= MAX_HUNG or not all(capture.hung for capture in self._left):
             # The device is still open in a thread of ours, which usually ends with the next frame.
-            self._retry_at_ns = self._clock() + CLOSING_POLL_NS
+            self._retry_at_ns = self.clock() + CLOSING_POLL_NS
             return
         if self.failure is not None:
             self._reopened += 1
@@ -123,8 +118,8 @@ class CameraSupervisor:
             self.parts.new_source(),
             self.parts.stall_timeout_ns,
             self.parts.pipeline,
-            self._mailbox,
-            clock=self._clock,
+            self.mailbox,
+            clock=self.clock,
         )
         self._capture.start()
 
@@ -205,7 +200,7 @@ class CameraSupervisor:
     def join(self, deadline_ns: int) -> None:
         """Wait for the threads that `stop` asked to end, until a CLOCK_BOOTTIME."""
         for capture in self._left:
-            if not capture.join(max(0.0, (deadline_ns - self._clock()) / 1e9)):
+            if not capture.join(max(0.0, (deadline_ns - self.clock()) / 1e9)):
                 log.warning("camera %s: the source hangs; its thread is left behind", self.name)
 
     def stats(self, now_ns: int) -> dict[str, object]:
@@ -245,10 +240,10 @@ class CameraSupervisor:
         known = self.failure is not None and str(self.failure) == str(error)
         self.failure = error
         # Jitter keeps several cameras on one hub from being opened at the same instant.
-        self._retry_at_ns = self._clock() + int(self._retry_delay_ns * random.uniform(0.8, 1.2))  # noqa: S311
+        self._retry_at_ns = self.clock() + int(self._retry_delay_ns * random.uniform(0.8, 1.2))  # noqa: S311
         self._retry_delay_ns = min(2 * self._retry_delay_ns, LAST_RETRY_NS)
         if not known:
-            self._publisher.camera_failed(self.name, error)
+            self.publisher.camera_failed(self.name, error)
 
     def _release(self, *, hung: bool = False) -> None:
         """Leave the capture thread to close the source; `hung` if it will not."""
@@ -266,22 +261,22 @@ class CameraSupervisor:
     def _clear_presence(self) -> None:
         """Publish that no person is visible any more."""
         self.parts.pipeline.publish_empty()
-        if self.parts.occupancy.lost(self._clock()):
+        if self.parts.occupancy.lost(self.clock()):
             self._publish_occupancy()
         self._publish_events(self.parts.track_events.lost())
 
     def _publish_status(self, status: bytes) -> None:
-        self._publisher.set_state(self._topics.status(self.name), status)
+        self.publisher.set_state(self._topics.status(self.name), status)
 
     def _publish_enabled(self) -> None:
-        self._publisher.set_state(
+        self.publisher.set_state(
             self._topics.enabled(self.name), topics.ON if self.enabled else topics.OFF
         )
 
     def _publish_occupancy(self) -> None:
         occupancy = self.parts.occupancy
-        self._publisher.set_state(self._topics.count(self.name), str(occupancy.count).encode())
-        self._publisher.set_state(
+        self.publisher.set_state(self._topics.count(self.name), str(occupancy.count).encode())
+        self.publisher.set_state(
             self._topics.presence(self.name), topics.ON if occupancy.present else topics.OFF
         )
 
@@ -294,4 +289,4 @@ class CameraSupervisor:
                 track_id=event.track_id,
                 time=utc_of_boottime(event.time_ns),
             )
-            self._publisher.send_event(self.name, encode(message))
+            self.publisher.send_event(self.name, encode(message))

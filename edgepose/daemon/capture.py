@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Final
 
 from edgepose.clock import boottime_ns
@@ -64,6 +65,7 @@ class FrameMailbox:
             self._changed.notify_all()
 
 
+@dataclass(eq=False)
 class Capture:
     """Opens, reads and closes a source in its own thread.
 
@@ -73,40 +75,32 @@ class Capture:
     whole frame.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: FrameSource,
-        stall_timeout_ns: int,
-        pipeline: Pipeline,
-        mailbox: FrameMailbox,
-        *,
-        clock: Callable[[], int] = boottime_ns,
-    ) -> None:
-        self.name = name
-        self.pipeline = pipeline
+    name: str
+    source: FrameSource
+    stall_timeout_ns: int
+    pipeline: Pipeline
+    mailbox: FrameMailbox
+    clock: Callable[[], int] = boottime_ns
+
+    def __post_init__(self) -> None:
         self.crop = CropState()
         self.closed = False
         self.dropped = 0
-        self._clock = clock
-        self._source = source
-        self._stall_timeout_ns = stall_timeout_ns
-        self._mailbox = mailbox
         self._stalled_at_ns: int | None = None
         self._hung_at_ns: int | None = None
-        self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"capture-{self.name}", daemon=True)
 
     def start(self) -> None:
         """Start reading; a failure to open arrives through the mailbox."""
-        if self._source.live:
+        if self.source.live:
             # Opening a camera takes seconds, and a driver may hang in it as well.
-            self._stalled_at_ns = self._clock() + max(self._stall_timeout_ns, OPEN_TIMEOUT_NS)
+            self._stalled_at_ns = self.clock() + max(self.stall_timeout_ns, OPEN_TIMEOUT_NS)
         self._thread.start()
 
     def stop(self, *, hung: bool = False) -> None:
         """Ask the thread to close the source; does not wait."""
-        self._hung_at_ns = self._clock() + (0 if hung else CLOSE_TIMEOUT_NS)
-        self._mailbox.close(self)
+        self._hung_at_ns = self.clock() + (0 if hung else CLOSE_TIMEOUT_NS)
+        self.mailbox.close(self)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; return False if the source hangs and the thread is left behind."""
@@ -116,24 +110,24 @@ class Capture:
     @property
     def hung(self) -> bool:
         """Whether the thread was asked to stop too long ago."""
-        return self._hung_at_ns is not None and self._clock() >= self._hung_at_ns
+        return self._hung_at_ns is not None and self.clock() >= self._hung_at_ns
 
     def is_stalled(self) -> bool:
         """Return whether the next frame is overdue."""
         stalled_at_ns = self._stalled_at_ns
-        return stalled_at_ns is not None and self._clock() > stalled_at_ns
+        return stalled_at_ns is not None and self.clock() > stalled_at_ns
 
     def _run(self) -> None:
-        live = self._source.live
+        live = self.source.live
         end: Captured = None
         try:
-            with closing(self._source.frames()) as frames:
+            with closing(self.source.frames()) as frames:
                 for frame in frames:
                     if live:
-                        self._stalled_at_ns = self._clock() + self._stall_timeout_ns
+                        self._stalled_at_ns = self.clock() + self.stall_timeout_ns
                     else:
                         self._wait_for_model()
-                    self.dropped += self._mailbox.put(self, frame, overwrite=live)
+                    self.dropped += self.mailbox.put(self, frame, overwrite=live)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.
@@ -142,11 +136,11 @@ class Capture:
             end = error
         except Exception as error:  # noqa: BLE001 - camera drivers raise anything
             end = SourceError(
-                f"{self._source.description}: failed with {type(error).__name__}: {error}"
+                f"{self.source.description}: failed with {type(error).__name__}: {error}"
             )
         self._stalled_at_ns = None
         # After the last frame, which must not be lost.
-        self._mailbox.put(self, end, overwrite=False)
+        self.mailbox.put(self, end, overwrite=False)
 
     def _wait_for_model(self) -> None:
         """Hold a recorded frame back while there is no model: it can wait, a camera cannot."""
