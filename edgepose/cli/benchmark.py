@@ -41,9 +41,7 @@ _NEW_FILE: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
 _SECONDS: Final = click.FloatRange(min=0)
 
 
-_output_option = click.option(
-    "--output", type=_NEW_FILE, metavar="FILE", help="Write to a file instead of stdout."
-)
+_output_option = click.option("--output", type=_NEW_FILE, metavar="FILE", help="Default: stdout.")
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")
@@ -56,10 +54,7 @@ _output_option = click.option(
     "with --no-latency the configured model.",
 )
 @click.option(
-    "--threads",
-    metavar="COUNTS",
-    callback=_counts,
-    help="CPU threads, separated by commas. Default: 1 and the number of cores, four at most.",
+    "--threads", metavar="COUNTS", callback=_counts, help="CPU threads; default: 1, and up to four."
 )
 @click.option(
     "--accelerator",
@@ -70,28 +65,15 @@ _output_option = click.option(
     help="auto (all available), cpu, or litert, litert-without-xnnpack, tflite-runtime, edgetpu "
     "separated by commas.",
 )
-@click.option(
-    "--min-runs", type=click.IntRange(1), default=50, help="Minimum number of runs of each row."
-)
-@click.option(
-    "--min-seconds", type=_SECONDS, default=1.0, help="Minimum duration of the runs of each row."
-)
-@click.option(
-    "--max-seconds",
-    type=_SECONDS,
-    default=150.0,
-    help="Time limit of all rows together; each has three rounds even so.",
-)
+@click.option("--min-runs", type=click.IntRange(1), default=50, help="Minimum runs of each row.")
+@click.option("--min-seconds", type=_SECONDS, default=1.0, help="Minimum seconds of each row.")
+@click.option("--max-seconds", type=_SECONDS, default=150.0, help="Time limit of the whole table.")
 @click.option("--latency/--no-latency", default=True, help="Measure latency.")
 @click.option("--pipeline", is_flag=True, help="Also measure the whole daemon, with a broker.")
 @click.option("--source", metavar="URI", help="Source of --pipeline; default: images in memory.")
 @click.option("--mqtt", metavar="URL", help="Broker of --pipeline; by default one is started.")
 @click.option(
-    "--coco",
-    "annotations",
-    type=_FILE,
-    metavar="ANNOTATIONS.json",
-    help="COCO person keypoints: also measure accuracy (needs the coco extra).",
+    "--coco", "annotations", type=_FILE, metavar="ANNOTATIONS.json", help="Also measure accuracy."
 )
 @click.option("--images", type=_FILE, metavar="DIR", help="Folder of the annotated images.")
 @click.option(
@@ -106,9 +88,7 @@ _output_option = click.option(
 @click.option("--against", metavar="NAME", help="Also report the difference in AP to this model.")
 @format_option("table", "json", "markdown", "csv")
 @_output_option
-@click.option(
-    "--plot", type=_NEW_FILE, metavar="FILE", help="Plot latency against mAP as .png or .svg."
-)
+@click.option("--plot", type=_NEW_FILE, metavar="FILE", help="Plot latency and mAP: .png or .svg.")
 @click.pass_context
 def command(
     context: click.Context,
