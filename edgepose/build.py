@@ -17,7 +17,6 @@ from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.probe import probe_model
-from edgepose.inference.replay import load_recording
 from edgepose.inference.runtime import RuntimeName
 from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.detect_kind import detect_kind
@@ -101,11 +100,10 @@ def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
 
 def build_replay_model(config: Config) -> LoadedModel:
     """Load recorded outputs in place of a model; raises ModelError if they cannot be used."""
-    recording = config.inference.recording
-    assert recording is not None
-    return _loaded(
-        config, ModelFile(config.model.name, recording), replay.DEVICE, load_recording(recording)
-    )
+    path = config.inference.recording
+    assert path is not None
+    file = ModelFile(config.model.name, path)
+    return _loaded(config, file, replay.DEVICE, replay.load_recording(path))
 
 
 def check_model(

@@ -19,7 +19,7 @@ from edgepose.config import Config, ModelConfig
 from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
-from edgepose.registry.registry import Device, default_registry, device_of, resolve
+from edgepose.registry.registry import Device, default_registry, device_of
 from edgepose.util.extras import require_extra
 
 ALL: Final = "all"
@@ -112,7 +112,7 @@ def _latency(
     found, missing = backends.find(options.accelerators)
     devices = {backend.device for backend in found}
     names = _chosen(options.models or [ALL], devices)
-    models = [resolve(name) for name in names]
+    models = [default_registry().resolve(name) for name in names]
     measurements = latency.measurements_of(models, found, options.thread_counts)
     if not measurements:
         raise UsageError(
@@ -219,7 +219,7 @@ def _config_for(options: BenchmarkOptions, name: str) -> Config:
     # Input size, kind and the like are those of the configured model only.
     if name != config.model.name:
         config = replace(config, model=ModelConfig(name=name))
-    if "edgetpu" in (options.device, device_of(resolve(name))):
+    if "edgetpu" in (options.device, device_of(default_registry().resolve(name))):
         return replace(config, accelerator="edgetpu")
     is_auto = set(options.accelerators) == {backends.AUTO}
     return config if is_auto else replace(config, accelerator="cpu")

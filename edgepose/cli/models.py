@@ -107,19 +107,11 @@ def pull(*, names: tuple[str, ...], origin: str | None) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @format_option("table", "json")
 def verify(*, names: tuple[str, ...], output_format: str) -> None:
-    """Compare the installed models, or those named, with their hashes; exit 1 if one differs.
-
-    Models in the folders that are in no manifest are listed too, without a hash to compare.
-    """
+    """Compare the installed models, or those named, with their hashes; exit 1 if one differs."""
     registry = default_registry()
     entries = [registry.entry(name) for name in dict.fromkeys(names)]
     installed = [entry for entry in registry.entries.values() if registry.find(entry)]
     rows = [_verify(entry, registry) for entry in entries or installed]
-    if not names:
-        rows += [
-            {"name": path.stem, "status": "unlisted", "path": str(path), "detail": ""}
-            for path in registry.unlisted()
-        ]
     if output_format == "json":
         print_json(rows)
     else:

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +41,8 @@ def pull(
     for an invalid origin, and ModelFileError for everything else.
     """
     target = folder / entry.file
-    if _is_valid(target, entry):
+    with suppress(ModelFileError):
+        check_hash(target, entry)
         return target
     addresses = _addresses(entry, origin)
     failures: list[ModelFileError] = []
@@ -69,14 +71,6 @@ def pull(
         f"{copy} to {target} ({entry.digest}), or run `edgepose models pull {entry.name} "
         "--from FOLDER` with the folder it is in"
     )
-
-
-def _is_valid(path: Path, entry: ModelEntry) -> bool:
-    try:
-        check_hash(path, entry)
-    except OSError:
-        return False
-    return True
 
 
 def _addresses(entry: ModelEntry, origin: str | None) -> Sequence[str]:
@@ -110,12 +104,6 @@ def _receive(
     request = urllib.request.Request(address, headers=headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            length = response.headers.get("Content-Length")
-            if entry.bytes is not None and length not in (None, str(entry.bytes)):
-                page = ", a web page" if "html" in response.headers.get("Content-Type", "") else ""
-                raise ModelFileError(
-                    f"{address}: expected {entry.bytes} bytes, the server has {length}{page}"
-                )
             done, start_s = 0, clock()
             while chunk := response.read1(CHUNK_BYTES):
                 yield chunk

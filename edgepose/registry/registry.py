@@ -8,7 +8,7 @@ folder adds to it and takes precedence.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -63,9 +63,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def digest(self) -> str:
         """The name of the hash and its value, for messages."""
-        if self.sha256 is not None:
-            return f"sha256 {self.sha256}"
-        return f"git blob id {self.git_blob_sha1}"
+        return f"sha256 {self.sha256}" if self.sha256 else f"git blob id {self.git_blob_sha1}"
 
     @property
     def install_command(self) -> str:
@@ -146,8 +144,7 @@ class Registry:
                 f"the model {name} is not installed (expected {entry.file} in "
                 f"{', '.join(map(str, self.folders))}); run `{entry.install_command}`"
             )
-        check_file(installed)
-        check_size(installed, entry)
+        check_file(installed, entry)
         return ModelFile(name, installed, entry)
 
     def variant_for(self, file: ModelFile, device: Device) -> ModelFile:
@@ -177,14 +174,6 @@ class Registry:
         path = self.resolve(entry.name).path
         check_hash(path, entry)
         return path
-
-    def unlisted(self) -> Iterator[Path]:
-        """Yield the `.tflite` files in the folders that are in no manifest."""
-        known = {entry.file for entry in self.entries.values()}
-        for folder in self.folders:
-            if os.access(folder, os.R_OK):
-                files = sorted(folder.glob(f"*{SUFFIX}"))
-                yield from (path for path in files if path.name not in known)
 
 
 def read_manifest(folder: Path) -> tuple[ModelEntry, ...]:
@@ -246,11 +235,6 @@ def default_registry() -> Registry:
     return Registry.from_folders(*folders)
 
 
-def resolve(name_or_path: str | Path) -> ModelFile:
-    """Return the file of a model on this machine; see `Registry.resolve`."""
-    return default_registry().resolve(name_or_path)
-
-
 def device_of(file: ModelFile) -> Device:
     """Return the accelerator a model file is made for; raises ModelFileError."""
     if file.entry is not None:
@@ -272,51 +256,48 @@ def is_path(name: str) -> bool:
     return name.endswith(SUFFIX) or os.sep in name
 
 
-def check_file(path: Path) -> None:
-    """Raise ModelFileError unless a file starts as a TFLite file and has a plausible size."""
+def check_file(path: Path, entry: ModelEntry | None = None, *, name: str = "") -> None:
+    """Check the beginning and the size of a file, which is `name` in errors.
+
+    Raises ModelFileError unless it starts as a TFLite file and has a plausible size, ModelHashError
+    unless it has the size of `entry`.
+    """
+    name = name or str(path)
     try:
         if not path.is_file():
-            raise ModelFileError(f"{path}: expected a TFLite model, got a folder, pipe or device")
+            raise ModelFileError(f"{name}: expected a TFLite model, got a folder, pipe or device")
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(64)
     except PermissionError:
         raise ModelFileError(
-            f"{path}: no permission to read the model file; grant it to the user that runs "
+            f"{name}: no permission to read the model file; grant it to the user that runs "
             "edgepose (chmod a+r)"
         ) from None
     if size > MAX_BYTES:
         raise ModelFileError(
-            f"{path}: expected a TFLite model of at most {MAX_BYTES >> 20} MiB, got {size:,} bytes"
+            f"{name}: expected a TFLite model of at most {MAX_BYTES >> 20} MiB, got {size:,} bytes"
         )
     if head[4:8] != IDENTIFIER:
         raise ModelFileError(
-            f"{path}: expected a TFLite model ('TFL3' at bytes 4 to 8), got {_describe(head)}"
+            f"{name}: expected a TFLite model ('TFL3' at bytes 4 to 8), got {_describe(head)}"
         )
     if size < MIN_BYTES or int.from_bytes(head[:4], "little") >= size:
         raise ModelFileError(
-            f"{path}: the model file is truncated to {size:,} bytes; download it again"
+            f"{name}: the model file is truncated to {size:,} bytes; download it again"
         )
-
-
-def check_size(path: Path, entry: ModelEntry, *, name: str = "") -> None:
-    """Raise ModelHashError unless a file, `name` in errors, has the listed number of bytes."""
-    size = path.stat().st_size
-    if entry.bytes is not None and size != entry.bytes:
+    if entry is not None and entry.bytes is not None and size != entry.bytes:
         raise ModelHashError(
-            f"{name or path}: expected the {entry.bytes:,} bytes of {entry.name}, got {size:,}: "
+            f"{name}: expected the {entry.bytes:,} bytes of {entry.name}, got {size:,}: "
             f"{'truncated' if size < entry.bytes else 'another file'}; run "
             f"`{entry.install_command}` again"
         )
 
 
 def check_hash(path: Path, entry: ModelEntry, *, name: str = "") -> None:
-    """Raise ModelHashError unless a file, `name` in errors, has the listed size and hash."""
-    check_size(path, entry, name=name)
-    if entry.sha256 is not None:
-        digest = f"sha256 {sha256(path)}"
-    else:
-        digest = f"git blob id {git_blob_sha1(path)}"
+    """Raise what `check_file` raises, and ModelHashError unless the file has the listed hash."""
+    check_file(path, entry, name=name)
+    digest = f"sha256 {sha256(path)}" if entry.sha256 else f"git blob id {git_blob_sha1(path)}"
     if digest != entry.digest:
         raise ModelHashError(
             f"{name or path}: expected {entry.name} with {entry.digest}, got {digest}: damaged or "

@@ -193,12 +193,6 @@ def test_registry_missing_path(registry: Registry, tmp_path: Path) -> None:
         registry.resolve(tmp_path / "pipe.tflite")
 
 
-def test_registry_unlisted_files(registry: Registry) -> None:
-    for name in ("tiny.tflite", "b.tflite", "a.tflite", "a.txt"):
-        (registry.folders[1] / name).write_bytes(CONTENT)
-    assert [path.name for path in registry.unlisted()] == ["a.tflite", "b.tflite"]
-
-
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_blob_id_equals_git(tmp_path: Path) -> None:
     path = tmp_path / "x"
