@@ -174,7 +174,6 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
     return LoadedModel(
         name=file.name,
         path=file.path,
-        kind=kind,
         device=device,
         interpreter=interpreter,
         pose_model=_pose_model(kind, interpreter, str(file.path), chosen, pose_threshold),

@@ -97,7 +97,6 @@ class LoadedModel:
 
     name: str
     path: Path
-    kind: str
     device: str
     interpreter: Interpreter
     pose_model: PoseModel

@@ -96,7 +96,7 @@ class FakeModels:
 
 def loaded_model(interpreter: Interpreter, model: PoseModel) -> LoadedModel:
     """Return a model of fakes with a pose threshold of 0.5."""
-    return LoadedModel("fake", Path("fake"), "fake", "cpu", interpreter, model, 0.5, 0.3)
+    return LoadedModel("fake", Path("fake"), "cpu", interpreter, model, 0.5, 0.3)
 
 
 class PipelineRig:

@@ -124,7 +124,7 @@ class Rig:
         pose_model = FakePoseModel(0.6, 0.9, crops=False)
         loaded = loaded_model(interpreter or FakeInterpreter(), pose_model)
         return SingleModel(
-            LoadedModel(name, loaded.path, "fake", "cpu", loaded.interpreter, pose_model, 0.5, 0.3)
+            LoadedModel(name, loaded.path, "cpu", loaded.interpreter, pose_model, 0.5, 0.3)
         )
 
     def _run(self) -> None:

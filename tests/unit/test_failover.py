@@ -31,7 +31,7 @@ def _pause_without_end(_short_pauses: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 def model(name: str, device: str) -> LoadedModel:
     pose_model = FakePoseModel(0, 0)
-    return LoadedModel(name, Path(name), "fake", device, FakeInterpreter(), pose_model, 0.3, 0.3)
+    return LoadedModel(name, Path(name), device, FakeInterpreter(), pose_model, 0.3, 0.3)
 
 
 class Device:
