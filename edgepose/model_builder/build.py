@@ -21,30 +21,23 @@ from edgepose.util.extras import require_extra
 # and the few weights of the first block cancel each other: the layers that lose most in INT8, and
 # the smallest ones. The first convolution in float is also faster, as nothing is quantized
 # before it.
-MOVENET_FLOAT_LAYERS = (
-    "Conv1/",
-    "expanded_conv_",
-    "separable_conv2d",
-    "conv2d_4/",
-    "conv2d_5/",
-    "conv2d_6/",
-    "conv2d_7/",
-    "conv2d_8/",
-    "conv2d_9/",
-)
+MOVENET_FLOAT_LAYERS = "Conv1/|expanded_conv_|separable_conv2d|conv2d_[4-9]/"
 # Thunder's keypoints are as good without these, and with them its file is over 7.2 MB.
-LIGHTNING_FLOAT_LAYERS = (*MOVENET_FLOAT_LAYERS, "block_1_project", "conv2d_3/")
+LIGHTNING_FLOAT_LAYERS = f"{MOVENET_FLOAT_LAYERS}|block_1_project|conv2d_3/"
 CALIBRATION_IMAGES = 200
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one file is made from a published graph; `float_layers` stay in float in an INT8 file."""
+    """How one file is made from a published graph.
+
+    Layers of an INT8 file whose names match `float_layers`, a regular expression, stay in float.
+    """
 
     source: str
     precision: Literal["fp32", "fp16", "int8"]
     input_side: int
-    float_layers: tuple[str, ...] = ()
+    float_layers: str | None = None
 
 
 RECIPES = {

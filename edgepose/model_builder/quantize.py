@@ -15,20 +15,16 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from numpy.typing import NDArray
 
 from edgepose.inference.runtime import redirect_native_stderr
 from edgepose.model_builder import tflite_edit
-from edgepose.model_builder.tflite_edit import Convolution
+from edgepose.model_builder.tflite_edit import Array, Convolution
 from edgepose.registry.tflite_file import read_model, write_model
-
-Array = NDArray[Any]
 
 WEIGHT_MAX = 127
 PATCHES_PER_IMAGE = 96
@@ -38,45 +34,34 @@ SCALE_FACTORS = (1.0, 0.93, 0.86, 0.8)
 DAMPING = 0.01
 
 
-@dataclass(frozen=True)
-class LayerInputs:
-    """Mean (groups, k) and covariance (groups, k, k) of a convolution's input patches.
+LinearGroup = tuple[list[int], list[Convolution], list[Convolution]]
+"""Tensors whose channels can be scaled together, the layers before and the layers after."""
 
-    A depthwise convolution has a group for each channel, any other one group of all channels.
-    """
+LayerInputs = tuple[Array, Array]
+"""Mean (groups, k) and covariance (groups, k, k) of a convolution's input patches.
 
-    mean: Array
-    covariance: Array
-
-
-@dataclass(frozen=True)
-class LinearGroup:
-    """Tensors whose channels can be scaled together, the layers before and the layers after."""
-
-    tensors: Sequence[int]
-    before: Sequence[Convolution]
-    after: Sequence[Convolution]
+A depthwise convolution has a group for each channel, any other one group of all channels.
+"""
 
 
 def quantize(
     float_model: bytes,
     images: Sequence[Array],
-    float_layers: Sequence[str],
+    float_layers: str | None,
     log: Callable[[str], None],
 ) -> bytes:
     """Return the INT8 file of a float32 TFLite file.
 
-    `images` are model inputs without the batch axis; `float_layers` are patterns of the names of
-    layers that stay in float.
+    `images` are model inputs without the batch axis; layers whose names match `float_layers`, a
+    regular expression, stay in float.
     """
     model = read_model(float_model)
     groups = linear_groups(model)
     if groups:
-        equalize(model, groups, channel_peaks(float_model, images[::2]))
-        float_model = write_model(model)
+        equalize(model, groups, channel_peaks(model, images[::2]))
         log(f"equalized {len(groups)} groups of channels")
-    ranges, inputs = calibrate(float_model, images)
-    quantized = read_model(_quantize_graph(float_model, ranges, float_layers))
+    ranges, inputs = calibrate(model, images)
+    quantized = read_model(_quantize_graph(write_model(model), ranges, float_layers))
     count = _replace_weights(model, quantized, inputs)
     log(f"rounded the weights of {count} layers")
     tflite_edit.shorten_names(quantized)
@@ -99,11 +84,12 @@ def linear_groups(model: Any) -> list[LinearGroup]:
         code = tflite_edit.operator_code(model, operator)
         inputs, outputs = list(map(int, operator.inputs)), set(map(int, operator.outputs))
         produced |= outputs
+        activation = getattr(operator.builtinOptions, "fusedActivationFunction", functions.NONE)
         if index in layers:
-            if layers[index].activation not in (functions.NONE, functions.RELU):
+            if activation not in (functions.NONE, functions.RELU):
                 blocked |= outputs
             continue
-        if code == codes.ADD and operator.builtinOptions.fusedActivationFunction == functions.NONE:
+        if code == codes.ADD and activation == functions.NONE:
             same = outputs.union(inputs)
         elif code == codes.RESIZE_BILINEAR:
             same = outputs.union(inputs[:1])
@@ -118,14 +104,14 @@ def linear_groups(model: Any) -> list[LinearGroup]:
         before = [layer for layer in layers.values() if layer.output in tensors]
         after = [layer for layer in layers.values() if layer.input in tensors]
         if first == min(tensors) and tensors <= produced - blocked and before and after:
-            groups.append(LinearGroup(sorted(tensors), before, after))
+            groups.append((sorted(tensors), before, after))
     return groups
 
 
-def channel_peaks(data: bytes, images: Iterable[Array]) -> dict[int, Array]:
+def channel_peaks(model: Any, images: Iterable[Array]) -> dict[int, Array]:
     """Return the largest magnitude in every channel of the feature maps, by tensor number."""
     peaks: dict[int, Array] = {}
-    for values in activations(data, images):
+    for values in activations(model, images):
         for tensor, value in values.items():
             if value.ndim == 4:
                 peak = np.abs(value).max(axis=(0, 1, 2))
@@ -139,9 +125,9 @@ def equalize(model: Any, groups: Iterable[LinearGroup], peaks: Mapping[int, Arra
     Halfway between equally large channels and equally large columns of the following weights: the
     difficulty is shared.
     """
-    for group in groups:
-        peak = np.max([peaks[tensor] for tensor in group.tensors], axis=0)
-        columns = [np.abs(tflite_edit.constant(model, layer.weights)) for layer in group.after]
+    for tensors, before, after in groups:
+        peak = np.max([peaks[tensor] for tensor in tensors], axis=0)
+        columns = [np.abs(tflite_edit.constant(model, layer.weights)) for layer in after]
         column_peak = np.max([column.max(axis=(0, 1, 2)) for column in columns], axis=0)
         usable = (peak > 0) & (column_peak > 0)
         exponent = np.zeros_like(peak)
@@ -149,20 +135,19 @@ def equalize(model: Any, groups: Iterable[LinearGroup], peaks: Mapping[int, Arra
         exponent[usable] = halves - halves.mean()
         # A power of two leaves every float weight's digits unchanged.
         scale = np.exp2(np.round(exponent))
-        for layer in group.before:
+        for layer in before:
             weights = tflite_edit.constant(model, layer.weights)
             bias = tflite_edit.constant(model, layer.bias)
             per_channel = scale if layer.depthwise else scale[:, None, None, None]
             tflite_edit.set_constant(model, layer.weights, weights / per_channel)
             tflite_edit.set_constant(model, layer.bias, bias / scale)
-        for layer in group.after:
+        for layer in after:
             weights = tflite_edit.constant(model, layer.weights)
             tflite_edit.set_constant(model, layer.weights, weights * scale)
 
 
-def activations(data: bytes, images: Iterable[Array]) -> Iterator[dict[int, Array]]:
-    """Yield for each image the float activations of a file, by tensor number."""
-    model = read_model(data)
+def activations(model: Any, images: Iterable[Array]) -> Iterator[dict[int, Array]]:
+    """Yield for each image the float activations of a model, by tensor number."""
     tensors = [
         index
         for index, tensor in enumerate(model.subgraphs[0].tensors)
@@ -173,7 +158,7 @@ def activations(data: bytes, images: Iterable[Array]) -> Iterator[dict[int, Arra
         # It warns that keeping all tensors takes memory; that is intended here.
         warnings.simplefilter("ignore", UserWarning)
         interpreter = Interpreter(
-            model_content=data,
+            model_content=write_model(model),
             num_threads=1,
             experimental_preserve_all_tensors=True,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -187,10 +172,9 @@ def activations(data: bytes, images: Iterable[Array]) -> Iterator[dict[int, Arra
 
 
 def calibrate(
-    data: bytes, images: Sequence[Array]
+    model: Any, images: Sequence[Array]
 ) -> tuple[dict[str, dict[str, Any]], dict[int, LayerInputs]]:
     """Return the range of every activation by name, and the inputs of layers by operator number."""
-    model = read_model(data)
     tensors = model.subgraphs[0].tensors
     layers = tflite_edit.convolutions(model)
     random = np.random.default_rng(0)
@@ -198,7 +182,7 @@ def calibrate(
     samples: defaultdict[int, list[Array]] = defaultdict(list)
     sums: defaultdict[int, Any] = defaultdict(float)
     products: defaultdict[int, Any] = defaultdict(float)
-    for values in activations(data, images):
+    for values in activations(model, images):
         for tensor, value in values.items():
             low, high = bounds.get(tensor, (math.inf, -math.inf))
             bounds[tensor] = min(low, float(value.min())), max(high, float(value.max()))
@@ -227,7 +211,7 @@ def calibrate(
     for operator, total in sums.items():
         mean = total / (len(images) * PATCHES_PER_IMAGE)
         second = products[operator] / (len(images) * PATCHES_PER_IMAGE)
-        inputs[operator] = LayerInputs(mean, second - mean[:, :, None] * mean[:, None, :])
+        inputs[operator] = mean, second - mean[:, :, None] * mean[:, None, :]
     return ranges, inputs
 
 
@@ -261,7 +245,7 @@ def least_squares_range(samples: Array, low: float, high: float) -> tuple[float,
 
 
 def _quantize_graph(
-    data: bytes, ranges: Mapping[str, Mapping[str, Any]], float_layers: Sequence[str]
+    data: bytes, ranges: Mapping[str, Mapping[str, Any]], float_layers: str | None
 ) -> bytes:
     # Late: without the convert extra, the rest of this file can be tested.
     from ai_edge_quantizer import qtyping, quantizer
@@ -272,10 +256,9 @@ def _quantize_graph(
         work.add_static_config(
             regex=".*", operation_name=operation, activation_num_bits=8, weight_num_bits=8
         )
-        for pattern in float_layers:
-            work.update_quantization_recipe(
-                regex=f".*(?:{pattern}).*", operation_name=operation, algorithm_key="no_quantize"
-            )
+        if float_layers is not None:
+            skipped = f".*(?:{float_layers}).*"
+            work.update_quantization_recipe(skipped, operation, algorithm_key="no_quantize")
     # Channels whose weights are all zero have no scale; their codes are replaced anyway.
     with np.errstate(invalid="ignore"), redirect_native_stderr():
         result = work.quantize(ranges, enable_progress_report=False)
@@ -292,15 +275,13 @@ def _replace_weights(model: Any, quantized: Any, inputs: Mapping[int, LayerInput
             continue
         weights = tflite_edit.constant(model, layer.weights)
         bias = tflite_edit.constant(model, layer.bias)
-        observed = inputs[layer.operator]
+        mean, covariance = inputs[layer.operator]
         # (groups, outputs, k), as the inputs.
         rows = weights.reshape(-1, weights.shape[-1]).T[:, None]
         if not layer.depthwise:
             rows = weights.reshape(1, len(weights), -1)
-        rounded = [round_weights(*group) for group in zip(rows, observed.covariance, strict=True)]
-        codes = np.stack([group_codes for group_codes, _ in rounded])
-        scales = np.stack([group_scales for _, group_scales in rounded])
-        shift = ((rows - codes * scales[:, :, None]) @ observed.mean[:, :, None]).reshape(-1)
+        codes, scales = map(np.stack, zip(*map(round_weights, rows, covariance), strict=True))
+        shift = ((rows - codes * scales[:, :, None]) @ mean[:, :, None]).reshape(-1)
         stored = codes[:, 0].T if layer.depthwise else codes
         scales = scales.reshape(-1)
         bias_scales = float(tensors[target.input].quantization.scale[0]) * scales
@@ -337,11 +318,8 @@ def round_weights(rows: Array, covariance: Array) -> tuple[Array, Array]:
         difference = rows - found * scale[:, None]
         error = np.einsum("ri,ri->r", difference @ curvature, difference)
         better = error < best_error
-        best_error[better], codes[better], scales[better] = (
-            error[better],
-            found[better],
-            scale[better],
-        )
+        best_error[better] = error[better]
+        codes[better], scales[better] = found[better], scale[better]
     return codes, scales
 
 

@@ -5,7 +5,6 @@ constants in separate binary files that a weights manifest describes.
 """
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,23 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.errors import ConversionError
-
 Node = dict[str, Any]
 Weights = dict[str, NDArray[Any]]
 
-FUSED_OPS = {
-    "_FusedConv2D": "Conv2D",
-    "FusedDepthwiseConv2dNative": "DepthwiseConv2dNative",
-}
-CONVOLUTION_ATTRIBUTES = (
-    "T",
-    "data_format",
-    "dilations",
-    "explicit_paddings",
-    "padding",
-    "strides",
-)
+FUSED_OPS = {"_FusedConv2D": "Conv2D", "FusedDepthwiseConv2dNative": "DepthwiseConv2dNative"}
+CONV_ATTRIBUTES = ("T", "data_format", "dilations", "explicit_paddings", "padding", "strides")
 
 
 @dataclass(frozen=True)
@@ -46,11 +33,10 @@ class TfjsGraph:
 def read_graph(model: Mapping[str, Any], data: bytes) -> TfjsGraph:
     """Return a TensorFlow.js graph model, in operations that can be converted to TFLite.
 
-    `model` is the parsed JSON, `data` the content of the manifest's binary files. Raises
-    ConversionError if the data are not what the manifest describes.
+    `model` is the parsed JSON, `data` the content of the manifest's binary files.
     """
     weights = read_weights(model["weightsManifest"], data)
-    nodes = expand_new_axes(expand_fused(model["modelTopology"]["node"]), weights)
+    nodes = expand(model["modelTopology"]["node"], weights)
     (placeholder,) = (node for node in nodes if node["op"] == "Placeholder")
     if placeholder["attr"]["dtype"]["type"] == "DT_INT32":
         use_uint8_input(nodes, placeholder)
@@ -65,45 +51,38 @@ def read_graph(model: Mapping[str, Any], data: bytes) -> TfjsGraph:
 
 
 def read_weights(manifest: Sequence[Mapping[str, Any]], data: bytes) -> Weights:
-    """Return every constant of the manifest by name, half precision widened to float32.
-
-    Raises ConversionError for quantized weights, and if `data` is shorter or longer than the
-    manifest requires.
-    """
-    entries = [entry for group in manifest for entry in group["weights"]]
-    dtypes = [np.dtype(entry.get("quantization", entry)["dtype"]) for entry in entries]
-    sizes = [
-        math.prod(entry["shape"]) * stored.itemsize
-        for entry, stored in zip(entries, dtypes, strict=True)
-    ]
-    if sum(sizes) != len(data):
-        raise ConversionError(f"expected {sum(sizes)} bytes of weights, got {len(data)}")
+    """Return every constant of the manifest by name, half precision widened to float32."""
     weights: Weights = {}
     offset = 0
-    for entry, stored, size in zip(entries, dtypes, sizes, strict=True):
-        if stored not in (entry["dtype"], np.float16):
-            raise ConversionError(
-                f"weight {entry['name']}: expected {entry['dtype']} or float16, got {stored}"
-            )
-        array: NDArray[Any] = np.ndarray(entry["shape"], stored, data, offset)
-        weights[entry["name"]] = array.astype(entry["dtype"])
-        offset += size
+    for group in manifest:
+        for entry in group["weights"]:
+            stored = entry.get("quantization", entry)["dtype"]
+            array: NDArray[Any] = np.ndarray(entry["shape"], stored, data, offset)
+            weights[entry["name"]] = array.astype(entry["dtype"])
+            offset += array.nbytes
     return weights
 
 
-def expand_fused(nodes: Sequence[Node]) -> list[Node]:
-    """Return the nodes with every fused convolution as convolution, bias and activation.
+def expand(nodes: Sequence[Node], weights: Weights) -> list[Node]:
+    """Return the nodes with those that TFLite lacks as several others.
 
-    The last operation of each chain keeps the fused node's name, so consumers stay connected.
+    The last of these keeps the name, so consumers stay connected; their constants are added to
+    `weights`.
     """
     expanded: list[Node] = []
     for node in nodes:
-        expanded += _convolution_chain(node) if node["op"] in FUSED_OPS else [node]
+        if node["op"] in FUSED_OPS:
+            expanded += _convolution_chain(node)
+        elif node["op"] == "StridedSlice" and _mask(node, "new_axis_mask"):
+            expanded += _slice_then_expand(node, weights)
+        else:
+            expanded.append(node)
     return expanded
 
 
 def _convolution_chain(node: Node) -> list[Node]:
-    attributes = {key: node["attr"][key] for key in CONVOLUTION_ATTRIBUTES if key in node["attr"]}
+    """Return a fused convolution as convolution, bias and activation."""
+    attributes = {key: node["attr"][key] for key in CONV_ATTRIBUTES if key in node["attr"]}
     source, weights, *biases = node["input"]
     chain = [{"op": FUSED_OPS[node["op"]], "input": [source, weights], "attr": attributes}]
     for encoded in node["attr"]["fused_ops"]["list"]["s"]:
@@ -118,22 +97,11 @@ def _convolution_chain(node: Node) -> list[Node]:
     return chain
 
 
-def expand_new_axes(nodes: Sequence[Node], weights: Weights) -> list[Node]:
-    """Return the nodes with slices that add axes as slices that do not, then `ExpandDims`.
-
-    TFLite has no slice that adds an axis to a tensor of open shape. The constants of the new nodes
-    are added to `weights`.
-    """
-    expanded: list[Node] = []
-    for node in nodes:
-        if node["op"] == "StridedSlice" and _mask(node, "new_axis_mask"):
-            expanded += _slice_then_expand(node, weights)
-        else:
-            expanded.append(node)
-    return expanded
-
-
 def _slice_then_expand(node: Node, weights: Weights) -> list[Node]:
+    """Return a slice that adds axes as one that does not, then `ExpandDims`.
+
+    TFLite has no slice that adds an axis to a tensor of open shape.
+    """
     name, added = node["name"], _mask(node, "new_axis_mask")
     source, *bounds = node["input"]
     axes = range(len(weights[bounds[0]]))

