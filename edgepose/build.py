@@ -156,14 +156,11 @@ def build_edgetpu_model(
 
 def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpreter) -> LoadedModel:
     chosen = config.model
-    kind = chosen.kind
-    if kind == "auto":
-        kind = detect_kind(interpreter.input, interpreter.outputs, name=str(file.path))
-    _, height, width, _ = interpreter.input.shape
-    if chosen.input_size not in (None, (width, height)):
+    kind = detect_kind(interpreter.outputs, name=str(file.path))
+    if chosen.kind not in ("auto", kind):
         raise ModelShapeError(
-            f"{file.path}: its input is fixed at {width}x{height}, expected the "
-            f"{chosen.input_size[0]}x{chosen.input_size[1]} of model.input_size; leave it out"
+            f"{file.path}: it is a {kind}, expected the {chosen.kind} of model.kind; set that to "
+            f"{kind} or auto"
         )
     thresholds = config.pose.for_device(device)
     pose_threshold = thresholds.pose_threshold
@@ -171,12 +168,19 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
         # Recorded outputs have the scores of a CPU, unless configured.
         defaults = EDGETPU_POSE_THRESHOLDS if device == "edgetpu" else POSE_THRESHOLDS
         pose_threshold = defaults[kind]
+    pose_model = _pose_model(kind, interpreter, str(file.path), chosen, pose_threshold)
+    width, height = pose_model.input_spec.size_wh
+    if chosen.input_size not in (None, (width, height)):
+        raise ModelShapeError(
+            f"{file.path}: its input is fixed at {width}x{height}, expected the "
+            f"{chosen.input_size[0]}x{chosen.input_size[1]} of model.input_size; leave it out"
+        )
     return LoadedModel(
         name=file.name,
         path=file.path,
         device=device,
         interpreter=interpreter,
-        pose_model=_pose_model(kind, interpreter, str(file.path), chosen, pose_threshold),
+        pose_model=pose_model,
         pose_threshold=pose_threshold,
         keypoint_threshold=thresholds.keypoint_threshold,
     )

@@ -1,6 +1,5 @@
 """Reading raw tensors and mapping them to the frame, for all pose models."""
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -22,20 +21,15 @@ def dequantize(stored: Tensor, spec: TensorSpec) -> Floats:
     return real
 
 
-def shapes_text(specs: Iterable[TensorSpec]) -> str:
-    """Return the shapes of tensors for an error message."""
-    return ", ".join(str(spec.shape) for spec in specs) or "none"
-
-
-def input_size_wh(tensor: TensorSpec, *, name: str, expected: str) -> tuple[int, int]:
+def input_size_wh(tensor: TensorSpec, *, name: str) -> tuple[int, int]:
     """Return the width and height of an image input.
 
-    Raises ModelShapeError, with the file as `name` and the model as `expected`.
+    Raises ModelShapeError, with the file as `name`.
     """
     shape = tensor.shape
     if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or min(shape) < 1:
         raise ModelShapeError(
-            f"{name}: input is {shape}, expected (1, height, width, 3) of {expected}; "
+            f"{name}: input is {shape}, expected (1, height, width, 3) of a pose model; "
             "this file is another kind of network, choose one from `edgepose models list`"
         )
     return shape[2], shape[1]

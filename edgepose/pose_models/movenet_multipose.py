@@ -8,7 +8,7 @@ import numpy as np
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.crop import padded_region
-from edgepose.pose_models._tensors import dequantize, input_size_wh, shapes_text, to_frame_px
+from edgepose.pose_models._tensors import dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -26,11 +26,9 @@ _KEYPOINT_VALUES: Final = KEYPOINT_COUNT * 3
 POSE_VALUES: Final = _KEYPOINT_VALUES + 5
 """One pose: 17 (y, x, score), then y_min, x_min, y_max, x_max of its box, then its score."""
 
-_NAME: Final = "a MoveNet MultiPose"
-
 
 class MovenetMultipose:
-    """Decodes MoveNet MultiPose; raises ModelShapeError if the tensors are not those of one."""
+    """Decodes MoveNet MultiPose; raises ModelShapeError if the input does not fit its grids."""
 
     def __init__(
         self,
@@ -40,20 +38,13 @@ class MovenetMultipose:
         name: str,
         max_poses: int = MAX_POSES,
     ) -> None:
-        size_wh = input_size_wh(input_tensor, name=name, expected=_NAME)
-        shape = output_tensors[0].shape if len(output_tensors) == 1 else ()
-        if len(shape) != 3 or shape[2] != POSE_VALUES:
+        width, height = input_size_wh(input_tensor, name=name)
+        if width % SIDE_MULTIPLE or height % SIDE_MULTIPLE:
             raise ModelShapeError(
-                f"{name}: outputs are {shapes_text(output_tensors)}, expected one "
-                f"(1, {MAX_POSES}, {POSE_VALUES}) of {_NAME}; set model.kind to what the file is, "
-                "or auto"
+                f"{name}: input is {width}x{height}, expected sides that are multiples of "
+                f"{SIDE_MULTIPLE}; choose such a model.input_size"
             )
-        if size_wh[0] % SIDE_MULTIPLE or size_wh[1] % SIDE_MULTIPLE:
-            raise ModelShapeError(
-                f"{name}: input is {size_wh[0]}x{size_wh[1]}, expected sides that are multiples "
-                f"of {SIDE_MULTIPLE}; choose such a model.input_size"
-            )
-        self.input_spec = InputSpec(size_wh, input_tensor.dtype)
+        self.input_spec = InputSpec((width, height), input_tensor.dtype)
         self._output = output_tensors[0]
         self._max_poses = max_poses
 

@@ -8,7 +8,7 @@ import numpy as np
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.crop import body_region, padded_region
-from edgepose.pose_models._tensors import BOX_SCORE, dequantize, shapes_text
+from edgepose.pose_models._tensors import BOX_SCORE, dequantize, input_size_wh
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -19,7 +19,7 @@ OUTPUT_SHAPE: Final = (1, 1, KEYPOINT_COUNT, 3)
 class MovenetSingle:
     """Decodes MoveNet single pose; without `crop`, every frame is detected as a whole.
 
-    Raises ModelShapeError if the tensors are not those of a single-pose MoveNet.
+    Raises ModelShapeError if the input is not a square image.
     """
 
     def __init__(
@@ -30,15 +30,13 @@ class MovenetSingle:
         name: str,
         crop: bool = True,
     ) -> None:
-        shape = input_tensor.shape
-        side = shape[1] if len(shape) == 4 else 0
-        if shape != (1, side, side, 3) or [o.shape for o in output_tensors] != [OUTPUT_SHAPE]:
+        width, height = input_size_wh(input_tensor, name=name)
+        if width != height:
             raise ModelShapeError(
-                f"{name}: input is {shape} and outputs are {shapes_text(output_tensors)}, expected "
-                f"(1, S, S, 3) and {OUTPUT_SHAPE} of a single-pose MoveNet; set model.kind to what "
-                "the file is, or auto"
+                f"{name}: input is {width}x{height}, expected the square of a single-pose MoveNet; "
+                "choose such a model.input_size"
             )
-        self.input_spec = InputSpec((side, side), input_tensor.dtype)
+        self.input_spec = InputSpec((width, height), input_tensor.dtype)
         self._output = output_tensors[0]
         self._crop = crop
 

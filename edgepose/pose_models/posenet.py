@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 from edgepose.datatypes import CropRegion, Floats, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.crop import padded_region
-from edgepose.pose_models._tensors import (
-    bounding_boxes,
-    dequantize,
-    input_size_wh,
-    shapes_text,
-    to_frame_px,
-)
+from edgepose.pose_models._tensors import bounding_boxes, dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
 
@@ -62,7 +56,6 @@ REFINEMENTS: Final = 2
 TRIES_PER_POSE: Final = 4
 """Poses tried at most, for each one asked for: bounds the time of a crowd."""
 
-_NAME: Final = "a PoseNet"
 _ALL_KEYPOINTS: Final = np.arange(KEYPOINT_COUNT)
 
 Doubles = NDArray[np.float64]
@@ -97,7 +90,7 @@ class Posenet:
 
     Poses below `pose_threshold` do not count as one of `max_poses`. A keypoint starts a pose only
     if it is `nms_radius_px` (of the input) from the same keypoint of a better pose. Raises
-    ModelShapeError if the tensors are not those of a PoseNet.
+    ModelShapeError if the input does not fit the outputs.
     """
 
     def __init__(
@@ -110,26 +103,14 @@ class Posenet:
         pose_threshold: float = 0.0,
         nms_radius_px: float = 20.0,
     ) -> None:
-        size_wh = input_size_wh(input_tensor, name=name, expected=_NAME)
-        shapes = [output.shape for output in output_tensors]
-        channels = [shape[3] if len(shape) == 4 else 0 for shape in shapes]
-        if (
-            sorted(channels) not in CHANNEL_SETS
-            or len({shape[:3] for shape in shapes}) > 1
-            or min(shapes[0][1:3]) < 2
-        ):
-            raise ModelShapeError(
-                f"{name}: outputs are {shapes_text(output_tensors)}, expected of {_NAME} "
-                "(1, rows, columns, C) with C = 17 (heatmaps), 34 (offsets), and 64 or twice 32 "
-                "(displacements), of equal rows and columns; set model.kind to what the file is, "
-                "or auto"
-            )
+        size_wh = input_size_wh(input_tensor, name=name)
         self.input_spec = _input_spec(input_tensor, size_wh)
-        self._rows, self._columns = shapes[0][1:3]
+        self._rows, self._columns = output_tensors[0].shape[1:3]
         self._stride = _stride(size_wh, (self._columns, self._rows), name=name)
         # (cells, 1, 2): y and x of each cell, px of the input.
         corners = np.indices((self._rows, self._columns), np.float64) * self._stride
         self._corners = corners.reshape(2, -1).T[:, np.newaxis]
+        channels = [output.shape[3] for output in output_tensors]
         self._heatmap = channels.index(KEYPOINT_COUNT)
         self._heatmap_spec = output_tensors[self._heatmap]
         offsets = channels.index(OFFSET_CHANNELS)

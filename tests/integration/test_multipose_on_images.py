@@ -50,7 +50,7 @@ class Runner:
         self._outputs = self._interpreter.get_output_details()
         self.specs = tuple(tensor_spec(output) for output in self._outputs)
         input_spec = tensor_spec(self._input)
-        kind = detect_kind(input_spec, self.specs, name=path.name)
+        kind = detect_kind(self.specs, name=path.name)
         self.model: Posenet | MovenetMultipose
         if kind == "posenet":
             self.model = Posenet(

@@ -131,21 +131,6 @@ def test_multipose_quantized_outputs() -> None:
     np.testing.assert_allclose(poses.keypoints, 128.0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("shapes", "text"),
-    [
-        ([(1, 1, 17, 3)], r"outputs are \(1, 1, 17, 3\), expected one \(1, 6, 56\)"),
-        ([(1, 6, 55)], r"outputs are \(1, 6, 55\)"),
-        ([(1, 6, 56), (1,)], r"outputs are \(1, 6, 56\), \(1,\)"),
-        ([], "outputs are none"),
-    ],
-)
-def test_multipose_wrong_outputs(shapes: list[tuple[int, ...]], text: str) -> None:
-    outputs = tuple(replace(OUTPUT, shape=shape) for shape in shapes)
-    with pytest.raises(ModelShapeError, match=text):
-        MovenetMultipose(image_input(256, 256), outputs, name="m.tflite")
-
-
 def test_multipose_sides_not_multiple_of_32() -> None:
     with pytest.raises(ModelShapeError, match="250x256, expected sides that are multiples of 32"):
         multipose(250, 256)
