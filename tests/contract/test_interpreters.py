@@ -91,6 +91,12 @@ def test_build_refuses_a_size_that_the_file_fixes() -> None:
         build_model(config)
 
 
+def test_build_refuses_another_kind_than_configured() -> None:
+    config = load_config(None, {"model.kind": "posenet"})
+    with pytest.raises(ModelShapeError, match=r"is a movenet_single, expected the posenet of"):
+        build_model(config)
+
+
 def test_interpreter_wrong_tensor(runtime: RuntimeName) -> None:
     interpreter = load_on_cpu(LIGHTNING, runtime=runtime)
     with pytest.raises(AcceleratorError, match="invoke failed"):
