@@ -25,17 +25,11 @@ def draw_poses(image: Image, poses: Poses, keypoint_threshold: float) -> Image:
         points = np.rint(keypoints).astype(int).tolist()
         for start, end in EDGES:
             if min(scores[start], scores[end]) >= keypoint_threshold:
-                cv2.line(
-                    drawn,
-                    tuple(points[start]),
-                    tuple(points[end]),
-                    _colour(start, end),
-                    width,
-                    cv2.LINE_AA,
-                )
+                colour = _colour(start, end)
+                cv2.line(drawn, points[start], points[end], colour, width, cv2.LINE_AA)
         for index, (point, score) in enumerate(zip(points, scores, strict=True)):
             if score >= keypoint_threshold:
-                cv2.circle(drawn, tuple(point), 2 * width, _colour(index, index), -1, cv2.LINE_AA)
+                cv2.circle(drawn, point, 2 * width, _colour(index, index), -1, cv2.LINE_AA)
     return drawn
 
 

@@ -48,11 +48,9 @@ def preprocess(
     crop = image[y_from * px : y_to * px, x_from * px : x_to * px]
     if halve:
         crop = _halved(crop)
-    size = (column_end - column, row_end - row)
     pixels = np.zeros((1, tensor_height, tensor_width, 3), np.uint8)
-    cv2.resize(
-        crop, size, dst=pixels[0, row:row_end, column:column_end], interpolation=cv2.INTER_LINEAR
-    )
+    target = pixels[0, row:row_end, column:column_end]
+    cv2.resize(crop, target.shape[1::-1], dst=target, interpolation=cv2.INTER_LINEAR)
     to_frame = TensorToFrame(
         (scale_x * px, scale_y * px),
         ((x_from - column * scale_x) * px, (y_from - row * scale_y) * px),

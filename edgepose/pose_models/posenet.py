@@ -31,10 +31,7 @@ PARENT_CHILD: Final = (
 EDGE_COUNT: Final = len(PARENT_CHILD)
 OFFSET_CHANNELS: Final = 2 * KEYPOINT_COUNT
 DISPLACEMENT_CHANNELS: Final = 2 * EDGE_COUNT
-CHANNEL_SETS: Final = (
-    sorted((KEYPOINT_COUNT, OFFSET_CHANNELS, DISPLACEMENT_CHANNELS, DISPLACEMENT_CHANNELS)),
-    sorted((KEYPOINT_COUNT, OFFSET_CHANNELS, 2 * DISPLACEMENT_CHANNELS)),
-)
+CHANNEL_SETS: Final = ([17, 32, 32, 34], [17, 34, 64])
 """The channels of a PoseNet's outputs, sorted: displacements are two tensors or one."""
 
 _TO_PARENT: Final = [(e, child, parent) for e, (parent, child) in enumerate(PARENT_CHILD)][::-1]
@@ -264,21 +261,14 @@ def _displacements(outputs: Sequence[TensorSpec]) -> tuple[_Field, _Field]:
     tensors are identified by their names; without these, forward comes first, as in the graph and
     in every published file.
     """
-    channels = [output.shape[3] for output in outputs]
-    if 2 * DISPLACEMENT_CHANNELS in channels:
-        index = channels.index(2 * DISPLACEMENT_CHANNELS)
-        return (
-            _Field(index, outputs[index], EDGE_COUNT),
-            _Field(index, outputs[index], EDGE_COUNT, first=DISPLACEMENT_CHANNELS),
-        )
-    first, second = (
-        _Field(index, output, EDGE_COUNT)
+    fields = [
+        _Field(index, output, EDGE_COUNT, first)
         for index, output in enumerate(outputs)
-        if output.shape[3] == DISPLACEMENT_CHANNELS
-    )
-    if "bwd" in first.spec.name.lower() or "fwd" in second.spec.name.lower():
-        return second, first
-    return first, second
+        if output.shape[3] % DISPLACEMENT_CHANNELS == 0
+        for first in range(0, output.shape[3], DISPLACEMENT_CHANNELS)
+    ]
+    forward, backward = sorted(fields, key=lambda field: "bwd" in field.spec.name.lower())
+    return forward, backward
 
 
 def _stride(size_wh: tuple[int, int], cells_wh: tuple[int, int], *, name: str) -> int:
