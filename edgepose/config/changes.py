@@ -10,11 +10,8 @@ from edgepose.config.yaml_reader import Key
 def changed_keys(old: Config, new: Config) -> Mapping[ReloadEffect, list[Key]]:
     """Return the keys whose values differ, by what a reload does with them."""
     changes: dict[ReloadEffect, list[Key]] = {effect: [] for effect in ReloadEffect}
-    if len(old.cameras) != len(new.cameras):
-        changes[ReloadEffect.RESTART].append(("cameras",))
-    else:
-        for key, effect in _changes(old, new, ()):
-            changes[effect].append(key)
+    for key, effect in _changes(old, new, ()):
+        changes[effect].append(key)
     return changes
 
 
@@ -31,7 +28,9 @@ def _changes(old: Section, new: Section, key: Key) -> Iterator[tuple[Key, Reload
             continue
         if isinstance(after, Section):
             yield from _changes(before, after, here)
-        elif isinstance(after, tuple) and isinstance(after[0], Section):
+        elif name == "cameras" and len(before) != len(after):
+            yield here, ReloadEffect.RESTART
+        elif name == "cameras":
             for index, (a, b) in enumerate(zip(before, after, strict=True)):
                 yield from _changes(a, b, (*here, index))
         else:

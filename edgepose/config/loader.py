@@ -1,6 +1,5 @@
 """From a file and flags to a Config, or to one ConfigError that lists all errors."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -23,8 +22,6 @@ FLAGS: Final = {
     "model.name": "--model",
     "accelerator": "--accelerator",
     "mqtt.url": "--mqtt",
-    "model.crop": "--no-crop",
-    "smoothing.preset": "--no-smooth",
     "pose.keypoint_threshold": "--keypoint-threshold",
     "pose.pose_threshold": "--pose-threshold",
 }
@@ -40,10 +37,9 @@ def find_config_file(given: Path | None = None) -> Path | None:
         return given
     home = expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
     for candidate in (home / "edgepose" / "config.yaml", SYSTEM_FILE):
-        # The file may be in a folder that this user may not enter.
-        with contextlib.suppress(OSError):
-            if candidate.is_file():
-                return candidate
+        # `Path.is_file` raises in a folder that this user may not enter.
+        if os.path.isfile(candidate):  # noqa: PTH113
+            return candidate
     return None
 
 

@@ -1,9 +1,9 @@
 """Source URIs, the values of `--source` and of the key `source` of a camera."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -73,7 +73,8 @@ def parse_source_uri(text: str) -> SourceUri:
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text, shown)
     target, mark, query = text.rpartition("?")
-    if not mark or _exists(text):
+    # `Path.exists` raises for a name that is too long.
+    if not mark or os.path.exists(text):  # noqa: PTH110
         target, query = text, ""
     if not target:
         raise UsageError(f"{shown}: expected {EXAMPLES} before the options")
@@ -93,7 +94,7 @@ def parse_source_uri(text: str) -> SourceUri:
             if not slash or host not in {"", "localhost"}:
                 raise UsageError(f"{shown}: expected file:///path/to/a/file")
             return SourceUri("path", unquote(slash + path), options)
-    if not _exists(target):
+    if not os.path.exists(target):  # noqa: PTH110
         _reject_unless_path(shown, target, scheme)
     if re.match(r"/dev/(?!shm/)", target):
         return SourceUri("v4l2", target, options)
@@ -138,13 +139,6 @@ def _has_host(url: str, authority: str) -> bool:
     except ValueError:
         return False
     return parts.netloc == authority and " " not in authority and port != 0 and bool(parts.hostname)
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # a name that is too long, or a folder without permission
-        return False
 
 
 def _options(query: str, shown: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ msgspec validates. Its messages are for programmers, so errors are written here,
 edit YAML. No type is guessed: neither `true` nor `'5'` is a number.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from edgepose.config.yaml_reader import describe, plain
+from edgepose.config.yaml_reader import plain
 from edgepose.mqtt.url import Secret
 from edgepose.util.suggest import did_you_mean
 
@@ -101,14 +102,12 @@ def resolved(annotation: object, value: object, folder: Path) -> object:
 
 def expanded(path: str) -> Path:
     """Return a path with `~` replaced; `~name` of an unknown user is a file name."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    # `Path.expanduser` raises for an unknown user.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
-def convert(annotation: Any, value: object, got: str | None = None) -> Any:
-    """Return a value as its type; `got` describes it if it must not be shown.
+def convert(annotation: Any, value: object, got: str) -> Any:
+    """Return a value as its type; `got` describes it in errors.
 
     Raises ValueError or EdgeposeError with what was expected, what came, and a suggestion.
     """
@@ -120,10 +119,8 @@ def convert(annotation: Any, value: object, got: str | None = None) -> Any:
     try:
         converted = msgspec.convert(coerced, annotation, dec_hook=_from_text)
     except msgspec.ValidationError:
-        got = describe(value) if got is None else got
-        raise ValueError(
-            f"expected {expected(annotation)}, got {got}{_hint(found, value)}"
-        ) from None
+        text = f"expected {expected(annotation)}, got {got}{_hint(found, value)}"
+        raise ValueError(text) from None
     if converted is not None:
         validate(annotation, converted)
     return converted
