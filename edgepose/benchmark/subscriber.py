@@ -3,14 +3,14 @@
 import json
 import os
 import queue
-import select
-import socket
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any, Final
 
+import paho.mqtt.client as paho
 from msgspec.structs import replace
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edgepose.clock import boottime_ns
 from edgepose.config.schema import MqttConfig
@@ -20,7 +20,7 @@ from edgepose.util.resource import Resource
 
 PATIENCE_S: Final = 2.0
 """How long to wait for missing messages after the last one that arrived."""
-_POLL_S: Final = 0.2
+_POLL_S: Final = 1.0
 _CONNECT_S: Final = 15.0
 _CLOSE_S: Final = 5.0
 _SUBSCRIBED: Final = "subscribed"
@@ -83,12 +83,8 @@ def _record(
 
     The first item is `subscribed`, or the reason why it is not.
     """
-    import paho.mqtt.client as paho
-    from paho.mqtt.enums import CallbackAPIVersion
-
     # Ctrl-C ends the parent, which then clears the broker with this process's help.
     os.setsid()
-    arrived_ns = 0
     topics: set[str] = set()
     client = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
 
@@ -104,6 +100,7 @@ def _record(
 
     def on_message(_client: Any, _data: Any, message: Any) -> None:
         if message.topic.endswith("/poses"):
+            arrived_ns = boottime_ns()
             messages.put((json.loads(message.payload)["sequence"], arrived_ns))
         else:
             topics.add(message.topic)
@@ -118,20 +115,10 @@ def _record(
     except (EdgeposeError, OSError, ValueError) as error:
         messages.put(getattr(error, "strerror", None) or str(error))
         return
-    sock: Any = client.socket()
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.loop_start()
     parent: Any = parent_process()
-    while client.socket() is not None and parent.is_alive() and not stop.is_set():
-        # Bytes that TLS has decrypted already do not make the socket readable.
-        pending = getattr(sock, "pending", int)()
-        if pending or select.select([sock], [], [], _POLL_S)[0]:
-            # Before the packet is read: the client library takes 0.1 ms and more to handle it.
-            arrived_ns = boottime_ns()
-            client.loop_read()
-        if client.want_write():
-            client.loop_write()
-        client.loop_misc()
+    while parent.is_alive() and not stop.wait(_POLL_S):
+        pass
     if client.is_connected():
-        client.loop_start()
         for topic in topics:
             client.publish(topic, b"", 1, retain=True).wait_for_publish(PATIENCE_S)
