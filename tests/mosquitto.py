@@ -15,8 +15,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edgepose.util.net import free_port
-from edgepose.util.resource import Resource
 from tests.requirements import missing
+from tests.resource import Resource
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -75,7 +76,8 @@ def start_and_memory(url: str) -> None:
     times_s, memory_mb = [], 0.0
     command = [sys.executable, "-m", "edgepose", "run", "--source", "synthetic:", "--mqtt", url]
     mqtt = MqttConfig(url=url)
-    with Subscriber(mqtt, Topics(Config().node_name, mqtt.base_topic).root) as subscriber:
+    root = Topics(Config().node_name, mqtt.base_topic).root
+    with closing(Subscriber(mqtt, root)) as subscriber:
         for number in range(5):
             # The last message of the daemon before is still on its way.
             time.sleep(0.5)

@@ -9,7 +9,7 @@ compared within itself.
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -209,7 +209,7 @@ def measure(
     with (
         Signals() as signals,
         _broker(configs[0].mqtt, given=given_broker) as (mqtt, broker),
-        Subscriber(mqtt, Topics(node, mqtt.base_topic).root) as subscriber,
+        closing(Subscriber(mqtt, Topics(node, mqtt.base_topic).root)) as subscriber,
     ):
         for config in configs:
             for count in threads:

@@ -16,7 +16,6 @@ from edgepose.clock import boottime_ns
 from edgepose.config.schema import MqttConfig
 from edgepose.errors import BrokerError, EdgeposeError
 from edgepose.mqtt.tls import tls_context
-from edgepose.util.resource import Resource
 
 PATIENCE_S: Final = 2.0
 """How long to wait for missing messages after the last one that arrived."""
@@ -26,12 +25,14 @@ _CLOSE_S: Final = 5.0
 _SUBSCRIBED: Final = "subscribed"
 
 
-class Subscriber(Resource):
-    """Subscribes to all topics under `root`, and deletes its retained messages at the end."""
+class Subscriber:
+    """Subscribes to all topics under `root`, and deletes its retained messages at the end.
+
+    Raises BrokerError if it cannot subscribe.
+    """
 
     def __init__(self, mqtt: MqttConfig, root: str) -> None:
         context = get_context("spawn")
-        self._address = mqtt.address
         self._messages: Queue[Any] = context.Queue()
         self._stop: Event = context.Event()
         # A secret is not pickled, and the arguments are in no list of processes.
@@ -39,15 +40,12 @@ class Subscriber(Resource):
         password = None if secret is None else secret.reveal()
         arguments = (self._messages, self._stop, replace(mqtt, password=None), password, root)
         self._process = context.Process(target=_record, args=arguments, daemon=True)
-
-    def open(self) -> None:
-        """Start the process, and wait until it is subscribed; raises BrokerError."""
         self._process.start()
         answer = self._next(_CONNECT_S) or "no answer in time"
         if answer != _SUBSCRIBED:
             self.close()
             raise BrokerError(
-                f"the benchmark cannot subscribe at {self._address.netloc} ({answer}): check the "
+                f"the benchmark cannot subscribe at {mqtt.address.netloc} ({answer}): check the "
                 "broker, the user and its rights"
             )
 

@@ -22,10 +22,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress_bar(text: str, unit: str, total: float | None = None) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on stderr if it is a terminal.
+def progress_bar(title: str, total: float | None = None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on stderr if it is a terminal: in percent, or a number without `total`.
 
-    Yields a function that takes the number of units done, and optionally a new text.
+    Yields a function that takes how much is done, and optionally a text to put after the title.
     """
     # Imported on demand: rich takes 50 ms.
     from rich.console import Console
@@ -33,17 +33,17 @@ def progress_bar(text: str, unit: str, total: float | None = None) -> Iterator[C
 
     with Progress(
         BarColumn(),
-        TextColumn("{task.completed:,.0f} " + unit),
+        TextColumn("{task.completed:,.0f}" if total is None else "{task.percentage:.0f} %"),
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task(text, total=total)
+        task = bar.add_task(title, total=total)
 
-        def update(done: float, text: str = text) -> None:
-            bar.update(task, completed=done, description=text)
+        def update(done: float, text: str = "") -> None:
+            bar.update(task, completed=done, description=f"{title} {text}")
 
         yield update
 

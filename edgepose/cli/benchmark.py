@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,7 +120,7 @@ def command(
     if plot is not None:
         require_extra("matplotlib", "plot", "--plot")
     options = BenchmarkOptions(config=config, given_broker=mqtt is not None, **values)
-    document, left_out = run(options, _progress)
+    document, left_out = run(options, partial(progress_bar, total=1.0))
     _write(render.rendered(document, output_format), output)
     if plot is not None:
         plotting.draw(document, plot)
@@ -172,10 +172,3 @@ def _write(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
     else:
         output.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _progress(part: str) -> Iterator[Callable[[float, str], None]]:
-    """Yield a function that shows the share of the work that is done, 0..1, and a text."""
-    with progress_bar(part, "%", 100) as update:
-        yield lambda share, text: update(100 * share, f"{part}: {text}")

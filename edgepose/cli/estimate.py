@@ -97,7 +97,7 @@ def command(
                 failures.append(error)
 
     results: list[EstimateLine] = []
-    with progress_bar("", "frames") as progress:
+    with progress_bar("frames") as progress:
         for line in lines():
             if output_format == "ndjson":
                 print(messages.encode(line).decode(), flush=True)

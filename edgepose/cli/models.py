@@ -95,7 +95,7 @@ def pull(*, names: tuple[str, ...], origin: str | None) -> None:
                 # A bundled model.
                 path = registry.verify(entry)
             else:
-                with progress_bar(entry.name, "bytes", entry.bytes) as progress:
+                with progress_bar(entry.name, entry.bytes) as progress:
                     path = download.pull(entry, user_folder(), origin=origin, progress=progress)
             click.echo(path)
         except ModelError as error:

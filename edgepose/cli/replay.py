@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -63,7 +64,8 @@ def command(
     check_base(base_topic)
     config = MqttConfig(url=mqtt, password_file=password_file, tls=TlsConfig(ca_file=ca_file))
     # Not the id of the node, which the broker would disconnect.
-    with MqttPublisher(config.connect_options(f"edgepose-replay-{os.getpid()}")) as publisher:
+    options = config.connect_options(f"edgepose-replay-{os.getpid()}")
+    with closing(MqttPublisher(options)) as publisher:
         published, skipped = replay(file, publisher.send, speed=speed, base=base_topic)
     invalid = f", {skipped} invalid lines skipped" if skipped else ""
     print(f"replay: {published} messages published{invalid}", file=sys.stderr)

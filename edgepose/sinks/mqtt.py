@@ -14,7 +14,6 @@ from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.topics import Topics
-from edgepose.util.resource import Resource
 
 EVENTS_FILE: Final = "events.sqlite"
 _MAX_EVENTS: Final = 1000
@@ -52,19 +51,9 @@ class MqttSink:
         self._client = MqttClient(options, self._outbox, receiver)
 
     @property
-    def connected(self) -> bool:
-        """Whether the broker is connected and has all states."""
-        return self._outbox.online
-
-    @property
     def alive(self) -> bool:
         """Whether the network thread runs, connected or not."""
         return self._client.alive
-
-    @property
-    def failure(self) -> str | None:
-        """The reason why there is no connection; None while there is one or none was tried."""
-        return self._outbox.failure
 
     def open(self, *, require_connection_within_s: float | None = None) -> None:
         """Start connecting; return at once, or once connected if required.
@@ -101,22 +90,17 @@ class MqttSink:
         self._client.close()
 
 
-class MqttPublisher(Resource):
+class MqttPublisher:
     """A client for transient messages on any topics, without the states and the will of a node.
 
-    `with` connects, or raises BrokerError with the reason, and sends what waits at its end.
+    Raises BrokerError with the reason why it cannot connect.
     """
 
     def __init__(self, options: ConnectOptions) -> None:
-        self._timeouts = options.timeouts
         self._outbox = Outbox(EventStore(None, max_events=1))
         self._client = MqttClient(options, self._outbox)
-
-    def open(self) -> None:
-        """Connect; raises BrokerError with the reason."""
-        self._client.open(
-            require_connection_within_s=self._timeouts.connect_s + self._timeouts.answer_s + 1
-        )
+        timeouts = options.timeouts
+        self._client.open(require_connection_within_s=timeouts.connect_s + timeouts.answer_s + 1)
 
     def close(self) -> None:
         """Send what waits, for a few seconds at most, and disconnect."""

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgepose.util.resource import Resource
+from tests.resource import Resource
 
 _RETRY_S = 0.01
 _SESSION_S = 3600

@@ -29,13 +29,13 @@ from edgepose.datatypes import Image
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.topics import Topics
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.util.resource import Resource
 from tests.chaos import judge
 from tests.chaos.judge import ExpectedEvent, PoseRecord, Row
 from tests.chaos.observer import Observer, WaitTimeoutError, retained, wait
 from tests.edgetpu import FakeEdgeTpu
 from tests.media import write_video
 from tests.mosquitto import Mosquitto
+from tests.resource import Resource
 
 TOPICS: Final = Topics(node="chaos")
 CLIENT_ID: Final = "chaos-node"

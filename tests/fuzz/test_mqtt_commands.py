@@ -135,7 +135,7 @@ def test_mqtt_command_any_payload(node: Node, payloads: list[bytes]) -> None:
     for payload in payloads:
         node.publish(topic, payload)
     assert node.received() == expected([(topic, payload) for payload in payloads])
-    assert node.sink.connected
+    assert node.sink.counters()["connected"]
     assert node.sink.counters()["reconnects"] == 0
 
 
@@ -150,7 +150,7 @@ def test_mqtt_command_any_topic(node: Node, messages: list[tuple[str, bytes]]) -
     for topic, payload in published:
         node.publish(topic, payload)
     assert node.received() == expected(published)
-    assert node.sink.connected
+    assert node.sink.counters()["connected"]
     assert node.sink.counters()["reconnects"] == 0
 
 
@@ -195,7 +195,7 @@ def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
         node = Node(sink, other_client, commands)
         node.publish(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
         assert node.received() == []
-        assert sink.connected
+        assert sink.counters()["connected"]
         sink.close()
     assert not [line for line in log.lines if "expected ON or OFF" in line]
 

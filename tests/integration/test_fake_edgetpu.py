@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from edgepose.errors import ModelFileError
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.runtime import RuntimeName, installed_runtimes
-from edgepose.util.resource import Resource
 from tests.builders import photograph_tensor
 from tests.conftest import MODELS, SHARED
 from tests.edgetpu import BEHAVIOURS, FakeEdgeTpu, compiled, probe
 from tests.images import existing_models
 from tests.requirements import RUNTIMES, missing
+from tests.resource import Resource
 
 LIGHTNING = "movenet-lightning-int8"
 MODULES: dict[RuntimeName, str] = {

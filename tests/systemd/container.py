@@ -15,11 +15,11 @@ import tomllib
 from pathlib import Path
 from typing import IO, Final
 
-from edgepose.util.resource import Resource
 from tests.chroot import MIRROR, cached
 from tests.mosquitto import wait_for
 from tests.processes import children
 from tests.requirements import missing
+from tests.resource import Resource
 
 ROOT: Final = Path(__file__).parents[2]
 CGROUPS: Final = Path("/sys/fs/cgroup")
