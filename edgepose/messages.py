@@ -106,23 +106,11 @@ class AcceleratorMessage(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(PoseMessage)
+encode = msgspec.json.Encoder().encode
+"""Returns a message as JSON bytes without a line end."""
 
-
-def encode(message: msgspec.Struct) -> bytes:
-    """Return a message as JSON bytes without a line end."""
-    return _encoder.encode(message)
-
-
-def decode(payload: bytes | str) -> PoseMessage:
-    """Read a pose message; raises msgspec.ValidationError or msgspec.DecodeError."""
-    return _decoder.decode(payload)
-
-
-def pose_message_schema() -> dict[str, object]:
-    """Return the JSON Schema of the pose message."""
-    return msgspec.json.schema(PoseMessage)
+decode = msgspec.json.Decoder(PoseMessage).decode
+"""Reads a pose message; raises msgspec.ValidationError or msgspec.DecodeError."""
 
 
 def pose_message(

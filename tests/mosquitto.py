@@ -14,7 +14,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edgepose.util.net import free_port
+from edgepose.mqtt.local_broker import free_port
 from tests.requirements import missing
 from tests.resource import Resource
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
     apply_presence,
@@ -218,6 +220,6 @@ def info_message(config: Config, models: Models) -> bytes:
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": threshold,
-            "message_schema": messages.pose_message_schema(),
+            "message_schema": msgspec.json.schema(messages.PoseMessage),
         }
     ).encode()

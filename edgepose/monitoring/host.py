@@ -129,7 +129,7 @@ def machine(root: Path = ROOT) -> Machine:
         architecture=platform.machine(),
         cores=sum(key == "processor" for key, _ in cpus) or os.cpu_count() or 1,
         usable_cores=len(os.sched_getaffinity(0)),
-        memory_mb=_sizes_mb(root / "proc/meminfo").get("MemTotal"),
+        memory_mb=_size_mb(root / "proc/meminfo", "MemTotal"),
         os=dict(_pairs(root / "etc/os-release", "=")).get("PRETTY_NAME"),
         kernel=_text(root / "proc/sys/kernel/osrelease"),
         python=platform.python_version(),
@@ -146,13 +146,13 @@ def machine_state(
         temperatures_c=temperatures_c(root),
         throttling=throttling(root, ask_firmware),
         load_average=_number((_text(root / "proc/loadavg") or "").partition(" ")[0]),
-        memory_available_mb=_sizes_mb(root / "proc/meminfo").get("MemAvailable"),
+        memory_available_mb=_size_mb(root / "proc/meminfo", "MemAvailable"),
     )
 
 
 def resident_memory_mb(root: Path = ROOT) -> float | None:
     """Return this process's resident memory in MB (10^6 bytes), None if it is not available."""
-    return _sizes_mb(root / "proc/self/status").get("VmRSS")
+    return _size_mb(root / "proc/self/status", "VmRSS")
 
 
 def temperatures_c(root: Path = ROOT) -> dict[str, float]:
@@ -214,14 +214,10 @@ def cpu_time_s(root: Path = ROOT) -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _sizes_mb(path: Path) -> dict[str, float]:
-    """Return the sizes in kB of a file such as /proc/meminfo in MB (10^6 bytes)."""
-    words = {key: value.split() for key, value in _pairs(path, ":")}
-    return {
-        key: round(int(size[0]) * 1024 / 1e6, 1)
-        for key, size in words.items()
-        if size and size[0].isdigit()
-    }
+def _size_mb(path: Path, key: str) -> float | None:
+    """Return a size in kB of a file such as /proc/meminfo in MB (10^6 bytes)."""
+    kb = _number(dict(_pairs(path, ":")).get(key, "").removesuffix(" kB"))
+    return None if kb is None else round(kb * 1024 / 1e6, 1)
 
 
 def _pairs(path: Path, separator: str) -> list[tuple[str, str]]:

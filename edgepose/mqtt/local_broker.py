@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 
 from edgepose.errors import BrokerError
 from edgepose.mqtt.options import Protocol
-from edgepose.util.net import free_port
 
 _START_S: Final = 10.0
 # Started by root, mosquitto would become a user who cannot read the folder; otherwise `user` has no
@@ -41,6 +40,14 @@ class LocalBroker(NamedTuple):
     url: str
     protocol: Protocol
     name: str
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface on which nothing listens now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.util.net import free_port
+from edgepose.mqtt.local_broker import free_port
 from tests.mosquitto import Mosquitto, wait_for
 from tests.processes import children
 

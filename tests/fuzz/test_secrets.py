@@ -16,10 +16,10 @@ from edgepose.cli.main import run_command
 from edgepose.config import load_config
 from edgepose.config.source_uri import OPTIONS, SourceUri, parse_source_uri
 from edgepose.errors import ConfigError, EdgeposeError, UsageError
+from edgepose.mqtt.local_broker import free_port
 from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.url import BrokerAddress, Secret, parse_broker_url, read_password_file
 from edgepose.sinks.mqtt import MqttPublisher
-from edgepose.util.net import free_port
 from edgepose.util.redact import MASK, masked_url
 from tests.fuzz.effort import examples
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgepose import messages
+from edgepose.mqtt.local_broker import free_port
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
-from edgepose.util.net import free_port
 from tests.daemon import (
     CAMERA,
     NODE,

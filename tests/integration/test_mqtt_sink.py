@@ -20,11 +20,11 @@ from edgepose import messages
 from edgepose.errors import BrokerError, ConfigError
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.local_broker import free_port
 from edgepose.mqtt.options import ConnectOptions, MqttTimeouts, TlsFiles
 from edgepose.mqtt.topics import Topics
 from edgepose.mqtt.url import Secret, parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
-from edgepose.util.net import free_port
 from tests.builders import message_of
 from tests.mosquitto import (
     PASSWORD,

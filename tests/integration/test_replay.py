@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgepose.mqtt.local_broker import free_port
 from edgepose.mqtt.url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
-from edgepose.util.net import free_port
 from tests.builders import line_of, message_of
 from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
 

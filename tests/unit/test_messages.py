@@ -93,7 +93,7 @@ def test_messages_invalid_json(payload: bytes) -> None:
 
 
 def test_messages_schema_has_every_field() -> None:
-    definitions = messages.pose_message_schema()["$defs"]
+    definitions = msgspec.json.schema(messages.PoseMessage)["$defs"]
     assert isinstance(definitions, dict)
     assert set(definitions["PoseMessage"]["required"]) >= {"node", "camera", "poses"}
 
