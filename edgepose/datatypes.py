@@ -67,13 +67,15 @@ class TensorSpec:
 class InputSpec:
     """The input tensor: pixel * `pixel_scale` + `pixel_offset`, as `dtype`.
 
-    `size_wh` is in tensor px. The tensor's shape is (1, height, width, 3).
+    `size_wh` is in tensor px. The tensor's shape is (1, height, width, 3). A frame of another shape
+    is padded on both sides if `centred`, else on the right or below.
     """
 
     size_wh: tuple[int, int]
     dtype: np.dtype[np.generic]
     pixel_scale: float = 1.0
     pixel_offset: float = 0.0
+    centred: bool = True
 
 
 @dataclass(frozen=True, slots=True)

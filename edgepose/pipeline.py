@@ -104,8 +104,7 @@ class Pipeline:
         models = self.models
         model = models.current
         started = perf_counter_ns()
-        region = crop.region or model.pose_model.default_region(frame.size_wh)
-        tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
+        tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
         preprocessed = perf_counter_ns()
         try:
             outputs = model.interpreter.invoke(tensor)

@@ -76,10 +76,6 @@ class PoseModel(Protocol):
         """Convert the raw outputs to poses in frame px, best first, unlikely ones included."""
         ...
 
-    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
-        """Return the whole frame, padded to the shape of the input."""
-        ...
-
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
         """Return the crop region of the next frame; None is the whole frame."""
         ...

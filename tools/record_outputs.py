@@ -68,8 +68,7 @@ def main() -> None:
     recorder, crop = OutputRecorder(model.interpreter), CropState()
     source = source_opener(CameraConfig(source=options.source))()
     for frame in itertools.islice(source.frames(), options.frames):
-        region = crop.region or model.pose_model.default_region(frame.size_wh)
-        tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
+        tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
         crop.update(model.pose_model.decode(recorder.invoke(tensor), to_frame), model, frame)
     recorder.save(options.output)
     print(f"{options.output}: {options.output.stat().st_size} bytes")

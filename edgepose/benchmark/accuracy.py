@@ -128,11 +128,7 @@ def _read(image: AnnotatedImage, folder: Path) -> Frame:
 
 def _poses(model: LoadedModel, frame: Frame, around: Person | None) -> Poses:
     spec = model.pose_model.input_spec
-    region = (
-        model.pose_model.default_region(frame.size_wh)
-        if around is None
-        else person_region(around, spec.size_wh)
-    )
+    region = None if around is None else person_region(around, spec.size_wh)
     tensor, to_frame = preprocess(frame.image, region, spec)
     return model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
 

@@ -307,7 +307,7 @@ class _Benchmark:
     def _bare(self, count: int, fps: float | None = None) -> BareRound:
         model, interpreter = self.model.pose_model, self.model.interpreter
         image = np.full((*self.size_wh[::-1], 3), 127, np.uint8)
-        tensor, _ = preprocess(image, model.default_region(self.size_wh), model.input_spec)
+        tensor, _ = preprocess(image, None, model.input_spec)
         bare_round(interpreter, tensor, self.plan.warm_up)
         return bare_round(interpreter, tensor, count, fps)
 

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import CropRegion, Image, InputSpec, TensorToFrame
+from edgepose.imaging.crop import padded_region
 
 
 def _halved(image: Image) -> Image:
@@ -25,18 +26,22 @@ def _halved(image: Image) -> Image:
 
 
 def preprocess(
-    image: Image, region: CropRegion, spec: InputSpec
+    image: Image, region: CropRegion | None, spec: InputSpec
 ) -> tuple[NDArray[np.generic], TensorToFrame]:
     """Scale a region of the frame to the model's input; the area outside the frame is black.
 
-    Returns the tensor, `spec.dtype` (1, height, width, 3), and the exact map back to frame px. The
-    crop is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of the
-    time of an affine warp with a border); the map is that of the pixels that were cropped. A region
-    of at least twice the input's size is halved first, in whole pairs of pixels: with 2 x 2
+    Without a region, it is the whole frame, padded to the shape of the input. Returns the tensor,
+    `spec.dtype` (1, height, width, 3), and the exact map back to frame px.
+
+    The crop is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of
+    the time of an affine warp with a border); the map is that of the pixels that were cropped. A
+    region of at least twice the input's size is halved first, in whole pairs of pixels: with 2 x 2
     neighbours, bilinear scaling would skip pixels there.
     """
     tensor_width, tensor_height = spec.size_wh
     height, width = image.shape[:2]
+    if region is None:
+        region = padded_region((width, height), spec.size_wh, centred=spec.centred)
     halve = region.x_max - region.x_min >= 2 * tensor_width
     px = 2 if halve else 1
     x_from, x_to, column, column_end, scale_x = _fit(

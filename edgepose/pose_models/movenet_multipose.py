@@ -7,7 +7,6 @@ import numpy as np
 
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
-from edgepose.imaging.crop import padded_region
 from edgepose.pose_models._tensors import dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
@@ -44,7 +43,7 @@ class MovenetMultipose:
                 f"{name}: input is {width}x{height}, expected sides that are multiples of "
                 f"{SIDE_MULTIPLE}; choose such a model.input_size"
             )
-        self.input_spec = InputSpec((width, height), input_tensor.dtype)
+        self.input_spec = InputSpec((width, height), input_tensor.dtype, centred=False)
         self._output = output_tensors[0]
         self._max_poses = max_poses
 
@@ -61,10 +60,6 @@ class MovenetMultipose:
             values[:, -1],
             to_frame_px(corners, size_wh, to_frame).reshape(-1, 4),
         )
-
-    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
-        """Return the whole frame, padded on the right or below to the shape of the input."""
-        return padded_region(frame_size_wh, self.input_spec.size_wh, centred=False)
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:  # noqa: ARG002
         """Return None: poses are detected in the whole frame."""

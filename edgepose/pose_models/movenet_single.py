@@ -7,7 +7,7 @@ import numpy as np
 
 from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
-from edgepose.imaging.crop import body_region, padded_region
+from edgepose.imaging.crop import body_region
 from edgepose.pose_models._tensors import BOX_SCORE, dequantize, input_size_wh
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
@@ -61,10 +61,6 @@ class MovenetSingle:
             np.array([sum(scores) / KEYPOINT_COUNT], np.float32),
             np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
         )
-
-    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
-        """Return the whole frame padded to a square."""
-        return padded_region(frame_size_wh, self.input_spec.size_wh, centred=True)
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
         """Return the square around the first pose, or None for the whole frame."""

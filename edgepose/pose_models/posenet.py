@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import CropRegion, Floats, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
-from edgepose.imaging.crop import padded_region
 from edgepose.pose_models._tensors import bounding_boxes, dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
@@ -134,10 +133,6 @@ class Posenet:
         # on an odd side), half a px from the corner that coordinates count from.
         keypoints = to_frame_px(points_yx + 0.5, (1, 1), to_frame)
         return Poses(keypoints, keypoint_scores, scores, bounding_boxes(keypoints, keypoint_scores))
-
-    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
-        """Return the whole frame, padded on both sides to the shape of the input."""
-        return padded_region(frame_size_wh, self.input_spec.size_wh, centred=True)
 
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:  # noqa: ARG002
         """Return None: poses are detected in the whole frame."""

@@ -52,9 +52,6 @@ class FakePoseModel:
         points = np.linspace(10, 40, 34).reshape(17, 2)
         return poses_of(points, score=self.scores[cropped])
 
-    def default_region(self, frame_size_wh: tuple[int, int]) -> CropRegion:
-        return CropRegion(0, 0, 64, 64)
-
     def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
         return CROP if self.crops and poses.scores[0] >= 0.2 else None
 

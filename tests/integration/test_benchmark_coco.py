@@ -140,9 +140,7 @@ def test_benchmark_accuracy_figures_equal_pycocotools(
         for image in truth.dataset["images"]:
             frame = Frame(read_image(dataset.images / image["file_name"]), 0, 0)
             spec = model.pose_model.input_spec
-            tensor, to_frame = preprocess(
-                frame.image, model.pose_model.default_region(frame.size_wh), spec
-            )
+            tensor, to_frame = preprocess(frame.image, None, spec)
             poses = model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
             for points, score in zip(poses.keypoints, poses.scores, strict=True):
                 flat = np.column_stack((points + TO_COCO_PX, np.ones(17))).ravel().tolist()

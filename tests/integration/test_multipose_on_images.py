@@ -62,8 +62,7 @@ class Runner:
             self.threshold = movenet_multipose.DEFAULT_POSE_THRESHOLD
 
     def outputs(self, frame: Frame) -> tuple[Sequence[Tensor], TensorToFrame]:
-        region = self.model.default_region(frame.size_wh)
-        tensor, to_frame = preprocess(frame.image, region, self.model.input_spec)
+        tensor, to_frame = preprocess(frame.image, None, self.model.input_spec)
         self._interpreter.set_tensor(self._input["index"], tensor)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"]) for output in self._outputs], to_frame

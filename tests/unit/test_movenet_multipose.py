@@ -53,7 +53,7 @@ def test_multipose_maps_keypoints_and_boxes_to_frame(
     size_wh = (32 * multiples[0], 32 * multiples[1])
     model = multipose(*size_wh)
     frame = frame_of(frame_wh)
-    tensor, to_frame = preprocess(frame.image, model.default_region(frame_wh), model.input_spec)
+    tensor, to_frame = preprocess(frame.image, None, model.input_spec)
     assert tensor.shape == (1, size_wh[1], size_wh[0], 3)
     per_px = max(frame_wh[0] / size_wh[0], frame_wh[1] / size_wh[1])
     points = np.array(at) * frame_wh
@@ -71,7 +71,7 @@ def test_multipose_maps_keypoints_and_boxes_to_frame(
 def test_multipose_preprocess_pads_right_and_bottom() -> None:
     frame = frame_of((640, 360))
     model = multipose()
-    tensor, to_frame = preprocess(frame.image, model.default_region((640, 360)), model.input_spec)
+    tensor, to_frame = preprocess(frame.image, None, model.input_spec)
     assert (tensor[0, :144] == 127).all()
     assert not tensor[0, 144:].any()
     assert to_frame == TensorToFrame((2.5, 2.5), (0.0, 0.0))

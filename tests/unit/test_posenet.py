@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgepose.datatypes import InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
+from edgepose.imaging.crop import padded_region
 from edgepose.pose_models.posenet import PARENT_CHILD, Posenet
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
 from tests.posenet_scenes import Doubles, Outputs, Person, draw, reference_poses
@@ -283,12 +284,13 @@ def test_posenet_invalid_vectors(garbage: float) -> None:
     frame_width=st.integers(16, 4000),
     frame_height=st.integers(16, 4000),
 )
-def test_posenet_default_region_centres_frame(frame_width: int, frame_height: int) -> None:
+def test_posenet_whole_frame_is_centred(frame_width: int, frame_height: int) -> None:
     outputs = draw([], rows=ROWS, columns=COLUMNS, stride=STRIDE)
     model = posenet(outputs)
-    region = model.default_region((frame_width, frame_height))
+    spec = model.input_spec
+    region = padded_region((frame_width, frame_height), spec.size_wh, centred=spec.centred)
     width, height = region.x_max - region.x_min, region.y_max - region.y_min
-    tensor_width, tensor_height = model.input_spec.size_wh
+    tensor_width, tensor_height = spec.size_wh
     assert width / height == pytest.approx(tensor_width / tensor_height)
     assert region.x_min + region.x_max == pytest.approx(frame_width)
     assert region.y_min + region.y_max == pytest.approx(frame_height)
