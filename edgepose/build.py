@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from edgepose.config import CameraConfig, Config, ModelConfig, SmoothingConfig
+from edgepose.config.schema import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import SourceUri, parse_source_uri
 from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
 from edgepose.events.occupancy import OccupancyDetector

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedPoses
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings

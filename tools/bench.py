@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.build import build_model, build_smoother
 from edgepose.clock import boottime_ns
-from edgepose.config import Config, ModelConfig, SmoothingConfig
-from edgepose.config.schema import MqttConfig
+from edgepose.config.schema import Config, ModelConfig, MqttConfig, SmoothingConfig
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter

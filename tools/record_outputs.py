@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgepose.build import build_model, source_opener
-from edgepose.config import CameraConfig, load_config
+from edgepose.config.loader import load_config
+from edgepose.config.schema import CameraConfig
 from edgepose.datatypes import TensorSpec
 from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.replay import VERSION

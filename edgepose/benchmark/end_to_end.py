@@ -30,8 +30,7 @@ from edgepose.benchmark.results import (
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.benchmark.traced_daemon import run_daemon
 from edgepose.build import build_model
-from edgepose.config import CameraConfig, Config
-from edgepose.config.schema import MqttConfig, OutputConfig
+from edgepose.config.schema import CameraConfig, Config, MqttConfig, OutputConfig
 from edgepose.daemon.signals import Signals
 from edgepose.errors import BrokerError, SourceError
 from edgepose.imaging.preprocess import preprocess

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgepose.build import source_opener
 from edgepose.clock import boottime_ns
-from edgepose.config import CameraConfig
+from edgepose.config.schema import CameraConfig
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource, FrameStream

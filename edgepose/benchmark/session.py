@@ -15,7 +15,7 @@ from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method, PipelineRow
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
-from edgepose.config import Config, ModelConfig
+from edgepose.config.schema import Config, ModelConfig
 from edgepose.errors import SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host

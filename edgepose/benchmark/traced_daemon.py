@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from edgepose.clock import boottime_ns
-from edgepose.config import Config
+from edgepose.config.schema import Config
 from edgepose.daemon.app import App
 from edgepose.daemon.signals import Signals
 from edgepose.datatypes import Frame

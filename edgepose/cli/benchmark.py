@@ -11,7 +11,7 @@ import click
 
 from edgepose.cli._options import config_option, format_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, progress_bar
-from edgepose.config import find_config_file, load_config
+from edgepose.config.loader import find_config_file, load_config
 from edgepose.errors import UsageError
 from edgepose.util.extras import require_extra
 

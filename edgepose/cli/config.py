@@ -7,7 +7,7 @@ import yaml
 
 from edgepose.cli._options import config_option, format_option
 from edgepose.cli._terminal import print_json
-from edgepose.config import find_config_file, load_config
+from edgepose.config.loader import find_config_file, load_config
 
 
 @click.group()

@@ -16,7 +16,8 @@ import click
 
 from edgepose.build import source_opener
 from edgepose.cli._options import model_option, set_up_logging
-from edgepose.config import CameraConfig, Config, load_config
+from edgepose.config.loader import load_config
+from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
 from edgepose.mqtt.local_broker import local_broker

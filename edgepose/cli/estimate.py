@@ -11,7 +11,8 @@ from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker, path_source
 from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
-from edgepose.config import Config, find_config_file, load_config
+from edgepose.config.loader import find_config_file, load_config
+from edgepose.config.schema import Config
 from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine

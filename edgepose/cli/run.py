@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edgepose.cli._options import accelerator_option, config_option, model_option, set_up_logging
-from edgepose.config import find_config_file, load_config
+from edgepose.config.loader import find_config_file, load_config
 from edgepose.daemon.app import launch
 
 

@@ -63,24 +63,19 @@ class Builder:
             if inner is None:
                 absolute = resolved(annotation, value, self._folder)
                 return convert(annotation, absolute, _got(key, value))
-            sections = self._sections(inner, value, key)
+            if not isinstance(value, list) or not 1 <= len(value) <= MAX_CAMERAS:
+                got = len(value) if isinstance(value, list) else _got(key, value)
+                raise ValueError(
+                    f"expected a list of 1 to {MAX_CAMERAS} entries, each beginning with `- `, "
+                    f"got {got}"
+                )
+            sections = tuple(self.section(inner, each, (*key, n)) for n, each in enumerate(value))
             if None not in sections:
                 validate(annotation, sections)
             return sections
         except (ValueError, EdgeposeError) as error:
             self._add(key, str(error))
             return None
-
-    def _sections(
-        self, section: type[Section], values: object, key: Key
-    ) -> tuple[Section | None, ...]:
-        if not isinstance(values, list) or not 1 <= len(values) <= MAX_CAMERAS:
-            got = len(values) if isinstance(values, list) else _got(key, values)
-            raise ValueError(
-                f"expected a list of 1 to {MAX_CAMERAS} entries, each beginning with `- `, "
-                f"got {got}"
-            )
-        return tuple(self.section(section, value, (*key, n)) for n, value in enumerate(values))
 
     def _add(self, key: Key, text: str) -> None:
         self.issues.append(ConfigIssue(key, text))

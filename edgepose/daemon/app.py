@@ -24,9 +24,8 @@ from edgepose.build import (
     source_opener,
     stall_timeout_ns,
 )
-from edgepose.config import Config
 from edgepose.config.changes import changed_keys
-from edgepose.config.schema import OutputConfig, ReloadEffect, dotted
+from edgepose.config.schema import Config, OutputConfig, ReloadEffect, dotted
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgepose.build import build_model
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
 from edgepose.inference.cpu import default_threads, load_on_cpu
 from edgepose.inference.probe import probe_model

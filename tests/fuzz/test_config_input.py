@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.config import Config, load_config
+from edgepose.config.loader import load_config
 from edgepose.config.reference import sample_text
-from edgepose.config.schema import value_keys
+from edgepose.config.schema import Config, value_keys
 from edgepose.config.yaml_reader import MAX_BYTES
 from edgepose.errors import ConfigError
 from tests.fuzz.effort import examples

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgepose.build import source_opener
 from edgepose.cli.main import run_command
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.config.source_uri import OPTIONS, SourceUri, parse_source_uri
 from edgepose.errors import ConfigError, EdgeposeError, UsageError
 from edgepose.mqtt.local_broker import free_port

@@ -18,7 +18,7 @@ from edgepose.benchmark.coco import Person
 from edgepose.benchmark.oks import TO_COCO_PX
 from edgepose.build import build_model
 from edgepose.cli.main import run_command
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.datatypes import Frame
 from edgepose.imaging.preprocess import preprocess
 from edgepose.sources.images import read_image

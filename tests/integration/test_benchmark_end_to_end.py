@@ -19,8 +19,8 @@ from edgepose.benchmark import feed, subscriber
 from edgepose.benchmark.end_to_end import Plan, measure
 from edgepose.benchmark.results import PipelineRow
 from edgepose.build import build_model
-from edgepose.config import Config, load_config
-from edgepose.config.schema import MqttConfig
+from edgepose.config.loader import load_config
+from edgepose.config.schema import Config, MqttConfig
 from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageError
 from edgepose.messages import PoseMessage
 from edgepose.mqtt import local_broker

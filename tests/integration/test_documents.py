@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import person_at, write_coco
 from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands

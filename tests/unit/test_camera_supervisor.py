@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgepose.build import stall_timeout_ns
-from edgepose.config import CameraConfig
+from edgepose.config.schema import CameraConfig
 from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
 from edgepose.daemon.inference_thread import Result, detect

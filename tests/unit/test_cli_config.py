@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from edgepose.cli.main import run_command
-from edgepose.config import Config, load_config
+from edgepose.config.loader import load_config
 from edgepose.config.reference import sample_path, sample_text
+from edgepose.config.schema import Config
 
 pytestmark = pytest.mark.usefixtures("no_user_files")
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepose.config import Config, find_config_file, load_config
-from edgepose.config.loader import SYSTEM_FILE
+from edgepose.config.loader import SYSTEM_FILE, find_config_file, load_config
 from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
-from edgepose.config.schema import MqttConfig, dotted, value_keys
+from edgepose.config.schema import Config, MqttConfig, dotted, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgepose.build import build_model
-from edgepose.config import load_config
+from edgepose.config.loader import load_config
 from edgepose.datatypes import TensorSpec
 from edgepose.errors import AcceleratorError, ConfigError, ModelFileError
 from edgepose.inference.cpu import load_on_cpu

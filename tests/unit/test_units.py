@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.config import Config, load_config
-from edgepose.config.loader import SYSTEM_FILE
-from edgepose.config.schema import MQTT_PASSWORD_CREDENTIAL
+from edgepose.config.loader import SYSTEM_FILE, load_config
+from edgepose.config.schema import MQTT_PASSWORD_CREDENTIAL, Config
 from edgepose.registry.registry import MACHINE_FOLDER
 from tests.requirements import missing
 
