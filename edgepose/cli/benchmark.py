@@ -17,6 +17,9 @@ from edgepose.util.extras import require_extra
 
 MAX_THREADS: Final = 64
 _FILE: Final = click.Path(path_type=Path)
+_NEW_FILE: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
+_SECONDS: Final = click.FloatRange(min=0)
+_output_option = click.option("--output", type=_NEW_FILE, metavar="FILE", help="Default: stdout.")
 
 
 def _names(
@@ -35,13 +38,6 @@ def _counts(
     """Split numbers of threads at commas."""
     words = _names(context, parameter, value)
     return tuple(click.IntRange(1, MAX_THREADS)(word, parameter, context) for word in words)
-
-
-_NEW_FILE: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
-_SECONDS: Final = click.FloatRange(min=0)
-
-
-_output_option = click.option("--output", type=_NEW_FILE, metavar="FILE", help="Default: stdout.")
 
 
 @click.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")

@@ -1,6 +1,5 @@
 """`edgepose estimate`: the poses in images, folders and videos."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,7 +79,6 @@ def command(
     failures: list[SourceError] = []
 
     def lines() -> Iterator[EstimateLine]:
-        frame_count = itertools.count(1)
         for path in _files(inputs, failures):
             still = mode == "image" or (mode is None and images.is_image(path))
             pipeline = _pipeline(config, loaded, track=not (still or no_track))
@@ -93,13 +91,13 @@ def command(
                     if annotate is not None:
                         _annotate(result, path, annotate, config.pose.keypoint_threshold)
                     yield EstimateLine(source=str(path), **msgspec.structs.asdict(result.message))
-                    progress(next(frame_count), path.name)
             except SourceError as error:
                 failures.append(error)
 
     results: list[EstimateLine] = []
     with progress_bar("frames") as progress:
-        for line in lines():
+        for count, line in enumerate(lines(), 1):
+            progress(count, line.source)
             if output_format == "ndjson":
                 print(messages.encode(line).decode(), flush=True)
             else:

@@ -171,8 +171,7 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     """Apply changed settings to a running camera; its tracks, ids and presence stay."""
     if new.smoothing != old.smoothing:
         camera.pipeline.smoother = build_smoother(new.smoothing)
-    if new.tracking != old.tracking:
-        apply_tracking(camera.pipeline.tracker, new)
+    apply_tracking(camera.pipeline.tracker, new)
     apply_presence(camera.occupancy, camera.track_events, new)
 
 

@@ -24,7 +24,6 @@ OCCURRED: Final = "_occurred"
 
 # `CPU part` of /proc/cpuinfo, which has no model name on ARM; all are designs of ARM itself.
 _ARM_CORES: Final = {
-    "0xb76": "ARM1176",
     "0xc07": "Cortex-A7",
     "0xd03": "Cortex-A53",
     "0xd05": "Cortex-A55",
