@@ -250,22 +250,21 @@ class MqttConfig(Section, frozen=True, kw_only=True):
         """Files for TLS, which is used if the address is one with TLS."""
         return TlsFiles(self.tls.ca_file, self.tls.cert_file, self.tls.key_file, self.tls.insecure)
 
-    def read_password(self, environment: Mapping[str, str] | None = None) -> Secret | None:
+    def read_password(self) -> Secret | None:
         """Return the password from the first place that has one, else None.
 
         The places: `password`, `password_file`, the systemd credential `mqtt-password`, the
         environment variable EDGEPOSE_MQTT_PASSWORD. Raises ConfigError if one that is set cannot
         be read.
         """
-        environment = os.environ if environment is None else environment
         if self.password is not None:
             return self.password
         if self.password_file is not None:
             return read_password_file(self.password_file)
-        credential = Path(environment.get("CREDENTIALS_DIRECTORY", "")) / MQTT_PASSWORD_CREDENTIAL
-        if "CREDENTIALS_DIRECTORY" in environment and credential.exists():
+        credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / MQTT_PASSWORD_CREDENTIAL
+        if "CREDENTIALS_DIRECTORY" in os.environ and credential.exists():
             return read_password_file(credential)
-        text = environment.get(PASSWORD_VARIABLE)
+        text = os.environ.get(PASSWORD_VARIABLE)
         return Secret(text) if text else None
 
     def connect_options(self, client_id: str) -> ConnectOptions:

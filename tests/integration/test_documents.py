@@ -96,7 +96,7 @@ def test_readme_configuration_is_in_effect(folder: Path) -> None:
     config = load_config(folder / "my-config.yaml")
     assert config.node_name == "gym"
     assert config.cameras[0].rotation == 180
-    password = config.mqtt.read_password({})
+    password = config.mqtt.read_password()
     assert password is not None
     assert password.reveal() == "secret"
 

@@ -477,7 +477,7 @@ def test_config_masks_secrets(tmp_path: Path) -> None:
         assert "hunter2" not in text
         assert "rtsp://me:********@cam:554/s?channel=1" in text
     assert "hunter2" in config.cameras[0].source
-    password = config.mqtt.read_password({})
+    password = config.mqtt.read_password()
     assert password is not None
     assert password.reveal() == "hunter2"
 
@@ -509,18 +509,16 @@ def test_masked_url_keeps_everything_else() -> None:
     assert masked_url("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
 
 
-def test_read_password_order(tmp_path: Path) -> None:
+def test_read_password_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order is key, file, systemd credential, environment."""
     (tmp_path / "file").write_text("from file\n")
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    environment = {
-        "CREDENTIALS_DIRECTORY": str(credentials),
-        "EDGEPOSE_MQTT_PASSWORD": "from variable",
-    }
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("EDGEPOSE_MQTT_PASSWORD", "from variable")
 
     def password(text: str) -> str | None:
-        secret = load(tmp_path, text).mqtt.read_password(environment)
+        secret = load(tmp_path, text).mqtt.read_password()
         return None if secret is None else secret.reveal()
 
     assert password("mqtt: {username: u}\n") == "from variable"
@@ -528,7 +526,8 @@ def test_read_password_order(tmp_path: Path) -> None:
     assert password("mqtt: {username: u}\n") == "from credential"
     assert password("mqtt: {username: u, password_file: file}\n") == "from file"
     assert password("mqtt: {username: u, password: own}\n") == "own"
-    environment.clear()
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    monkeypatch.delenv("EDGEPOSE_MQTT_PASSWORD")
     assert password("mqtt: {username: u}\n") is None
     with pytest.raises(ConfigError, match="gone"):
         password("mqtt: {username: u, password_file: gone}\n")
