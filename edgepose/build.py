@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,6 @@ from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.probe import probe_model
-from edgepose.inference.runtime import RuntimeName
 from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_single import MovenetSingle
@@ -87,7 +86,7 @@ def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
     assert file is not None
     inference = config.inference
     threads = None if inference.threads == "auto" else inference.threads
-    check_model(file, inference.runtime, config.model.input_size)
+    check_model(file, config)
     # A file for the Edge TPU is refused here, with the reason.
     interpreter = load_on_cpu(
         file.path,
@@ -106,11 +105,7 @@ def build_replay_model(config: Config) -> LoadedModel:
     return _loaded(config, file, replay.DEVICE, replay.load_recording(path))
 
 
-def check_model(
-    file: ModelFile,
-    runtime: RuntimeName | Literal["auto"] = "auto",
-    input_size_wh: tuple[int, int] | None = None,
-) -> None:
+def check_model(file: ModelFile, config: Config) -> None:
     """Check a file before a runtime loads it, which a damaged one may crash.
 
     A model known by name must have its hash; any other one is run once in a child process. Raises
@@ -119,7 +114,7 @@ def check_model(
     if file.entry is not None:
         check_hash(file.path, file.entry)
     elif device_of(file) == "cpu":
-        probe_model(file.path, runtime, input_size_wh)
+        probe_model(file.path, config.inference.runtime, config.model.input_size)
 
 
 def edgetpu_accelerator(config: Config, files: ModelFiles) -> EdgeTpuAccelerator | None:
@@ -144,7 +139,7 @@ def build_edgetpu_model(
     """Open the Edge TPU, which takes seconds; raises ModelError or AcceleratorError."""
     file = files.compiled
     assert file is not None
-    check_model(file)
+    check_model(file, config)
     interpreter = accelerator.load(file.path)
     try:
         model = _loaded(config, file, accelerator.device, interpreter)

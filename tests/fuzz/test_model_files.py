@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgepose.config.schema import Config
 from edgepose.errors import ModelError, ModelFileError, ModelHashError
 from edgepose.inference import probe
 from edgepose.inference.probe import probe_model
@@ -115,13 +116,13 @@ def test_load_named_model_with_flipped_bit(tmp_path: Path) -> None:
     from edgepose.build import check_model
 
     file = default_registry().resolve("posenet-mobilenet-int8")
-    check_model(file)
+    check_model(file, Config())
     data = bytearray(MODEL)
     data[len(data) // 2] ^= 1
     path = tmp_path / file.path.name
     path.write_bytes(data)
     with pytest.raises(ModelHashError, match="sha256"):
-        check_model(ModelFile(file.name, path, file.entry))
+        check_model(ModelFile(file.name, path, file.entry), Config())
 
 
 def test_read_model_bundled_models() -> None:
