@@ -27,6 +27,7 @@ from edgepose.mqtt.commands import Command, parse_switch
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
+from edgepose.sinks.queued import QueuedSink
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +234,9 @@ class Daemon:
                 "restarts": self.models.state.restarts,
             },
         }
+        queued = [sink for sink in self.sinks if isinstance(sink, QueuedSink)]
+        if queued:
+            stats["output_dropped"] = sum(sink.dropped for sink in queued)
         if self.mqtt is not None:
             stats["mqtt"] = self.mqtt.counters()
             self.mqtt.send_stats(json.dumps(stats).encode())

@@ -17,13 +17,14 @@ CLOSE_TIMEOUT_S: Final = 2.0
 class QueuedSink:
     """Passes messages to another sink in a background thread.
 
-    A message that finds the queue full is dropped; the first of a series is logged. `name` is used
-    in logs.
+    A message that finds the queue full is dropped and counted in `dropped`; the first of a series
+    is logged. `name` is used in logs.
     """
 
     def __init__(self, sink: Sink, *, name: str) -> None:
         self._sink = sink
         self._name = name
+        self.dropped = 0
         self._dropping = self._failed = False
         self._writer = BackgroundWriter(f"sink-{name}", sink.publish, max_pending=MAX_PENDING)
 
@@ -40,6 +41,7 @@ class QueuedSink:
                 self._name,
             )
         self._dropping = not queued
+        self.dropped += not queued
 
     def close(self) -> None:
         """Wait 2 s for what is queued, then close the other sink; closing twice is fine."""

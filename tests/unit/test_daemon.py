@@ -23,10 +23,11 @@ from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import FrameSource, LoadedModel, Tensor
+from edgepose.sinks.queued import QueuedSink
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.builders import SECOND_NS
-from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, loaded_model
+from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, MessageCollector, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
 from tests.mosquitto import wait_for
 
@@ -171,6 +172,17 @@ def test_daemon_ends_after_every_source_ended(tmp_path: Path) -> None:
     assert rig.mqtt.closed
     assert [message.camera for message in rig.mqtt.messages].count("cam0") == 3
     assert rig.mqtt.states["cam0/status"] == b"offline"
+
+
+def test_daemon_stats_count_what_outputs_dropped(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, lambda: SteppedSource(5, live=True))
+    output = QueuedSink(MessageCollector(), name="test")
+    output.dropped = 7
+    rig.daemon.sinks = [rig.mqtt, output]
+    rig.daemon.stats_interval_ns = 1
+    with running(rig):
+        wait_for(lambda: rig.mqtt.stats, "stats")
+    assert rig.mqtt.stats[0]["output_dropped"] == 7
 
 
 def test_daemon_without_any_camera_fails_at_a_terminal(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_queued_sink_blocked_peer_drops_and_logs_once(
         for message in others:
             sink.publish(message)
     assert caplog.text.count("dropped") == 1
+    assert sink.dropped == 3
     sink.close()
     assert "still blocked" in caplog.text
     go_on.set()
