@@ -207,8 +207,9 @@ def test_edgetpu_uses_installed_pycoral(
 
 
 def test_edgetpu_library_output_is_bounded(fake_edgetpu: FakeEdgeTpu) -> None:
+    before = children(os.getpid())
     interpreter = EdgeTpuAccelerator().load(fake_edgetpu.compiled_model())
-    (process_id,) = children(os.getpid())
+    (process_id,) = children(os.getpid()) - before
     stderr = Path(f"/proc/{process_id}/fd/2")
     with stderr.open("ab") as flood:
         flood.write(b"W noise\n" * 20_000)
