@@ -1,5 +1,6 @@
 """Constructors that several test modules use."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgepose.inference.failover import SingleModel
 from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel, Sink
+from edgepose.registry.registry import ModelEntry
 from edgepose.sources.synthetic import read_photograph
 
 SECOND_NS = 1_000_000_000
@@ -24,6 +26,24 @@ SECOND_NS = 1_000_000_000
 def load_model(name: str) -> LoadedModel:
     """Load a model with the default configuration."""
     return build_model(load_config(None, {"model.name": name}))
+
+
+def model_entry(content: bytes, name: str = "tiny", **changes: object) -> ModelEntry:
+    """Return the manifest's entry of a file with this content."""
+    entry = ModelEntry(
+        name=name,
+        kind="movenet_single",
+        file=f"{name}.tflite",
+        input_size_wh=(192, 192),
+        input_dtype="uint8",
+        precision="int8",
+        source="a test",
+        licence="Apache-2.0",
+        made_by="a test",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    return msgspec.structs.replace(entry, **changes)
 
 
 def pipeline_of(model: LoadedModel, sinks: Sequence[Sink] = ()) -> Pipeline:

@@ -109,19 +109,21 @@ def sink_at(
     )
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with (
-        Mosquitto(tmp_path_factory.mktemp("broker")) as broker,
-        broker.listener(TOPICS.availability) as other_client,
-    ):
+@contextmanager
+def node_in(folder: Path) -> Iterator[Node]:
+    """Yield a node whose subscriptions the broker has, since it has acknowledged all states."""
+    with Mosquitto(folder) as broker, broker.listener("nothing") as other_client:
         commands: list[tuple[str, bool]] = []
         sink = sink_at(broker.url, commands)
         sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent; now the broker has the subscriptions too.
-        other_client.wait_for(TOPICS.availability, b"online")
         yield Node(sink, other_client, commands)
         sink.close()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with node_in(tmp_path_factory.mktemp("broker")) as connected:
+        yield connected
 
 
 def expected(published: list[tuple[str, bytes]]) -> list[tuple[str, bool]]:
@@ -156,21 +158,10 @@ def test_mqtt_command_any_topic(node: Node, messages: list[tuple[str, bytes]]) -
 
 def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
     """2000 invalid commands were 2000 lines in the journal of an SD card."""
-    commands: list[tuple[str, bool]] = []
-    with (
-        Mosquitto(tmp_path) as broker,
-        broker.listener(TOPICS.availability) as other_client,
-        captured_log() as log,
-    ):
-        sink = sink_at(broker.url, commands)
-        sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent; now the broker has the subscriptions too.
-        other_client.wait_for(TOPICS.availability, b"online")
-        flooded = Node(sink, other_client, commands)
+    with captured_log() as log, node_in(tmp_path) as flooded:
         for number in range(2000):
             flooded.publish(TOPICS.command("main", "enabled"), b"\x1b[2J\nERROR %d" % number)
         assert flooded.received() == []
-        sink.close()
     about = [line for line in log.lines if "expected ON or OFF" in line]
     assert 1 <= len(about) <= 10
     assert len(log.lines) <= 12
@@ -182,21 +173,10 @@ def test_mqtt_command_flood_is_logged_in_few_lines(tmp_path: Path) -> None:
 
 def test_mqtt_command_too_large_is_not_delivered(tmp_path: Path) -> None:
     """The sink limits the packet size, so that no client can fill its memory."""
-    commands: list[tuple[str, bool]] = []
-    with (
-        Mosquitto(tmp_path) as broker,
-        broker.listener(TOPICS.availability) as other_client,
-        captured_log() as log,
-    ):
-        sink = sink_at(broker.url, commands)
-        sink.open(require_connection_within_s=PATIENCE_S)
-        # `open` returns when all is sent; now the broker has the subscriptions too.
-        other_client.wait_for(TOPICS.availability, b"online")
-        node = Node(sink, other_client, commands)
+    with captured_log() as log, node_in(tmp_path) as node:
         node.publish(TOPICS.command("main", "enabled"), b"x" * 1_000_000)
         assert node.received() == []
-        assert sink.counters()["connected"]
-        sink.close()
+        assert node.sink.counters()["connected"]
     assert not [line for line in log.lines if "expected ON or OFF" in line]
 
 

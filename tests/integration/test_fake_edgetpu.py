@@ -462,4 +462,4 @@ def test_fake_edgetpu_knows_every_behaviour(fake_edgetpu: FakeEdgeTpu) -> None:
 def test_fake_edgetpu_unknown_behaviour(fake_edgetpu: FakeEdgeTpu) -> None:
     for behaviour, ms in (("asleep", None), ("slow", None), ("hang", 5)):
         with pytest.raises(ValueError, match="no such behaviour"):
-            fake_edgetpu.set(behaviour, ms=ms)  # type: ignore[arg-type]
+            fake_edgetpu.set(behaviour, ms=ms)  # type: ignore[arg-type]  # not a Behaviour, on purpose

@@ -14,6 +14,7 @@ from edgepose.cli.main import run_command
 from edgepose.errors import ModelFileError, ModelHashError, UsageError
 from edgepose.registry.download import pull
 from edgepose.registry.registry import ModelEntry, add_to_manifest, git_blob_sha1
+from tests.builders import model_entry
 
 CONTENT = b"\x1c\0\0\0TFL3" + os.urandom(300_000)
 FILE = "tiny.tflite"
@@ -113,21 +114,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def entry_of(server: Server | None, **changes: object) -> ModelEntry:
-    entry = ModelEntry(
-        name="tiny",
-        kind="movenet_single",
-        file=FILE,
-        input_size_wh=(192, 192),
-        input_dtype="uint8",
-        precision="int8",
-        source="a test",
-        licence="Apache-2.0",
-        made_by="a test",
-        bytes=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-        urls=() if server is None else (f"{server.url}/a/{FILE}?lite-format=tflite",),
-    )
-    return msgspec.structs.replace(entry, **changes)
+    urls = () if server is None else (f"{server.url}/a/{FILE}?lite-format=tflite",)
+    return msgspec.structs.replace(model_entry(CONTENT), **{"urls": urls, **changes})
 
 
 def names(folder: Path) -> list[str]:

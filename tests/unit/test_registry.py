@@ -1,6 +1,5 @@
 """Registry: manifests, folders, and files that are damaged or not models."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,26 +25,14 @@ from edgepose.registry.registry import (
     read_manifest,
     user_folder,
 )
+from tests.builders import model_entry
 from tests.conftest import MODELS
 
 CONTENT = b"\x1c\0\0\0TFL3" + bytes(range(256)) * 8
 
 
 def entry_of(name: str = "tiny", content: bytes = CONTENT, **changes: object) -> ModelEntry:
-    entry = ModelEntry(
-        name=name,
-        kind="movenet_single",
-        file=f"{name}.tflite",
-        input_size_wh=(192, 192),
-        input_dtype="uint8",
-        precision="int8",
-        source="a test",
-        licence="Apache-2.0",
-        made_by="a test",
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-    return msgspec.structs.replace(entry, **changes)
+    return model_entry(content, name, **changes)
 
 
 @pytest.fixture
