@@ -1,5 +1,6 @@
 """One frame's whole way: detect its poses, then track, smooth and publish them."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter_ns
@@ -70,7 +71,8 @@ class Pipeline:
     otherwise only the first of them is published, to report that the last pose is gone.
 
     `detect` runs on the inference thread and `publish` on the main thread; they share no state.
-    `invoke` releases the GIL, so one frame is published while inference runs on the next.
+    `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
+    one for all pipelines of a process, keeps the two from competing for the GIL at other times.
     `models` may be replaced between two frames: crop regions and tracks are in frame px.
     """
 
@@ -82,6 +84,7 @@ class Pipeline:
     node: str
     camera: str
     every_frame: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
     _crop: CropState = field(default_factory=CropState, init=False)
 
@@ -104,7 +107,8 @@ class Pipeline:
         models = self.models
         model = models.current
         started = perf_counter_ns()
-        tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
+        with self.turn:
+            tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
         preprocessed = perf_counter_ns()
         try:
             outputs = model.interpreter.invoke(tensor)
@@ -113,7 +117,8 @@ class Pipeline:
             # The fallback takes the very frame on which the accelerator was lost.
             return self.detect(frame, crop)
         invoked = perf_counter_ns()
-        poses = crop.update(model.pose_model.decode(outputs, to_frame), model, frame)
+        with self.turn:
+            poses = crop.update(model.pose_model.decode(outputs, to_frame), model, frame)
         return Detection(
             frame,
             model,
@@ -125,35 +130,36 @@ class Pipeline:
 
     def publish(self, detection: Detection) -> FrameResult:
         """Track, smooth and publish one detection."""
-        started = perf_counter_ns()
-        frame = detection.frame
-        tracked = self.tracker.update(detection.poses, frame.timestamp_ns)
-        tracked_ns = perf_counter_ns()
-        tracked = self.smoother.apply(tracked, frame.timestamp_ns)
-        smoothed_ns = perf_counter_ns()
-        timings = StageTimings(
-            detection.preprocess_ns,
-            detection.invoke_ns,
-            detection.decode_ns,
-            tracked_ns - started,
-            smoothed_ns - tracked_ns,
-        )
-        model = detection.model
-        message = pose_message(
-            frame,
-            tracked,
-            timings,
-            keypoint_threshold=model.keypoint_threshold,
-            node=self.node,
-            camera=self.camera,
-            model=model.name,
-            accelerator=model.device,
-            degraded=model.degraded,
-        )
-        if len(tracked) or self._last_with_poses or self.every_frame:
-            self._send(message)
-        self._last_with_poses = message if len(tracked) else None
-        return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
+        with self.turn:
+            started = perf_counter_ns()
+            frame = detection.frame
+            tracked = self.tracker.update(detection.poses, frame.timestamp_ns)
+            tracked_ns = perf_counter_ns()
+            tracked = self.smoother.apply(tracked, frame.timestamp_ns)
+            smoothed_ns = perf_counter_ns()
+            timings = StageTimings(
+                detection.preprocess_ns,
+                detection.invoke_ns,
+                detection.decode_ns,
+                tracked_ns - started,
+                smoothed_ns - tracked_ns,
+            )
+            model = detection.model
+            message = pose_message(
+                frame,
+                tracked,
+                timings,
+                keypoint_threshold=model.keypoint_threshold,
+                node=self.node,
+                camera=self.camera,
+                model=model.name,
+                accelerator=model.device,
+                degraded=model.degraded,
+            )
+            if len(tracked) or self._last_with_poses or self.every_frame:
+                self._send(message)
+            self._last_with_poses = message if len(tracked) else None
+            return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
 
     def publish_empty(self) -> None:
         """Publish an empty message if the last one had poses, and forget tracks and filters.

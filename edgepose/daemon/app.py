@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ class App:
         models = models or build_models(config)
         mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
         sinks = [*([] if mqtt is None else [mqtt]), *output_sinks(config.output)]
-        cameras = []
+        cameras, turn = [], threading.Lock()
         for camera in config.cameras:
             pipeline = new_pipeline(
                 models,
@@ -94,6 +95,7 @@ class App:
                 sinks,
                 node=config.node_name,
                 camera=camera.name,
+                turn=turn,
             )
             cameras.append(
                 CameraParts(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,3 +146,29 @@ def test_detect_without_a_model_raises() -> None:
     rig.pipeline.models = FakeModels()
     with pytest.raises(AcceleratorLostError, match="no model"):
         rig.pipeline.detect(frame_of(), CropState())
+
+
+def test_pipeline_takes_its_turn_except_to_invoke() -> None:
+    """Publishing can go on while a model runs, and never competes with the rest of `detect`."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9, crops=False))
+    held: dict[str, bool] = {}
+
+    def observe(name: str, part: Any) -> Any:
+        original = getattr(part, name)
+
+        def observed(*arguments: Any) -> Any:
+            held[name] = rig.pipeline.turn.locked()
+            return original(*arguments)
+
+        return observed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, part in (
+            ("invoke", rig.interpreter),
+            ("decode", rig.model),
+            ("publish", rig.sink),
+        ):
+            patch.setattr(part, name, observe(name, part))
+        rig.process()
+    assert held == {"invoke": False, "decode": True, "publish": True}
+    assert not rig.pipeline.turn.locked()
