@@ -23,6 +23,10 @@ class ConfigError(EdgeposeError, ValueError):
     exit_code = 2
 
 
+class SecretFileError(EdgeposeError, OSError):
+    """A password, certificate or key file that cannot be used; it may be there or right later."""
+
+
 class SourceError(EdgeposeError, OSError):
     """A frame source that cannot be opened, or that stopped delivering frames."""
 

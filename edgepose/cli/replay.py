@@ -11,7 +11,7 @@ from edgepose.cli._options import set_up_logging
 from edgepose.config.schema import MqttConfig, TlsConfig
 from edgepose.mqtt.replay import read_recording, replay
 from edgepose.mqtt.topics import check_base
-from edgepose.mqtt.url import PASSWORD_VARIABLE
+from edgepose.util.secrets import MQTT_VARIABLE
 
 
 @click.command()
@@ -33,7 +33,7 @@ from edgepose.mqtt.url import PASSWORD_VARIABLE
     "--password-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"File with the broker's password; default: the environment variable {PASSWORD_VARIABLE}.",
+    help=f"File with the broker's password; default: the environment variable {MQTT_VARIABLE}.",
 )
 @click.option(
     "--ca-file",

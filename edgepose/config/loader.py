@@ -8,10 +8,11 @@ from typing import Final
 
 from edgepose.config.schema import Config, dotted, value_keys
 from edgepose.config.validation import Builder
-from edgepose.config.values import expanded, resolved
+from edgepose.config.values import resolved
 from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
 from edgepose.errors import ConfigError
 from edgepose.mqtt.url import parse_broker_url
+from edgepose.util.files import expanded
 from edgepose.util.redact import masked_url
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")

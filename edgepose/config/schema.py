@@ -23,17 +23,11 @@ from edgepose.config.values import Boolean, Coerce, Resolve, Validate, coerce_te
 from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
-from edgepose.mqtt.url import (
-    PASSWORD_VARIABLE,
-    BrokerAddress,
-    Secret,
-    parse_broker_url,
-    read_password_file,
-)
+from edgepose.mqtt.url import BrokerAddress, parse_broker_url
 from edgepose.registry.registry import check_name, is_path
 from edgepose.util.redact import masked_url
+from edgepose.util.secrets import MQTT_PASSWORD, MQTT_VARIABLE, Secret, find_password
 
-MQTT_PASSWORD_CREDENTIAL: Final = "mqtt-password"  # noqa: S105 - a credential's name
 MAX_CAMERAS: Final = 16
 
 
@@ -251,24 +245,13 @@ class MqttConfig(Section, frozen=True, kw_only=True):
         return TlsFiles(self.tls.ca_file, self.tls.cert_file, self.tls.key_file, self.tls.insecure)
 
     def read_password(self) -> Secret | None:
-        """Return the password from the first place that has one, else None.
-
-        The places: `password`, `password_file`, the systemd credential `mqtt-password`, the
-        environment variable EDGEPOSE_MQTT_PASSWORD. Raises ConfigError if one that is set cannot
-        be read.
-        """
-        if self.password is not None:
-            return self.password
-        if self.password_file is not None:
-            return read_password_file(self.password_file)
-        credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / MQTT_PASSWORD_CREDENTIAL
-        if "CREDENTIALS_DIRECTORY" in os.environ and credential.exists():
-            return read_password_file(credential)
-        text = os.environ.get(PASSWORD_VARIABLE)
-        return Secret(text) if text else None
+        """Return the password, read afresh if it is in a file; raises SecretFileError."""
+        return find_password(
+            self.password, self.password_file, credential=MQTT_PASSWORD, variable=MQTT_VARIABLE
+        )
 
     def connect_options(self, client_id: str) -> ConnectOptions:
-        """Return the options of a client; raises ConfigError for an unreadable password."""
+        """Return the options of a client; raises SecretFileError."""
         return ConnectOptions(
             self.address,
             client_id,

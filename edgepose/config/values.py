@@ -4,7 +4,6 @@ msgspec validates. Its messages are for programmers, so errors are written here,
 edit YAML. No type is guessed: neither `true` nor `'5'` is a number.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from edgepose.config.yaml_reader import plain
-from edgepose.mqtt.url import Secret
+from edgepose.util.files import expanded
+from edgepose.util.secrets import Secret
 from edgepose.util.suggest import did_you_mean
 
 _BOOLEANS: Final = {
@@ -98,12 +98,6 @@ def resolved(annotation: object, value: object, folder: Path) -> object:
         if isinstance(part, Resolve) and isinstance(value, str) and value and part.is_path(value):
             return str(folder / expanded(value))
     return value
-
-
-def expanded(path: str) -> Path:
-    """Return a path with `~` replaced; `~name` of an unknown user is a file name."""
-    # `Path.expanduser` raises for an unknown user.
-    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def convert(annotation: Any, value: object, got: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Final
 import yaml
 
 from edgepose.errors import ConfigError
+from edgepose.util.files import is_utf16, read_regular_file
 from edgepose.util.redact import masked_url
 
 Scalar = str | int | float | bool | None
@@ -106,13 +107,7 @@ def parse(text: str, path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        # Reading a pipe or a device could block.
-        if (path.exists() and not path.is_file()) or path.stat().st_size > MAX_BYTES:
-            raise ConfigError(
-                f"{path}: expected a file of at most {MAX_BYTES >> 20} MiB, got a folder, a pipe, "
-                "a device or a larger file"
-            )
-        content = path.read_bytes()
+        content = read_regular_file(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(
             f"{path}: the configuration cannot be read: {error.strerror or error}; check the path "
@@ -122,9 +117,9 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        got = "UTF-16" if is_utf16(content) else f"byte 0x{content[error.start]:02X}"
         raise ConfigError(
-            f"{path}:{line}: expected UTF-8 text, got byte 0x{content[error.start]:02X}; save the "
-            "file as UTF-8"
+            f"{path}:{line}: expected UTF-8 text, got {got}; save the file as UTF-8"
         ) from None
 
 

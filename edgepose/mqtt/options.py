@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgepose.mqtt.url import BrokerAddress, Secret
+from edgepose.mqtt.url import BrokerAddress
+from edgepose.util.secrets import Secret
 
 Protocol = Literal["5", "3.1.1"]
 

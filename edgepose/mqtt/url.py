@@ -1,44 +1,14 @@
-"""Addresses of brokers, and passwords that are never printed."""
+"""Addresses of brokers."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from edgepose.errors import ConfigError
-from edgepose.util.redact import MASK, masked_url
+from edgepose.util.redact import masked_url
+from edgepose.util.secrets import MQTT_VARIABLE
 
-PASSWORD_VARIABLE: Final = "EDGEPOSE_MQTT_PASSWORD"  # noqa: S105 - a variable's name
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-
-
-class Secret:
-    """A text that only `reveal` returns; everything else prints a mask."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return MASK
-
-    def __format__(self, spec: str) -> str:
-        return format(MASK, spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> str | tuple[object, ...]:
-        # A pickled secret is a secret in a file.
-        raise TypeError("a secret is not serialized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +68,7 @@ def _problem(url: str) -> str | None:
     if parts.password is not None:
         return (
             "has a password, which process lists, shell histories and logs would show: put it in "
-            f"a file (password_file), the environment ({PASSWORD_VARIABLE}) or a systemd credential"
+            f"a file (password_file), the environment ({MQTT_VARIABLE}) or a systemd credential"
         )
     if not parts.hostname:
         return "has no host"
@@ -109,23 +79,3 @@ def _problem(url: str) -> str | None:
     if not unquote(parts.username or "").isprintable():
         return "has a user with a control character in it (check the % escapes)"
     return None
-
-
-def read_password_file(path: Path) -> Secret:
-    """Read a password, without the line end after it; raises ConfigError."""
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: the broker's password is expected as UTF-8 text") from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the broker's password cannot be read ({error.strerror}): check the path and "
-            "that the user of edgepose may read it"
-        ) from None
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text or "\n" in text:
-        raise ConfigError(
-            f"{path}: expected the broker's password in one line, got "
-            f"{'several lines' if text else 'an empty file'}"
-        )
-    return Secret(text)

@@ -15,12 +15,13 @@ from edgepose.build import source_opener
 from edgepose.cli.main import run_command
 from edgepose.config.loader import load_config
 from edgepose.config.source_uri import OPTIONS, SourceUri, parse_source_uri
-from edgepose.errors import ConfigError, EdgeposeError, UsageError
+from edgepose.errors import ConfigError, EdgeposeError, SecretFileError, UsageError
 from edgepose.mqtt.local_broker import free_port
 from edgepose.mqtt.options import ConnectOptions
-from edgepose.mqtt.url import BrokerAddress, Secret, parse_broker_url, read_password_file
+from edgepose.mqtt.url import BrokerAddress, parse_broker_url
 from edgepose.sinks.mqtt import MqttPublisher
 from edgepose.util.redact import MASK, masked_url
+from edgepose.util.secrets import Secret, read_password_file
 from tests.fuzz.effort import examples
 
 MARK = "kH7qZ"
@@ -246,7 +247,7 @@ def test_password_file_error_masks_secrets(tmp_path: Path, content: str) -> None
     """An error about the file does not quote it."""
     path = tmp_path / "password"
     path.write_text(content)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SecretFileError) as caught:
         read_password_file(path)
     assert MARK not in str(caught.value)
 

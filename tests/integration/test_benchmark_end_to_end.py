@@ -25,9 +25,9 @@ from edgepose.errors import AcceleratorError, BrokerError, SourceError, UsageErr
 from edgepose.messages import PoseMessage
 from edgepose.mqtt import local_broker
 from edgepose.mqtt.local_broker import free_port
-from edgepose.mqtt.url import Secret
 from edgepose.protocols import Interpreter, LoadedModel, Tensor
 from edgepose.sinks.mqtt import MqttSink
+from edgepose.util.secrets import Secret
 from tests.media import numbered, write_video
 from tests.mosquitto import PASSWORD, USERNAME, Mosquitto
 from tests.processes import children

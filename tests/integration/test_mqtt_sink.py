@@ -23,8 +23,9 @@ from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.local_broker import free_port
 from edgepose.mqtt.options import ConnectOptions, MqttTimeouts, TlsFiles
 from edgepose.mqtt.topics import Topics
-from edgepose.mqtt.url import Secret, parse_broker_url
+from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import EVENTS_FILE, MqttSink
+from edgepose.util.secrets import Secret
 from tests.builders import message_of
 from tests.mosquitto import (
     PASSWORD,

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from edgepose.mqtt.local_broker import free_port
-from edgepose.mqtt.url import PASSWORD_VARIABLE
 from edgepose.sinks.recorder import RecorderSink
+from edgepose.util.secrets import MQTT_VARIABLE
 from tests.builders import line_of, message_of
 from tests.mosquitto import PASSWORD, USERNAME, Listener, Mosquitto
 
@@ -65,7 +65,7 @@ def test_replay_password_file_and_environment(password_broker: Mosquitto, tmp_pa
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
     done = run_replay(tmp_path / "r", "--mqtt", url, "--password-file", tmp_path / "password")
     assert done.returncode == 0, done.stderr
-    done = run_replay(tmp_path / "r", "--mqtt", url, **{PASSWORD_VARIABLE: PASSWORD})
+    done = run_replay(tmp_path / "r", "--mqtt", url, **{MQTT_VARIABLE: PASSWORD})
     assert done.returncode == 0, done.stderr
     done = run_replay(tmp_path / "r", "--mqtt", url)
     assert done.returncode == 1

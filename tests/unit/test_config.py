@@ -13,7 +13,7 @@ from edgepose.config.reference import descriptions, json_schema, sample_path, sa
 from edgepose.config.schema import Config, MqttConfig, dotted, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
-from edgepose.errors import ConfigError
+from edgepose.errors import ConfigError, SecretFileError
 from edgepose.mqtt.topics import sanitize_id
 from edgepose.util.redact import masked_url
 
@@ -529,7 +529,7 @@ def test_read_password_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     monkeypatch.delenv("EDGEPOSE_MQTT_PASSWORD")
     assert password("mqtt: {username: u}\n") is None
-    with pytest.raises(ConfigError, match="gone"):
+    with pytest.raises(SecretFileError, match="gone"):
         password("mqtt: {username: u, password_file: gone}\n")
 
 

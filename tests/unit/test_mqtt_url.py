@@ -1,21 +1,12 @@
-"""Broker addresses, and passwords that are never printed."""
-
-import copy
-import pickle
-from pathlib import Path
+"""Broker addresses."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.errors import ConfigError
-from edgepose.mqtt.url import (
-    PASSWORD_VARIABLE,
-    BrokerAddress,
-    Secret,
-    parse_broker_url,
-    read_password_file,
-)
+from edgepose.mqtt.url import BrokerAddress, parse_broker_url
+from edgepose.util.secrets import MQTT_VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -67,7 +58,7 @@ def test_broker_url_with_password_names_remedy() -> None:
         parse_broker_url("mqtt://pose:hunter2@broker")
     assert "hunter2" not in str(caught.value)
     assert "password_file" in str(caught.value)
-    assert PASSWORD_VARIABLE in str(caught.value)
+    assert MQTT_VARIABLE in str(caught.value)
 
 
 @given(
@@ -82,44 +73,3 @@ def test_broker_url_errors_mask_password(scheme: str, rest: str, password: str) 
         parse_broker_url(f"{scheme}pose:{password}@{rest}")
     assert "S3cr3t" not in str(caught.value)
     assert "S3cr3t" not in repr(caught.value.__cause__)
-
-
-def test_secret_text_is_masked() -> None:
-    secret = Secret("hunter2")
-    shown = f"{secret} {secret!r} {secret!s:>20} {[secret]} {vars_of(secret)}"
-    assert "hunter2" not in shown
-    assert secret.reveal() == "hunter2"
-    assert secret == Secret("hunter2")
-    assert secret != Secret("other")
-    assert secret != "hunter2"
-    with pytest.raises(TypeError):
-        pickle.dumps(secret)
-    with pytest.raises(TypeError):
-        copy.deepcopy(secret)
-
-
-def vars_of(secret: Secret) -> dict[str, object]:
-    return getattr(secret, "__dict__", {})
-
-
-def test_password_file_trailing_newline(tmp_path: Path) -> None:
-    path = tmp_path / "password"
-    for text in ("pä ss", "pä ss\n", "pä ss\r\n"):
-        path.write_bytes(text.encode())
-        assert read_password_file(path) == Secret("pä ss")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [(b"", "an empty file"), (b"\n", "an empty file"), (b"a\nb\n", "several"), (b"\xff", "UTF-8")],
-)
-def test_password_file_invalid(tmp_path: Path, content: bytes, expected: str) -> None:
-    path = tmp_path / "password"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=expected):
-        read_password_file(path)
-
-
-def test_password_file_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere: .*No such file"):
-        read_password_file(tmp_path / "nowhere")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgepose.config.loader import SYSTEM_FILE, load_config
-from edgepose.config.schema import MQTT_PASSWORD_CREDENTIAL, Config
+from edgepose.config.schema import Config
 from edgepose.registry.registry import MACHINE_FOLDER
+from edgepose.util.secrets import MQTT_PASSWORD
 from tests.requirements import missing
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +137,7 @@ def test_units_paths_are_those_of_the_program(system: Path) -> None:
     assert MACHINE_FOLDER.parent == Path("/var/lib", *settings["StateDirectory"])
     (credential,) = settings["LoadCredential"]
     name, _, file = credential.partition(":")
-    assert name == MQTT_PASSWORD_CREDENTIAL
+    assert name == MQTT_PASSWORD
     # An absolute path would have to exist for the service to start.
     assert not file.startswith("/")
     assert f"/etc/credstore/{file}" in (FOLDER / "install.sh").read_text()

@@ -41,10 +41,10 @@ def error_of(path: Path) -> str:
         (b"a: &x 1\n*x : 2\n", 2, "expected a key"),
         (b"a: \x00\n", None, "control character 0x00"),
         (b"a: 1\nb: \xff\n", 2, "byte 0xFF"),
-        ("a: é".encode("utf-16"), 1, "UTF-8"),
+        ("a: é".encode("utf-16"), 1, "expected UTF-8 text, got UTF-16"),
         (b"a: " + b"[" * 100_000, 1, "levels"),
         (b"a: " + b"{b: " * 100_000, 1, "levels"),
-        (b"#" * (MAX_BYTES + 1), None, "a larger file"),
+        (b"#" * (MAX_BYTES + 1), None, "at most 1024 KiB, got a larger file"),
     ],
     ids=lambda value: None if not isinstance(value, str) else value,
 )
