@@ -9,7 +9,8 @@ import click
 
 from edgepose.cli._options import set_up_logging
 from edgepose.config.schema import MqttConfig, TlsConfig
-from edgepose.mqtt.replay import read_recording, replay
+from edgepose.errors import SourceError
+from edgepose.mqtt.replay import Recording, replay
 from edgepose.mqtt.topics import check_base
 from edgepose.util.secrets import MQTT_VARIABLE
 
@@ -52,6 +53,8 @@ def command(
 ) -> None:
     """Publish the pose messages of FILE on MQTT with the recorded timing.
 
+    FILE may be a pipe. A pause is cut to 30 s; where the clock was set back, there is none.
+
     The topics are those of the recording, <base>/<node>/<camera>/poses. Stop the node itself
     meanwhile, or subscribers receive the messages of both.
     """
@@ -59,13 +62,18 @@ def command(
     from edgepose.sinks.mqtt import MqttPublisher
 
     set_up_logging("warning")
-    # An error here comes before the connection.
-    next(read_recording(file, lambda _problem: None))
+    recording = Recording(file)
     check_base(base_topic)
     config = MqttConfig(url=mqtt, password_file=password_file, tls=TlsConfig(ca_file=ca_file))
     # Not the id of the node, which the broker would disconnect.
     options = config.connect_options(f"edgepose-replay-{os.getpid()}")
     with closing(MqttPublisher(options)) as publisher:
-        published, skipped = replay(file, publisher.send, speed=speed, base=base_topic)
-    invalid = f", {skipped} invalid lines skipped" if skipped else ""
-    print(f"replay: {published} messages published{invalid}", file=sys.stderr)
+        published = replay(recording, publisher.send, speed=speed, base=base_topic)
+    published -= publisher.dropped
+    done = f"{published} messages published"
+    if recording.skipped or publisher.dropped:
+        raise SourceError(
+            f"{file}: {done}, {recording.skipped} invalid lines skipped, {publisher.dropped} "
+            "messages lost with the connection"
+        )
+    print(f"replay: {done}", file=sys.stderr)

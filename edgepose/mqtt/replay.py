@@ -4,8 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,104 +19,144 @@ _log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES: Final = 1_000_000
 """No pose message is that long; a file without line ends must not fill the memory."""
-_LONG_WAIT_S: Final = 30.0
-_LONGEST_WAIT_S: Final = 86_400.0
-"""A damaged time may be centuries ahead."""
+MAX_PAUSE_S: Final = 30.0
+"""A pause of the recording is replayed for so long at most: the clock may have been set."""
+_LONGEST_SLEEP_S: Final = 86_400.0
+_OUT_OF_ORDER_S: Final = 1.0
+"""Messages of several cameras may be a little out of order."""
 _MAX_INVALID_AT_START: Final = 20
 _MAX_WARNINGS: Final = 5
+_MAX_REASON: Final = 200
 _INVALID: Final = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
-def read_recording(
-    path: Path, report: Callable[[str], None]
-) -> Iterator[tuple[PoseMessage, bytes, float]]:
-    """Yield each message of a recording with its bytes and the seconds of `captured_at`.
+class Recorded(NamedTuple):
+    """A line of a recording; `captured_s` is its `captured_at` in seconds since 1970."""
 
-    `report` gets a text for each line that is invalid.
+    message: PoseMessage
+    payload: bytes
+    captured_s: float
+
+
+class Recording:
+    """The messages of a recording, read once, since a pipe cannot be read again.
+
+    Lines that are invalid are logged, counted in `skipped`, and left out.
     Raises SourceNotFoundError or SourceError for a file that cannot be read or is no recording.
     """
-    number = valid = 0
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                number += 1
-                if not line.strip():
-                    continue
-                try:
-                    recorded = _parse(line)
-                except _INVALID as error:
-                    if not valid and number >= _MAX_INVALID_AT_START:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.skipped = 0
+        self._problems: list[str] = []
+        messages = self._read()
+        # Fails here, before anything is published, if there is no message.
+        self._messages = chain([next(messages)], messages)
+
+    def __iter__(self) -> Iterator[Recorded]:
+        return self._messages
+
+    def _read(self) -> Iterator[Recorded]:
+        path = self.path
+        number = valid = invalid = 0
+        continued = False
+        try:
+            with path.open("rb") as file:
+                while line := file.readline(MAX_LINE_BYTES):
+                    begins, continued = not continued, not line.endswith(b"\n")
+                    number += begins
+                    if begins and not line.strip():
+                        continue
+                    try:
+                        recorded = _parse(line) if begins else None
+                    except _INVALID as error:
+                        self._skip(number, line, str(error))
+                        recorded = None
+                    if recorded is not None:
+                        valid += 1
+                        yield recorded
+                    elif not valid and (invalid := invalid + 1) >= _MAX_INVALID_AT_START:
                         break
-                    torn = "" if line.endswith(b"\n") else ", a line without an end (power cut?)"
-                    report(f"{path}, line {number}: expected a pose message ({error}){torn}")
-                else:
-                    valid += 1
-                    yield recorded
-    except FileNotFoundError:
-        raise SourceNotFoundError(
-            f"{path}: no such recording; check the path, or make one with output.record"
-        ) from None
-    except OSError as error:
-        raise SourceError(
-            f"{path}: the recording cannot be read ({error.strerror}); expected a file of pose "
-            "messages that edgepose may read"
-        ) from error
-    if not valid:
-        raise SourceError(
-            f"{path}: no pose message found; expected a recording of edgepose, one JSON message a "
-            "line"
+                    # A file that is no recording has one error, not one for each line.
+                    while valid and self._problems:
+                        _log.warning("%s", self._problems.pop(0))
+        except FileNotFoundError:
+            raise SourceNotFoundError(
+                f"{path}: no such recording; check the path, or make one with output.record"
+            ) from None
+        except OSError as error:
+            raise SourceError(
+                f"{path}: the recording cannot be read ({error.strerror}); expected a file of pose "
+                "messages that edgepose may read"
+            ) from error
+        if not valid:
+            raise SourceError(
+                f"{path}: no pose message found; expected a recording of edgepose, one JSON "
+                "message a line"
+            )
+
+    def _skip(self, number: int, line: bytes, reason: str) -> None:
+        self.skipped += 1
+        if self.skipped > _MAX_WARNINGS:
+            return
+        if len(reason) > _MAX_REASON:
+            reason = f"{reason[:_MAX_REASON]}..."
+        if len(line) == MAX_LINE_BYTES:
+            reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
+        elif not line.endswith(b"\n"):
+            reason += ", a line without an end (power cut?)"
+        self._problems.append(
+            f"{self.path}, line {number}: expected a pose message ({reason}); skipped"
         )
 
 
-def _parse(line: bytes) -> tuple[PoseMessage, bytes, float]:
+def _parse(line: bytes) -> Recorded:
     message = messages.decode(line)
     Topics(node=message.node).poses(message.camera)
     if message.schema != messages.SCHEMA:
         raise ValueError(f"expected schema {messages.SCHEMA}, got schema {message.schema}")
     captured_s = datetime.fromisoformat(message.captured_at).timestamp()
-    return message, line.strip(), captured_s
+    return Recorded(message, line.strip(), captured_s)
 
 
 def replay(
-    path: Path,
+    recording: Recording,
     publish: Callable[[str, bytes], None],
     *,
     speed: float = 1.0,
     base: str = "edgepose",
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> tuple[int, int]:
+) -> int:
     """Publish every message as it was recorded, on `<base>/<node>/<camera>/poses` of the recording.
 
     Between two messages pass the seconds between their `captured_at`, divided by `speed`; speed 0
-    does not wait at all. If the recorded time jumps back (the clock was set, or two recordings are
-    in one file), the next message follows at once. `publish` gets topic and payload. Return how
-    many messages were published and how many lines skipped; raises what `read_recording` raises.
+    does not wait at all. A pause counts as MAX_PAUSE_S at most, and if the recorded time steps back
+    (the clock was set, or two recordings are in one file), the next message follows at once; the
+    first of these is logged. `publish` gets topic and payload. Return how many messages were passed
+    to it; raises SourceError if the recording cannot be read any more.
     """
-    published = skipped = 0
-
-    def report(problem: str) -> None:
-        nonlocal skipped
-        skipped += 1
-        if skipped <= _MAX_WARNINGS:
-            _log.warning("%s; skipped", problem)
-
-    start_s = first_s = 0.0
-    newest_s = float("inf")
-    for message, payload, captured_s in read_recording(path, report):
-        if captured_s < newest_s - 1.0:
-            start_s = monotonic()
-            first_s = newest_s = captured_s
-        newest_s = max(newest_s, captured_s)
+    published = 0
+    due_s = monotonic()
+    newest_s: float | None = None
+    logged = False
+    for message, payload, captured_s in recording:
+        pause_s = 0.0 if newest_s is None else captured_s - newest_s
+        if speed and not -_OUT_OF_ORDER_S <= pause_s <= MAX_PAUSE_S and not logged:
+            logged = True
+            _log.warning(
+                "%s: the recorded time jumps by %.0f s at %s; a pause is replayed for %g s at "
+                "most, and a step back at once",
+                *(recording.path, pause_s, message.captured_at, MAX_PAUSE_S),
+            )
+        if pause_s < -_OUT_OF_ORDER_S:
+            due_s, newest_s = monotonic(), captured_s
+        newest_s = captured_s if newest_s is None else max(newest_s, captured_s)
         if speed:
-            due_s = start_s + (captured_s - first_s) / speed
-            wait_s = min(due_s - monotonic(), _LONGEST_WAIT_S)
-            if wait_s > _LONG_WAIT_S:
-                _log.warning("%s: nothing was recorded for long; next in %.0f s", path, wait_s)
+            due_s += min(max(pause_s, 0.0), MAX_PAUSE_S) / speed
+            wait_s = min(due_s - monotonic(), _LONGEST_SLEEP_S)
             if wait_s > 0:
                 sleep(wait_s)
         publish(Topics(node=message.node, base=base).poses(message.camera), payload)
         published += 1
-    if skipped > _MAX_WARNINGS:
-        _log.warning("%s: %d invalid lines were skipped in all", path, skipped)
-    return published, skipped
+    return published

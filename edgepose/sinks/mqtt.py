@@ -106,6 +106,11 @@ class MqttPublisher:
         """Send what waits, for a few seconds at most, and disconnect."""
         self._client.close()
 
+    @property
+    def dropped(self) -> int:
+        """How many messages of `send` were lost with a connection; final after `close`."""
+        return self._outbox.dropped_transient
+
     def send(self, topic: str, payload: bytes) -> None:
         """Publish with QoS 0, after waiting for room; raises BrokerError if there is none."""
         if not self._outbox.add_transient(topic, payload, wait_s=_PUBLISHER_PATIENCE_S):

@@ -49,6 +49,35 @@ def test_replay_publishes_recorded_bytes(
     assert not any(received.retain for received in listener.received)
 
 
+def test_replay_invalid_lines_and_exit_code(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """What is published is counted, what is skipped is named, and the exit code tells."""
+    good = [line_of(at) for at in (1.0, 2.0, 3.0)]
+    bad = [line_of(2.0, node="x" * 70_000), line_of(2.0, camera="a/#")]
+    path = tmp_path / "r"
+    path.write_bytes(b"\n".join((good[0], bad[0], good[1], bad[1], good[2])) + b"\n")
+    done = run_replay(path, "--mqtt", broker.url, "--speed", "0")
+    assert done.returncode == 1
+    for text in ("line 2: ", "line 4: ", "3 messages published, 2 invalid lines skipped, 0 "):
+        assert text in done.stderr
+    listener.wait_for(POSES, good[2])
+    assert listener.payloads(POSES) == good
+    assert set(listener.topics()) == {POSES}
+
+
+def test_replay_standard_input(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
+    lines = record(tmp_path / "r", 3)
+    program = [sys.executable, "-m", "edgepose", "replay", "/dev/stdin", "--mqtt", broker.url]
+    with subprocess.Popen(["cat", tmp_path / "r"], stdout=subprocess.PIPE) as cat:
+        done = subprocess.run(
+            program, stdin=cat.stdout, check=False, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, "replay: 3 messages published\n")
+    listener.wait_for(POSES, lines[-1])
+    assert listener.payloads(POSES) == lines
+
+
 def test_replay_uses_another_client_id(broker: Mosquitto, tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     with broker.listener("edgepose/#") as listener:
@@ -81,7 +110,7 @@ def test_cli_replay_errors_are_one_line_with_exit_code(tmp_path: Path) -> None:
         ((tmp_path / "r", "--mqtt", "localhost"), 2, "mqtt://"),
         ((tmp_path / "r", "--mqtt", "mqtt://u:hunter2@localhost"), 2, "password_file"),
         ((tmp_path / "r", "--base-topic", "#", "--mqtt", unused), 2, "base topic"),
-        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", unused), 2, "No such file"),
+        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", unused), 1, "No such file"),
         ((tmp_path / "nowhere", "--mqtt", unused), 1, "nowhere"),
         ((tmp_path / "rubbish", "--mqtt", unused), 1, "no pose message"),
         ((tmp_path / "r", "--speed", "-1", "--mqtt", unused), 2, "speed"),
