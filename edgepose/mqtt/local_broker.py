@@ -1,4 +1,7 @@
-"""A broker for the benchmark and the demonstration, in another process: mosquitto, else amqtt."""
+"""A broker for the benchmark and the demonstration, in another process: mosquitto, else amqtt.
+
+A packet of any client, which the broker keeps in memory as a whole, has MAX_PACKET_BYTES at most.
+"""
 
 import importlib.util
 import os
@@ -6,18 +9,19 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from edgepose.errors import BrokerError
 from edgepose.mqtt.options import Protocol
+from edgepose.util.process import main_command, tied_command
 
+MAX_PACKET_BYTES: Final = 128 * 1024
 _START_S: Final = 10.0
 # Started by root, mosquitto would become a user who cannot read the folder; otherwise `user` has no
 # effect. A broker that waits to fill its packets would add up to 40 ms to a message.
@@ -25,6 +29,7 @@ _MOSQUITTO: Final = """\
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
+max_packet_size {max_packet}
 set_tcp_nodelay true
 user root
 """
@@ -60,7 +65,7 @@ def local_broker() -> Iterator[LocalBroker]:
     if mosquitto is not None:
         command, template = [mosquitto], _MOSQUITTO
     elif importlib.util.find_spec("amqtt") is not None:
-        command, template = [sys.executable, "-m", "amqtt.scripts.broker_script"], _AMQTT
+        command, template = main_command(__name__), _AMQTT
     else:
         raise BrokerError(
             "an MQTT broker is needed, and none is installed: install mosquitto (Debian: apt "
@@ -68,10 +73,10 @@ def local_broker() -> Iterator[LocalBroker]:
         )
     with tempfile.TemporaryDirectory(prefix="edgepose-broker-") as folder:
         config, log = Path(folder) / "broker.conf", Path(folder) / "log"
-        config.write_text(template.format(port=port))
+        config.write_text(template.format(port=port, max_packet=MAX_PACKET_BYTES))
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - a fixed command
-                [*command, "-c", str(config)],
+                tied_command([*command, "-c", str(config)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -91,6 +96,22 @@ def local_broker() -> Iterator[LocalBroker]:
         finally:
             process.kill()
             process.wait()
+
+
+def main() -> None:
+    """Run amqtt, which has no limit for packets, with one: an end of the connection."""
+    from amqtt.mqtt.packet import MQTTFixedHeader
+    from amqtt.scripts import broker_script
+
+    read_header = MQTTFixedHeader.from_stream
+
+    async def read_bounded_header(reader: Any) -> Any:
+        header = await read_header(reader)
+        too_large = header is not None and header.remaining_length > MAX_PACKET_BYTES
+        return None if too_large else header
+
+    MQTTFixedHeader.from_stream = read_bounded_header
+    broker_script.main()
 
 
 def find_mosquitto() -> str | None:

@@ -1,12 +1,19 @@
 """Child processes: how they start and end."""
 
 import contextlib
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 _PACKAGE_FOLDER: Final = Path(__file__).parents[2]
+# prctl(PR_SET_PDEATHSIG, SIGKILL) outlives exec. A parent that ended before is no parent any more.
+_TIED_TO_PARENT: Final = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 def main_command(module: str) -> list[str]:
@@ -16,6 +23,14 @@ def main_command(module: str) -> list[str]:
     """
     start = f"import sys; sys.path.append(sys.argv.pop(1)); from {module} import main; main()"
     return [sys.executable, "-P", "-c", start, str(_PACKAGE_FOLDER)]
+
+
+def tied_command(command: Sequence[str]) -> list[str]:
+    """Return a command that runs another, which ends with the thread that starts it.
+
+    That holds for any end of this process, SIGKILL included. The command begins with a full path.
+    """
+    return [sys.executable, "-ISc", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 def exit_description(code: int) -> str:
