@@ -7,10 +7,11 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
@@ -21,8 +22,13 @@ from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
 from edgepose.mqtt.local_broker import local_broker
+from edgepose.mqtt.topics import OFFLINE, Topics
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import MQTTMessage
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
+LAST_MESSAGE_S: Final = 2.0
 POSES_EVERY_S: Final = 0.5
 """There is a pose message for every frame; printing all of them would be unreadable."""
 
@@ -44,6 +50,9 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
         config = load_config(
             None,
             {
+                # Neither the topics and client id of a service here nor its switches.
+                "node": f"demo-{os.getpid()}",
+                "state_directory": stack.enter_context(TemporaryDirectory(prefix="edgepose-demo-")),
                 "cameras.0.source": source,
                 "model.name": model,
                 "mqtt.url": url,
@@ -51,15 +60,19 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
             },
         )
         _print(f"source: {source}")
-        _print_messages(config)
+        subscriber = stack.enter_context(_Subscriber(config))
         if seconds is not None:
-            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+            timer = threading.Timer(seconds, _stop)
             timer.start()
             stack.callback(timer.cancel)
         launch(lambda: config, config_file=None)
-        # The last messages of the daemon are still in transit.
-        time.sleep(0.3)
+    if subscriber.failure is not None:
+        raise subscriber.failure
     _print("stopped")
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _print(text: str) -> None:
@@ -97,30 +110,64 @@ def _find_camera() -> str:
     return "synthetic:"
 
 
-def _print_messages(config: Config) -> None:
-    """Print the messages that a subscriber of this node receives, one a line, in a thread."""
-    from paho.mqtt.client import MQTTMessage
-    from paho.mqtt.subscribe import callback
+class _Subscriber:
+    """Prints the messages of the node, one a line, in a thread, and clears the retained ones last.
 
-    topics = f"{config.mqtt.base_topic}/{config.node_name}/#"
-    next_poses_s = 0.0
+    `failure` is why a message could not be printed, which ends the demonstration.
+    """
 
-    def on_message(_client: object, _userdata: object, message: MQTTMessage) -> None:
-        nonlocal next_poses_s
+    def __init__(self, config: Config) -> None:
+        self.failure: OSError | None = None
+        topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
+        self._all = f"{topics.root}/#"
+        self._availability = topics.availability
+        address = config.mqtt.address
+        self._broker: dict[str, Any] = {"hostname": address.host, "port": address.port}
+        self._retained: set[str] = set()
+        self._offline = threading.Event()
+        self._next_poses_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Subscribe, in the background."""
+        from paho.mqtt.subscribe import callback
+
+        threading.Thread(
+            target=callback,
+            args=(self._on_message, self._all),
+            kwargs={"qos": 1, **self._broker},
+            name="subscriber",
+            daemon=True,
+        ).start()
+        _print(f"subscribed to {self._all}; Ctrl-C stops")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Wait for the last message of the daemon, briefly, and clear what the broker retains."""
+        from paho.mqtt.publish import multiple
+
+        self._offline.wait(LAST_MESSAGE_S)
+        empty: list[Any] = [(topic, None, 1, True) for topic in sorted(self._retained)]
+        if empty:
+            # Without a broker, nothing can be cleared.
+            with suppress(OSError):
+                multiple(empty, **self._broker)
+
+    def _on_message(self, _client: object, _userdata: object, message: "MQTTMessage") -> None:
         if message.topic.endswith("/poses"):
-            if time.monotonic() < next_poses_s:
+            if time.monotonic() < self._next_poses_s:
                 return
-            next_poses_s = time.monotonic() + POSES_EVERY_S
+            self._next_poses_s = time.monotonic() + POSES_EVERY_S
+        elif not message.topic.endswith("/event"):
+            if not message.payload:
+                return
+            self._retained.add(message.topic)
         line = f"{message.topic} {message.payload.decode(errors='replace')}"
         width = shutil.get_terminal_size((400, 24)).columns
-        print(line if len(line) <= width else f"{line[: width - 1]}…", flush=True)
-
-    address = config.mqtt.address
-    threading.Thread(
-        target=callback,
-        args=(on_message, topics),
-        kwargs={"qos": 1, "hostname": address.host, "port": address.port},
-        name="subscriber",
-        daemon=True,
-    ).start()
-    _print(f"subscribed to {topics}; Ctrl-C stops")
+        try:
+            print(line if len(line) <= width else f"{line[: width - 1]}…", flush=True)
+        except OSError as error:
+            if self.failure is None:
+                self.failure = error
+                _stop()
+        if message.topic == self._availability and message.payload == OFFLINE:
+            self._offline.set()
