@@ -2,17 +2,18 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from edgepose.util.background import BackgroundWriter
+from edgepose.util.files import read_regular_file, replace_file
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S: Final = 2.0
+_MAX_BYTES: Final = 1 << 20
 
 
 class Switches:
@@ -46,14 +47,8 @@ class Switches:
         off = self.off
         if off == self._saved:
             return
-        temporary = self._path.with_suffix(".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump({"off": sorted(off)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            replace_file(self._path, json.dumps({"off": sorted(off)}).encode())
         except OSError as error:
             failure = error.strerror or str(error)
             if failure != self._failure:
@@ -76,7 +71,9 @@ def _read(path: Path, cameras: frozenset[str]) -> frozenset[str]:
     and which one is not known any more.
     """
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+        content = msgspec.json.decode(
+            read_regular_file(path, _MAX_BYTES), type=dict[str, list[str]]
+        )
         return cameras.intersection(content["off"])
     except FileNotFoundError:
         return frozenset()

@@ -1,8 +1,10 @@
-"""Reading small files that a user names, of which none may block or exhaust memory."""
+"""Files that can neither block nor exhaust memory, and that others cannot read or redirect."""
 
 import codecs
+import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,6 +21,44 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise OSError(0, f"expected at most {max_bytes >> 10} KiB, got a larger file")
     return content
+
+
+def open_regular_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file and return its descriptor; `mode` is that of a new one.
+
+    Raises OSError, also for a symbolic link, which may lead to any file, and for another
+    kind of file, which could block.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(0, "expected a regular file, got a symbolic link") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "expected a regular file, got a pipe or a device")
+    return descriptor
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file by one for its owner only; a power cut leaves the old or the new one.
+
+    The folder is created if it is missing. Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    # The file is there already, and not every file system can do this for folders.
+    with suppress(OSError):
+        os.fsync(folder)
+    os.close(folder)
 
 
 def is_utf16(content: bytes) -> bool:

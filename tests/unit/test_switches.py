@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,49 @@ def test_switches_hold_in_memory_and_are_saved_when_the_disk_is_back(
     assert caplog.text.count("cannot save") == 1
     switches.close()
     blocked.close()
+
+
+def test_switches_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "switches.json"
+    switches = Switches(path, CAMERAS)
+    switches.set("main", enabled=False)
+    switches.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_switches_follow_no_link_that_was_planted(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "switches.new").symlink_to(victim)
+    switches = Switches(folder / "switches.json", CAMERAS)
+    switches.set("main", enabled=False)
+    switches.close()
+    assert victim.read_text() == "precious"
+    assert Switches(folder / "switches.json", CAMERAS).off == {"main"}
+    assert [path.name for path in folder.iterdir()] == ["switches.json"]
+
+
+def test_switches_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is on the disk before it is renamed, and its name before it counts as saved."""
+    path = tmp_path / "switches.json"
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        synced.append("switched off" if path.exists() else "not yet")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    switches = Switches(path, CAMERAS)
+    switches.set("main", enabled=False)
+    switches.close()
+    assert synced == ["switches.new", "not yet", tmp_path.name, "switched off"]
+
+
+def test_switches_pipe_in_place_of_the_file(tmp_path: Path) -> None:
+    """The start does not wait for somebody to write into it; the cameras stay off."""
+    path = tmp_path / "switches.json"
+    os.mkfifo(path)
+    assert Switches(path, CAMERAS).off == CAMERAS
