@@ -78,7 +78,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
         return _print_error(error.format_message().rstrip(".") + hint, 2)
     except Exception as error:
-        if any(isinstance(e, BrokenPipeError) for e in (error, error.__cause__)):
+        if isinstance(error, BrokenPipeError) and not isinstance(error, EdgeposeError):
             # The reader closed stdout, as `head` does; Python flushes it again at exit, which would
             # print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

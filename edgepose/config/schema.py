@@ -268,6 +268,7 @@ class OutputConfig(Section, frozen=True, kw_only=True):
     ndjson: NeedsRestart[Boolean] = False
     record: NeedsRestart[FilePath | None] = None
     record_max_mb: NeedsRestart[Positive] = 100.0
+    record_keep: NeedsRestart[Annotated[int, Meta(ge=1, le=1000)]] = 3
 
 
 class LogConfig(Section, frozen=True, kw_only=True):

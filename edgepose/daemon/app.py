@@ -159,14 +159,23 @@ class App:
 
 
 def output_sinks(output: OutputConfig) -> Iterator[Sink]:
-    """Yield the sinks beside MQTT; raises SinkError for a recording that cannot be opened."""
+    """Yield the sinks beside MQTT; raises ConfigError if stdout is needed and closed."""
     if output.ndjson:
+        if sys.__stdout__ is None:
+            raise ConfigError(
+                "output.ndjson writes to stdout, which is closed: connect it to a file or a "
+                "program, or set output.ndjson to false"
+            )
         # Unbuffered: the lock of a buffer, held by a blocked write, would block the exit.
         stdout = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
         yield QueuedSink(NdjsonSink(stdout), name="stdout")
     if output.record is not None:
-        recorder = RecorderSink(output.record, max_bytes=round(output.record_max_mb * 1_000_000))
-        yield QueuedSink(recorder, name=str(output.record))
+        recorder = RecorderSink(
+            output.record,
+            max_bytes=round(output.record_max_mb * 1_000_000),
+            keep=output.record_keep,
+        )
+        yield QueuedSink(recorder, name="recording", prepare=recorder.open)
 
 
 def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:

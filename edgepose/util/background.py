@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final, Generic, TypeVar
 
 IDLE_S: Final = 1.0
@@ -14,8 +15,9 @@ class BackgroundWriter(Generic[T]):
     """Calls `write` for each item, in order, in a background thread.
 
     A blocked disk or pipe delays no caller of `submit`: at most `max_pending` items wait, further
-    ones are dropped. `on_idle` is called after a second without an item. What `write` raises ends
-    the thread and is kept in `failure`; later items are dropped.
+    ones are dropped. `on_idle` is called after a second without an item, and `on_end` last, if
+    there was an item at all. What `write` raises ends the thread and is kept in `failure`; later
+    items are dropped.
     """
 
     def __init__(
@@ -25,10 +27,12 @@ class BackgroundWriter(Generic[T]):
         *,
         max_pending: int,
         on_idle: Callable[[], None] | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.failure: Exception | None = None
         self._write = write
         self._on_idle = on_idle
+        self._on_end = on_end
         self._max_pending = max_pending
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
@@ -57,8 +61,10 @@ class BackgroundWriter(Generic[T]):
 
     def _run(self) -> None:
         try:
-            while (item := self._next()) is not None:
-                self._write(item)
+            with ExitStack() as stack:
+                stack.callback(self._on_end)
+                while (item := self._next()) is not None:
+                    self._write(item)
         except Exception as error:  # noqa: BLE001 - the next `submit` reports it
             self.failure = error
 

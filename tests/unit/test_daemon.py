@@ -174,15 +174,14 @@ def test_daemon_ends_after_every_source_ended(tmp_path: Path) -> None:
     assert rig.mqtt.states["cam0/status"] == b"offline"
 
 
-def test_daemon_stats_count_what_outputs_dropped(tmp_path: Path) -> None:
+def test_daemon_stats_report_the_outputs(tmp_path: Path) -> None:
     rig = Rig(tmp_path, lambda: SteppedSource(5, live=True))
     output = QueuedSink(MessageCollector(), name="test")
-    output.dropped = 7
     rig.daemon.sinks = [rig.mqtt, output]
     rig.daemon.stats_interval_ns = 1
     with running(rig):
         wait_for(lambda: rig.mqtt.stats, "stats")
-    assert rig.mqtt.stats[0]["output_dropped"] == 7
+    assert rig.mqtt.stats[0]["output"] == {"test": {"working": True, "dropped": 0}}
 
 
 def test_daemon_without_any_camera_fails_at_a_terminal(tmp_path: Path) -> None:
