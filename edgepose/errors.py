@@ -39,6 +39,10 @@ class SourceBusyError(SourceError):
     """A camera that another process has open."""
 
 
+class SourceLoginError(SourceError):
+    """A camera that refuses the user or the password."""
+
+
 class SourceStalledError(SourceError, TimeoutError):
     """A live source that is open but delivered no frame in time."""
 

@@ -1,7 +1,6 @@
 """One camera's life: opened, online, stalled or lost, opened again, switched off and on."""
 
 import logging
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Protocol
@@ -9,6 +8,7 @@ from typing import Final, Protocol
 from edgepose.clock import boottime_ns, utc_of_boottime
 from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.daemon.inference_thread import Result
+from edgepose.daemon.reopening import LAST_UNSTABLE_PAUSE_NS, Reopening
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEvent, TrackEventDetector
@@ -23,20 +23,18 @@ log = logging.getLogger(__name__)
 
 MAX_RESULT_DELAY_NS: Final = 1_000_000_000
 """A captured frame is published within this time; an Edge TPU that hangs delays one the longest."""
-FIRST_RETRY_NS: Final = 1_000_000_000
-LAST_RETRY_NS: Final = 3_000_000_000
-"""Opening an absent camera costs little, and one that is back is to be online within 5 s."""
 CLOSING_POLL_NS: Final = 50_000_000
-MAX_HUNG: Final = 2
-"""How many hung threads a camera may leave behind; with so many it is not opened again."""
+LONG_HANG_NS: Final = 600_000_000_000
+MAX_THREADS: Final = 2
+"""A camera has one thread, and another if a reload replaced a source that hangs."""
 
 
 @dataclass(slots=True)
 class CameraParts:
     """What one camera is made of.
 
-    `new_source` returns a new source for every attempt to open it; one that was open and delivered
-    no frame for `stall_timeout_ns` counts as stalled.
+    `new_source`, called in the capture thread, returns a new source for every attempt to open it;
+    one that delivers no frame for `stall_timeout_ns` counts as stalled.
     """
 
     name: str
@@ -92,9 +90,12 @@ class CameraSupervisor:
         self._online = False
         self._capture: Capture | None = None
         self._left: list[Capture] = []
+        self._left_hangs = False
+        self._long_hang_logged = False
         self._dropped_before = 0
         self._retry_at_ns: int | None = None
-        self._retry_delay_ns = FIRST_RETRY_NS
+        self._reopening = Reopening()
+        self._outage_logged = False
 
     def publish_states(self) -> None:
         """Publish every state of this camera."""
@@ -107,21 +108,39 @@ class CameraSupervisor:
         if not self.enabled or self.finished or self._capture is not None:
             return
         self._left = [capture for capture in self._left if not capture.join(0)]
-        if len(self._left) >= MAX_HUNG or not all(capture.hung for capture in self._left):
+        if len(self._left) >= MAX_THREADS or not all(
+            capture.hung and capture.new_source is not self.parts.new_source
+            for capture in self._left
+        ):
             # The device is still open in a thread of ours, which usually ends with the next frame.
             self._retry_at_ns = self.clock() + CLOSING_POLL_NS
             return
         if self.failure is not None:
             self._reopened += 1
-        self._capture = Capture(
+        capture = Capture(
             self.name,
-            self.parts.new_source(),
+            self.parts.new_source,
             self.parts.stall_timeout_ns,
             self.parts.pipeline,
             self.mailbox,
             clock=self.clock,
         )
-        self._capture.start()
+        try:
+            capture.start()
+        except RuntimeError as error:
+            self._reopen_later(
+                SourceError(
+                    f"no thread can be started for it ({error}); check the limits of tasks and "
+                    "memory (`systemctl status edgepose`)"
+                )
+            )
+            return
+        self._capture = capture
+
+    def retry_now(self) -> None:
+        """Open a camera that waits for its next attempt at once, as the next `tick` does."""
+        if self._retry_at_ns is not None:
+            self._retry_at_ns = self.clock()
 
     def handle(self, result: Result) -> None:
         """Take what became of a captured frame.
@@ -141,7 +160,7 @@ class CameraSupervisor:
                 self._close(topics.OFFLINE)
             case SourceError() as error:
                 self._release()
-                self._on_source_error(error)
+                self._reopen_later(error)
             case AcceleratorLostError():
                 # Without a fallback the frame is lost, the camera is not.
                 self._frames_without_model += 1
@@ -158,15 +177,8 @@ class CameraSupervisor:
             self._publish_occupancy()
         # A frame captured by then may still be published and continue a track.
         self._publish_events(self.parts.track_events.tick(now_ns - MAX_RESULT_DELAY_NS))
-        if self._capture is not None and self._capture.is_stalled():
-            # Some drivers block for good: the thread is left behind, the source opened again.
-            self._release(hung=True)
-            self._on_source_error(
-                SourceStalledError(
-                    "no frame for too long (5 s once it delivers, 30 s after opening); check the "
-                    "camera's cable, and `dmesg` for messages of its driver"
-                )
-            )
+        self._check_stall()
+        self._check_left()
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
             self._retry_at_ns = None
             self.start()
@@ -188,6 +200,7 @@ class CameraSupervisor:
         self.parts.new_source = new_source
         self.parts.stall_timeout_ns = stall_timeout_ns
         self.finished = False
+        self._reopening = Reopening()
         self.start()
 
     def stop(self) -> None:
@@ -195,12 +208,13 @@ class CameraSupervisor:
         self._retry_at_ns = None
         self.failure = None
         self._release()
-        self._close(topics.OFFLINE)
+        self._close(topics.STALLED if self._left_hangs else topics.OFFLINE)
 
     def join(self, deadline_ns: int) -> None:
         """Wait for the threads that `stop` asked to end, until a CLOCK_BOOTTIME."""
         for capture in self._left:
-            if not capture.join(max(0.0, (deadline_ns - self.clock()) / 1e9)):
+            wait_s = 0.0 if capture.hung else max(0.0, (deadline_ns - self.clock()) / 1e9)
+            if not capture.join(wait_s):
                 log.warning("camera %s: the source hangs; its thread is left behind", self.name)
 
     def stats(self, now_ns: int) -> dict[str, object]:
@@ -227,29 +241,83 @@ class CameraSupervisor:
             self._on_first_frame()
 
     def _on_first_frame(self) -> None:
-        if self.failure is not None:
+        if self._outage_logged:
             log.info("camera %s: delivers frames again", self.name)
         self.has_delivered = self._online = True
         self.failure = None
-        self._retry_delay_ns = FIRST_RETRY_NS
+        self._outage_logged = self._long_hang_logged = False
+        self._reopening.online(self.clock())
         self._publish_status(topics.ONLINE)
 
-    def _on_source_error(self, error: SourceError) -> None:
+    def _check_stall(self) -> None:
+        """Notice a source that delivers nothing; its thread goes on if it ever returns.
+
+        Some drivers block for good: another thread would block too, or find the device busy.
+        """
+        capture = self._capture
+        if capture is None or not capture.overdue_ns:
+            return
+        if not isinstance(self.failure, SourceStalledError):
+            self._fail(
+                SourceStalledError(
+                    "no frame for too long (5 s once it delivers, 30 s after opening); check the "
+                    "camera's cable, and `dmesg` for messages of its driver"
+                )
+            )
+        if capture.overdue_ns >= LONG_HANG_NS and not self._long_hang_logged:
+            self._long_hang_logged = True
+            log.warning(
+                "camera %s: its driver has not answered for %d minutes and cannot be interrupted; "
+                "power-cycle the camera, then restart edgepose",
+                self.name,
+                capture.overdue_ns // 60_000_000_000,
+            )
+
+    def _check_left(self) -> None:
+        """Report a source that was asked to close and does not, and that it did at last."""
+        self._left = [capture for capture in self._left if not capture.join(0)]
+        hangs = any(capture.hung for capture in self._left)
+        if hangs == self._left_hangs:
+            return
+        self._left_hangs = hangs
+        if hangs:
+            log.warning(
+                "camera %s: the source does not close; its device is still open, until its driver "
+                "answers or edgepose is restarted",
+                self.name,
+            )
+        else:
+            log.info("camera %s: the source that did not close is closed now", self.name)
+        if self._capture is None:
+            self._publish_status(topics.STALLED if hangs else topics.OFFLINE)
+
+    def _reopen_later(self, error: SourceError) -> None:
+        self._fail(error)
+        self._retry_at_ns = self.clock() + self._reopening.pause_ns(error)
+
+    def _fail(self, error: SourceError) -> None:
+        """Publish and log a failure."""
         stalled = isinstance(error, SourceStalledError)
         self._close(topics.STALLED if stalled else topics.OFFLINE)
-        known = self.failure is not None and str(self.failure) == str(error)
         self.failure = error
-        # Jitter keeps several cameras on one hub from being opened at the same instant.
-        self._retry_at_ns = self.clock() + int(self._retry_delay_ns * random.uniform(0.8, 1.2))  # noqa: S311
-        self._retry_delay_ns = min(2 * self._retry_delay_ns, LAST_RETRY_NS)
-        if not known:
+        unstable = self._reopening.failed(self.clock())
+        if self._reopening.is_new(error):
+            self._outage_logged = True
             self.publisher.camera_failed(self.name, error)
+        if unstable:
+            log.warning(
+                "camera %s: fails again and again soon after it was opened; trying again after "
+                "longer pauses, up to %d s, and logging no more of it until it is stable; check "
+                "its cable, power and network",
+                self.name,
+                LAST_UNSTABLE_PAUSE_NS // 1_000_000_000,
+            )
 
-    def _release(self, *, hung: bool = False) -> None:
-        """Leave the capture thread to close the source; `hung` if it will not."""
+    def _release(self) -> None:
+        """Leave the capture thread to close the source."""
         if self._capture is not None:
             self._dropped_before += self._capture.dropped
-            self._capture.stop(hung=hung)
+            self._capture.stop()
             self._left.append(self._capture)
             self._capture = None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
-from edgepose.errors import SourceError
+from edgepose.errors import EdgeposeError, SourceError
 from edgepose.pipeline import CropState, Pipeline
 from edgepose.protocols import FrameSource
 
@@ -67,16 +67,16 @@ class FrameMailbox:
 
 @dataclass(eq=False)
 class Capture:
-    """Opens, reads and closes a source in its own thread.
+    """Creates, opens, reads and closes a source in its own thread.
 
     Live sources drop and count stale frames; any other source waits, for the mailbox and for a
-    model, and loses none. A live source is stalled if it delivers no frame for `stall_timeout_ns`,
-    or for 30 s at its start. `crop` belongs to the inference thread: every stream begins with the
-    whole frame.
+    model, and loses none. A source is stalled if it delivers no frame for `stall_timeout_ns`, or
+    for 30 s if it is being opened or is not live. `crop` belongs to the inference thread: every
+    stream begins with the whole frame.
     """
 
     name: str
-    source: FrameSource
+    new_source: Callable[[], FrameSource]
     stall_timeout_ns: int
     pipeline: Pipeline
     mailbox: FrameMailbox
@@ -91,19 +91,21 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"capture-{self.name}", daemon=True)
 
     def start(self) -> None:
-        """Start reading; a failure to open arrives through the mailbox."""
-        if self.source.live:
-            # Opening a camera takes seconds, and a driver may hang in it as well.
-            self._stalled_at_ns = self.clock() + max(self.stall_timeout_ns, OPEN_TIMEOUT_NS)
+        """Start reading; a failure to open arrives through the mailbox.
+
+        Raises RuntimeError if the system has no thread left.
+        """
+        # Opening a camera takes seconds, and a driver may hang in it as well.
+        self._stalled_at_ns = self.clock() + max(self.stall_timeout_ns, OPEN_TIMEOUT_NS)
         self._thread.start()
 
-    def stop(self, *, hung: bool = False) -> None:
+    def stop(self) -> None:
         """Ask the thread to close the source; does not wait."""
-        self._hung_at_ns = self.clock() + (0 if hung else CLOSE_TIMEOUT_NS)
+        self._hung_at_ns = self.clock() + (0 if self.overdue_ns else CLOSE_TIMEOUT_NS)
         self.mailbox.close(self)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread; return False if the source hangs and the thread is left behind."""
+        """Wait for the thread; return False if it still runs."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -112,32 +114,33 @@ class Capture:
         """Whether the thread was asked to stop too long ago."""
         return self._hung_at_ns is not None and self.clock() >= self._hung_at_ns
 
-    def is_stalled(self) -> bool:
-        """Return whether the next frame is overdue."""
+    @property
+    def overdue_ns(self) -> int:
+        """For how long the next frame has been overdue; 0 if it is not."""
         stalled_at_ns = self._stalled_at_ns
-        return stalled_at_ns is not None and self.clock() > stalled_at_ns
+        return 0 if stalled_at_ns is None else max(0, self.clock() - stalled_at_ns)
 
     def _run(self) -> None:
-        live = self.source.live
         end: Captured = None
         try:
-            with closing(self.source.frames()) as frames:
+            # Here, and not in the main thread: a disk or a network may be slow.
+            source = self.new_source()
+            live = source.live
+            timeout_ns = max(self.stall_timeout_ns, 0 if live else OPEN_TIMEOUT_NS)
+            with closing(source.frames()) as frames:
                 for frame in frames:
-                    if live:
-                        self._stalled_at_ns = self.clock() + self.stall_timeout_ns
-                    else:
+                    # What follows may take its time without a fault of the source.
+                    self._stalled_at_ns = None
+                    if not live:
                         self._wait_for_model()
                     self.dropped += self.mailbox.put(self, frame, overwrite=live)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.
                     del frame
-        except SourceError as error:
-            end = error
-        except Exception as error:  # noqa: BLE001 - camera drivers raise anything
-            end = SourceError(
-                f"{self.source.description}: failed with {type(error).__name__}: {error}"
-            )
+                    self._stalled_at_ns = self.clock() + timeout_ns
+        except BaseException as error:  # noqa: BLE001 - camera drivers raise anything
+            end = _source_error(error)
         self._stalled_at_ns = None
         # After the last frame, which must not be lost.
         self.mailbox.put(self, end, overwrite=False)
@@ -146,3 +149,15 @@ class Capture:
         """Hold a recorded frame back while there is no model: it can wait, a camera cannot."""
         while not (self.closed or self.pipeline.models.ready):
             time.sleep(MODEL_POLL_S)
+
+
+def _source_error(error: BaseException) -> SourceError:
+    match error:
+        case SourceError():
+            return error
+        case EdgeposeError():
+            return SourceError(str(error))
+        case OSError(filename=str(path), strerror=str(reason)):
+            return SourceError(f"{path}: {reason}")
+        case _:
+            return SourceError(f"the source failed with {type(error).__name__}: {error}")

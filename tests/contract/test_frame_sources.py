@@ -179,7 +179,7 @@ def test_frame_source_in_capture_thread(source: FrameSource) -> None:
     """A capture thread reads its first frame and closes it."""
     mailbox = FrameMailbox()
     pipeline = PipelineRig(FakePoseModel(0, 0)).pipeline
-    capture = Capture("contract", source, 10**10, pipeline, mailbox)
+    capture = Capture("contract", lambda: source, 10**10, pipeline, mailbox)
     capture.start()
     first = mailbox.take(10)
     assert first is not None

@@ -321,7 +321,7 @@ def test_video_file_in_capture_thread(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", numbered(50))
     mailbox = FrameMailbox()
     pipeline = PipelineRig(FakePoseModel(0, 0)).pipeline
-    Capture("file", VideoFileSource(path), 10**10, pipeline, mailbox).start()
+    Capture("file", lambda: VideoFileSource(path), 10**10, pipeline, mailbox).start()
     numbers = []
     while (taken := mailbox.take(10)) is not None and isinstance(taken[1], Frame):
         numbers.append(number_of(taken[1].image))

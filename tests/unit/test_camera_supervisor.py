@@ -1,19 +1,24 @@
 """A camera's life, with a scripted source and a clock that the test sets."""
 
 import json
+import logging
+import threading
+from collections.abc import Callable
 
 import pytest
 
 from edgepose.build import stall_timeout_ns
 from edgepose.config.schema import CameraConfig
-from edgepose.daemon.camera import MAX_HUNG, CameraParts, CameraSupervisor
+from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
 from edgepose.daemon.inference_thread import Result, detect
+from edgepose.daemon.reopening import STABLE_NS
 from edgepose.datatypes import Frame
 from edgepose.errors import (
     AcceleratorLostError,
     SourceBusyError,
     SourceError,
+    SourceLoginError,
     SourceStalledError,
 )
 from edgepose.events.occupancy import OccupancyDetector
@@ -23,6 +28,7 @@ from edgepose.protocols import FrameSource
 from tests.builders import SECOND_NS
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
+from tests.mosquitto import wait_for
 
 UNPLUGGED = SourceError("camera: unplugged")
 
@@ -96,6 +102,16 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda _low, _high: 1.0)
 
 
+def wait_until(condition: Callable[[], bool], rig: Rig) -> None:
+    """Tick until a condition holds."""
+
+    def holds() -> bool:
+        rig.wait_s(0.1)
+        return condition()
+
+    wait_for(holds, "the supervisor")
+
+
 def test_supervisor_frames_then_the_end() -> None:
     rig = Rig([1])
     rig.camera.publish_states()
@@ -164,29 +180,164 @@ def test_supervisor_source_that_reports_a_stall() -> None:
     assert rig.states["status"] == b"stalled"
 
 
-def test_supervisor_opens_a_hung_camera_again_but_not_for_ever() -> None:
-    """Its thread is left behind; a driver that always hangs does not use up the threads."""
-    sources = [SteppedSource(1, live=True) for _ in range(MAX_HUNG + 1)]
-    rig = Rig(*sources)
+def test_supervisor_hung_camera_has_one_thread_and_goes_on_when_it_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each attempt left a thread behind; after long, the log has the remedy."""
+    source = SteppedSource(2, live=True)
+    rig = Rig(source)
     rig.camera.start()
-    for opened in range(1, MAX_HUNG + 1):
-        sources[opened - 1].wait_until_requested()
-        assert rig.opened == opened
-        rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
-        assert rig.states["status"] == b"stalled"
-        rig.wait_s(3)
-    for _ in range(5):
-        rig.wait_s(3)
-    assert rig.opened == MAX_HUNG
+    source.wait_until_requested()
+    rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+    assert rig.states["status"] == b"stalled"
+    for _ in range(20):
+        rig.wait_s(60)
+    assert rig.opened == 1
     assert len(rig.failures) == 1
-    for source in sources[:MAX_HUNG]:
-        source.allow(9)
-        assert source.closed.wait(PATIENCE_S)
-    while rig.opened == MAX_HUNG:
-        rig.wait_s(0.1)
-    sources[-1].allow()
+    assert caplog.text.count("restart edgepose") == 1
+    source.allow()
+    source.wait_until_requested()
     rig.next()
     assert rig.states["status"] == b"online"
+    assert rig.camera.failure is None
+    rig.wait_s(6)
+    assert rig.states["status"] == b"stalled"
+    source.allow(9)
+
+
+def test_supervisor_file_that_hangs_is_stalled() -> None:
+    source = SteppedSource(1, live=False)
+    rig = Rig(source)
+    rig.camera.start()
+    source.wait_until_requested()
+    rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+    assert rig.states["status"] == b"stalled"
+    source.allow(9)
+    rig.next()
+    assert rig.states["status"] == b"online"
+
+
+def test_supervisor_off_for_a_camera_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """It was reported as closed while its device was still open."""
+    source = SteppedSource(1, live=True)
+    rig = Rig(source)
+    rig.camera.start()
+    source.wait_until_requested()
+    rig.camera.set_enabled(enabled=False)
+    rig.wait_s(1)
+    assert (rig.states["enabled"], rig.states["status"]) == (b"OFF", b"offline")
+    rig.wait_s(5)
+    assert (rig.states["enabled"], rig.states["status"]) == (b"OFF", b"stalled")
+    assert "still open" in caplog.text
+    # Off once more is no proof that it is closed.
+    rig.camera.set_enabled(enabled=True)
+    rig.camera.set_enabled(enabled=False)
+    assert rig.states["status"] == b"stalled"
+    source.allow(9)
+    wait_until(lambda: rig.states["status"] == b"offline", rig)
+    assert rig.opened == 1
+    assert rig.messages == []
+
+
+def test_supervisor_replaced_source_is_opened_beside_one_that_hangs() -> None:
+    """A user who points the camera elsewhere needs no restart, but the threads are bounded."""
+    hung, other, third = (SteppedSource(3, live=True) for _ in range(3))
+    rig = Rig(hung)
+    rig.camera.start()
+    hung.wait_until_requested()
+    rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+    rig.camera.replace_source(lambda: other, 5 * SECOND_NS)
+    other.wait_until_requested()
+    other.allow()
+    other.wait_until_requested()
+    rig.next()
+    assert rig.states["status"] == b"online"
+    rig.camera.replace_source(lambda: third, 5 * SECOND_NS)
+    for _ in range(10):
+        rig.wait_s(10)
+    assert third.opened_in is None
+    other.allow(9)
+    wait_until(lambda: third.opened_in is not None, rig)
+    hung.allow(9)
+    third.allow(9)
+
+
+def test_supervisor_without_a_thread_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`can't start new thread` ended the daemon."""
+    rig = Rig([1])
+    monkeypatch.setattr("threading.Thread.start", refuse_thread)
+    rig.camera.start()
+    assert "no thread can be started" in str(rig.camera.failure)
+    assert rig.states["status"] == b"offline"
+    monkeypatch.undo()
+    rig.wait_s(2)
+    rig.next()
+    assert rig.states["status"] == b"online"
+
+
+def refuse_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_supervisor_unstable_camera_floods_neither_log_nor_subscribers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A second of frames, then a failure: 67 log lines and as many states in a minute."""
+    rig = Rig([1, UNPLUGGED])
+    rig.camera.start()
+    opened: list[float] = []
+    caplog.set_level(logging.INFO)
+    for _ in range(120):
+        while rig.opened > len(opened):
+            opened.append(rig.now_ns / SECOND_NS - 100)
+            rig.next()
+            rig.next()
+        rig.wait_s(1)
+    assert opened == [0, 1, 3, 6, 12, 24, 48, 96]
+    assert rig.failures == [UNPLUGGED]
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "camera main: delivers frames again",
+        "camera main: fails again and again soon after it was opened",
+    ]
+
+
+def test_supervisor_camera_that_was_stable_is_opened_quickly_and_logged_again() -> None:
+    sources: list[list[int | SourceError]] = [[1, UNPLUGGED] for _ in range(5)]
+    stepped = SteppedSource(2, live=True, failure=UNPLUGGED)
+    rig = Rig(*sources, stepped, [1])
+    rig.camera.start()
+    while rig.opened < 6:
+        rig.next()
+        rig.next()
+        rig.wait_s(60)
+    stepped.allow()
+    rig.next()
+    rig.now_ns += STABLE_NS
+    stepped.allow(9)
+    rig.next()
+    rig.next()
+    assert rig.failures == [UNPLUGGED, UNPLUGGED]
+    rig.wait_s(1)
+    assert rig.opened == 7
+
+
+def test_supervisor_refused_login_is_tried_every_few_minutes() -> None:
+    """Cameras lock an account after a few wrong passwords; 21 a minute were sent."""
+    refused = SourceLoginError("camera: the server does not accept the password")
+    rig = Rig([refused])
+    rig.camera.start()
+    opened: list[float] = []
+    for _ in range(1200):
+        if rig.opened > len(opened):
+            opened.append(rig.now_ns // SECOND_NS - 100)
+            rig.next()
+        rig.wait_s(1)
+    assert opened == [0, 60, 180, 420, 720, 1020]
+    assert rig.failures == [refused]
+    # A reload may have brought the right password.
+    rig.camera.retry_now()
+    rig.wait_s(0)
+    assert rig.opened == 7
 
 
 def test_supervisor_hung_opening_does_not_raise() -> None:

@@ -225,6 +225,24 @@ def test_daemon_one_hung_camera_stops_no_other(
     healthy.allow(9)
 
 
+def test_daemon_source_that_cannot_be_created_stops_no_other(tmp_path: Path) -> None:
+    """A folder of images that was emptied ended the daemon with every camera."""
+
+    def emptied() -> FrameSource:
+        raise SourceError("pics: expected images, the folder has none")
+
+    healthy = SteppedSource(3, live=True)
+    rig = Rig(tmp_path, emptied, lambda: healthy)
+    with running(rig):
+        healthy.allow()
+        rig.wait_for_state("cam1/status", b"online")
+        wait_for(lambda: rig.daemon.cameras["cam0"].failure is not None, "the failure")
+        healthy.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame of the healthy one")
+        healthy.allow(9)
+    assert rig.error is None
+
+
 def test_daemon_privacy_switch(tmp_path: Path) -> None:
     first, second = SteppedSource(2, live=True), SteppedSource(2, live=True)
     rig = Rig(tmp_path, stepped(first, second))

@@ -41,7 +41,9 @@ class Rig:
         self.mailbox = FrameMailbox()
         self.pipeline_rig = PipelineRig(FakePoseModel(0.6, 0.9, crops=False))
         self.pipeline = self.pipeline_rig.pipeline
-        self.capture = Capture("main", ScriptedSource([]), 10**10, self.pipeline, self.mailbox)
+        self.capture = Capture(
+            "main", lambda: ScriptedSource([]), 10**10, self.pipeline, self.mailbox
+        )
         self.thread = InferenceThread(self.mailbox)
         self.thread.start()
 
