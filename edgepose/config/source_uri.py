@@ -120,10 +120,12 @@ def _reject_unless_path(shown: str, target: str, scheme: str) -> None:
 def _stream_uri(text: str, shown: str) -> SourceUri:
     scheme, _, rest = text.partition("://")
     place, _, query = rest.partition("?")
-    if not _has_host(text, place.partition("/")[0]):
+    authority, _, path = place.partition("/")
+    # In rtsp://u:a@b/c@cam, b is not the host but a part of the password.
+    if "@" in path + query or not _has_host(text, authority):
         raise UsageError(
-            f"{shown}: expected rtsp://[user:password@]host[:port]/path; in a password write @ as "
-            "%40, / as %2F, ? as %3F, : as %3A and # as %23"
+            f"{shown}: expected rtsp://[user:password@]host[:port]/path; write @ as %40 except "
+            "before the host, and in a password / as %2F, ? as %3F, : as %3A and # as %23"
         )
     pairs = query.split("&") if query else []
     ours = [pair for pair in pairs if pair.partition("=")[0] in _RTSP_OPTIONS]

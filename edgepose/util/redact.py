@@ -6,9 +6,14 @@ from urllib.parse import unquote
 
 MASK: Final = "********"
 
-# A scheme with its slashes, even if the colon or a slash is missing, and a user name, which cannot
-# begin with the bracket of an IPv6 address.
-_LOGIN: Final = re.compile(r"(?>(?:[a-zA-Z][a-zA-Z0-9+.-]*:?)?/+)?+[^:\[]*:(.*)@", re.DOTALL)
+# A scheme, even if its colon is missing, and a user name. An unknown scheme may be a user name.
+_LOGIN: Final = re.compile(
+    r"(?>(?:(?:rtsp|mqtt|http)s?:?)?//)?+[^:]*:(.*)@", re.DOTALL | re.IGNORECASE
+)
+# What follows the first colon is no port if it is no number, but a password without its host.
+_NO_PORT: Final = re.compile(
+    r"[a-zA-Z][a-zA-Z0-9+.-]*://[^:/?#@\[]*:(?![0-9]*(?:[/?#]|\Z))([^@]+)\Z", re.DOTALL
+)
 _SECRET_NAME: Final = re.compile(r"pas|pwd|pw$|^p$|token|secret|key|auth|cred|sig", re.IGNORECASE)
 _SECRET_WORD: Final = re.compile(r"((?:pass|pwd|token|secret)\w*\s*:\s*)[^\s*]\S*", re.IGNORECASE)
 
@@ -17,11 +22,11 @@ def masked_url(url: str) -> str:
     """Return a URL, valid or not, with everything that can be a password replaced by asterisks.
 
     Everything between the first colon after the scheme and the last @ is taken for the password,
-    since an unescaped / or @ can be part of it. The value of a parameter with a name such as `pwd`,
-    `token` or `apikey` is masked up to the next &, and so is the word after `password:`. A text
-    without any of these is returned unchanged.
+    since an unescaped / or @ can be part of it; without an @, what is in place of a port. The value
+    of a parameter with a name such as `pwd`, `token` or `apikey` is masked up to the next &, and so
+    is the word after `password:`. A text without any of these is returned unchanged.
     """
-    login = _LOGIN.match(url)
+    login = _LOGIN.match(url) or _NO_PORT.match(url)
     if login is not None and login[1]:
         url = f"{url[: login.start(1)]}{MASK}{url[login.end(1) :]}"
     url = "&".join(map(_masked_parameter, url.split("&")))

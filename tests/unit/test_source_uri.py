@@ -186,6 +186,11 @@ def test_source_uri_str_masks_passwords(text: str) -> None:
     "text",
     [
         "rtsp://admin:a/S3cr3t@cam/live",
+        "rtsp://admin:a@S3cr3t/b@cam/live",
+        "rtsp://admin:12/S3cr3t@cam/live",
+        "rtsp://admin:12?S3cr3t@cam/live",
+        "rtsp://admin:S3cr3t",
+        "rtsp://a[:S3cr3t@cam:0/live",
         "rtsp://admin:a?S3cr3t@cam/live",
         "rtsp://admin:S3cr3t#@cam/live",
         "rtsp://admin:#S3cr3t@cam/live",
