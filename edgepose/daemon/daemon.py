@@ -236,7 +236,8 @@ class Daemon:
         }
         queued = [sink for sink in self.sinks if isinstance(sink, QueuedSink)]
         if queued:
-            stats["output"] = {sink.name: sink.counters() for sink in queued}
+            stats["output_working"] = {sink.name: sink.working for sink in queued}
+            stats["output_dropped"] = sum(sink.dropped for sink in queued)
         if self.mqtt is not None:
             stats["mqtt"] = self.mqtt.counters()
             self.mqtt.send_stats(json.dumps(stats).encode())

@@ -61,13 +61,15 @@ class QueuedSink:
         else:
             self._queue_losses.add("not written as fast as messages come")
 
-    def counters(self) -> dict[str, int | bool]:
-        """Return `working`, whether the newest messages are written, and `dropped`."""
-        losses = (self._queue_losses, self._write_losses)
-        return {
-            "working": not any(loss.losing for loss in losses),
-            "dropped": sum(loss.count for loss in losses),
-        }
+    @property
+    def working(self) -> bool:
+        """Whether the newest messages are written."""
+        return not (self._queue_losses.losing or self._write_losses.losing)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were not written."""
+        return self._queue_losses.count + self._write_losses.count
 
     def close(self) -> None:
         """Wait 2 s until what is queued is written and the other sink closed; twice is fine."""

@@ -181,7 +181,8 @@ def test_daemon_stats_report_the_outputs(tmp_path: Path) -> None:
     rig.daemon.stats_interval_ns = 1
     with running(rig):
         wait_for(lambda: rig.mqtt.stats, "stats")
-    assert rig.mqtt.stats[0]["output"] == {"test": {"working": True, "dropped": 0}}
+    assert rig.mqtt.stats[0]["output_working"] == {"test": True}
+    assert rig.mqtt.stats[0]["output_dropped"] == 0
 
 
 def test_daemon_without_any_camera_fails_at_a_terminal(tmp_path: Path) -> None:

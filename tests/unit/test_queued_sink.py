@@ -52,7 +52,7 @@ def test_queued_sink_blocked_peer_drops_and_logs_once(
         for message in others:
             sink.publish(message)
     assert caplog.text.count("dropped") == 1
-    assert sink.counters() == {"working": False, "dropped": 3}
+    assert (sink.working, sink.dropped) == (False, 3)
     sink.close()
     assert "still blocked" in caplog.text
     go_on.set()
@@ -116,15 +116,15 @@ def test_queued_sink_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) ->
     disk.problem = "r.ndjson: disk full"
     for message in (second, *others):
         sink.publish(message)
-    wait_for(lambda: sink.counters()["dropped"] == 7, "the dropped messages")
-    assert sink.counters() == {"working": False, "dropped": 7}
+    wait_for(lambda: sink.dropped == 7, "the dropped messages")
+    assert (sink.working, sink.dropped) == (False, 7)
     assert [record.getMessage() for record in caplog.records] == [
         "recording: r.ndjson: disk full; messages are dropped until that changes"
     ]
     disk.problem = ""
     sink.publish(third)
     wait_for(lambda: len(disk.messages) == 2, "the message after it")
-    wait_for(lambda: sink.counters() == {"working": True, "dropped": 7}, "the counters")
+    wait_for(lambda: (sink.working, sink.dropped) == (True, 7), "the counters")
     assert len(caplog.records) == 1, "it may be full again at once"
     now_s = queued.STABLE_S
     sink.publish(third)
@@ -147,7 +147,7 @@ def test_queued_sink_on_the_edge_is_no_flood_of_lines(caplog: pytest.LogCaptureF
     for message in messages(20):
         sink.publish(message)
     sink.close()
-    assert sink.counters()["dropped"] == 10
+    assert sink.dropped == 10
     assert len(caplog.records) == 1
 
 
@@ -157,6 +157,6 @@ def test_queued_sink_prepares_and_closes_in_its_thread(caplog: pytest.LogCapture
     disk.problem = "no folder"
     sink = QueuedSink(disk, name="recording", prepare=disk.open)
     wait_for(lambda: "no folder" in caplog.text, "the warning")
-    assert sink.counters() == {"working": False, "dropped": 0}
+    assert (sink.working, sink.dropped) == (False, 0)
     sink.close()
     assert disk.closed_by == "sink-recording"
