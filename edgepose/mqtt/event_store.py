@@ -1,7 +1,9 @@
 """Events that wait for the broker: in memory, and in a SQLite file that outlives the process."""
 
 import logging
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.util.background import BackgroundWriter
+from edgepose.util.files import open_regular_file
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -33,6 +36,8 @@ class StoredEvent:
 class EventStore:
     """At most `max_events` events in their order; beyond that the oldest is dropped and counted.
 
+    The first of a series of dropped ones is logged.
+
     `path` None keeps them in memory only. All methods but `close` return at once: a background
     thread writes what differs between memory and file, so events that are acknowledged before
     `request_save` never touch the disk. Committed events survive a killed process, and a power cut
@@ -53,9 +58,15 @@ class EventStore:
         # Replaced as a whole, so that the background thread reads one state of it.
         self._events = {event.id: event for event in loaded[-max_events:]}
         self._saved.update(event.id for event in loaded)
-        self._next_id = loaded[-1].id + 1 if loaded else 1
+        # Beyond the ids in a file that cannot be read now, which would be overwritten.
+        self._next_id = loaded[-1].id + 1 if loaded else time.time_ns()
+        self._dropping = False
         self._writer: BackgroundWriter[object] = BackgroundWriter(
-            "event-store", lambda _: self._save(), max_pending=1, on_idle=self._on_idle
+            "event-store",
+            lambda _: self._save(),
+            max_pending=1,
+            on_idle=self._on_idle,
+            on_end=self._disconnect,
         )
 
     def __len__(self) -> int:
@@ -72,12 +83,19 @@ class EventStore:
         if len(events) > self._max_events:
             del events[next(iter(events))]
             self.dropped += 1
+            if not self._dropping:
+                self._dropping = True
+                _log.warning(
+                    "%d events wait for the broker; the oldest are dropped from now on",
+                    self._max_events,
+                )
         self._events = events
         return event
 
     def remove(self, event: StoredEvent) -> None:
         """Remove an event that was acknowledged, or was dropped before."""
         self._events = {id_: other for id_, other in self._events.items() if id_ != event.id}
+        self._dropping = self._dropping and len(self._events) > self._max_events // 2
         if event.id in self._saved:
             self.request_save()
 
@@ -92,9 +110,6 @@ class EventStore:
         self.request_save()
         if not self._writer.close(CLOSE_TIMEOUT_S):
             _log.warning("%s: the disk does not answer; waiting events are not saved", self._path)
-        elif self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     # -- the file ----------------------------------------------------------------------------
 
@@ -142,9 +157,11 @@ class EventStore:
 
     def _open(self) -> sqlite3.Connection:
         assert self._path is not None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # `close` runs on another thread, after the background thread ended.
-        connection = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite would follow a link, and let everybody read a new file. This releases the locks of
+        # other connections of this process, of which there are none.
+        os.close(open_regular_file(self._path, os.O_RDWR | os.O_CREAT))
+        connection = sqlite3.connect(self._path, timeout=1.0)
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         connection.execute("PRAGMA journal_mode=WAL")
         # The log is synced at each checkpoint, not at each event: an SD card wears with writes.
@@ -161,12 +178,15 @@ class EventStore:
             except _ERRORS as error:
                 self._on_failure(error, "saved")
 
-    def _on_failure(self, error: Exception, what: str) -> None:
-        """Close the file, rename it if it is damaged, and log an error that is new."""
-        assert self._path is not None
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _on_failure(self, error: Exception, what: str) -> None:
+        """Close the file, rename it if it is damaged, and log an error that is new."""
+        assert self._path is not None
+        self._disconnect()
         consequence = "they are lost if edgepose ends before the disk works again"
         if _is_damaged(error):
             self._saved = set()

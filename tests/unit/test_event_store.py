@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -206,3 +207,69 @@ def test_event_store_keeps_every_unacknowledged_event(
             store = EventStore(path, max_events=10)
         assert numbers(store) == expected
     store.close()
+
+
+def test_event_store_overflow_is_logged_once_a_series(caplog: pytest.LogCaptureFixture) -> None:
+    store = EventStore(None, max_events=4)
+    fill(store, 4)
+    assert not caplog.records
+    fill(store, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "4 events wait for the broker; the oldest are dropped from now on"
+    ]
+    store.remove(next(iter(store)))
+    fill(store, 2)
+    assert len(caplog.records) == 1, "the broker accepts one now and then"
+    for event in list(store)[:2]:
+        store.remove(event)
+    fill(store, 3)
+    assert len(caplog.records) == 2
+    assert store.dropped == 5
+
+
+def test_event_store_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Also while it is open, when SQLite has two more files beside it."""
+    path = tmp_path / "state" / "events.sqlite"
+    store = EventStore(path, max_events=10)
+    fill(store, 1)
+    store.request_save()
+    wait_for(lambda: path.exists() and on_disk(path) == [0], "the event")
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    store.close()
+    assert set(modes.values()) == {0o600}
+    assert "events.sqlite" in modes
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_event_store_follows_no_link_that_was_planted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = tmp_path / "victim"
+    path = tmp_path / "events.sqlite"
+    path.symlink_to(victim)
+    store = EventStore(path, max_events=10)
+    fill(store, 1)
+    store.close()
+    assert "got a symbolic link" in caplog.text
+    assert not victim.exists()
+    assert numbers(store) == [0]
+
+
+def test_event_store_file_that_another_program_locks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the events in it nor those made meanwhile are lost."""
+    path = tmp_path / "events.sqlite"
+    before = EventStore(path, max_events=10)
+    fill(before, 2)
+    before.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        store = EventStore(path, max_events=10)
+        assert "cannot be read" in caplog.text
+        store.append(TOPIC, b"2")
+        store.request_save()
+        assert numbers(store) == [2]
+    store.close()
+    assert on_disk(path) == [0, 1, 2]
