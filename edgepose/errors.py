@@ -27,6 +27,10 @@ class SecretFileError(EdgeposeError, OSError):
     """A password, certificate or key file that cannot be used; it may be there or right later."""
 
 
+class AlreadyRunningError(EdgeposeError):
+    """A node that another process runs on this machine."""
+
+
 class SourceError(EdgeposeError, OSError):
     """A frame source that cannot be opened, or that stopped delivering frames."""
 

@@ -9,12 +9,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
-from msgspec.structs import replace
-
 from edgepose.clock import boottime_ns
 from edgepose.config.schema import Config
-from edgepose.daemon.app import App
+from edgepose.daemon.app import App, topics_of
 from edgepose.daemon.signals import Signals
+from edgepose.daemon.state_folder import StateFolder
 from edgepose.datatypes import Frame
 from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import CropState, Detection, FrameResult, Pipeline
@@ -83,8 +82,9 @@ def run_daemon(
     traces: list[FrameTrace] = []
     with tempfile.TemporaryDirectory(prefix="edgepose-benchmark-") as folder:
         app = App(
-            replace(config, state_directory=Path(folder)),
+            config,
             _interrupt,
+            StateFolder(Path(folder), topics_of(config), None),
             models=OpenModel(model),
             new_source=lambda: source,
             new_pipeline=partial(TracingPipeline, traces),

@@ -4,9 +4,12 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -30,8 +33,10 @@ from edgepose.config.schema import Config, OutputConfig, ReloadEffect, dotted
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
+from edgepose.daemon.state_folder import StateFolder
 from edgepose.daemon.switches import Switches
-from edgepose.errors import ConfigError
+from edgepose.daemon.systemd import has_service_manager, notify
+from edgepose.errors import AlreadyRunningError, ConfigError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.topics import Topics
@@ -44,6 +49,9 @@ from edgepose.sinks.recorder import RecorderSink
 
 log = logging.getLogger(__name__)
 
+SWITCHES_FILE: Final = "switches.json"
+WAIT_S: Final = 1.0
+
 
 def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     """Build every part of a configuration and run the daemon until it ends.
@@ -53,16 +61,48 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     """
     with Signals() as signals:
         config = load()
-        app = App(config, load)
-        log.info(
-            "edgepose %s: node %s, %s, %s, configuration %s",
-            __version__,
-            config.node_name,
-            " and ".join(f"{model.name} on {model.device}" for model in app.daemon.models.loaded),
-            f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
-            config_file or "built in",
-        )
-        app.daemon.run(signals)
+        state = _wait_for_state_folder(config, config_file, signals)
+        if state is None:
+            return
+        with closing(state):
+            app = App(config, load, state)
+            loaded = app.daemon.models.loaded
+            log.info(
+                "edgepose %s: node %s, %s, %s, configuration %s",
+                __version__,
+                config.node_name,
+                " and ".join(f"{model.name} on {model.device}" for model in loaded),
+                f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
+                config_file or "built in",
+            )
+            app.daemon.run(signals)
+
+
+def _wait_for_state_folder(
+    config: Config, config_file: Path | None, signals: Signals
+) -> StateFolder | None:
+    """Lock the folder of the node's state; a service waits for it, None if it is stopped meanwhile.
+
+    Raises AlreadyRunningError without a service manager.
+    """
+    logged = False
+    while not signals.stop_requested:
+        try:
+            return StateFolder(config.state_path, topics_of(config), config_file)
+        except AlreadyRunningError as error:
+            if not has_service_manager():
+                raise
+            if not logged:
+                log.warning("%s; waiting until it ends", error)
+                logged = True
+            notify(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {error}")
+            time.sleep(WAIT_S)
+    return None
+
+
+def topics_of(config: Config) -> Topics:
+    """Return the topics of the node."""
+    return Topics(node=config.node_name, base=config.mqtt.base_topic)
 
 
 class App:
@@ -75,6 +115,7 @@ class App:
         self,
         config: Config,
         load: Callable[[], Config],
+        state: StateFolder,
         *,
         models: Models | None = None,
         new_source: Callable[[], FrameSource] | None = None,
@@ -82,7 +123,8 @@ class App:
     ) -> None:
         self.config = config
         self._load = load
-        topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
+        self._state = state
+        topics = topics_of(config)
         models = models or build_models(config)
         mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
         sinks = [*([] if mqtt is None else [mqtt]), *output_sinks(config.output)]
@@ -114,7 +156,9 @@ class App:
             topics,
             stats_interval_ns=round(config.stats_interval_s * 1e9),
             switches=Switches(
-                config.state_path / "switches.json", frozenset(camera.name for camera in cameras)
+                state.path / SWITCHES_FILE,
+                frozenset(camera.name for camera in cameras),
+                earlier=state.shared / SWITCHES_FILE,
             ),
             info=lambda: info_message(self.config, self.daemon.models),
             reload=self._reload,
@@ -126,7 +170,7 @@ class App:
             config.mqtt.connect_options(config.client_id),
             topics,
             cameras=tuple(camera.name for camera in config.cameras),
-            state_directory=config.state_path,
+            state_directory=self._state.path,
             on_command=lambda command: self.daemon.command(command),
         )
 

@@ -20,11 +20,11 @@ class Switches:
     """The privacy switches: kept in memory first, and in a file for the next start.
 
     A switch holds as long as the process even if the file cannot be written. The file is written
-    in the background, since a disk may block.
+    in the background, since a disk may block. Without that file, `earlier`, if given, is read.
     """
 
-    def __init__(self, path: Path, cameras: frozenset[str]) -> None:
-        self.off = self._saved = _read(path, cameras)
+    def __init__(self, path: Path, cameras: frozenset[str], *, earlier: Path | None = None) -> None:
+        self.off = self._saved = _read(path, cameras, earlier)
         self._path = path
         self._failure = ""
         self._writer: BackgroundWriter[object] = BackgroundWriter(
@@ -64,7 +64,7 @@ class Switches:
         self._failure = ""
 
 
-def _read(path: Path, cameras: frozenset[str]) -> frozenset[str]:
+def _read(path: Path, cameras: frozenset[str], earlier: Path | None) -> frozenset[str]:
     """Return which of the cameras are off.
 
     A file that exists but cannot be read leaves them all off: some camera was switched off once,
@@ -76,7 +76,7 @@ def _read(path: Path, cameras: frozenset[str]) -> frozenset[str]:
         )
         return cameras.intersection(content["off"])
     except FileNotFoundError:
-        return frozenset()
+        return frozenset() if earlier is None else _read(earlier, cameras, None)
     # Unlimited nesting is a RecursionError, which is no ValueError.
     except (OSError, ValueError, KeyError, RecursionError) as error:
         log.warning(

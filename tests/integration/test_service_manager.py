@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import CAMERA, NODE, Daemon, running
+from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
@@ -84,6 +84,40 @@ def test_daemon_as_service_waits_for_broker(
         with broker.listener() as listener:
             listener.wait_for(f"{CAMERA}/poses")
         assert daemon.end()[0] == 0
+
+
+def test_daemon_as_service_waits_for_the_same_node(
+    tmp_path: Path, broker: Mosquitto, manager: Manager
+) -> None:
+    """A second daemon with this node does not disturb the first one, and takes over from it."""
+    environment = {"NOTIFY_SOCKET": str(manager.path)}
+    with broker.listener() as listener, running(tmp_path, broker) as first:
+        listener.wait_for(f"{CAMERA}/poses")
+        with running(tmp_path, broker) as by_hand:
+            code, _, errors = by_hand.wait()
+        assert code == 1
+        assert f"{tmp_path}/state/nodes/testnode: another edgepose" in errors
+        assert f"process {first.process.pid}" in errors
+        with running(tmp_path, broker, environment=environment) as service:
+            wait_for(lambda: manager.count("READY=1\nWATCHDOG=1\nSTATUS=waiting: ") > 1, "a wait")
+            assert listener.payloads(f"{NODE}/availability") == [b"online"]
+            first.end(signal.SIGKILL)
+            wait_for_last(listener, f"{NODE}/availability", b"offline")
+            wait_for_last(listener, f"{NODE}/availability", b"online")
+            code, _, errors = service.end()
+    assert code == 0
+    assert errors.count("waiting until it ends") == 1
+
+
+def test_daemon_as_service_stops_while_it_waits(
+    tmp_path: Path, broker: Mosquitto, manager: Manager
+) -> None:
+    environment = {"NOTIFY_SOCKET": str(manager.path)}
+    with broker.listener() as listener, running(tmp_path, broker):
+        listener.wait_for(f"{CAMERA}/poses")
+        with running(tmp_path, broker, environment=environment) as service:
+            wait_for(lambda: manager.count("READY=1") == 1, "a wait")
+            assert service.end()[0] == 0
 
 
 def test_daemon_as_service_waits_for_camera(

@@ -275,9 +275,9 @@ def test_service_two_instances(machine: Machine, tmp_path: Path) -> None:
         container.run(
             *("mosquitto_pub", "-t", "edgepose/garage/main/enabled/set", "-q", "1", "-m", "OFF")
         )
-        own = f"{STATE}/instances/garage"
+        own = f"{STATE}/instances/garage/nodes/garage"
         wait_for(lambda: container.exists(f"{own}/switches.json"), "the switch to be saved")
-        assert not container.exists(f"{STATE}/switches.json")
+        assert not container.exists(f"{STATE}/nodes/gym/switches.json")
         assert container.output("stat", "-c", "%U", own) == "edgepose"
     container.run("rm", "-r", f"{STATE}/instances")
 

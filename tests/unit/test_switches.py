@@ -31,6 +31,20 @@ def test_switches_off_stays_off(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_switches_of_an_earlier_version(tmp_path: Path) -> None:
+    """What was off stays off for every node that has no file yet."""
+    earlier, path = tmp_path / "switches.json", tmp_path / "nodes" / "gym" / "switches.json"
+    earlier.write_text('{"off": ["main", "yard"]}')
+    switches = Switches(path, CAMERAS, earlier=earlier)
+    assert switches.off == {"main", "yard"}
+    switches.set("main", enabled=True)
+    switches.close()
+    assert Switches(path, CAMERAS, earlier=earlier).off == {"yard"}
+    earlier.write_text("damaged")
+    assert Switches(path, CAMERAS, earlier=earlier).off == {"yard"}
+    assert Switches(tmp_path / "hall.json", CAMERAS, earlier=earlier).off == CAMERAS
+
+
 def test_switches_forget_a_camera_that_is_not_configured(tmp_path: Path) -> None:
     path = tmp_path / "switches.json"
     path.write_text('{"off": ["main", "removed"]}')

@@ -1,0 +1,149 @@
+"""The folder of one node's state: used by one process, and kept when the node is renamed."""
+
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edgepose.errors import AlreadyRunningError
+from edgepose.mqtt.topics import Topics
+from edgepose.sinks.mqtt import EVENTS_FILE
+from edgepose.util.background import BackgroundWriter
+from edgepose.util.files import open_regular_file
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S: Final = 2.0
+_MAX_PREVIOUS: Final = 5
+_MAX_RECORD_BYTES: Final = 1 << 20
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What the lock file contains; `previous` are earlier roots that may still be retained."""
+
+    pid: int = 0
+    config: str = ""
+    root: str = ""
+    previous: tuple[str, ...] = ()
+
+
+class StateFolder:
+    """`nodes/<node>` in the state directory, locked until `close` or the end of the process.
+
+    A node that was renamed, which is another one with the same configuration file, keeps its
+    folder; `previous_roots` are the prefixes of topics on which it published before. Earlier
+    versions kept the files of all nodes in the state directory itself, `shared`. A folder that
+    cannot be written is logged and not locked.
+    Raises AlreadyRunningError if another process uses the folder.
+    """
+
+    def __init__(self, shared: Path, topics: Topics, config_file: Path | None) -> None:
+        self.shared = shared
+        self.path = shared / "nodes" / topics.node
+        self._lock: int | None = None
+        self._record = _Record(
+            os.getpid(), str(config_file and config_file.absolute()), topics.root
+        )
+        self._writer: BackgroundWriter[object] = BackgroundWriter(
+            "state-folder", lambda _: self._write(), max_pending=1
+        )
+        try:
+            self._open()
+        except OSError as error:
+            log.warning(
+                "%s: the folder cannot be locked (%s), so a second edgepose with this node id "
+                "would not be noticed; set state_directory to a folder that edgepose may write",
+                self.path,
+                error.strerror,
+            )
+
+    @property
+    def previous_roots(self) -> tuple[str, ...]:
+        """Prefixes of topics under which messages of this node may still be retained."""
+        return self._record.previous
+
+    def forget(self, root: str) -> None:
+        """Remove a prefix under which nothing is retained any more; returns at once."""
+        previous = tuple(other for other in self._record.previous if other != root)
+        self._record = msgspec.structs.replace(self._record, previous=previous)
+        self._writer.submit(root)
+
+    def close(self) -> None:
+        """Unlock the folder, after 2 s at most."""
+        if self._writer.close(CLOSE_TIMEOUT_S) and self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.path.exists():
+            self._lock = self._take_over()
+        if self._lock is None:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            lock = open_regular_file(self.path / "lock", os.O_RDWR | os.O_CREAT)
+            if not _is_locked(lock):
+                other = _read(lock).pid
+                os.close(lock)
+                raise AlreadyRunningError(
+                    f"{self.path}: another edgepose (process {other}) runs with the node id "
+                    f"{self.path.name!r}; stop it, or give this one another node id"
+                )
+            self._lock = lock
+        earlier = _read(self._lock)
+        roots = [root for root in (*earlier.previous, earlier.root) if root]
+        previous = [root for root in dict.fromkeys(roots) if root != self._record.root]
+        self._record = msgspec.structs.replace(
+            self._record, previous=tuple(previous[-_MAX_PREVIOUS:])
+        )
+        self._write()
+        self._move_events()
+
+    def _take_over(self) -> int | None:
+        """Rename the folder of this configuration file's earlier node, and return its lock."""
+        for other in self.path.parent.iterdir():
+            try:
+                lock = open_regular_file(other / "lock", os.O_RDWR)
+            except OSError:
+                continue
+            if _is_locked(lock) and _read(lock).config == self._record.config:
+                log.info("node %s is now %s: its state is kept", other.name, self.path.name)
+                other.rename(self.path)
+                return lock
+            os.close(lock)
+        return None
+
+    def _move_events(self) -> None:
+        """Take the waiting events of an earlier version; their topics have the node of each."""
+        # The file itself last: until then, the next start tries again.
+        for name in (f"{EVENTS_FILE}-wal", EVENTS_FILE):
+            if not (self.path / EVENTS_FILE).exists():
+                with suppress(FileNotFoundError):
+                    (self.shared / name).rename(self.path / name)
+
+    def _write(self) -> None:
+        if self._lock is not None:
+            content = msgspec.json.encode(self._record)
+            with suppress(OSError):
+                os.pwrite(self._lock, content, 0)
+                os.ftruncate(self._lock, len(content))
+
+
+def _is_locked(lock: int) -> bool:
+    """Lock an open file; return False if another process has locked it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(lock: int) -> _Record:
+    """Return the content of a lock file; it is empty if a power cut interrupted the first start."""
+    try:
+        return msgspec.json.decode(os.pread(lock, _MAX_RECORD_BYTES, 0), type=_Record)
+    except (msgspec.DecodeError, RecursionError):
+        return _Record()
