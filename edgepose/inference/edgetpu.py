@@ -25,7 +25,7 @@ from edgepose.inference.interpreter import read_model
 from edgepose.inference.runtime import RuntimeName, installed_runtimes, load_runtime
 from edgepose.monitoring.edgetpu_devices import find_devices, holders
 from edgepose.protocols import Tensor
-from edgepose.util.process import exit_description, main_command
+from edgepose.util.process import environment_without_secrets, exit_description, main_command
 
 log = logging.getLogger(__name__)
 
@@ -215,11 +215,11 @@ class _Process:
     def __init__(self, request: worker.LoadRequest) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stderr = os.memfd_create("edgepose-edgetpu-stderr")
+        # Not closed by `kill`: another thread may read the stderr at that moment.
+        weakref.finalize(self, os.close, self._stderr)
         # The worker ends when this process no longer holds the other end.
         lifeline, held = os.pipe()
-        # Not closed by `kill`: another thread may read the stderr at that moment.
-        for file in (self._stderr, held):
-            weakref.finalize(self, os.close, file)
+        weakref.finalize(self, os.close, held)
         # A file opened for appending can be truncated while another process writes to it.
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, os.O_APPEND)
         with theirs:
@@ -231,6 +231,7 @@ class _Process:
                         str(lifeline),
                         msgspec.json.encode(request).decode(),
                     ],
+                    env=environment_without_secrets(),
                     stdin=subprocess.DEVNULL,
                     stdout=self._stderr,
                     stderr=self._stderr,

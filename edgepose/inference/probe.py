@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from edgepose.errors import EdgeposeError, ModelFileError
 from edgepose.inference.runtime import RuntimeName, load_runtime
-from edgepose.util.process import exit_description, main_command
+from edgepose.util.process import environment_without_secrets, exit_description, main_command
 
 TIMEOUT_S: Final = 60.0
 """Thunder takes a second on a Pi; a file that needs a minute is unusable."""
@@ -39,6 +39,7 @@ def probe_model(
     try:
         done = subprocess.run(  # noqa: S603 - this very program
             [*main_command(__name__), str(path), runtime, *size],
+            env=environment_without_secrets(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

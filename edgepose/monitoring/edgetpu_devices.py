@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from edgepose.monitoring.host import glob_sorted
+
 USB_IDS: Final = frozenset({("1a6e", "089a"), ("18d1", "9302")})
 """Vendor and product id: before the first use, and after its firmware is loaded."""
 
@@ -31,12 +33,12 @@ class EdgeTpuDevice:
 
 def find_devices(root: Path = Path("/")) -> tuple[EdgeTpuDevice, ...]:
     """Return the Edge TPUs of this machine; `root` holds its `sys` and `dev`."""
-    nodes = sorted((root / "dev").glob("apex_*"))
+    nodes = glob_sorted(root, "dev/apex_*")
     return (*_usb_devices(root), *(EdgeTpuDevice("pci", node) for node in nodes))
 
 
 def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
-    for folder in sorted((root / "sys/bus/usb/devices").glob("*")):
+    for folder in glob_sorted(root, "sys/bus/usb/devices/*"):
         try:
             ids = (_line(folder / "idVendor"), _line(folder / "idProduct"))
             if ids not in USB_IDS:
@@ -53,7 +55,7 @@ def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
 def holders(device: EdgeTpuDevice) -> tuple[str, ...]:
     """Return the visible processes that have a device open, as `name (pid 12)`."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in glob_sorted(Path("/"), "proc/[0-9]*"):
         try:
             if any(link.readlink() == device.node for link in (process / "fd").iterdir()):
                 found.append(f"{_line(process / 'comm')} (pid {process.name})")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgepose.util.process import environment_without_secrets
+
 ROOT: Final = Path("/")
 
 _VCGENCMD_TIMEOUT_S: Final = 2.0
@@ -91,6 +93,7 @@ def vcgencmd(*words: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603 - constant arguments
             ["vcgencmd", *words],  # noqa: S607 - its folder differs between systems
+            env=environment_without_secrets(),
             capture_output=True,
             text=True,
             timeout=_VCGENCMD_TIMEOUT_S,
@@ -157,7 +160,7 @@ def resident_memory_mb(root: Path = ROOT) -> float | None:
 def temperatures_c(root: Path = ROOT) -> dict[str, float]:
     """Return the temperature of every thermal zone in degrees Celsius by type (`cpu-thermal`)."""
     temperatures = {}
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+    for zone in glob_sorted(root, "sys/class/thermal/thermal_zone*"):
         kind, millidegrees = _text(zone / "type"), _number(_text(zone / "temp"))
         if kind is not None and millidegrees is not None:
             temperatures[kind] = round(millidegrees / 1000, 1)
@@ -172,7 +175,7 @@ def throttling(
     Older Raspberry Pi kernels have them in a file. A Pi 5 has not: `vcgencmd` is asked, and if it
     fails (the service may not open /dev/vcio), the voltage alarm of the power supply.
     """
-    files = root.glob("sys/devices/platform/soc*/soc*:firmware/get_throttled")
+    files = glob_sorted(root, "sys/devices/platform/soc*/soc*:firmware/get_throttled")
     flags = next(filter(None, map(_text, files)), None) or ask_firmware("get_throttled") or ""
     try:
         bits = int(flags.removeprefix("throttled="), 16)
@@ -186,8 +189,8 @@ def throttling(
 
 def cpu_frequencies(root: Path = ROOT) -> tuple[CpuFrequency, ...]:
     """Return governor and clock rates of each group of cores, by the number of the first core."""
-    folder = root / "sys/devices/system/cpu/cpufreq"
-    policies = sorted(folder.glob("policy[0-9]*"), key=lambda path: int(path.name[6:]))
+    policies = glob_sorted(root, "sys/devices/system/cpu/cpufreq/policy[0-9]*")
+    policies.sort(key=lambda path: int(path.name[6:]))
     return tuple(
         CpuFrequency(
             cpus=_text(policy / "affected_cpus") or policy.name[6:],
@@ -234,12 +237,20 @@ def _firmware_clock(ask_firmware: Callable[..., str | None]) -> float | None:
 
 
 def _voltage_alarm(root: Path) -> tuple[str, ...] | None:
-    for device in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+    for device in glob_sorted(root, "sys/class/hwmon/hwmon*"):
         if _text(device / "name") == "rpi_volt":
             alarm = _number(_text(device / "in0_lcrit_alarm"))
             # The driver reads it from the firmware every two seconds.
             return None if alarm is None else ("under_voltage",) if alarm else ()
     return None
+
+
+def glob_sorted(root: Path, pattern: str) -> list[Path]:
+    """Return the paths that match, sorted; none if the process has no descriptor left to list."""
+    try:
+        return sorted(root.glob(pattern))
+    except OSError:
+        return []
 
 
 def _mhz(path: Path) -> float | None:

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+_SECRET_NAME: Final = re.compile(r"(?i)^edgepose_|passw|secret|token|credential|api_?key")
+_URL_WITH_USER: Final = re.compile(r"://[^/\s]*@")
 _PACKAGE_FOLDER: Final = Path(__file__).parents[2]
 # prctl(PR_SET_PDEATHSIG, SIGKILL) outlives exec. A parent that ended before is no parent any more.
 _TIED_TO_PARENT: Final = (
@@ -31,6 +34,15 @@ def tied_command(command: Sequence[str]) -> list[str]:
     That holds for any end of this process, SIGKILL included. The command begins with a full path.
     """
     return [sys.executable, "-ISc", _TIED_TO_PARENT, str(os.getpid()), *command]
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment for a process that runs libraries of others."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not (_SECRET_NAME.search(name) or _URL_WITH_USER.search(value))
+    }
 
 
 def exit_description(code: int) -> str:

@@ -1,10 +1,12 @@
 """Values of the host, from the files of a Pi 4, a Pi 5, and without any."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
 from edgepose.monitoring import host
+from edgepose.monitoring.edgetpu_devices import find_devices
 from tests.machines import no_firmware, raspberry_pi_4, raspberry_pi_5, write
 
 
@@ -175,3 +177,14 @@ def test_vcgencmd_missing_or_failing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert host.vcgencmd("get_throttled") == "throttled=0x1"
     script.write_text("#!/bin/sh\nexit 255\n")
     assert host.vcgencmd("get_throttled") is None
+
+
+def test_host_without_a_free_descriptor() -> None:
+    """Reading temperatures for the statistics ended the daemon."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        values = (host.temperatures_c(), host.throttling(), host.cpu_frequencies(), find_devices())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert values == ({}, None, (), ())
