@@ -1,5 +1,6 @@
 """`edgepose run`: the daemon in the foreground."""
 
+import faulthandler
 from pathlib import Path
 
 import click
@@ -31,6 +32,8 @@ def command(
 
     Flags override the configuration file. SIGHUP reloads the file and keeps the MQTT connection.
     """
+    # On SIGABRT, which the watchdog of systemd sends, the journal gets the stack of each thread.
+    faulthandler.enable(2)
     overrides: dict[str, object] = {
         "cameras.0.source": source,
         "model.name": model,

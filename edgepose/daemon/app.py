@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import has_service_manager, notify
+from edgepose.daemon.systemd import Notifier, has_service_manager
 from edgepose.errors import AlreadyRunningError, ConfigError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
@@ -59,12 +59,9 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     `load` is called again for a reload. Raises EdgeposeError with what is missing or wrong, after
     closing what was opened.
     """
-    with Signals() as signals:
+    with Signals(starting=True) as signals:
         config = load()
-        state = _wait_for_state_folder(config, config_file, signals)
-        if state is None:
-            return
-        with closing(state):
+        with closing(_wait_for_state_folder(config, config_file)) as state:
             app = App(config, load, state)
             loaded = app.daemon.models.loaded
             log.info(
@@ -75,29 +72,28 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
                 f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
                 config_file or "built in",
             )
+            signals.starting = False
             app.daemon.run(signals)
 
 
-def _wait_for_state_folder(
-    config: Config, config_file: Path | None, signals: Signals
-) -> StateFolder | None:
-    """Lock the folder of the node's state; a service waits for it, None if it is stopped meanwhile.
+def _wait_for_state_folder(config: Config, config_file: Path | None) -> StateFolder:
+    """Lock the folder of the node's state, for which a service waits.
 
     Raises AlreadyRunningError without a service manager.
     """
     logged = False
-    while not signals.stop_requested:
-        try:
-            return StateFolder(config.state_path, topics_of(config), config_file)
-        except AlreadyRunningError as error:
-            if not has_service_manager():
-                raise
-            if not logged:
-                log.warning("%s; waiting until it ends", error)
-                logged = True
-            notify(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {error}")
-            time.sleep(WAIT_S)
-    return None
+    with closing(Notifier()) as notifier:
+        while True:
+            try:
+                return StateFolder(config.state_path, topics_of(config), config_file)
+            except AlreadyRunningError as error:
+                if not has_service_manager():
+                    raise
+                if not logged:
+                    log.warning("%s; waiting until it ends", error)
+                    logged = True
+                notifier.send(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {error}")
+                time.sleep(WAIT_S)
 
 
 def topics_of(config: Config) -> Topics:
@@ -161,7 +157,7 @@ class App:
                 earlier=state.shared / SWITCHES_FILE,
             ),
             info=lambda: info_message(self.config, self.daemon.models),
-            reload=self._reload,
+            reload=self._prepare_reload,
         )
 
     def _mqtt_sink(self, topics: Topics) -> MqttSink:
@@ -174,10 +170,10 @@ class App:
             on_command=lambda command: self.daemon.command(command),
         )
 
-    def _reload(self) -> None:
-        """Load the configuration again and apply what changed.
+    def _prepare_reload(self) -> Callable[[], None]:
+        """Load the configuration again, in a background thread, and return what applies it.
 
-        Raises ConfigError, or what the models raise; nothing is applied then.
+        Raises ConfigError, or what sources and models raise; nothing is applied then.
         """
         config = self._load()
         changes = changed_keys(self.config, config)
@@ -188,18 +184,28 @@ class App:
             )
         # Keys of a camera begin with `cameras` and its index.
         changed = {config.cameras[int(key[1])] for key in changes[ReloadEffect.CAMERA]}
+        sources = {
+            camera.name: (source_opener(camera), stall_timeout_ns(camera)) for camera in changed
+        }
         models = build_models(config, wait=False) if changes[ReloadEffect.MODEL] else None
-        # Nothing below fails.
-        if changes[ReloadEffect.LIVE]:
-            for running in self.daemon.cameras.values():
-                _apply_settings(running.parts, self.config, config)
+        return partial(self._apply, config, models, sources)
+
+    def _apply(
+        self,
+        config: Config,
+        models: Models | None,
+        sources: Mapping[str, tuple[Callable[[], FrameSource], int]],
+    ) -> None:
+        """Apply a configuration, on the main thread; nothing here fails or waits."""
+        for camera in self.daemon.cameras.values():
+            _apply_settings(camera.parts, self.config, config)
+            # Its password may have been corrected in a file.
+            camera.retry_now()
         self.config = config
         if models is not None:
             self.daemon.replace_models(models)
-        for camera in changed:
-            self.daemon.cameras[camera.name].replace_source(
-                source_opener(camera), stall_timeout_ns(camera)
-            )
+        for name, (new_source, timeout_ns) in sources.items():
+            self.daemon.cameras[name].replace_source(new_source, timeout_ns)
 
 
 def output_sinks(output: OutputConfig) -> Iterator[Sink]:

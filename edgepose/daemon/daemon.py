@@ -2,13 +2,15 @@
 
 Each camera has a capture thread, the model an inference thread, and MQTT its network thread. The
 main thread publishes what was detected and does everything else, so that the model never waits for
-tracking, messages or the broker. Signals only set a flag that the main loop reads.
+tracking, messages or the broker. What may take its time, such as loading a model, is done in
+background threads. Signals only set a flag that the main loop reads.
 """
 
 import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Final
 
@@ -18,7 +20,7 @@ from edgepose.daemon.capture import FrameMailbox
 from edgepose.daemon.inference_thread import POLL_S, InferenceThread
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
-from edgepose.daemon.systemd import has_service_manager, notify, watchdog_interval_ns
+from edgepose.daemon.systemd import Notifier, has_service_manager, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
 from edgepose.messages import AcceleratorMessage, encode
@@ -28,6 +30,7 @@ from edgepose.mqtt.topics import Topics
 from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.queued import QueuedSink
+from edgepose.util.background import BackgroundWriter, run_in_background
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +47,9 @@ class Daemon:
     """Runs the given parts; `run` returns after a signal, or at the end of every file.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
-    SIGHUP calls `reload`, which applies a changed configuration, or raises EdgeposeError if it is
-    invalid. `info` returns the payload of the `info` topic.
+    SIGHUP calls `reload` in a background thread; it loads a changed configuration and returns what
+    applies it in the main thread, or raises EdgeposeError if it is invalid. `info` returns the
+    payload of the `info` topic.
     """
 
     parts: InitVar[Sequence[CameraParts]]
@@ -57,12 +61,18 @@ class Daemon:
     stats_interval_ns: int
     switches: Switches
     info: Callable[[], bytes]
-    reload: Callable[[], None]
+    reload: Callable[[], Callable[[], None]]
 
     def __post_init__(self, parts: Sequence[CameraParts]) -> None:
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
         self._switched_off_ns: dict[str, int] = {}
         self._published_accelerator: AcceleratorState | None = None
+        self._reloading: Future[Callable[[], None]] | None = None
+        self._notifier = Notifier()
+        self._host: dict[str, object] = {}
+        self._host_reader: BackgroundWriter[object] = BackgroundWriter(
+            "host", lambda _: self._read_host(), max_pending=1
+        )
         mailbox = FrameMailbox()
         self._inference = InferenceThread(mailbox)
         self.cameras = {
@@ -86,8 +96,9 @@ class Daemon:
             self._start()
             self._loop(signals)
         finally:
-            notify("STOPPING=1")
+            self._notifier.send("STOPPING=1")
             self._stop()
+            self._notifier.close()
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a retained state."""
@@ -112,6 +123,7 @@ class Daemon:
         log.warning("camera %s: %s; trying again until it is available", camera, error)
 
     def _start(self) -> None:
+        self._host_reader.submit(self)
         self._publish_accelerator()
         for camera in self.cameras.values():
             camera.publish_states()
@@ -126,7 +138,7 @@ class Daemon:
         for camera in self.cameras.values():
             camera.statistics.take(now_ns)
             camera.start()
-        notify("READY=1")
+        self._notifier.send("READY=1")
 
     def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
@@ -134,9 +146,7 @@ class Daemon:
         watchdog_ns = watchdog_interval_ns()
         next_watchdog_ns = now_ns
         while not signals.stop_requested:
-            if signals.reload_requested:
-                signals.reload_requested = False
-                self._reload_config()
+            self._reload_config(signals)
             result = self._inference.next_result(POLL_S)
             if result is not None:
                 self.cameras[result.capture.name].handle(result)
@@ -151,7 +161,7 @@ class Daemon:
             if watchdog_ns is not None and now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if self.is_healthy(now_ns, watchdog_ns // 2):
-                    notify("WATCHDOG=1")
+                    self._notifier.send("WATCHDOG=1")
             if all(camera.finished for camera in self.cameras.values()):
                 log.info("every source has ended")
                 return
@@ -161,26 +171,41 @@ class Daemon:
         inference = now_ns - self._inference.heartbeat_ns < patience_ns
         return inference and (self.mqtt is None or self.mqtt.alive)
 
-    def _reload_config(self) -> None:
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    def _reload_config(self, signals: Signals) -> None:
+        """Prepare a reload in the background; apply it once that is done."""
+        if self._reloading is None:
+            if signals.reload_requested:
+                signals.reload_requested = False
+                microseconds = time.monotonic_ns() // 1000
+                self._notifier.send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
+                self._reloading = run_in_background("reload", self.reload)
+            return
+        if not self._reloading.done():
+            return
+        prepared, self._reloading = self._reloading, None
         try:
-            self.reload()
-        except EdgeposeError as error:
+            prepared.result()()
+        # OSError: the process may have no descriptor left to read a file.
+        except (EdgeposeError, OSError) as error:
             log.error("reload failed, keeping the previous configuration: %s", error)
         else:
             log.info("configuration reloaded")
-        notify("READY=1")
+        self._notifier.send("READY=1")
 
     def replace_models(self, models: Models) -> None:
-        """Close the models and run others in their place."""
+        """Run other models, and close the previous ones in the background: a device may hang."""
+        previous, self.models = self.models, models
         for camera in self.cameras.values():
             camera.parts.pipeline.models = models
-        if not self._inference.finish_current(CLOSE_MODEL_S):
-            log.warning("the previous model does not answer; closing it all the same")
-        # The previous ones first: an Edge TPU serves one process.
-        self.models.close()
-        self.models = models
-        models.start()
+
+        def close_previous() -> None:
+            if not self._inference.finish_current(CLOSE_MODEL_S):
+                log.warning("the previous model does not answer; closing it all the same")
+            # The previous ones first: an Edge TPU serves one process.
+            previous.close()
+            models.start()
+
+        run_in_background("close-model", close_previous)
 
     def _publish_accelerator(self) -> None:
         state = self.models.state
@@ -203,7 +228,7 @@ class Daemon:
         status = "no model" if model is None else f"running {model.name} on {state.device}"
         if state.reason:
             status += f": {state.reason}"
-        notify("STATUS=" + status.replace("\n", " "))
+        self._notifier.send("STATUS=" + status.replace("\n", " "))
 
     def _apply_commands(self, now_ns: int) -> None:
         for key in list(self._pending_commands):
@@ -222,13 +247,16 @@ class Daemon:
             camera.set_enabled(enabled=enabled)
             self.switches.set(camera.name, enabled=enabled)
 
+    def _read_host(self) -> None:
+        """Read what may block: on a Pi 5 its firmware answers through another process."""
+        self._host = {"temperatures_c": temperatures_c(), "throttling": throttling()}
+
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
             "time": utc_of_boottime(now_ns),
             "cameras": {name: camera.stats(now_ns) for name, camera in self.cameras.items()},
             "memory_mb": resident_memory_mb(),
-            "temperatures_c": temperatures_c(),
-            "throttling": throttling(),
+            **self._host,
             "accelerator": {
                 "device": self.models.state.device,
                 "restarts": self.models.state.restarts,
@@ -242,10 +270,12 @@ class Daemon:
             stats["mqtt"] = self.mqtt.counters()
             self.mqtt.send_stats(json.dumps(stats).encode())
         log.debug("stats: %s", stats)
+        self._host_reader.submit(self)
 
     def _stop(self) -> None:
         """Set every stop flag, then wait for the threads: together they take no longer than one."""
         self._inference.stop()
+        self._host_reader.close(0)
         for camera in self.cameras.values():
             camera.stop()
         deadline_ns = boottime_ns() + CLOSE_SOURCES_NS

@@ -6,6 +6,9 @@ The protocol is that of sd_notify(3): datagrams to the socket named by NOTIFY_SO
 import contextlib
 import os
 import socket
+from typing import Final
+
+SEND_TIMEOUT_S: Final = 1.0
 
 
 def has_service_manager() -> bool:
@@ -13,21 +16,32 @@ def has_service_manager() -> bool:
     return bool(os.environ.get("NOTIFY_SOCKET"))
 
 
-def notify(state: str) -> None:
-    """Send a state to the service manager, such as `READY=1`."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address[0] == "@":
-        # An abstract socket.
-        address = "\0" + address[1:]
-    # Without an error if the service manager went away; the daemon goes on.
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
-    ):
-        sender.connect(address)
-        sender.sendall(state.encode())
+class Notifier:
+    """Sends states to the service manager, such as `READY=1`.
+
+    Its socket is opened once: later the process may have no descriptor left, and the watchdog must
+    be served all the same.
+    """
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        # `@` is an abstract socket.
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = None
+        if address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.settimeout(SEND_TIMEOUT_S)
+
+    def send(self, state: str) -> None:
+        """Send a state; without an error if the service manager went away."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(state.encode(), self._address)
+
+    def close(self) -> None:
+        """Close the socket; later states are not sent."""
+        if self._socket is not None:
+            self._socket.close()
 
 
 def watchdog_interval_ns() -> int | None:

@@ -130,7 +130,8 @@ class Failover:
             self._closing = True
             self._wake.notify_all()
         if self._thread.ident is not None:
-            self._thread.join(CHECK_S + 5)
+            # Not until a device that hangs has been opened: the thread closes it then.
+            self._thread.join(CHECK_S + 1)
         for model in (self._lost, self._primary, self._fallback):
             if model is not None:
                 model.interpreter.close()

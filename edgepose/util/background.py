@@ -1,14 +1,34 @@
-"""Writing in a background thread, behind a bounded queue."""
+"""Work in background threads: one call, or writing behind a bounded queue."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Final, Generic, TypeVar
+
+from edgepose.errors import EdgeposeError
 
 IDLE_S: Final = 1.0
 
 T = TypeVar("T")
+
+
+def run_in_background(name: str, call: Callable[[], T]) -> Future[T]:
+    """Call a function in a thread that the exit of the process does not wait for."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        future.set_exception(EdgeposeError(f"{name}: no thread can be started ({error})"))
+    return future
 
 
 class BackgroundWriter(Generic[T]):
@@ -44,9 +64,13 @@ class BackgroundWriter(Generic[T]):
         with self._changed:
             if self._closing or self.failure or len(self._items) >= self._max_pending:
                 return False
-            self._items.append(item)
             if self._thread.ident is None:
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    # The limit of tasks is reached; the next item tries again.
+                    return False
+            self._items.append(item)
             self._changed.notify()
             return True
 

@@ -1,5 +1,6 @@
 """The daemon's notifications to a service manager, on a real socket with real signals."""
 
+import resource
 import signal
 import socket
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last
+from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last, wait_for_more_poses
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
@@ -157,3 +158,40 @@ def test_daemon_as_service_second_camera_appears_later(tmp_path: Path, broker: M
             listener.wait_for(f"{NODE}/yard/poses")
     finally:
         assert daemon.end()[0] == 0
+
+
+def test_daemon_without_a_free_descriptor_goes_on(
+    tmp_path: Path, broker: Mosquitto, manager: Manager
+) -> None:
+    """The statistics, or a watchdog without its socket, ended the daemon."""
+    environment = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"}
+    with (
+        broker.listener() as listener,
+        running(tmp_path, broker, environment=environment) as daemon,
+    ):
+        wait_for(lambda: len(listener.payloads(f"{NODE}/stats")) > 1, "statistics")
+        process = daemon.process.pid
+        limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (3, limits[1]))
+        counts = manager.count("WATCHDOG=1"), len(listener.payloads(f"{NODE}/stats"))
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: manager.count("WATCHDOG=1") > counts[0] + 3, "watchdog pings")
+        wait_for(lambda: len(listener.payloads(f"{NODE}/stats")) > counts[1] + 1, "statistics")
+        wait_for_more_poses(listener)
+        wait_for(lambda: manager.count("READY=1") == 2, "the end of the reload")
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+        code, _, stderr = daemon.end()
+    assert code == 0
+    assert "reload failed, keeping the previous configuration" in stderr
+
+
+def test_daemon_prints_the_stack_of_each_thread_on_sigabrt(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    """The watchdog of systemd sends it; without the stacks, what hung is never known."""
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        listener.wait_for(f"{CAMERA}/poses")
+        code, _, stderr = daemon.end(signal.SIGABRT)
+    assert code == -signal.SIGABRT
+    for name in ("daemon/daemon.py", "daemon/inference_thread.py", "mqtt/connection.py"):
+        assert name in stderr

@@ -1,5 +1,6 @@
 """The daemon's main loop, with fake models, sources and broker."""
 
+import errno
 import json
 import logging
 import threading
@@ -77,7 +78,7 @@ class Rig:
         folder: Path,
         *cameras: Callable[[], FrameSource],
         interpreter: FakeInterpreter | None = None,
-        reload: Callable[[], None] = lambda: None,
+        reload: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         self.mqtt = FakeMqtt()
         self.signals = Signals()
@@ -288,7 +289,7 @@ def test_daemon_reload_without_changes_touches_nothing(tmp_path: Path) -> None:
 
     reloaded = threading.Event()
 
-    rig = Rig(tmp_path, open_source, reload=reloaded.set)
+    rig = Rig(tmp_path, open_source, reload=lambda: reloaded.set)
     with running(rig):
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
@@ -306,7 +307,7 @@ def test_daemon_reload_without_changes_touches_nothing(tmp_path: Path) -> None:
 def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) -> None:
     source = SteppedSource(9, live=True)
     second = Rig.model("second")
-    rig = Rig(tmp_path, stepped(source), reload=lambda: rig.daemon.replace_models(second))
+    rig = Rig(tmp_path, stepped(source), reload=lambda: lambda: rig.daemon.replace_models(second))
     with running(rig):
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
@@ -314,7 +315,7 @@ def test_daemon_reload_replaces_the_model_and_keeps_the_cameras(tmp_path: Path) 
         wait_for(lambda: b"second" in rig.mqtt.states["accelerator"], "the second model")
         first = rig.models.current.interpreter
         assert isinstance(first, FakeInterpreter)
-        assert first.closed
+        wait_for(lambda: first.closed, "the first model to be freed")
         source.allow()
         wait_for(lambda: len(rig.mqtt.messages) == 2, "another frame")
         assert [message.model for message in rig.mqtt.messages] == ["first", "second"]
@@ -329,7 +330,9 @@ def test_daemon_reload_replaces_only_changed_sources(tmp_path: Path) -> None:
         tmp_path,
         lambda: old,
         stepped(other),
-        reload=lambda: rig.daemon.cameras["cam0"].replace_source(lambda: new, 5 * SECOND_NS),
+        reload=lambda: (
+            lambda: rig.daemon.cameras["cam0"].replace_source(lambda: new, 5 * SECOND_NS)
+        ),
     )
     with running(rig):
         for source in (old, other):
@@ -356,27 +359,98 @@ def test_daemon_switched_off_camera_stays_closed_over_a_reload(tmp_path: Path) -
         opened.append(1)
         return ScriptedSource([1])
 
-    rig = Rig(
-        in_the_way,
-        open_source,
-        reload=lambda: rig.daemon.cameras["cam0"].replace_source(open_source, 5 * SECOND_NS),
-    )
+    reloaded = threading.Event()
+
+    def apply() -> None:
+        rig.daemon.cameras["cam0"].replace_source(open_source, 5 * SECOND_NS)
+        reloaded.set()
+
+    rig = Rig(in_the_way, open_source, reload=lambda: apply)
     in_the_way.write_text("a file where the folder should be")
     rig.daemon.command(Command("cam0", "enabled", b"OFF"))
     with running(rig):
         rig.wait_for_state("cam0/enabled", b"OFF")
         count = len(opened)
         rig.signals.reload_requested = True
-        wait_for(lambda: not rig.signals.reload_requested, "the reload")
+        assert reloaded.wait(PATIENCE_S)
         rig.daemon.command(Command("cam0", "enabled", b"OFF"))
         wait_for(lambda: rig.switches.off == {"cam0"}, "the switch")
     assert len(opened) == count
 
 
+def test_daemon_goes_on_while_a_reload_is_prepared(tmp_path: Path) -> None:
+    """Loading a model or reading a file on a slow disk stopped every camera meanwhile."""
+    source = SteppedSource(9, live=True)
+    prepared, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def reload() -> Callable[[], None]:
+        prepared.release()
+        assert go_on.acquire(timeout=PATIENCE_S)
+        return lambda: None
+
+    rig = Rig(tmp_path, lambda: source, reload=reload)
+    with running(rig):
+        rig.signals.reload_requested = True
+        assert prepared.acquire(timeout=PATIENCE_S)
+        # One more, which is not lost.
+        rig.signals.reload_requested = True
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        rig.daemon.command(Command("cam0", "enabled", b"OFF"))
+        rig.wait_for_state("cam0/enabled", b"OFF")
+        go_on.release()
+        assert prepared.acquire(timeout=PATIENCE_S)
+        go_on.release()
+        source.allow(9)
+
+
+def test_daemon_goes_on_while_a_replaced_model_hangs(tmp_path: Path) -> None:
+    """An Edge TPU that hung in being opened or closed stopped poses and watchdog for 5.5 s."""
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Hanging(FakeInterpreter):
+        def close(self) -> None:
+            closing.set()
+            assert go_on.wait(PATIENCE_S)
+
+    source = SteppedSource(9, live=True)
+    second = Rig.model("second")
+    rig = Rig(
+        tmp_path,
+        lambda: source,
+        interpreter=Hanging(),
+        reload=lambda: lambda: rig.daemon.replace_models(second),
+    )
+    with running(rig):
+        rig.signals.reload_requested = True
+        assert closing.wait(PATIENCE_S)
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        assert rig.mqtt.messages[0].model == "second"
+        go_on.set()
+        source.allow(9)
+
+
+def test_daemon_reload_without_a_free_descriptor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reload() -> Callable[[], None]:
+        raise OSError(errno.EMFILE, "Too many open files", "config.yaml")
+
+    source = SteppedSource(9, live=True)
+    rig = Rig(tmp_path, lambda: source, reload=reload)
+    with running(rig), caplog.at_level(logging.ERROR):
+        rig.signals.reload_requested = True
+        wait_for(lambda: "Too many open files" in caplog.text, "the log line")
+        source.allow()
+        wait_for(lambda: len(rig.mqtt.messages) == 1, "a frame")
+        source.allow(9)
+
+
 def test_daemon_keeps_everything_if_a_reload_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def reload() -> None:
+    def reload() -> Callable[[], None]:
         raise ConfigError("config.yaml:3: smoothing.beta: expected a number")
 
     source = SteppedSource(9, live=True)

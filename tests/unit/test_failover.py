@@ -172,3 +172,26 @@ def test_single_model() -> None:
     with pytest.raises(AcceleratorLostError):
         models.report_lost(cpu, AcceleratorLostError("never"))
     models.close()
+
+
+def test_failover_close_does_not_wait_for_a_device_that_hangs_in_opening() -> None:
+    """It delayed a reload and the stop by 5.5 s; the thread closes what it opens too late."""
+    entered, go_on = threading.Event(), threading.Event()
+    late = model("tpu", "edgetpu")
+
+    def hanging() -> LoadedModel:
+        entered.set()
+        assert go_on.wait(10)
+        return late
+
+    fallback = model("cpu", "cpu")
+    models = Failover(hanging, fallback, primary=None, fingerprint=lambda: 0)
+    models.start()
+    assert entered.wait(10)
+    models.close()
+    assert isinstance(fallback.interpreter, FakeInterpreter)
+    assert fallback.interpreter.closed
+    go_on.set()
+    interpreter = late.interpreter
+    assert isinstance(interpreter, FakeInterpreter)
+    wait_for(lambda: interpreter.closed, "the device to be closed")

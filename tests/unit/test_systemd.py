@@ -1,12 +1,13 @@
 """Notifications to systemd, byte for byte, on a real socket."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 
 import pytest
 
-from edgepose.daemon.systemd import has_service_manager, notify, watchdog_interval_ns
+from edgepose.daemon.systemd import Notifier, has_service_manager, watchdog_interval_ns
 
 
 def test_notify_sends_to_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,9 +17,12 @@ def test_notify_sends_to_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         listener.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         assert has_service_manager()
-        notify("READY=1")
-        notify("STATUS=running")
+        notifier = Notifier()
+        notifier.send("READY=1")
+        notifier.send("STATUS=running")
         received = [listener.recv(100) for _ in range(2)]
+        notifier.close()
+        notifier.send("WATCHDOG=1")
     assert received == [b"READY=1", b"STATUS=running"]
 
 
@@ -28,17 +32,39 @@ def test_notify_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
         listener.bind(f"\0{name}")
         listener.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-        notify("READY=1")
+        notifier = Notifier()
+        notifier.send("READY=1")
         assert listener.recv(100) == b"READY=1"
+        notifier.close()
+
+
+def test_notify_without_a_free_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket for each notification: with no descriptor left, the watchdog ended the daemon."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        notifier = Notifier()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            notifier.send("WATCHDOG=1")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert listener.recv(100) == b"WATCHDOG=1"
+        notifier.close()
 
 
 def test_notify_without_a_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends nothing and raises nothing."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not has_service_manager()
-    notify("READY=1")
+    Notifier().send("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    notify("READY=1")
+    notifier = Notifier()
+    notifier.send("READY=1")
+    notifier.close()
 
 
 @pytest.mark.parametrize(
