@@ -17,13 +17,33 @@ from typing import Final
 
 import pytest
 
-from tests.chaos import broker_faults, camera_faults, edgetpu_faults, endurance, machine_faults
+from tests.chaos import (
+    broker_faults,
+    camera_faults,
+    edgetpu_faults,
+    endurance,
+    machine_faults,
+    output_faults,
+    packet_faults,
+    service_faults,
+    source_faults,
+)
 from tests.chaos.judge import Row, table
 from tests.chaos.observer import WaitTimeoutError
 from tests.chaos.registry import FAULTS, OPTIONS, Fault, UnavailableError
 from tests.chaos.rig import NAMESPACE_VARIABLE
 
-PARTS: Final = (edgetpu_faults, camera_faults, broker_faults, machine_faults, endurance)
+PARTS: Final = (
+    edgetpu_faults,
+    camera_faults,
+    source_faults,
+    broker_faults,
+    packet_faults,
+    service_faults,
+    machine_faults,
+    output_faults,
+    endurance,
+)
 """The modules with faults, in the order of the table."""
 
 

@@ -3,22 +3,33 @@
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
+
 from edgepose.sources.synthetic import SyntheticSource
+from tests.chaos.daemon_run import Line
 from tests.chaos.judge import Row
+from tests.chaos.observer import wait
 from tests.chaos.proxy import TcpProxy
 from tests.chaos.registry import UnavailableError, fault
 from tests.chaos.rig import MAIN_FPS, SIZE_WH, TOPICS, Rig, is_installed
-from tests.media import ffmpeg, write_video
+from tests.media import ffmpeg, save, write_video
 
 PYTHON = "/usr/bin/python3"
 SERVER = Path(__file__).parents[1] / "rtsp_server.py"
 NEEDS = "gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad python3-gi"
+_H264 = (
+    *("-c:v", "libx264", "-preset", "ultrafast", "-g", "10"),
+    *("-tune", "zerolatency", "-pix_fmt", "yuv420p"),
+)
 _SECONDS = 45
+_FIRST_SIZE_S = 14
+"""Long enough for the daemon to start meanwhile."""
+_NOSE_TOLERANCE = 0.05
 _AWAY_S = 3.0
 
 
@@ -62,11 +73,97 @@ def _wait_until_detected(rig: Rig, row: Row, gone_s: float) -> None:
     rig.next_pose(status.at_s, camera="door")
 
 
-class _Camera:
-    """An RTSP server behind a proxy, so that its address stays the same."""
+@fault("size-smaller", "Camera: the stream goes on with smaller frames")
+def _smaller(folder: Path, row: Row) -> Row:
+    return _changes_size(folder, row, (SIZE_WH[0] // 2, SIZE_WH[1] // 2))
 
-    def __init__(self, clip: Path) -> None:
-        self._pipeline = f"( filesrc location={clip} ! qtdemux ! h264parse ! rtph264pay name=pay0 )"
+
+@fault("size-larger", "Camera: the stream goes on with larger frames")
+def _larger(folder: Path, row: Row) -> Row:
+    return _changes_size(folder, row, (SIZE_WH[0] * 2, SIZE_WH[1] * 2))
+
+
+def _changes_size(folder: Path, row: Row, size_wh: tuple[int, int]) -> Row:
+    """Change the size within the stream, of a person who stands still: the pose stays there."""
+    pipeline = _pipeline(_clip_of_two_sizes(folder, size_wh), "tsdemux")
+    with _camera(folder, pipeline) as camera:
+        rig = camera.rig
+
+        def poses(of_wh: tuple[int, int]) -> list[Line]:
+            return [
+                line
+                for line in list(rig.daemon.lines)
+                if line.message.camera == "main"
+                and line.message.poses
+                and (line.message.frame.width, line.message.frame.height) == of_wh
+            ]
+
+        wait(lambda: poses(size_wh), f"poses in frames of {size_wh[0]} x {size_wh[1]}", 40.0)
+        rig.next_pose(time.monotonic())
+        before, after = poses(SIZE_WH), poses(size_wh)
+        row.resumed_s = after[0].at_s - before[-1].at_s
+        expected, found = _nose(before[-1]), np.array([_nose(line) for line in after])
+        off = float(np.abs(found - expected).max())
+        row.remarks.append(f"the nose moved by {off:.3f} of the frame at most")
+        if not off < _NOSE_TOLERANCE:
+            row.failures.append(f"the nose moved by {off:.3f} of the frame with its size")
+        return rig.evaluate(row)
+
+
+def _nose(line: Line) -> Sequence[float]:
+    """Return x and y of the nose, NaN if it was not found."""
+    return (line.message.poses[0].keypoints[0] or (np.nan, np.nan))[:2]
+
+
+def _clip_of_two_sizes(folder: Path, size_wh: tuple[int, int]) -> Path:
+    """Write a person who stands still, in the usual size and then in another one."""
+    still = next(SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, live=False).frames()).image
+    image, clip = save(folder / "still.png", still), folder / "main.ts"
+    with clip.open("wb") as file:
+        for (width, height), first_s, seconds in (
+            (SIZE_WH, 0, _FIRST_SIZE_S),
+            (size_wh, _FIRST_SIZE_S, _SECONDS),
+        ):
+            part = folder / "part.ts"
+            ffmpeg(
+                *("-loop", "1", "-framerate", str(MAIN_FPS), "-i", image, "-t", str(seconds)),
+                *("-vf", f"scale={width}:{height}", *_H264, "-output_ts_offset", str(first_s)),
+                part,
+            )
+            file.write(part.read_bytes())
+    return clip
+
+
+def _moving_clip(folder: Path) -> Path:
+    """Write the synthetic person in motion."""
+    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, live=False)
+    # The motion repeats after 8 s.
+    images = [frame.image for frame in islice(source.frames(), 160)]
+    raw = write_video(
+        folder / "main.avi", islice(cycle(images), _SECONDS * MAIN_FPS), float(MAIN_FPS)
+    )
+    clip = folder / "main.mp4"
+    ffmpeg("-i", raw, *_H264, clip)
+    raw.unlink()
+    return clip
+
+
+def _pipeline(clip: Path, demultiplexer: str) -> str:
+    """Return GStreamer's description of a server that plays a clip."""
+    return (
+        f"( filesrc location={clip} ! {demultiplexer} ! h264parse ! "
+        "rtph264pay config-interval=-1 name=pay0 )"
+    )
+
+
+class _Camera:
+    """An RTSP server behind a proxy, so that its address stays the same.
+
+    A second client watches all the time, so that the stream goes on while the daemon is away.
+    """
+
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline
         self.start(first=True)
         self.rig: Rig
 
@@ -78,6 +175,13 @@ class _Camera:
         assert self.server.stdout is not None
         port = int(self.server.stdout.readline())
         self.server.stdout.close()
+        self.viewer = subprocess.Popen(
+            [
+                *("ffmpeg", "-v", "quiet", "-rtsp_transport", "tcp"),
+                *("-i", f"rtsp://127.0.0.1:{port}/live", "-c", "copy", "-f", "null", "-"),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
         if first:
             self.proxy = TcpProxy(port)
         else:
@@ -87,12 +191,14 @@ class _Camera:
     def end(self) -> None:
         """Switch it off."""
         self.proxy.block()
-        self.server.kill()
-        self.server.wait()
+        for process in (self.server, self.viewer):
+            process.kill()
+            process.wait()
 
 
 @contextmanager
-def _camera(folder: Path) -> Iterator[_Camera]:
+def _camera(folder: Path, pipeline: str | None = None) -> Iterator[_Camera]:
+    """Yield a camera and the rig around it; by default it shows the synthetic person in motion."""
     code = "import gi; gi.require_version('GstRtspServer', '1.0')"
     if (
         not (is_installed("ffmpeg") and Path(PYTHON).exists())
@@ -101,19 +207,7 @@ def _camera(folder: Path) -> Iterator[_Camera]:
         raise UnavailableError(
             f"needs ffmpeg and GStreamer's RTSP server: apt install ffmpeg {NEEDS}"
         )
-    source = SyntheticSource(size_wh=SIZE_WH, fps=MAIN_FPS, live=False)
-    # The motion repeats after 8 s.
-    images = [frame.image for frame in islice(source.frames(), 160)]
-    raw = write_video(
-        folder / "main.avi", islice(cycle(images), _SECONDS * MAIN_FPS), float(MAIN_FPS)
-    )
-    clip = folder / "main.mp4"
-    ffmpeg(
-        *("-i", raw, "-c:v", "libx264", "-preset", "ultrafast", "-g", "10"),
-        *("-tune", "zerolatency", "-pix_fmt", "yuv420p", clip),
-    )
-    raw.unlink()
-    camera = _Camera(clip)
+    camera = _Camera(pipeline or _pipeline(_moving_clip(folder), "qtdemux"))
     try:
         with (
             camera.proxy,

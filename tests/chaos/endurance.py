@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from tests.chaos.daemon_run import DaemonRun
 from tests.chaos.judge import Row
 from tests.chaos.observer import WaitTimeoutError
 from tests.chaos.proxy import TcpProxy
 from tests.chaos.registry import OPTIONS, fault
-from tests.chaos.rig import DOOR_FPS, SYNTHETIC, TOPICS, Broker, DaemonRun, Rig
+from tests.chaos.rig import DOOR_FPS, SYNTHETIC, TOPICS, Broker, Rig
 
 LIMIT: Final = 1.05
 """Memory after the hour, relative to that after the first minute."""

@@ -13,6 +13,8 @@ RESUME_LIMIT_S: Final = 5.0
 """Most seconds from the end of a fault's cause to the next pose."""
 FALLBACK_LIMIT_S: Final = 1.0
 """Most seconds from the Edge TPU's loss to the first pose of the CPU."""
+GAP_LIMIT_S: Final = 0.5
+"""Most seconds without a pose of what a fault does not concern."""
 KILL_MARGIN_S: Final = 0.05
 """An event due this short before a kill may not have been published."""
 SIMULTANEOUS_S: Final = 0.2
@@ -178,7 +180,8 @@ class Row:
     """The result of one fault; times in seconds, None if there is nothing to measure.
 
     `fallback_s` is from the Edge TPU's loss to the CPU's first pose, `resumed_s` from the end of
-    the cause to the next pose, `returned_s` from there to the Edge TPU's first pose.
+    the cause to the next pose, `returned_s` from there to the Edge TPU's first pose. `gap_s` is the
+    longest time without a pose of the cameras that the fault does not concern.
     """
 
     name: str
@@ -188,6 +191,7 @@ class Row:
     resumed_s: float | None = None
     returned_s: float | None = None
     return_limit_s: float = RESUME_LIMIT_S
+    gap_s: float | None = None
     poses_lost: int = 0
     events: int = 0
     events_lost: int = 0
@@ -215,6 +219,11 @@ class Row:
                     f"{what} returned {seconds:.1f} s after the end of the cause, at most "
                     f"{limit_s:g} s are allowed"
                 )
+        if self.gap_s is not None and self.gap_s > GAP_LIMIT_S:
+            self.failures.append(
+                f"no pose of another camera for {self.gap_s:.1f} s, at most {GAP_LIMIT_S:g} s are "
+                "allowed"
+            )
         if self.events_lost:
             self.failures.append(f"{self.events_lost} of {self.events} events lost")
         if self.states_lost:
@@ -231,7 +240,7 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
     heads = (
-        *("Fault", "Detected after", "Poses again after", "Edge TPU back after"),
+        *("Fault", "Detected after", "Poses again after", "Edge TPU back after", "Longest gap"),
         *("Poses lost", "Events lost", "States lost", "Survived"),
     )
     lines = [f"| {' | '.join(heads)} |", f"|---{'|---:' * (len(heads) - 2)}|---|"]
@@ -242,11 +251,11 @@ def table(rows: Sequence[Row]) -> str:
             resumed = row.fallback_s if row.fallback_s is not None else row.resumed_s
             cells = [
                 row.title,
-                *map(_seconds, (row.detected_s, resumed, row.returned_s)),
+                *map(_seconds, (row.detected_s, resumed, row.returned_s, row.gap_s)),
                 str(row.poses_lost),
                 f"{row.events_lost} of {row.events}",
                 str(row.states_lost),
-                "yes" if row.survived else "**no**",
+                "yes" if row.passed else "**no**",
             ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -16,6 +16,8 @@ from tests.resource import Resource
 
 _RETRY_S = 0.01
 _SESSION_S = 3600
+_MAX_PACKET_BYTES = 1_000_000
+"""The broker withholds larger messages, such as commands that are to harm the daemon."""
 _MARKER_TOPIC = "chaos/marker"
 _markers = itertools.count()
 
@@ -131,6 +133,7 @@ class Observer(Resource):
     def _run(self) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = _SESSION_S
+        properties.MaximumPacketSize = _MAX_PACKET_BYTES
         while not self._closing:
             self.subscribed = False
             try:

@@ -86,14 +86,18 @@ class TcpProxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_BUFFER_BYTES):
-                if outward and self.bytes_per_s is not None:
-                    time.sleep(len(data) / self.bytes_per_s)
-                sink.sendall(data)
+            self._forward(source, sink, outward)
         with self._lock:
             self._open -= {source, sink}
         _end(source)
         _end(sink)
+
+    def _forward(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
+        """Pass data on until the source ends it; `outward` is that from the client."""
+        while data := source.recv(_BUFFER_BYTES):
+            if outward and self.bytes_per_s is not None:
+                time.sleep(len(data) / self.bytes_per_s)
+            sink.sendall(data)
 
 
 def _end(connection: socket.socket) -> None:

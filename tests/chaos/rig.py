@@ -11,13 +11,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +23,13 @@ import numpy as np
 
 from edgepose import messages
 from edgepose.datatypes import Image
-from edgepose.messages import PoseMessage
 from edgepose.mqtt.topics import Topics
 from edgepose.sources.synthetic import SyntheticSource
 from tests.chaos import judge
-from tests.chaos.judge import ExpectedEvent, PoseRecord, Row
+from tests.chaos.daemon_run import LEAVE_DELAY_S, WATCHDOG_S, DaemonRun, Line
+from tests.chaos.judge import Row
 from tests.chaos.observer import Observer, WaitTimeoutError, retained, wait
+from tests.chaos.registry import UnavailableError
 from tests.edgetpu import FakeEdgeTpu
 from tests.media import write_video
 from tests.mosquitto import Mosquitto
@@ -44,17 +42,13 @@ SIZE_WH: Final = (320, 240)
 MAIN_FPS: Final = 20
 DOOR_FPS: Final = 10
 SYNTHETIC: Final = f"synthetic:?width={SIZE_WH[0]}&height={SIZE_WH[1]}&fps={{}}"
-LEAVE_DELAY_S: Final = 0.5
 PRESENT_FRAMES: Final = 12
 """Number of frames with a person at the door, then of empty ones."""
-WATCHDOG_S: Final = 8.0
-"""Shorter than the 20 s of the service."""
 OBSERVER_LOGIN: Final = ("observer", "observes")
 NAMESPACE_VARIABLE: Final = "EDGEPOSE_CHAOS_NAMESPACE"
 """Set in the environment of a process with its own network and mount namespaces."""
 _BACKGROUND: Final = 90
 _BUILDING: Final = threading.Lock()
-_count = itertools.count(1)
 
 
 def door_images(visits: int) -> Iterator[Image]:
@@ -69,7 +63,8 @@ def door_images(visits: int) -> Iterator[Image]:
 class Broker(Mosquitto):
     """A mosquitto that may keep its state over a restart, and may require passwords.
 
-    `own_network` starts it in a new network namespace, on all addresses there.
+    `own_network` starts it in a new network namespace, on all addresses there. `settings` are
+    further lines of its configuration.
     """
 
     def __init__(
@@ -79,6 +74,7 @@ class Broker(Mosquitto):
         persistent: bool = False,
         password: bool = False,
         own_network: bool = False,
+        settings: Sequence[str] = (),
     ) -> None:
         folder.mkdir()
         super().__init__(folder, password=password)
@@ -93,7 +89,7 @@ class Broker(Mosquitto):
             )
         if own_network:
             text = text.replace(" 127.0.0.1\n", " 0.0.0.0\n")
-        self._config.write_text(text)
+        self._config.write_text("\n".join((text.rstrip(), *settings, "")))
         if password:
             self.set_password(*OBSERVER_LOGIN)
 
@@ -129,145 +125,12 @@ class Broker(Mosquitto):
         os.kill(self.process_id, signal.SIGHUP)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A pose message that the daemon wrote to stdout, and when."""
-
-    at_s: float
-    text: bytes
-    message: PoseMessage
-
-
-class DaemonRun:
-    """One run of `edgepose run`, from its start to its end."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        number = next(_count)
-        self.lines: list[Line] = []
-        self.wall_clock_valid = True
-        """Whether `captured_at` of the messages can be used: False if the clock was changed."""
-        self.killed_at_s: float | None = None
-        self.watchdog_gap_s = 0.0
-        self._log = folder / f"daemon-{number}.log"
-        address = f"edgepose-chaos-{os.getpid()}-{number}"
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.bind("\0" + address)
-        self._notify.settimeout(0.5)
-        self.ready = False
-        with self._log.open("wb") as log:
-            self.started_s = time.monotonic()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgepose", "run", "-c", str(folder / "config.yaml")],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={
-                    **os.environ,
-                    **environment,
-                    "NOTIFY_SOCKET": f"@{address}",
-                    "WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6)),
-                },
-            )
-        self._threads = [
-            threading.Thread(target=run, daemon=True)
-            for run in (self._read, self._receive_notifications)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def log(self) -> str:
-        """The log until now."""
-        return self._log.read_text(errors="replace")
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.process.poll() is None
-
-    def kill(self) -> float:
-        """Kill it, as a power cut does, and return when."""
-        self.killed_at_s = time.monotonic()
-        self.process.kill()
-        self._finish()
-        return self.killed_at_s
-
-    def stop(self) -> int:
-        """Stop it with SIGTERM, as systemd does, and return its exit code."""
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self._finish()
-        return self.process.returncode
-
-    def pose_records(self, camera: str) -> list[PoseRecord]:
-        """Return the tracks in the pose messages of a camera."""
-        day_s = time.time() - time.monotonic()
-        found = []
-        for line in list(self.lines):
-            message = line.message
-            if message.camera == camera:
-                captured_s = datetime.fromisoformat(message.captured_at).timestamp() - day_s
-                at_s = captured_s if self.wall_clock_valid else line.at_s
-                ids = frozenset(pose.id for pose in message.poses)
-                found.append(PoseRecord(at_s, ids, line.at_s))
-        return found
-
-    def expected_events(self, camera: str) -> list[ExpectedEvent]:
-        """Return the expected events of a camera."""
-        return judge.expected_events(
-            self.pose_records(camera), leave_delay_s=LEAVE_DELAY_S, killed_at_s=self.killed_at_s
-        )
-
-    def wait_for_log(self, text: str, *, patience_s: float = 25.0) -> float:
-        """Wait until it logs a text; return when."""
-        return wait(lambda: text in self.log, f"{text!r} in the log", patience_s)
-
-    def memory_kb(self) -> int:
-        """Return its resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1])
-
-    def _finish(self) -> None:
-        self.process.wait()
-        for thread in self._threads:
-            thread.join(5)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._notify.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for text in self.process.stdout:
-            # The last line of a killed process may be incomplete.
-            if text.endswith(b"\n"):
-                self.lines.append(Line(time.monotonic(), text[:-1], messages.decode(text)))
-
-    def _receive_notifications(self) -> None:
-        pinged_s = None
-        while self.alive:
-            try:
-                notification = self._notify.recv(4096)
-            except TimeoutError:
-                notification = b""
-            except OSError:
-                return
-            now_s = time.monotonic()
-            self.ready = self.ready or notification == b"READY=1"
-            if notification == b"WATCHDOG=1":
-                pinged_s = now_s
-            if pinged_s is not None:
-                self.watchdog_gap_s = max(self.watchdog_gap_s, now_s - pinged_s)
-
-
 class Rig(Resource):
     """The parts of a fault test; inside `with`, poses of both cameras reach the observer.
 
     `tpu` adds a fake Edge TPU, `no_fallback` removes the CPU file of its model. `host` and `port`
-    are the daemon's address of the broker, by default the real one. `settings` are further
-    sections of the configuration.
+    are the daemon's address of the broker, by default the real one. `more_cameras` stand beside the
+    two, `settings` are further sections of the configuration.
     """
 
     def __init__(
@@ -282,6 +145,7 @@ class Rig(Resource):
         observer_host: str = "127.0.0.1",
         main: str = SYNTHETIC.format(MAIN_FPS),
         door_options: str = "loop=1&realtime=1",
+        more_cameras: Sequence[Mapping[str, Any]] = (),
         settings: Mapping[str, Any] | None = None,
         mqtt: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -307,11 +171,12 @@ class Rig(Resource):
             self._environment |= self.fake_edgetpu.environment()
         door = folder / "door.avi"
         write_video(door, door_images(4), DOOR_FPS)
-        self.config = {
+        self.config: dict[str, Any] = {
             "node": "chaos",
             "cameras": [
                 {"name": "main", "source": main},
                 {"name": "door", "source": f"{door}?{door_options}"},
+                *more_cameras,
             ],
             "model": {"name": model},
             "accelerator": "auto",
@@ -389,17 +254,31 @@ class Rig(Resource):
         ).at_s
 
     def longest_gap_s(self, since_s: float) -> float:
-        """Return the longest time without a pose message of the main camera."""
+        """Return the longest time until now without a pose message of the main camera."""
         topic = TOPICS.poses("main")
         times = [a.at_s for a in list(self.observer.arrivals) if a.topic == topic]
-        return max(b - a for a, b in itertools.pairwise([since_s, *times]) if b > since_s)
+        times = [since_s, *(at_s for at_s in times if at_s > since_s), time.monotonic()]
+        return max(b - a for a, b in itertools.pairwise(times))
 
-    def evaluate(self, row: Row, *, degraded: bool = False) -> Row:
-        """Check the states, stop the daemon, count the lost messages and judge the row."""
+    def switch(self, camera: str, payload: bytes) -> float:
+        """Switch a camera ON or OFF by MQTT, and return how many seconds that took."""
+        asked_s = time.monotonic()
+        self.broker.publish(TOPICS.command(camera, "enabled"), payload)
+        status = b"online" if payload == b"ON" else b"offline"
+        self.observer.wait_for(TOPICS.enabled(camera), payload.__eq__, after_s=asked_s)
+        self.observer.wait_for(TOPICS.status(camera), status.__eq__, after_s=asked_s)
+        return time.monotonic() - asked_s
+
+    def evaluate(self, row: Row, *, degraded: bool = False, without: Collection[str] = ()) -> Row:
+        """Check the states, stop the daemon, count the lost messages and judge the row.
+
+        The topics `without` a state are those that the fault does not allow.
+        """
         daemon = self.daemon
         row.survived = row.survived and daemon.alive
         if daemon.alive:
-            self._check_states(row, self._running_states(degraded))
+            running = self._running_states(degraded)
+            self._check_states(row, {t: running[t] for t in running if t not in without})
             # One more visit must be reported correctly after the fault.
             try:
                 self._wait_for_visit()
@@ -479,6 +358,9 @@ class Rig(Resource):
 
     def _count(self, row: Row) -> None:
         self.observer.drain()
+        for run in self.runs:
+            if not run.complete:
+                run.lines[:] = self._received_lines()
         made = [line.text for run in self.runs for line in run.lines]
         poses = [*map(TOPICS.poses, ("main", "door"))]
         arrived = [a.payload for a in self.observer.arrivals if a.topic in poses]
@@ -497,6 +379,15 @@ class Rig(Resource):
                     f"{camera}: {unexplained} events without a matching pose message"
                 )
 
+    def _received_lines(self) -> list[Line]:
+        """Return the pose messages that arrived at the observer."""
+        topics = [*map(TOPICS.poses, ("main", "door"))]
+        return [
+            Line(a.at_s, a.payload, messages.decode(a.payload))
+            for a in self.observer.arrivals
+            if a.topic in topics
+        ]
+
     def _kill_all(self) -> None:
         for run in self.runs:
             if run.alive:
@@ -511,6 +402,16 @@ def is_installed(name: str) -> bool:
 def run(*command: str) -> None:
     """Run a program that must succeed."""
     subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def preloaded(folder: Path, name: str) -> dict[str, str]:
+    """Compile a library of this folder and return the environment in which it is preloaded."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise UnavailableError("needs gcc")
+    library, source = folder / f"{name}.so", Path(__file__).with_name(f"{name}.c")
+    run(compiler, "-O2", "-Wall", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl")
+    return {"LD_PRELOAD": str(library)}
 
 
 def has_own_network() -> bool:

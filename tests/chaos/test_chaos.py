@@ -3,20 +3,28 @@
 The faults take minutes and are run by `make chaos`.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edgepose.messages import EventMessage
 from tests.chaos import __main__ as suite
 from tests.chaos import judge
+from tests.chaos.hanging import HangingFolder
 from tests.chaos.judge import ExpectedEvent, Kind, PoseRecord, Row
-from tests.chaos.observer import WaitTimeoutError, wait
+from tests.chaos.observer import Observer, WaitTimeoutError, wait
+from tests.chaos.packets import MqttProxy, PacketKind
 from tests.chaos.registry import FAULTS, Fault, UnavailableError
 from tests.chaos.rig import NAMESPACE_VARIABLE, TOPICS, Rig
 from tests.conftest import ROOT
+from tests.mosquitto import Mosquitto
 
 DELAY_S = 0.5
 
@@ -123,6 +131,7 @@ def test_judge_names_missing_and_wrong_states() -> None:
         (Row("x", "X", resumed_s=5.1), "poses returned 5.1 s"),
         (Row("x", "X", returned_s=5.1), "the Edge TPU returned"),
         (Row("x", "X", fallback_s=1.01), "the CPU's first pose"),
+        (Row("x", "X", gap_s=0.51), "no pose of another camera for 0.5 s"),
         (Row("x", "X", events=9, events_lost=1), "1 of 9 events lost"),
         (Row("x", "X", states_lost=1), "1 states wrong"),
         (Row("x", "X", survived=False), "not survived"),
@@ -135,11 +144,11 @@ def test_judge_every_missed_target_is_a_failure(row: Row, message: str) -> None:
 
 
 def test_judge_row_within_targets_passes() -> None:
-    row = Row("x", "A fault", 0.02, resumed_s=4.9, poses_lost=31, events=8)
+    row = Row("x", "A fault", 0.02, resumed_s=4.9, gap_s=0.1, poses_lost=31, events=8)
     row.judge()
     assert row.passed
     assert judge.table([row]).splitlines()[2:] == [
-        "| A fault | 0.02 s | 4.9 s | - | 31 | 0 of 8 | 0 | yes |"
+        "| A fault | 0.02 s | 4.9 s | - | 0.10 s | 31 | 0 of 8 | 0 | yes |"
     ]
 
 
@@ -176,6 +185,41 @@ def test_chaos_command_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> 
     listed = capsys.readouterr().out
     assert all(name in listed for name in FAULTS)
     assert len(FAULTS) >= 20
+
+
+def test_mqtt_proxy_withholds_chosen_packets(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, MqttProxy(broker.port) as proxy:
+        proxy.forwards = lambda packet: (
+            packet.topic != "secret" and packet.kind != PacketKind.PUBACK
+        )
+        with Observer("127.0.0.1", broker.port) as observer:
+            client = paho.Client(CallbackAPIVersion.VERSION2)
+            client.connect("127.0.0.1", proxy.port)
+            for topic in ("secret", "public"):
+                client.publish(topic, b"x" * 300, qos=1)
+            wait(lambda: client.loop(0.05) or observer.payloads("public"), "the second message")
+            assert observer.payloads("secret") == []
+            wait(lambda: client.loop(0.05) or proxy.count(PacketKind.PUBACK, 0.0), "its answer")
+        assert [p.topic for p in proxy.seen if p.kind == PacketKind.PUBLISH] == ["secret", "public"]
+
+
+def test_hanging_folder_blocks_only_its_own_files(tmp_path: Path) -> None:
+    folder = HangingFolder(tmp_path)
+    environment = {**os.environ, **folder.environment}
+    script = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+    inside, outside = folder.path / "file", tmp_path / "file"
+
+    def write(path: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", script, str(path), "written"]
+        return subprocess.Popen(command, env=environment)
+
+    folder.hang()
+    with write(inside) as hangs, write(outside) as other:
+        assert other.wait(20) == 0
+        assert hangs.poll() is None
+        assert not inside.exists()
+        folder.recover()
+    assert inside.read_text() == outside.read_text() == "written"
 
 
 def test_chaos_document_has_every_fault() -> None:
