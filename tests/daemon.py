@@ -15,7 +15,10 @@ CAMERA = f"{NODE}/main"
 
 
 class Daemon:
-    """`edgepose run` as a process, with its configuration in a folder."""
+    """`edgepose run` as a process, with its configuration in a folder.
+
+    `redirections` are those of a shell, such as `2>&-`.
+    """
 
     def __init__(
         self,
@@ -23,11 +26,15 @@ class Daemon:
         *arguments: str,
         config: str = "",
         environment: Mapping[str, str] | None = None,
+        redirections: str = "",
     ) -> None:
         self._folder = folder
         path = self.configure(config)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgepose", "run", "-c", str(path), *arguments],
+            [
+                *("sh", "-c", f'exec "$@" {redirections}', "sh"),
+                *(sys.executable, "-m", "edgepose", "run", "-c", str(path), *arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,10 +70,13 @@ def running(
     *arguments: str,
     config: str = "",
     environment: Mapping[str, str] | None = None,
+    redirections: str = "",
 ) -> Iterator[Daemon]:
     """Run a daemon that publishes to a broker."""
     given = ("--source", source, "--mqtt", broker.url, *arguments)
-    daemon = Daemon(folder, *given, config=config, environment=environment)
+    daemon = Daemon(
+        folder, *given, config=config, environment=environment, redirections=redirections
+    )
     try:
         yield daemon
     finally:

@@ -1,12 +1,20 @@
 """Options and logging that several subcommands share."""
 
 import logging
+import os
+import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+
+from edgepose.util.background import BackgroundWriter
+
+MAX_PENDING_LINES: Final = 1000
+FLUSH_TIMEOUT_S: Final = 2.0
 
 config_option = click.option(
     "-c",
@@ -40,11 +48,61 @@ class SingleLineFormatter(logging.Formatter):
         )
 
 
-def set_up_logging(level: str) -> None:
+class BackgroundHandler(logging.Handler):
+    """Writes lines to a file descriptor in a background thread: a journal that hangs delays no other.
+
+    Lines that find the queue full are dropped, which the next line reports.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._dropped = 0
+        self._writer = BackgroundWriter("log", self._write, max_pending=MAX_PENDING_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line of a record."""
+        try:
+            text = self.format(record) + "\n"
+        except Exception:  # noqa: BLE001 - a record that is a bug
+            self.handleError(record)
+            return
+        if self._dropped:
+            text = f"WARNING {self._dropped} log lines were dropped: stderr is not read\n{text}"
+        self._dropped = 0 if self._writer.submit(text) else self._dropped + 1
+
+    def finish(self) -> bool:
+        """Wait for the queued lines, 2 s at most, and return whether all are written."""
+        return self._writer.close(FLUSH_TIMEOUT_S)
+
+    def _write(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        with suppress(OSError):
+            while data:
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+
+
+@contextmanager
+def background_logging(level: str) -> Iterator[None]:
+    """Log to stderr, which delays no other thread; at the end, wait for it at most 2 s."""
+    handler = BackgroundHandler(sys.stderr.fileno())
+    set_up_logging(level, handler)
+    try:
+        yield
+    finally:
+        if not handler.finish():
+            # Nothing that is printed from here on can block the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def set_up_logging(level: str, handler: logging.Handler | None = None) -> None:
     """Log to stderr, one line a record, at debug level if the command has --debug."""
     # The journal of systemd adds the time.
     style = "%(asctime)s %(message)s" if sys.stderr.isatty() else "%(levelname)s %(message)s"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(SingleLineFormatter(style, "%H:%M:%S"))
     if click.get_current_context().find_root().obj:
         level = "debug"

@@ -57,6 +57,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
     An error is one line on stderr, with a traceback only if --debug is given.
     """
+    _open_standard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     # --debug is accepted at any position: it is usually appended after a failure.
@@ -86,6 +87,15 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _print_error(_message(error), getattr(error, "exit_code", 1))
+
+
+def _open_standard_streams() -> None:
+    """Open descriptors 0 to 2 that are closed: the next file opened would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _message(error: Exception) -> str:

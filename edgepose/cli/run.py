@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from edgepose.cli._options import accelerator_option, config_option, model_option, set_up_logging
+from edgepose.cli._options import (
+    accelerator_option,
+    background_logging,
+    config_option,
+    model_option,
+)
 from edgepose.config.loader import find_config_file, load_config
 from edgepose.daemon.app import launch
 
@@ -41,5 +46,5 @@ def command(
         "mqtt.url": mqtt,
     }
     path = find_config_file(config_path)
-    set_up_logging(load_config(path, overrides).log.level)
-    launch(lambda: load_config(path, overrides), config_file=path)
+    with background_logging(load_config(path, overrides).log.level):
+        launch(lambda: load_config(path, overrides), config_file=path)

@@ -1,6 +1,10 @@
 """Writing on a background thread, behind a bounded queue."""
 
 import threading
+from collections.abc import Callable
+from threading import current_thread
+
+import pytest
 
 from edgepose.util.background import BackgroundWriter
 
@@ -68,3 +72,40 @@ def test_background_writer_calls_on_idle() -> None:
 def test_background_writer_close_without_items() -> None:
     writer: BackgroundWriter[int] = BackgroundWriter("test", lambda _: None, max_pending=1)
     assert writer.close(0)
+
+
+def test_background_writer_calls_on_end_in_its_thread() -> None:
+    """After the last item, and after a failure; without an item there is nothing to end."""
+    ended: list[str] = []
+
+    def writer(write: Callable[[int], None]) -> BackgroundWriter[int]:
+        return BackgroundWriter(
+            "test", write, max_pending=5, on_end=lambda: ended.append(current_thread().name)
+        )
+
+    def fail(_item: int) -> None:
+        raise OSError("disk full")
+
+    assert writer(fail).close(PATIENCE_S)
+    assert ended == []
+    for write in (lambda _item: None, fail):
+        failing = writer(write)
+        failing.submit(0)
+        assert failing.close(PATIENCE_S)
+    assert ended == ["test", "test"]
+
+
+def test_background_writer_without_a_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The item is dropped, the next one tries again."""
+    written: list[int] = []
+    writer = BackgroundWriter("test", written.append, max_pending=5)
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert not writer.submit(0)
+    assert writer.submit(1)
+    assert writer.close(PATIENCE_S)
+    assert written == [1]
