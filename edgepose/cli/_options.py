@@ -49,7 +49,7 @@ class SingleLineFormatter(logging.Formatter):
 
 
 class BackgroundHandler(logging.Handler):
-    """Writes lines to a file descriptor in a background thread: a journal that hangs delays no other.
+    """Writes lines to a descriptor in a background thread: a journal that hangs delays no other.
 
     Lines that find the queue full are dropped, which the next line reports.
     """
