@@ -270,7 +270,7 @@ def _source(
         case "rtsp":
             from edgepose.sources.rtsp import RtspSource
 
-            return RtspSource(uri.target, description=str(uri))
+            return RtspSource(camera.stream_url(), description=str(uri))
         case "synthetic":
             from edgepose.sources.synthetic import SyntheticSource
 

@@ -21,7 +21,7 @@ PROGRAM=/opt/edgepose
 LINK=/usr/local/bin/edgepose
 CONFIG=/etc/edgepose
 STATE=/var/lib/edgepose
-PASSWORD=/etc/credstore/edgepose.mqtt-password
+CREDENTIALS=/etc/credstore
 
 log() { echo "== $*"; }
 fail() { echo "edgepose: $*" >&2; exit 1; }
@@ -114,7 +114,7 @@ make_user() {
   # With this owner from the start: systemd would otherwise change the owner of root's models too.
   install -d -m 755 -o edgepose -g edgepose "$STATE"
   install -d -m 755 -o root -g root "$STATE/models"
-  [ -d "${PASSWORD%/*}" ] || install -d -m 700 "${PASSWORD%/*}"
+  [ -d "$CREDENTIALS" ] || install -d -m 700 "$CREDENTIALS"
 }
 
 reload_udev() {
@@ -204,7 +204,9 @@ uninstall_all() {
   fi
   [ -n "$DESTDIR" ] || reload_udev
   left="$CONFIG $STATE"
-  [ ! -e "$DESTDIR$PASSWORD" ] || left="$left $PASSWORD"
+  for name in mqtt-password camera-password; do
+    [ ! -e "$DESTDIR$CREDENTIALS/edgepose.$name" ] || left="$left $CREDENTIALS/edgepose.$name"
+  done
   log "the configuration and the state of edgepose ($left) and the user edgepose were kept. To" \
     "remove them:"
   echo "sudo rm -r $left && sudo userdel edgepose"

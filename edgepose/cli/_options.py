@@ -11,7 +11,10 @@ from typing import Any, Final
 
 import click
 
+from edgepose.cli._terminal import print_warning
 from edgepose.util.background import BackgroundWriter
+from edgepose.util.redact import masked_url
+from edgepose.util.secrets import CAMERA_VARIABLE
 
 MAX_PENDING_LINES: Final = 1000
 FLUSH_TIMEOUT_S: Final = 2.0
@@ -30,6 +33,23 @@ accelerator_option = click.option(
     type=click.Choice(["auto", "cpu", "edgetpu", "replay"]),
     help="Accelerator of the model.",
 )
+
+
+def source_option(help_text: str) -> Callable[[Any], Any]:
+    """Return the option `--source`, which warns of a password in it."""
+    return click.option("--source", metavar="URI", callback=_without_password, help=help_text)
+
+
+def _without_password(
+    _context: click.Context, _parameter: click.Parameter, source: str | None
+) -> str | None:
+    if source is not None and masked_url(source) != source:
+        print_warning(
+            "--source contains a password, which lists of processes and shell histories show; "
+            f"set the environment variable {CAMERA_VARIABLE} instead, or `password_file` of the "
+            "camera in a configuration"
+        )
+    return source
 
 
 def format_option(*formats: str) -> Callable[[Any], Any]:

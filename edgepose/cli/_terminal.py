@@ -13,6 +13,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_warning(text: str) -> None:
+    """Print a warning on stderr, before there is a log."""
+    print(f"edgepose: warning: {text}", file=sys.stderr)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; nothing is cut, since users copy paths and hashes."""
     lines = (columns, *rows)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from edgepose.cli._options import config_option, format_option, set_up_logging
+from edgepose.cli._options import config_option, format_option, set_up_logging, source_option
 from edgepose.cli._terminal import exit_if_failed, progress_bar
 from edgepose.config.loader import find_config_file, load_config
 from edgepose.errors import UsageError
@@ -66,7 +66,7 @@ def _counts(
 @click.option("--max-seconds", type=_SECONDS, default=150.0, help="Time limit of the whole table.")
 @click.option("--latency/--no-latency", default=True, help="Measure latency.")
 @click.option("--pipeline", is_flag=True, help="Also measure the whole daemon, with a broker.")
-@click.option("--source", metavar="URI", help="Source of --pipeline; default: images in memory.")
+@source_option("Source of --pipeline; default: images in memory.")
 @click.option("--mqtt", metavar="URL", help="Broker of --pipeline; by default one is started.")
 @click.option(
     "--coco", "annotations", type=_FILE, metavar="ANNOTATIONS.json", help="Also measure accuracy."

@@ -6,7 +6,8 @@ import click
 import yaml
 
 from edgepose.cli._options import config_option, format_option
-from edgepose.cli._terminal import print_json
+from edgepose.cli._terminal import print_json, print_warning
+from edgepose.config.exposure import exposed_secrets
 from edgepose.config.loader import find_config_file, load_config
 
 
@@ -22,9 +23,13 @@ def command() -> None:
 @command.command()
 @config_option
 def check(*, config_path: Path | None) -> None:
-    """Report all errors with line, key and suggestion; exit with 2 if there is one."""
+    """Report all errors with line, key and suggestion; exit with 2 if there is one.
+
+    Also warn of secrets that every user of this machine may read.
+    """
     path = find_config_file(config_path)
-    load_config(path)
+    for warning in exposed_secrets(load_config(path), path):
+        print_warning(warning)
     click.echo(f"{path or 'built-in defaults'}: no errors", err=True)
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from edgepose.build import source_opener
-from edgepose.cli._options import model_option, set_up_logging
+from edgepose.cli._options import model_option, set_up_logging, source_option
 from edgepose.config.loader import load_config
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
 from edgepose.mqtt.local_broker import local_broker
 from edgepose.mqtt.topics import OFFLINE, Topics
+from edgepose.util.redact import masked_url
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -34,7 +35,7 @@ POSES_EVERY_S: Final = 0.5
 
 
 @click.command()
-@click.option("--source", metavar="URI", help="Use this source instead of searching for a camera.")
+@source_option("Use this source instead of searching for a camera.")
 @model_option
 @click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop after this time.")
 def command(*, source: str | None, model: str | None, seconds: float | None) -> None:
@@ -59,7 +60,7 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
                 "mqtt.protocol": protocol,
             },
         )
-        _print(f"source: {source}")
+        _print(f"source: {masked_url(source)}")
         subscriber = stack.enter_context(_Subscriber(config))
         if seconds is not None:
             timer = threading.Timer(seconds, _stop)

@@ -10,18 +10,18 @@ from edgepose.cli._options import (
     background_logging,
     config_option,
     model_option,
+    source_option,
 )
+from edgepose.cli._terminal import print_warning
+from edgepose.config.exposure import exposed_secrets
 from edgepose.config.loader import find_config_file, load_config
 from edgepose.daemon.app import launch
+from edgepose.util.redact import masked_url
 
 
 @click.command()
 @config_option
-@click.option(
-    "--source",
-    metavar="URI",
-    help="picamera:0, /dev/video0, rtsp://..., synthetic:, an image, video or folder.",
-)
+@source_option("picamera:0, /dev/video0, rtsp://..., synthetic:, an image, video or folder.")
 @model_option
 @accelerator_option
 @click.option("--mqtt", metavar="URL", help="mqtt://[user@]host:port of the broker.")
@@ -46,5 +46,10 @@ def command(
         "mqtt.url": mqtt,
     }
     path = find_config_file(config_path)
-    with background_logging(load_config(path, overrides).log.level):
+    config = load_config(path, overrides)
+    # The option itself has warned of a password that is not in the file.
+    in_file = source is None or masked_url(source) == source
+    for warning in exposed_secrets(config, path if in_file else None):
+        print_warning(warning)
+    with background_logging(config.log.level):
         launch(lambda: load_config(path, overrides), config_file=path)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from edgepose.config.login import LOGIN_KEYS
 from edgepose.config.schema import Config, dotted, value_keys
 from edgepose.config.validation import Builder
 from edgepose.config.values import resolved
@@ -60,8 +61,11 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
         key: Key = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         flags[key] = FLAGS.get(name, name)
         values = _replaced(values, key, resolved(value_keys()[key].type, value, Path.cwd()))
+        # The login in the file is not for another broker or camera.
         if name == "mqtt.url":
             values = _with_login_of_flag(values, str(value))
+        elif name == "cameras.0.source":
+            values = _without_login(values, key[:-1])
     folder = Path.cwd() if path is None else path.absolute().parent
     builder = Builder(folder)
     config = builder.section(Config, values)
@@ -105,8 +109,13 @@ def _with_login_of_flag(values: object, url: str) -> object:
         return values
     section = values.get("mqtt") if isinstance(values, dict) else None
     if user is not None and isinstance(section, dict) and section.get("username") != user:
-        for name in ("username", "password", "password_file"):
-            values = _replaced(values, ("mqtt", name), None)
+        return _without_login(values, ("mqtt",))
+    return values
+
+
+def _without_login(values: object, section: Key) -> object:
+    for name in LOGIN_KEYS:
+        values = _replaced(values, (*section, name), None)
     return values
 
 

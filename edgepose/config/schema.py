@@ -6,19 +6,27 @@ classes. Python code that constructs them is trusted.
 
 import functools
 import os
-import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from edgepose.config.source_uri import FrameRate, FrameSide, Rotation, Stream, parse_source_uri
+from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
+from edgepose.config.source_uri import (
+    FrameRate,
+    FrameSide,
+    Rotation,
+    Stream,
+    is_source_path,
+    parse_source_uri,
+)
 from edgepose.config.values import Boolean, Coerce, Resolve, Validate, coerce_text, parts
 from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
@@ -26,7 +34,14 @@ from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
 from edgepose.registry.registry import check_name, is_path
 from edgepose.util.redact import masked_url
-from edgepose.util.secrets import MQTT_PASSWORD, MQTT_VARIABLE, Secret, find_password
+from edgepose.util.secrets import (
+    CAMERA_PASSWORD,
+    CAMERA_VARIABLE,
+    MQTT_PASSWORD,
+    MQTT_VARIABLE,
+    Secret,
+    find_password,
+)
 
 MAX_CAMERAS: Final = 16
 
@@ -61,10 +76,6 @@ def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
         raise ValueError(f"several cameras are named {', '.join(twice)}; give each another name")
 
 
-def _is_source_path(source: str) -> bool:
-    return not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", source)
-
-
 def _printable(value: str) -> None:
     if not value.isprintable():
         raise ValueError(f"expected a text without control characters, got {value!r}")
@@ -78,7 +89,7 @@ Score = Annotated[float, Meta(ge=0, le=1)]
 Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
 FilePath = Annotated[Path, Resolve()]
 Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$"}), Validate(check_id)]
-Source = Annotated[Text, Resolve(_is_source_path), Validate(parse_source_uri)]
+Source = Annotated[Text, Resolve(is_source_path), Validate(parse_source_uri)]
 ModelName = Annotated[Text, Resolve(is_path), Validate(check_name)]
 InputSide = Annotated[int, Meta(ge=32, le=4096)]
 InputSize = Annotated[
@@ -113,12 +124,36 @@ class CameraConfig(Section, frozen=True, kw_only=True):
     height: ReopensCamera[FrameSide | None] = None
     fps: ReopensCamera[FrameRate | None] = None
     stream: ReopensCamera[Stream] = "main"
+    username: ReopensCamera[Printable | None] = None
+    password: ReopensCamera[Secret | None] = None
+    password_file: ReopensCamera[FilePath | None] = None
 
     def conflicts(self) -> Iterator[str]:
-        """Report a width without a height, or the reverse."""
+        """Report contradictions of the login, a width without a height, or the reverse."""
+        uri = parse_source_uri(self.source)
+        given = " and ".join(name for name in LOGIN_KEYS if getattr(self, name) is not None)
+        if given and uri.kind != "rtsp":
+            yield f"{given} is set, but source is no rtsp:// URL"
+        elif given:
+            in_url = urlsplit(uri.target)
+            if in_url.password is not None:
+                yield f"{given} is set, but source contains a password; keep one"
+            user = in_url.username and unquote(in_url.username)
+            yield from login_conflicts(self.username, self.password, self.password_file, user)
         if (self.width is None) != (self.height is None):
             given, missing = ("width", "height") if self.height is None else ("height", "width")
             yield f"{given} is set without {missing}; set both or none"
+
+    def stream_url(self) -> str:
+        """Return the URL of an RTSP source with the login, read afresh; raises SecretFileError."""
+        read_password = functools.partial(
+            find_password,
+            self.password,
+            self.password_file,
+            credential=CAMERA_PASSWORD,
+            variable=CAMERA_VARIABLE,
+        )
+        return with_login(parse_source_uri(self.source).target, self.username, read_password)
 
     def __repr__(self) -> str:
         shown = msgspec.structs.asdict(self) | {"source": masked_url(self.source)}
@@ -219,14 +254,8 @@ class MqttConfig(Section, frozen=True, kw_only=True):
 
     def conflicts(self) -> Iterator[str]:
         """Report contradictions between user, passwords, address and TLS."""
-        if self.password is not None and self.password_file is not None:
-            yield "password and password_file are both set; keep one"
-        in_url = parse_broker_url(self.url).username
-        if None not in (in_url, self.username) and in_url != self.username:
-            yield f"url names the user {in_url!r} and username {self.username!r}; keep one"
-        has_password = self.password is not None or self.password_file is not None
-        if has_password and self.address.username is None:
-            yield "a password is set without username; MQTT needs both"
+        user = parse_broker_url(self.url).username
+        yield from login_conflicts(self.username, self.password, self.password_file, user)
         if not self.address.tls and self.tls != TlsConfig():
             yield (
                 f"tls is set, but url begins with mqtt://; write mqtts://{self.address.netloc} "

@@ -36,6 +36,14 @@ OPTIONS: Final[Mapping[str, Any]] = {
     "mirror": Boolean,
     "stream": Stream,
 }
+_SCHEMES: Final = ("picamera", "synthetic", "rtsp", "rtsps", "file")
+# Before a colon, another word is a scheme only if no name of a file follows it: `picamra:0`,
+# `http://cam/x`. In `sunday:1.mp4` the colon is part of the name.
+_SCHEME: Final = re.compile(
+    rf"({'|'.join(_SCHEMES)}|[a-z][a-z0-9+.-]+(?=://|:[0-9]*(?:\?|$))):", re.IGNORECASE
+)
+# Not `str.isprintable`: the names of files may have spaces of any kind, and bytes that are no text.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Cameras have options of the same names as the others (`?stream=1`, `?fps=10`).
 _RTSP_OPTIONS: Final = frozenset({"rotate", "mirror"})
 
@@ -56,6 +64,11 @@ class SourceUri:
     __repr__ = __str__
 
 
+def is_source_path(text: str) -> bool:
+    """Whether a source is written as the path of a file, folder or device."""
+    return _SCHEME.match(text.strip()) is None
+
+
 def parse_source_uri(text: str) -> SourceUri:
     """Parse a source URI; raises UsageError with the reason and a suggestion.
 
@@ -63,13 +76,13 @@ def parse_source_uri(text: str) -> SourceUri:
     only `rotate` and `mirror` are options; the rest of the query is part of the URL.
     """
     text = text.strip()
-    if not 0 < len(text) <= MAX_LENGTH or not text.isprintable():
+    if not 0 < len(text) <= MAX_LENGTH or _CONTROL.search(text):
         raise UsageError(
             f"expected {EXAMPLES}, at most {MAX_LENGTH} characters without control characters, "
             f"got {describe(text)}"
         )
     shown = masked_url(text)
-    named = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):", text)
+    named = _SCHEME.match(text)
     scheme = named[1].lower() if named else ""
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text, shown)
@@ -105,7 +118,7 @@ def parse_source_uri(text: str) -> SourceUri:
 def _reject_unless_path(shown: str, target: str, scheme: str) -> None:
     """Raise UsageError if a text that is not the path of a file is probably not a path at all."""
     if scheme:
-        hint = did_you_mean(scheme, ("picamera", "synthetic", "rtsp", "file"))
+        hint = did_you_mean(scheme, _SCHEMES) or "; a file of this name is written with ./ before"
         raise UsageError(f"{shown}: unknown source {scheme}:, expected {EXAMPLES}{hint}")
     if masked_url(target) != target:
         # A path is shown unmasked, so this must not be taken for one.

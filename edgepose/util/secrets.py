@@ -8,8 +8,11 @@ from edgepose.errors import SecretFileError
 from edgepose.util.files import is_utf16, read_regular_file
 from edgepose.util.redact import MASK
 
-MQTT_PASSWORD: Final = "mqtt-password"  # noqa: S105 - the name of a systemd credential
+# Names of systemd credentials, and of the environment variables that can replace them.
+MQTT_PASSWORD: Final = "mqtt-password"  # noqa: S105
 MQTT_VARIABLE: Final = "EDGEPOSE_MQTT_PASSWORD"
+CAMERA_PASSWORD: Final = "camera-password"  # noqa: S105
+CAMERA_VARIABLE: Final = "EDGEPOSE_CAMERA_PASSWORD"
 MAX_BYTES: Final = 64 << 10
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgepose.config.loader import SYSTEM_FILE, find_config_file, load_config
 from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
-from edgepose.config.schema import Config, MqttConfig, dotted, value_keys
+from edgepose.config.schema import CameraConfig, Config, MqttConfig, dotted, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError, SecretFileError
@@ -220,7 +220,7 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
         ("mqtt:\n  tls: {key_file: a}\n", "2: mqtt.tls: key_file is set without cert_file"),
         (
             "mqtt: {url: 'mqtt://a@h', username: b}\n",
-            "1: mqtt: url names the user 'a' and username 'b'",
+            "1: mqtt: the URL names the user 'a' and username 'b'",
         ),
         (
             "mqtt: {username: a, password: p, password_file: f}\n",
@@ -452,6 +452,19 @@ def test_load_config_flag_in_an_invalid_section(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "source", ["rtsp://other/live", "rtsp://me@cam/live", "synthetic:"], ids=lambda text: text
+)
+def test_load_config_source_of_a_flag_has_its_own_login(tmp_path: Path, source: str) -> None:
+    """The login of the camera in the file is not sent to another camera."""
+    config = load(
+        tmp_path,
+        "cameras: [{source: 'rtsp://cam/live', username: u, password: hunter2, rotation: 90}]\n",
+        cameras__0__source=source,
+    )
+    assert config.cameras == (CameraConfig(source=source, rotation=90),)
+
+
 def test_load_config_login_of_a_flag(tmp_path: Path) -> None:
     """The password of the file is not sent with the user of the flag."""
     file = "mqtt: {url: mqtt://a, username: alice, password: hers}\n"
@@ -507,6 +520,80 @@ def test_masked_url_keeps_everything_else() -> None:
     assert masked_url("picamera:0?fps=5") == "picamera:0?fps=5"
     assert masked_url("rtsp://user@host/a") == "rtsp://user@host/a"
     assert masked_url("rtsp://u:p@ss@host/a") == "rtsp://u:********@host/a"
+
+
+@pytest.mark.parametrize(
+    ("keys", "url"),
+    [
+        ("source: 'rtsp://cam:554/live', username: 'a:b', password: 'x@/?:#%'", None),
+        ("source: 'rtsp://a%3Ab@cam:554/live', password: 'x@/?:#%'", None),
+        ("source: 'rtsp://a%3Ab@cam:554/live', username: 'a:b', password: 'x@/?:#%'", None),
+        ("source: 'rtsp://cam/live', username: u", "rtsp://u:from%20variable@cam/live"),
+        ("source: 'rtsp://u@[::1]/l?a=1', mirror: 1", "rtsp://u:from%20variable@[::1]/l?a=1"),
+        ("source: 'rtsp://cam/live'", "rtsp://cam/live"),
+        ("source: 'rtsp://u:own@cam/live'", "rtsp://u:own@cam/live"),
+        (
+            "source: 'rtsp://cam/live', username: u, password_file: file",
+            "rtsp://u:f%C3%BC@cam/live",
+        ),
+    ],
+)
+def test_camera_stream_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, url: str | None
+) -> None:
+    """The login of a camera comes from its URL, its keys, a file or the environment."""
+    (tmp_path / "file").write_bytes("\ufefffü\r\n".encode())
+    monkeypatch.setenv("EDGEPOSE_CAMERA_PASSWORD", "from variable")
+    (camera,) = load(tmp_path, f"cameras: [{{{keys}}}]\n").cameras
+    assert camera.stream_url() == (url or "rtsp://a%3Ab:x%40%2F%3F%3A%23%25@cam:554/live")
+    assert "x@" not in repr(camera)
+
+
+def test_camera_stream_url_reads_the_file_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password may be missing at first, and be changed later."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (camera,) = load(
+        tmp_path, "cameras: [{source: 'rtsp://u@cam/live', password_file: secret}]\n"
+    ).cameras
+    with pytest.raises(SecretFileError, match="secret: the password cannot be read"):
+        camera.stream_url()
+    for text in ("old", "new"):
+        (tmp_path / "secret").write_text(text)
+        assert camera.stream_url() == f"rtsp://u:{text}@cam/live"
+    (tmp_path / "camera-password").write_text("from credential")
+    assert CameraConfig(source="rtsp://u@cam/1").stream_url() == (
+        "rtsp://u:from%20credential@cam/1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("source: 'synthetic:', username: u", "username is set, but source is no rtsp:// URL"),
+        (
+            "source: 'rtsp://u:p@cam/l', username: u, password: hunter2",
+            "username and password is set, but source contains a password; keep one",
+        ),
+        (
+            "source: 'rtsp://u@cam/l', username: w",
+            "the URL names the user 'u' and username 'w'; keep one",
+        ),
+        ("source: 'rtsp://cam/l', password: hunter2", "a password is set without username"),
+        (
+            "source: 'rtsp://u@cam/l', password: hunter2, password_file: f",
+            "password and password_file are both set; keep one",
+        ),
+        ("source: 'rtsp://u@cam/l', pasword: hunter2", "unknown key; did you mean 'password'?"),
+        ("source: 'rtsp://u@cam/l', password: [hunter2]", "expected a text, got something else"),
+    ],
+)
+def test_camera_login_conflicts(tmp_path: Path, keys: str, expected: str) -> None:
+    """The error names the contradiction and no part of a password."""
+    (found,) = errors_of(tmp_path, f"cameras: [{{{keys}}}]\n")
+    assert expected in found
+    assert "hunter2" not in found
 
 
 def test_read_password_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

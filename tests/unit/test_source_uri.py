@@ -1,6 +1,7 @@
 """Source URIs, valid and invalid."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ from edgepose.util.redact import masked_url
         ("file://localhost/a.png", "path", "/a.png", {}),
         ("file:/a.png", "path", "/a.png", {}),
         ("clip.mp4?", "path", "clip.mp4", {}),
+        # A colon, a space of another kind and a byte that is no text are parts of names.
+        ("a:b.mp4", "path", "a:b.mp4", {}),
+        ("12:30.mp4", "path", "12:30.mp4", {}),
+        ("sunday:12.30.mp4?loop=1", "path", "sunday:12.30.mp4", {"loop": True}),
+        ("./sunday:1", "path", "sunday:1", {}),
+        ("C:\\clips\\a.mp4", "path", "C:\\clips\\a.mp4", {}),
+        ("5\u202fPM.mov", "path", "5\u202fPM.mov", {}),
+        ("caf\udce9.mp4", "path", "caf\udce9.mp4", {}),
     ],
 )
 def test_parse_source_uri_valid(
@@ -73,6 +82,8 @@ def test_parse_source_uri_valid(
         ("synthetic:astronaut", "nothing after"),
         ("picamra:0", "did you mean 'picamera'"),
         ("http://camera/video", "unknown source http"),
+        ("sunday:1", "unknown source sunday:"),
+        ("sunday:1", "a file of this name is written with ./ before"),
         ("0", "/dev/video0"),
         ("clip.mp4?lop=1", "did you mean 'loop'"),
         ("clip.mp4?loop", "expected true or false"),
@@ -237,7 +248,7 @@ def test_parse_source_uri_any_parts(text: str) -> None:
     except UsageError as error:
         shown = str(error)
     assert shown
-    shown.encode()
+    os.fsencode(shown)
     assert len(shown.splitlines()) == 1
 
 

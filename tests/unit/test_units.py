@@ -11,7 +11,7 @@ import pytest
 from edgepose.config.loader import SYSTEM_FILE, load_config
 from edgepose.config.schema import Config
 from edgepose.registry.registry import MACHINE_FOLDER
-from edgepose.util.secrets import MQTT_PASSWORD
+from edgepose.util.secrets import CAMERA_PASSWORD, MQTT_PASSWORD
 from tests.requirements import missing
 
 ROOT = Path(__file__).parents[2]
@@ -135,12 +135,10 @@ def test_units_paths_are_those_of_the_program(system: Path) -> None:
     assert settings["ReadOnlyPaths"] == [f"-{MACHINE_FOLDER}"]
     assert settings["ConfigurationDirectory"] == [SYSTEM_FILE.parent.name]
     assert MACHINE_FOLDER.parent == Path("/var/lib", *settings["StateDirectory"])
-    (credential,) = settings["LoadCredential"]
-    name, _, file = credential.partition(":")
-    assert name == MQTT_PASSWORD
+    names = (MQTT_PASSWORD, CAMERA_PASSWORD)
     # An absolute path would have to exist for the service to start.
-    assert not file.startswith("/")
-    assert f"/etc/credstore/{file}" in (FOLDER / "install.sh").read_text()
+    assert settings["LoadCredential"] == [f"{name}:edgepose.{name}" for name in names]
+    assert " ".join(names) in (FOLDER / "install.sh").read_text()
 
 
 def test_udev_rules_groups() -> None:
