@@ -3,7 +3,9 @@
 Schema 1. Unknown fields may be added; a changed meaning raises the number.
 """
 
+import secrets
 import time
+from functools import cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,6 +21,20 @@ _SCORES = 1e3
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Keypoint = tuple[Fraction, Fraction, Fraction]
 Box = tuple[Fraction, Fraction, Fraction, Fraction]
+
+
+Boot = Annotated[
+    str,
+    msgspec.Meta(
+        description="random for each start of edgepose, after which sequence and ids begin again"
+    ),
+]
+
+
+@cache
+def boot_id() -> str:
+    """Return the `boot` of this process, 8 hexadecimal digits."""
+    return secrets.token_hex(4)
 
 
 class FrameSize(msgspec.Struct, frozen=True):
@@ -61,7 +77,9 @@ class PoseMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False
     schema: int = SCHEMA
     node: str
     camera: str
-    sequence: int
+    # Empty in recordings of earlier versions.
+    boot: Boot = ""
+    sequence: Annotated[int, msgspec.Meta(description="grows; unique for a camera within one boot")]
     captured_at: str
     published_at: str
     frame: FrameSize
@@ -82,6 +100,8 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
     """A person entered or left; `time` is when the track was seen first, or last."""
 
     schema: int = SCHEMA
+    id: Annotated[str, msgspec.Meta(description="the same if an event arrives twice")] = ""
+    boot: Boot = ""
     type: Literal["enter", "leave"]
     node: str
     camera: str
@@ -118,6 +138,7 @@ def pose_message(
     tracked: TrackedPoses,
     timings: StageTimings,
     *,
+    sequence: int,
     keypoint_threshold: float,
     node: str,
     camera: str,
@@ -167,7 +188,8 @@ def pose_message(
     return PoseMessage(
         node=node,
         camera=camera,
-        sequence=frame.sequence,
+        boot=boot_id(),
+        sequence=sequence,
         captured_at=utc_of_boottime(frame.timestamp_ns),
         published_at=isoformat_utc(time.time_ns()),
         frame=FrameSize(width, height),
@@ -190,10 +212,12 @@ def _fraction(value: float, steps: float) -> float:
     return 1.0 if value >= steps else int(value + 0.5) / steps
 
 
-def without_poses(message: PoseMessage) -> PoseMessage:
-    """Return an empty message in place of an earlier one, with the present time."""
+def without_poses(message: PoseMessage, sequence: int) -> PoseMessage:
+    """Return an empty message that follows another, with the next number and the present time."""
     now = isoformat_utc(time.time_ns())
-    return msgspec.structs.replace(message, captured_at=now, published_at=now, poses=[])
+    return msgspec.structs.replace(
+        message, sequence=sequence, captured_at=now, published_at=now, poses=[]
+    )
 
 
 def _milliseconds(duration_ns: int) -> float:

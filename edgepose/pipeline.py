@@ -86,6 +86,8 @@ class Pipeline:
     every_frame: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
+    _next_sequence: int = field(default=0, init=False)
+    _sequence_offset: int = field(default=0, init=False)
     _crop: CropState = field(default_factory=CropState, init=False)
 
     def process(self, frame: Frame, *, confirm_in_crop: bool = False) -> FrameResult:
@@ -144,11 +146,16 @@ class Pipeline:
                 tracked_ns - started,
                 smoothed_ns - tracked_ns,
             )
+            # A source that was opened again counts from 0, subscribers see each number once.
+            self._sequence_offset = max(self._sequence_offset, self._next_sequence - frame.sequence)
+            sequence = frame.sequence + self._sequence_offset
+            self._next_sequence = sequence + 1
             model = detection.model
             message = pose_message(
                 frame,
                 tracked,
                 timings,
+                sequence=sequence,
                 keypoint_threshold=model.keypoint_threshold,
                 node=self.node,
                 camera=self.camera,
@@ -167,7 +174,8 @@ class Pipeline:
         For a camera that was closed or lost: subscribers see it as the last pose leaving.
         """
         if self._last_with_poses is not None:
-            self._send(without_poses(self._last_with_poses))
+            self._send(without_poses(self._last_with_poses, self._next_sequence))
+            self._next_sequence += 1
         self.reset()
 
     def reset(self) -> None:

@@ -272,6 +272,7 @@ def info_message(config: Config, models: Models) -> bytes:
     return json.dumps(
         {
             "version": __version__,
+            "boot": messages.boot_id(),
             "node": config.node_name,
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],

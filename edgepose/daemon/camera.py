@@ -12,7 +12,7 @@ from edgepose.daemon.reopening import LAST_UNSTABLE_PAUSE_NS, Reopening
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEvent, TrackEventDetector
-from edgepose.messages import EventMessage, encode
+from edgepose.messages import EventMessage, boot_id, encode
 from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
 from edgepose.mqtt.topics import Topics
@@ -85,7 +85,7 @@ class CameraSupervisor:
         self.has_delivered = False
         self.failure: SourceError | None = None
         self._topics = self.publisher.topics
-        self._reopened = 0
+        self._reopened = self._events = 0
         self._frames_without_model = 0
         self._online = False
         self._capture: Capture | None = None
@@ -350,7 +350,10 @@ class CameraSupervisor:
 
     def _publish_events(self, events: Iterable[TrackEvent]) -> None:
         for event in events:
+            self._events += 1
             message = EventMessage(
+                id=f"{boot_id()}-{self.name}-{self._events}",
+                boot=boot_id(),
                 type=event.kind,
                 node=self._topics.node,
                 camera=self.name,

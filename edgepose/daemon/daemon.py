@@ -23,7 +23,7 @@ from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
-from edgepose.messages import AcceleratorMessage, encode
+from edgepose.messages import AcceleratorMessage, boot_id, encode
 from edgepose.monitoring.host import resident_memory_mb, temperatures_c, throttling
 from edgepose.mqtt.commands import Command, parse_switch
 from edgepose.mqtt.topics import Topics
@@ -253,6 +253,7 @@ class Daemon:
 
     def _publish_stats(self, now_ns: int) -> None:
         stats: dict[str, object] = {
+            "boot": boot_id(),
             "time": utc_of_boottime(now_ns),
             "cameras": {name: camera.stats(now_ns) for name, camera in self.cameras.items()},
             "memory_mb": resident_memory_mb(),

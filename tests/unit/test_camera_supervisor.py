@@ -23,6 +23,7 @@ from edgepose.errors import (
 )
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
+from edgepose.messages import boot_id
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import FrameSource
 from tests.builders import SECOND_NS
@@ -435,6 +436,7 @@ def test_supervisor_replace_source_keeps_ids_and_opens_the_new_one() -> None:
     while not replaced:
         rig.wait_s(0.1)
     rig.next()
+    assert [pose.id for message in rig.messages for pose in message.poses] == [1, 1]
     assert rig.messages[-1].sequence == 7
     assert rig.states["status"] == b"online"
 
@@ -460,6 +462,9 @@ def test_supervisor_publishes_enter_and_leave() -> None:
     rig.next()
     assert [event["type"] for event in rig.events] == ["enter", "leave"]
     assert rig.events[1]["track_id"] == entered["track_id"]
+    assert [event["boot"] for event in rig.events] == [boot_id()] * 2
+    # A subscriber drops one that arrives twice by its id.
+    assert [event["id"] for event in rig.events] == [f"{boot_id()}-main-{n}" for n in (1, 2)]
     assert str(entered["time"]) <= str(rig.events[1]["time"])
 
 

@@ -23,6 +23,7 @@ def message(tracked: TrackedPoses) -> PoseMessage:
         frame_of((640, 480), boottime_ns(), 7),
         tracked,
         TIMINGS,
+        sequence=7,
         keypoint_threshold=0.3,
         node="gym",
         camera="main",
@@ -37,7 +38,7 @@ def test_messages_fields_of_the_contract() -> None:
     tracked = tracked_of(points, first_id=3)
     decoded = json.loads(messages.encode(message(tracked)))
     assert list(decoded) == [
-        *("schema", "node", "camera", "sequence", "captured_at", "published_at", "frame"),
+        *("schema", "node", "camera", "boot", "sequence", "captured_at", "published_at", "frame"),
         *("model", "accelerator", "degraded", "timings_ms", "poses"),
     ]
     assert decoded["schema"] == 1

@@ -9,6 +9,7 @@ import pytest
 
 from edgepose.datatypes import Frame
 from edgepose.errors import AcceleratorLostError
+from edgepose.messages import boot_id
 from edgepose.pipeline import CropState
 from edgepose.protocols import Tensor
 from tests.builders import SECOND_NS, frame_of
@@ -172,3 +173,27 @@ def test_pipeline_takes_its_turn_except_to_invoke() -> None:
         rig.process()
     assert held == {"invoke": False, "decode": True, "publish": True}
     assert not rig.pipeline.turn.locked()
+
+
+def test_pipeline_uses_each_sequence_number_once() -> None:
+    """The empty message repeated the last number, and a source opened again began with 0."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9, crops=False))
+    crop = CropState()
+
+    def publish(sequence: int) -> None:
+        frame = frame_of(timestamp_ns=(sequence + 1) * SECOND_NS, sequence=sequence)
+        rig.pipeline.publish(rig.pipeline.detect(frame, crop))
+
+    for sequence in (0, 2):
+        publish(sequence)
+    rig.pipeline.publish_empty()
+    # The source goes on: what was lost is only the model.
+    for sequence in (3, 4):
+        publish(sequence)
+    rig.pipeline.publish_empty()
+    # The source was opened again.
+    for sequence in (0, 1, 5):
+        publish(sequence)
+    assert [m.sequence for m in rig.sink.messages] == [0, 2, 3, 4, 5, 6, 7, 8, 12]
+    assert {m.boot for m in rig.sink.messages} == {boot_id()}
+    assert len(boot_id()) == 8
