@@ -13,7 +13,7 @@ from edgepose.errors import AlreadyRunningError
 from edgepose.mqtt.topics import Topics
 from edgepose.sinks.mqtt import EVENTS_FILE
 from edgepose.util.background import BackgroundWriter
-from edgepose.util.files import open_regular_file
+from edgepose.util.files import make_private_folder, open_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class StateFolder:
             self._lock = None
 
     def _open(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.path.parent)
         if not self.path.exists():
             self._lock = self._take_over()
         if self._lock is None:

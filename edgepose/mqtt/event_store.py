@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepose.util.background import BackgroundWriter
-from edgepose.util.files import open_regular_file
+from edgepose.util.files import make_private_folder, open_regular_file
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -157,7 +157,7 @@ class EventStore:
 
     def _open(self) -> sqlite3.Connection:
         assert self._path is not None
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         # SQLite would follow a link, and let everybody read a new file. This releases the locks of
         # other connections of this process, of which there are none.
         os.close(open_regular_file(self._path, os.O_RDWR | os.O_CREAT))

@@ -41,12 +41,19 @@ def open_regular_file(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
+def make_private_folder(path: Path) -> None:
+    """Create a folder and its missing parents, for their owner only; raises OSError."""
+    if not path.exists():
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file by one for its owner only; a power cut leaves the old or the new one.
 
     The folder is created if it is missing. Raises OSError.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

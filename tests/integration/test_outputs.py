@@ -153,6 +153,22 @@ def test_daemon_recording_to_a_pipe(tmp_path: Path, broker: Mosquitto, listener:
     assert stderr.count("expected a regular file, got a pipe") == 1
 
 
+def test_daemon_files_are_not_for_others(
+    tmp_path: Path, broker: Mosquitto, listener: Listener
+) -> None:
+    """Who came and went is in the state directory and in the recording."""
+    recording = tmp_path / "r.ndjson"
+    with running(tmp_path, broker, config=f"output: {{record: {recording}}}\n") as daemon:
+        check_alive(broker, listener)
+        broker.kill()
+        wait_for(lambda: list(tmp_path.glob("state/**/events.sqlite")), "the waiting events")
+        state = tmp_path / "state"
+        modes = {path: path.stat().st_mode for path in (recording, state, *state.rglob("*"))}
+        daemon.end()
+    assert {path.name for path in modes} >= {"switches.json", "events.sqlite", "lock", "r.ndjson"}
+    assert [path for path, mode in modes.items() if mode & 0o027] == []
+
+
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", "</dev/null 2>&-", "</dev/null >&-"])
 def test_daemon_closed_streams(
     tmp_path: Path, broker: Mosquitto, listener: Listener, redirections: str

@@ -85,12 +85,13 @@ def test_switches_hold_in_memory_and_are_saved_when_the_disk_is_back(
 
 
 def test_switches_file_is_for_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "switches.json"
+    path = tmp_path / "state" / "node" / "switches.json"
     switches = Switches(path, CAMERAS)
     switches.set("main", enabled=False)
     switches.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for folder in (path.parent, path.parents[1]):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_switches_follow_no_link_that_was_planted(tmp_path: Path) -> None:
