@@ -20,7 +20,15 @@ from edgepose.inference.probe import probe_model
 from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_single import MovenetSingle
-from edgepose.protocols import FrameSource, Interpreter, LoadedModel, PoseModel, Smoother, Tracker
+from edgepose.protocols import (
+    FrameSource,
+    FrameStream,
+    Interpreter,
+    LoadedModel,
+    PoseModel,
+    Smoother,
+    Tracker,
+)
 from edgepose.registry.registry import ModelFile, check_hash, default_registry, device_of
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro
@@ -278,23 +286,37 @@ def _source(
                 size_wh=size_wh, fps=camera.fps or 30.0, live=realtime is not False
             )
         case "path":
-            return path_source(Path(uri.target), loop=loop, realtime=bool(realtime), fps=camera.fps)
+            return PathSource(Path(uri.target), camera.fps, live=bool(realtime), loop=loop)
 
 
-def path_source(
-    path: Path, *, loop: bool = False, realtime: bool = False, fps: float | None = None
-) -> FrameSource:
-    """Return the source for a folder, an image or a video file."""
-    from edgepose.sources import images
+@dataclass
+class PathSource:
+    """A folder of images, an image or a video file; which one, is found out when it is opened.
 
-    if path.is_dir() or images.is_image(path):
-        paths = images.list_images(path) if path.is_dir() else [path]
-        return images.ImageSource(
-            paths, fps=fps or images.DEFAULT_FPS, realtime=realtime, loop=loop
-        )
-    from edgepose.sources.video_file import VideoFileSource
+    So whatever is wrong with the path, or slow, concerns this source's capture thread only. `fps`
+    is the rate of images; if `live`, frames are paced by the clock and late ones are dropped.
+    """
 
-    return VideoFileSource(path, live=realtime, loop=loop)
+    path: Path
+    fps: float | None = None
+    live: bool = False
+    loop: bool = False
+
+    def __post_init__(self) -> None:
+        self.description = str(self.path)
+
+    def frames(self) -> FrameStream:
+        """Yield the frames; raises SourceError if there are none."""
+        from edgepose.sources import images
+        from edgepose.sources.video_file import VideoFileSource
+
+        source: FrameSource
+        if paths := images.find_images(self.path):
+            fps = self.fps or images.DEFAULT_FPS
+            source = images.ImageSource(paths, fps=fps, realtime=self.live, loop=self.loop)
+        else:
+            source = VideoFileSource(self.path, live=self.live, loop=self.loop)
+        yield from source.frames()
 
 
 def _pose_model(

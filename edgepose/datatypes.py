@@ -26,7 +26,7 @@ class Frame:
     `image` is uint8 (height, width, 3) RGB and becomes read-only; `timestamp_ns` is CLOCK_BOOTTIME;
     `sequence` counts the frames of one source from 0, dropped ones included; `mirrored` means that
     the image is a mirror image of the scene, with left and right exchanged; `path` is the file the
-    frame was read from, if any.
+    frame was read from, if any; `still` means that it is not part of a sequence.
     """
 
     image: Image
@@ -34,6 +34,7 @@ class Frame:
     sequence: int
     mirrored: bool = False
     path: str | None = None
+    still: bool = False
 
     def __post_init__(self) -> None:
         image = self.image

@@ -90,22 +90,24 @@ class Pipeline:
     _sequence_offset: int = field(default=0, init=False)
     _crop: CropState = field(default_factory=CropState, init=False)
 
-    def process(self, frame: Frame, *, confirm_in_crop: bool = False) -> FrameResult:
-        """Detect and publish in the calling thread.
-
-        `confirm_in_crop` is for still images: a candidate found in the whole frame is confirmed by
-        a second inference on the same frame, as the next frame of a video would do.
-        """
-        detection = self.detect(frame, self._crop)
-        if confirm_in_crop and self._crop.region is not None:
-            detection = self.detect(frame, self._crop)
-        return self.publish(detection)
+    def process(self, frame: Frame) -> FrameResult:
+        """Detect and publish in the calling thread."""
+        return self.publish(self.detect(frame, self._crop))
 
     def detect(self, frame: Frame, crop: CropState) -> Detection:
         """Find the poses of a frame: preprocess, invoke, decode.
 
-        Raises AcceleratorLostError if the accelerator is lost and there is no fallback.
+        A still frame has no part in `crop`: what is found in it is confirmed by a second inference
+        on the same frame, as the next frame of a video would do. Raises AcceleratorLostError if the
+        accelerator is lost and there is no fallback.
         """
+        if not frame.still:
+            return self._detect_once(frame, crop)
+        crop = CropState()
+        detection = self._detect_once(frame, crop)
+        return self._detect_once(frame, crop) if crop.region is not None else detection
+
+    def _detect_once(self, frame: Frame, crop: CropState) -> Detection:
         models = self.models
         model = models.current
         started = perf_counter_ns()
@@ -117,7 +119,7 @@ class Pipeline:
         except AcceleratorLostError as error:
             models.report_lost(model, error)
             # The fallback takes the very frame on which the accelerator was lost.
-            return self.detect(frame, crop)
+            return self._detect_once(frame, crop)
         invoked = perf_counter_ns()
         with self.turn:
             poses = crop.update(model.pose_model.decode(outputs, to_frame), model, frame)

@@ -33,8 +33,8 @@ def image(name: str) -> Image:
 
 
 def frame(name: str) -> Frame:
-    """Return an image as a frame."""
-    return Frame(image(name), 1, 0)
+    """Return an image as a still frame."""
+    return Frame(image(name), 1, 0, still=True)
 
 
 def existing(*names: str) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
 """`edgepose estimate`: the poses in images, folders and videos."""
 
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 
 from edgepose import messages
-from edgepose.build import build_model, build_smoother, build_tracker, path_source
+from edgepose.build import PathSource, build_model, build_smoother, build_tracker
 from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config.loader import find_config_file, load_config
@@ -15,11 +18,14 @@ from edgepose.config.schema import Config
 from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
-from edgepose.pipeline import FrameResult, Pipeline
+from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
 from edgepose.tracking.no_tracker import NoTracker
+
+SEQUENCE_FPS: Final = 30.0
+"""The frame rate of a folder of images that is a sequence: such images are usually of a video."""
 
 
 @click.command()
@@ -36,7 +42,7 @@ from edgepose.tracking.no_tracker import NoTracker
 @click.option(
     "--mode",
     type=click.Choice(["image", "video"]),
-    help="Independent images or a sequence of frames; default: the type of the file.",
+    help="Independent images or a sequence of frames; default: the content of the file.",
 )
 @click.option("--no-crop", is_flag=True, help="Use the whole frame as the model input.")
 @click.option("--no-smooth", is_flag=True, help="Do not smooth keypoints.")
@@ -73,24 +79,29 @@ def command(
         },
     )
     set_up_logging("warning")
+    copies = None
     if annotate is not None:
+        # Imported on demand: only this option draws.
+        from edgepose.cli._annotate import AnnotatedCopies
+
         annotate.mkdir(parents=True, exist_ok=True)
+        copies = AnnotatedCopies(annotate, map(Path, inputs), config.pose.keypoint_threshold)
     loaded = build_model(config)
+    stills = _pipeline(config, loaded, track=False)
     failures: list[SourceError] = []
 
     def lines() -> Iterator[EstimateLine]:
-        for path in _files(inputs, failures):
-            still = mode == "image" or (mode is None and images.is_image(path))
-            pipeline = _pipeline(config, loaded, track=not (still or no_track))
+        for path, subfolder in _files(inputs, failures, split=mode != "video"):
+            sequence = _pipeline(config, loaded, track=not no_track)
             try:
-                for frame in path_source(path).frames():
-                    result = pipeline.process(frame, confirm_in_crop=still)
-                    if still:
-                        # Independent frames have no state in common.
-                        pipeline.reset()
-                    if annotate is not None:
-                        _annotate(result, path, annotate, config.pose.keypoint_threshold)
-                    yield EstimateLine(source=str(path), **msgspec.structs.asdict(result.message))
+                for read in PathSource(path, SEQUENCE_FPS).frames():
+                    frame = read if mode is None else replace(read, still=mode == "image")
+                    result = (stills if frame.still else sequence).process(frame)
+                    if copies is not None:
+                        copies.write(result, subfolder, None if read.still else read.sequence)
+                    yield EstimateLine(
+                        source=str(frame.path), **msgspec.structs.asdict(result.message)
+                    )
             except SourceError as error:
                 failures.append(error)
 
@@ -110,13 +121,23 @@ def command(
     exit_if_failed(failures)
 
 
-def _files(inputs: Sequence[str], failures: list[SourceError]) -> Iterator[Path]:
-    """Yield the files of the inputs; a folder that cannot be listed is appended to `failures`."""
+def _files(
+    inputs: Sequence[str], failures: list[SourceError], *, split: bool
+) -> Iterator[tuple[Path, str]]:
+    """Yield each input, or with `split` each image of a folder, and a subfolder for its copies.
+
+    Copies of several folders are in subfolders named after them. A folder that cannot be listed is
+    appended to `failures`.
+    """
     for path in map(Path, inputs):
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - Path.is_dir may raise
+        subfolder = path.resolve().name if is_folder and len(inputs) > 1 else ""
         try:
-            yield from images.list_images(path) if path.is_dir() else [path]
+            files = images.list_images(path) if is_folder and split else [path]
         except SourceError as error:
             failures.append(error)
+        else:
+            yield from ((file, subfolder) for file in files)
 
 
 def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
@@ -129,18 +150,6 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
         node=config.node_name,
         camera=config.cameras[0].name,
     )
-
-
-def _annotate(result: FrameResult, path: Path, folder: Path, keypoint_threshold: float) -> None:
-    import cv2
-
-    from edgepose.imaging.draw import draw_poses
-
-    image = draw_poses(result.frame.image, result.tracked.poses, keypoint_threshold)
-    suffix = "" if images.is_image(path) else f"-{result.frame.sequence:06d}"
-    target = folder / f"{path.stem}{suffix}.jpg"
-    if not cv2.imwrite(str(target), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise SourceError(f"{target}: the annotated image cannot be written; check the disk")
 
 
 def _rows(line: EstimateLine) -> list[tuple[str, ...]]:

@@ -1,10 +1,15 @@
 """Image files, and folders of them."""
 
+import io
 import logging
+import os
 import re
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -20,43 +25,99 @@ from edgepose.sources._opencv import configure_opencv
 
 log = logging.getLogger(__name__)
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MAX_BYTES: Final = 256_000_000
 DEFAULT_FPS: Final = 1.0
+DEFAULT_DURATION_MS: Final = 100
+"""How long browsers show a frame of an animation that has no duration."""
 
-_FORMATS: Final = ("BMP", "JPEG", "PNG", "WEBP")
-_KINDS: Final = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+# Pillow imports the plugins for the last three, and all others, only if no other one fits.
+_FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "ICO")
+_ANIMATED: Final = frozenset({"GIF", "PNG", "WEBP"})
+_KINDS: Final = "JPEG, PNG, WebP, GIF, TIFF or BMP"
+_SUFFIXES: Final = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
+_SIGNATURE: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|BM.{4}\0{4}|P[1-6]\s|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]|\0\0\x01\0",
+    re.DOTALL,
+)
+_UNSUPPORTED: Final[Mapping[str, re.Pattern[bytes]]] = {
+    "AVIF": re.compile(rb".{4}ftyp(avi[fs]|.{4,40}avif)", re.DOTALL),
+    "HEIC": re.compile(rb".{4}ftyp(he[iv][cmsx]|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
+}
+_TILE_SIDES: Final = (322, 323)
+"""The tags of a TIFF file with the width and height of its tiles."""
+
+
+def find_images(path: Path) -> list[Path]:
+    """Return the images of a folder, or the path itself if it is an image; empty for a video.
+
+    Raises SourceError as `list_images` does, and if the path is not a file that can be read.
+    """
+    # Path.is_dir raises if a folder on the way cannot be entered.
+    if os.path.isdir(path):  # noqa: PTH112
+        return list_images(path)
+    check_file(path, "an image or a video")
+    return [path] if is_image(path) else []
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file has a suffix that `read_image` supports."""
-    return path.suffix.lower() in SUFFIXES
+    """Return whether a file begins as an image does, whatever its name is."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+            if start.startswith(b"\xff\xd8\xff"):
+                # Images one after the other are a video in Motion JPEG, unless an index (MPF)
+                # declares them as versions of one photograph.
+                start += file.read(4_000_000)
+                return b"\xff\xd9\xff\xd8\xff" not in start or b"MPF\0" in start
+    except OSError:
+        return False
+    return any(kind.match(start) for kind in (_SIGNATURE, *_UNSUPPORTED.values()))
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return a folder's images in natural order (`2.jpg` before `10.jpg`), without hidden ones.
 
-    Raises SourceNotFoundError if there is none, and SourceError if the folder cannot be read.
+    A file with the name of an image counts as one, so that a damaged one is reported. What else
+    the folder contains is logged. Raises SourceNotFoundError if there is no image, and SourceError
+    if the folder cannot be read.
     """
+    found: list[Path] = []
+    others: list[Path] = []
     try:
-        found = [
-            path
-            for path in folder.iterdir()
-            if is_image(path) and not path.name.startswith(".") and path.is_file()
-        ]
+        for path in folder.iterdir():
+            if not path.name.startswith("."):
+                chosen = path.is_file() and (path.suffix.lower() in _SUFFIXES or is_image(path))
+                (found if chosen else others).append(path)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"{folder}: no such folder") from error
     except OSError as error:
         raise SourceError(f"{folder}: cannot list the folder: {error.strerror}") from error
+    names = [path.name for path in sorted(others, key=_natural)]
+    skipped = f"{len(names)} ({', '.join(names[:5])}{', ...' * (len(names) > 5)})"
     if not found:
-        raise SourceNotFoundError(f"{folder}: expected images ({_KINDS}), the folder has none")
+        rest = f"; other files: {skipped}" if names else ""
+        raise SourceNotFoundError(
+            f"{folder}: expected images ({_KINDS}), the folder has none{rest}"
+        )
+    if names:
+        log.warning("%s: skipping files that are not images: %s", folder, skipped)
     return sorted(found, key=_natural)
 
 
 def read_image(path: Path) -> Image:
-    """Read an image as uint8 (height, width, 3) RGB, with its EXIF orientation applied.
+    """Read an image, or the first frame of an animation; see `read_frames`."""
+    return next(read_frames(path))[0]
 
-    Transparency is ignored. Raises SourceNotFoundError or SourceError with the reason.
+
+def read_frames(path: Path) -> Iterator[tuple[Image, int | None]]:
+    """Yield the frames of an image file, each with its duration in ns; None for a still image.
+
+    Frames are uint8 (height, width, 3) RGB with the EXIF orientation applied. Transparency is
+    ignored. Raises SourceNotFoundError or SourceError with the reason.
     """
     if check_file(path, "an image") > MAX_BYTES:
         raise SourceError(
@@ -64,18 +125,10 @@ def read_image(path: Path) -> Image:
             f"{MAX_BYTES // 1_000_000} MB"
         )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of damaged metadata, which does not matter here, and of images of more
-            # than 89 megapixels, whose decoding would take the memory of a whole Pi.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=_FORMATS) as image:
-                return _to_rgb(PIL.ImageOps.exif_transpose(image))
+        yield from _frames(path)
     except PIL.UnidentifiedImageError as error:
-        raise SourceError(
-            f"{path}: expected an image ({_KINDS}), the file is another kind or damaged"
-        ) from error
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise SourceError(f"{path}: expected an image ({_KINDS}), {_kind_of(path)}") from error
+    except PIL.Image.DecompressionBombError as error:
         raise SourceError(
             f"{path}: the image is too large, expected at most "
             f"{(PIL.Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} megapixels"
@@ -90,8 +143,9 @@ def read_image(path: Path) -> Image:
 class ImageSource:
     """Plays image files one after another, `fps` of them per second of media time.
 
-    `realtime` paces them by the clock; `loop` starts again after the last one. One of several that
-    cannot be read is logged once and skipped.
+    The frames of an animation have durations of their own. `realtime` paces them by the clock;
+    `loop` starts again after the last one. One of several files that cannot be read is logged once
+    and skipped.
     """
 
     paths: Sequence[Path]
@@ -109,12 +163,20 @@ class ImageSource:
         configure_opencv()
         interval_ns = round(1e9 / self.fps)
         pacer = Pacer()
-        sequence = 0
+        sequence = elapsed_ns = 0
         unreadable: set[Path] = set()
         while True:
             for path in self.paths:
                 try:
-                    image = read_image(path)
+                    for image, duration_ns in read_frames(path):
+                        if self.realtime:
+                            pacer.wait_for(elapsed_ns)
+                        time_ns, still = pacer.start_ns + elapsed_ns, duration_ns is None
+                        yield Frame(image, time_ns, sequence, path=str(path), still=still)
+                        # The consumer alone holds the frame while the next one is decoded.
+                        del image
+                        sequence += 1
+                        elapsed_ns += duration_ns or interval_ns
                 except SourceError as error:
                     if len(self.paths) == 1:
                         raise
@@ -125,22 +187,116 @@ class ImageSource:
                         raise SourceError(
                             f"{self.description}: none of them can be read; the last: {error}"
                         ) from error
-                    continue
-                elapsed_ns = sequence * interval_ns
-                if self.realtime:
-                    pacer.wait_for(elapsed_ns)
-                yield Frame(image, pacer.start_ns + elapsed_ns, sequence, path=str(path))
-                sequence += 1
             if not self.loop:
                 return
 
 
-def _to_rgb(image: PIL.Image.Image) -> Image:
+def _frames(path: Path) -> Iterator[tuple[Image, int | None]]:
+    with _open(path) as image:
+        pages = getattr(image, "is_animated", False)
+        animated = pages and image.format in _ANIMATED
+        if pages and image.format == "TIFF":
+            log.warning("%s: only the first of several pages is used", path)
+        for number in count():
+            yield _to_rgb(image, path), _duration_ns(image) if animated else None
+            if not animated:
+                return
+            try:
+                image.seek(number + 1)
+            except EOFError:
+                return
+
+
+def _open(path: Path) -> PIL.Image.Image:
+    """Open an image without decoding it."""
+    with _ignored_warnings():
+        try:
+            return PIL.Image.open(path, formats=_FORMATS)
+        except PIL.UnidentifiedImageError:
+            data = _without_damaged_metadata(path)
+            return PIL.Image.open(io.BytesIO(data), formats=["PNG"])
+
+
+def _to_rgb(image: PIL.Image.Image, path: Path) -> Image:
+    """Decode the present frame of an image, upright."""
+    tags = getattr(image, "tag_v2", {})
+    sizes = (image.size, [tags.get(side, 0) for side in _TILE_SIDES])
+    # Before decoding, which would take the memory of a whole Pi.
+    if max(width * height for width, height in sizes) > (PIL.Image.MAX_IMAGE_PIXELS or 0):
+        raise PIL.Image.DecompressionBombError
+    with _ignored_warnings():
+        try:
+            image.load()
+        except OSError:
+            if image.format != "JPEG":
+                raise
+            image = _without_end_marker(path)
+        image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # 16-bit grey, which Pillow would clip at 255 instead of scaling it.
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., np.newaxis], 3, axis=2)
     return np.array(image.convert("RGB"))
+
+
+def _duration_ns(image: PIL.Image.Image) -> int:
+    return round((image.info.get("duration") or DEFAULT_DURATION_MS) * 1e6)
+
+
+@contextmanager
+def _ignored_warnings() -> Iterator[None]:
+    """Ignore Pillow's warnings of damaged metadata, and of sizes that `_to_rgb` rejects."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _without_damaged_metadata(path: Path) -> bytes:
+    """Return a PNG file without optional chunks whose checksum is wrong; empty for other files."""
+    with path.open("rb") as file:
+        if file.read(4) != b"\x89PNG":
+            return b""
+        data = file.read()
+    kept, at = [b"\x89PNG" + data[:4]], 4
+    while at < len(data):
+        size = 12 + int.from_bytes(data[at : at + 4], "big")
+        chunk = data[at : at + size]
+        checksum = zlib.crc32(chunk[4:-4]).to_bytes(4, "big")
+        # Lower case means optional, such as a text.
+        if chunk[4:5].isupper() or chunk[-4:] == checksum:
+            kept.append(chunk)
+        at += size
+    return b"".join(kept)
+
+
+def _without_end_marker(path: Path) -> PIL.Image.Image:
+    """Decode a JPEG file that lacks its end marker only; raises OSError if more is missing.
+
+    Bytes after the last pixel do not change a whole image. In one that is cut short they take the
+    place of what is missing, and different bytes result in different pixels.
+    """
+    data = path.read_bytes().rstrip(b"\xff")
+    images = []
+    for filler in (b"\x35\xca\x91", b"\xca\x35\x0e"):
+        image = PIL.Image.open(io.BytesIO(data + 20 * filler), formats=["JPEG"])
+        if "progressive" in image.info:
+            # All of such a file is read before the first pixel.
+            image = PIL.Image.open(io.BytesIO(data + 20 * filler + b"\xff\xd9"), formats=["JPEG"])
+        image.load()
+        images.append(image)
+    if images[0] != images[1]:
+        raise OSError("the end is missing")
+    return images[0]
+
+
+def _kind_of(path: Path) -> str:
+    """Return what a file is that Pillow cannot read, for an error."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    for name, signature in _UNSUPPORTED.items():
+        if signature.match(start):
+            return f"this is an image in the format {name}; convert it to JPEG or PNG"
+    return "the file is another kind or damaged"
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

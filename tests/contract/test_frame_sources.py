@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgepose.build import PathSource
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.datatypes import Frame
@@ -38,6 +39,12 @@ def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
 
 def _images_looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     return ImageSource([save(tmp_path / "p.png", quarters())], loop=True)
+
+
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+    for number in range(COUNT):
+        save(tmp_path / f"{number}.png", quarters())
+    return PathSource(tmp_path)
 
 
 def _video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
@@ -97,6 +104,7 @@ def _oriented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
 SOURCES = [
     _images,
     _images_looped,
+    _folder,
     _video,
     _video_looped,
     _video_realtime,

@@ -1,6 +1,7 @@
 """A pipeline of fakes: an interpreter that counts, a pose model with fixed scores, a collector."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +115,8 @@ class PipelineRig:
         )
         self._count = 0
 
-    def process(self, *, confirm_in_crop: bool = False) -> FrameResult:
+    def process(self, *, still: bool = False) -> FrameResult:
         """Process the next frame, a second after the last one."""
         self._count += 1
         frame = frame_of(timestamp_ns=self._count * SECOND_NS, sequence=self._count)
-        return self.pipeline.process(frame, confirm_in_crop=confirm_in_crop)
+        return self.pipeline.process(replace(frame, still=still))

@@ -20,6 +20,7 @@ from tests.daemon import (
     wait_for_last,
     wait_for_more_poses,
 )
+from tests.images import DATA
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
@@ -198,6 +199,20 @@ def test_daemon_ndjson_on_stdout_without_broker(tmp_path: Path) -> None:
     # The last message is the one without poses.
     assert all(line.poses for line in lines[:-1])
     assert lines[-1].poses == []
+
+
+def test_daemon_publishes_the_pose_of_an_image(tmp_path: Path) -> None:
+    """An image has no next frame that could confirm its pose."""
+    daemon = Daemon(
+        tmp_path,
+        "--source",
+        str(DATA / "camera.jpg"),
+        config="mqtt:\n  enabled: false\noutput:\n  ndjson: true\n",
+    )
+    code, stdout, stderr = daemon.wait()
+    assert code == 0, stderr
+    pose, empty = [messages.decode(line) for line in stdout.splitlines()]
+    assert (len(pose.poses), len(empty.poses)) == (1, 0)
 
 
 def test_daemon_ends_if_ndjson_reader_closes_pipe(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 
 from edgepose.cli.main import run_command
-from edgepose.sources.synthetic import read_photograph
-from tests.media import make_clip
+from edgepose.sources.synthetic import SyntheticSource, read_photograph
+from tests.images import DATA
+from tests.media import make_clip, save
 
 
 @pytest.fixture
@@ -56,10 +59,58 @@ def test_estimate_folder_natural_order(
     """Numbers in file names are sorted as numbers."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    for name in ("10.png", "9.png", "notes.txt"):
+    for name in ("10.png", "9.png"):
         (folder / name).write_bytes(image.read_bytes())
     assert run_command(["estimate", str(folder)]) == 0
     assert [Path(line["source"]).name for line in lines(capsys)] == ["9.png", "10.png"]
+
+
+def test_estimate_names_what_a_folder_skips(image: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line on stderr names the other files; the exit code is 0."""
+    (image.parent / "notes.txt").write_text("notes")
+    (image.parent / ".hidden").write_text("notes")
+    assert run_command(["estimate", str(image.parent)]) == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith("skipping files that are not images: 1 (notes.txt)")
+
+
+def test_estimate_still_images_of_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The content decides: a second inference finds the same pose whatever the suffix is."""
+    for name in ("p.jpg", "p.jfif", "p.jpe", "p.mp4", "p"):
+        shutil.copy(DATA / "camera.jpg", tmp_path / name)
+    assert run_command(["estimate", str(tmp_path)]) == 0
+    found = lines(capsys)
+    assert [Path(line["source"]).name for line in found] == [
+        "p",
+        "p.jfif",
+        "p.jpe",
+        "p.jpg",
+        "p.mp4",
+    ]
+    poses = [line["poses"] for line in found]
+    assert len(poses[0]) == 1
+    assert poses == [poses[0]] * 5
+
+
+def test_estimate_folder_as_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The images of a folder are one sequence: tracked, smoothed, confirmed by the next one."""
+    for number, frame in enumerate(islice(SyntheticSource(live=False).frames(), 12)):
+        save(tmp_path / f"{number}.png", frame.image)
+    assert run_command(["estimate", str(tmp_path), "--mode", "video"]) == 0
+    found = lines(capsys)
+    assert [line["sequence"] for line in found] == list(range(12))
+    assert [Path(line["source"]).name for line in found] == [f"{k}.png" for k in range(12)]
+    assert [[pose["id"] for pose in line["poses"]] for line in found] == [[1]] * 12
+
+
+def test_estimate_video_as_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each frame of a video is estimated on its own, as an image is."""
+    clip = make_clip(tmp_path / "clip.mp4", frames=4)
+    assert run_command(["estimate", str(clip), "--mode", "image"]) == 0
+    found = lines(capsys)
+    assert [(line["sequence"], len(line["poses"])) for line in found] == [(k, 1) for k in range(4)]
 
 
 def test_estimate_video_is_tracked_and_smoothed(
@@ -143,6 +194,25 @@ def test_estimate_annotate(image: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert blue > 200 > red + 50
 
 
+def test_estimate_annotate_keeps_the_inputs(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of an input may be that of the copies; each of several folders has its own."""
+    before = image.read_bytes()
+    assert run_command(["estimate", str(image), "--annotate", str(image.parent)]) == 0
+    assert image.read_bytes() == before
+    assert (image.parent / "astronaut.jpg").exists()
+    folders = [tmp_path / "in" / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        shutil.copy(image, folder / "1.png")
+    out = tmp_path / "out"
+    assert run_command(["estimate", *map(str, folders), "--annotate", str(out)]) == 0
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.jpg")) == ["a/1.jpg", "b/1.jpg"]
+    assert run_command(["estimate", str(folders[0]), "--annotate", str(out)]) == 0
+    assert (out / "1.jpg").exists()
+
+
 def bad_inputs(folder: Path) -> dict[str, Path]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_text("this is no image")
@@ -154,8 +224,8 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     return {
         "no such file": folder / "missing.jpg",
         "the file is empty": folder / "empty.jpg",
-        "expected an image": folder / "text.jpg",
-        "expected a video, the file is empty": folder / "empty.mp4",
+        "text.jpg: expected a": folder / "text.jpg",
+        "expected an image or a video, the file is empty": folder / "empty.mp4",
         "damaged": folder / "text.mp4",
         "the folder has none": folder / "nothing",
         "or cut short": folder / "cut.mp4",

@@ -32,7 +32,7 @@ TRUTH = {
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("path", TRUTH)
 def test_pipeline_finds_the_person_of_an_image(name: str, path: str) -> None:
-    result = pipeline_of(load_model(name)).process(frame(path), confirm_in_crop=True)
+    result = pipeline_of(load_model(name)).process(frame(path))
     assert len(result.tracked) == 1
     for keypoint, place in TRUTH[path].items():
         found = result.tracked.poses.keypoints[0, keypoint]
@@ -42,10 +42,7 @@ def test_pipeline_finds_the_person_of_an_image(name: str, path: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_pipeline_reports_no_pose_without_a_person(name: str) -> None:
     model = load_model(name)
-    found = {
-        path: len(pipeline_of(model).process(frame(path), confirm_in_crop=True).tracked)
-        for path in EMPTY
-    }
+    found = {path: len(pipeline_of(model).process(frame(path)).tracked) for path in EMPTY}
     assert found == dict.fromkeys(EMPTY, 0)
 
 

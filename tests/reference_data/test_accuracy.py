@@ -26,8 +26,8 @@ def test_pipeline_sample_image_of_tensorflow(shared_data: Path, name: str) -> No
     truth = np.array(
         [[float(row[f"{keypoint}_{axis}"]) for axis in "xy"] for keypoint in KEYPOINT_NAMES]
     )
-    frame = Frame(read_image(folder / "image1.png"), 1, 0)
-    result = pipeline_of(load_model(name)).process(frame, confirm_in_crop=True)
+    frame = Frame(read_image(folder / "image1.png"), 1, 0, still=True)
+    result = pipeline_of(load_model(name)).process(frame)
     assert len(result.tracked) == 1
     assert np.abs(result.tracked.poses.keypoints[0] - truth).max() <= 21
 
@@ -42,7 +42,10 @@ def test_pipeline_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> 
     pipeline = pipeline_of(load_model(name))
     found: list[NDArray[np.float32]] = []
     for frame in VideoFileSource(folder / "pose_1.mp4").frames():
-        result = pipeline.process(frame, confirm_in_crop=frame.sequence == 0)
+        if frame.sequence == 0:
+            # Confirms the pose, so that the first frame counts too.
+            pipeline.process(frame)
+        result = pipeline.process(frame)
         assert len(result.tracked) == 1
         found.append(result.tracked.poses.keypoints[0])
     assert len(found) == len(truth) == 120
@@ -59,7 +62,7 @@ def test_pipeline_false_positives_and_recall_on_coco(shared_data: Path, name: st
         paths = list_images(shared_data / "coco" / folder)
         with_pose = 0
         for path in paths:
-            result = pipeline_of(model).process(Frame(read_image(path), 1, 0), confirm_in_crop=True)
+            result = pipeline_of(model).process(Frame(read_image(path), 1, 0, still=True))
             with_pose += len(result.tracked)
         shares.append(with_pose / len(paths))
     assert shares[0] <= 1 / 20

@@ -18,7 +18,14 @@ import pytest
 import edgepose
 from edgepose.errors import SourceError, SourceNotFoundError
 from edgepose.sources import images
-from edgepose.sources.images import ImageSource, list_images, read_image
+from edgepose.sources.images import (
+    ImageSource,
+    find_images,
+    list_images,
+    read_frames,
+    read_image,
+)
+from edgepose.sources.synthetic import read_photograph
 from tests.media import (
     BLUE,
     GREEN,
@@ -29,6 +36,7 @@ from tests.media import (
     numbered,
     quarters,
     save,
+    write_video,
 )
 
 
@@ -87,13 +95,38 @@ def test_read_image_exif_orientation(
     assert_colours(image, expected)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 def test_read_image_exif_orientation_of_other_formats(tmp_path: Path, suffix: str) -> None:
-    """The EXIF orientation is applied in PNG and WebP files too."""
+    """The EXIF orientation is applied in PNG, WebP and TIFF files too."""
     path = tmp_path / f"p{suffix}"
+    PIL.Image.fromarray(quarters()).save(path, exif=_exif(6), lossless=True)
+    assert_colours(read_image(path), [BLUE, RED, GREY, GREEN])
+
+
+def _exif(orientation: int) -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
-    exif[PIL.ExifTags.Base.Orientation] = 6
-    PIL.Image.fromarray(quarters()).save(path, exif=exif, lossless=True)
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_read_image_exif_in_text_of_png(tmp_path: Path, compressed: bool) -> None:
+    """The EXIF orientation is applied if ImageMagick has written it as a text."""
+    exif = b"Exif\0\0" + _exif(6).tobytes().removeprefix(b"Exif\0\0")
+    text = f"\nexif\n{len(exif):8}\n{exif.hex()}\n".encode()
+    name = b"Raw profile type exif\0"
+    chunk = (b"zTXt", name + b"\0" + zlib.compress(text)) if compressed else (b"tEXt", name + text)
+    path = save(tmp_path / "p.png", quarters())
+    path.write_bytes(_with_png_chunk(path.read_bytes(), _png_chunk(*chunk)))
+    assert_colours(read_image(path), [BLUE, RED, GREY, GREEN])
+
+
+def test_read_image_exif_behind_another_segment(tmp_path: Path) -> None:
+    """The EXIF orientation is applied if XMP, also an APP1 segment, comes first."""
+    path = save(tmp_path / "p.jpg", quarters())
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+    jpeg = _with_exif_orientation(path.read_bytes(), 6)
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp + jpeg[2:])
     assert_colours(read_image(path), [BLUE, RED, GREY, GREEN])
 
 
@@ -138,17 +171,44 @@ def test_read_image_progressive_jpeg(tmp_path: Path) -> None:
     assert_colours(read_image(path), [RED, GREEN, BLUE, GREY])
 
 
-def _png_claiming(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+_JPEGS = {
+    "baseline": [],
+    "restart markers": [cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+    "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+}
 
+
+@pytest.mark.parametrize("kind", _JPEGS)
+def test_read_image_jpeg_without_end_marker(tmp_path: Path, kind: str) -> None:
+    """A whole image is read; one that lacks any of its last bytes is not."""
+    path = tmp_path / "p.jpg"
+    photograph = cv2.resize(read_photograph(), (120, 90), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), photograph, _JPEGS[kind])
+    data = path.read_bytes()
+    expected = read_image(path)
+    for missing in (1, 2):
+        path.write_bytes(data[:-missing])
+        assert np.array_equal(read_image(path), expected)
+    for missing in (*range(3, 100), 400, 800):
+        path.write_bytes(data[:-missing])
+        with pytest.raises(SourceError, match="the image is damaged or cut short"):
+            read_image(path)
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _with_png_chunk(png: bytes, chunk: bytes) -> bytes:
+    """Return a PNG file with a chunk after its header."""
+    return png[:33] + chunk + png[33:]
+
+
+def _png_claiming(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = zlib.compress(b"\0" * 1000)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    )
+    chunks = _png_chunk(b"IHDR", header), _png_chunk(b"IDAT", body), _png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "webp"])
@@ -173,6 +233,26 @@ def test_read_image_huge_declared_size(
     monkeypatch.setattr(PIL.ImageOps, "exif_transpose", lambda *_: pytest.fail("decoded"))
     with pytest.raises(SourceError, match="the image is too large"):
         read_image(path)
+
+
+_GIF_BOMB = bytes.fromhex(
+    "4749463839618038 8038 800000 ffffff 000000 2c00000000803880380000 02 02 4401 003b"
+)
+"""35 bytes that declare 14464 x 14464 pixels."""
+
+
+def test_read_image_small_file_of_many_pixels(tmp_path: Path) -> None:
+    """A GIF of 35 bytes, a TIFF with one huge tile and a later frame that is huge are rejected."""
+    gif, tile = tmp_path / "p.gif", tmp_path / "p.tif"
+    gif.write_bytes(_GIF_BOMB)
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 20_000, 323: 20_000, 324: 0}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    tile.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4))
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in (gif, tile):
+        with pytest.raises(SourceError, match="the image is too large"):
+            read_image(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb < 50_000
 
 
 @pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
@@ -250,8 +330,12 @@ def test_read_image_png_huge_chunk_length(tmp_path: Path) -> None:
 
 
 def test_read_image_png_wrong_checksum(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It raises SourceError and prints nothing."""
+    """It raises SourceError and prints nothing, but does not matter in a text."""
     path = save(tmp_path / "p.png", quarters())
+    whole = path.read_bytes()
+    path.write_bytes(_with_png_chunk(whole, _png_chunk(b"tEXt", b"Title\0x")[:-1] + b"?"))
+    assert_colours(read_image(path), [RED, GREEN, BLUE, GREY])
+    path.write_bytes(whole)
     data = bytearray(path.read_bytes())
     data[50] ^= 0xFF
     path.write_bytes(data)
@@ -280,8 +364,8 @@ def test_read_image_file_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_image(path)
 
 
-def test_list_images_natural_order(tmp_path: Path) -> None:
-    """Numbers in names are sorted by value; other files and hidden ones are left out."""
+def test_list_images_natural_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Numbers in names are sorted by value; other entries are logged, hidden ones are not."""
     for name in (
         "10.jpg",
         "2.jpg",
@@ -300,6 +384,96 @@ def test_list_images_natural_order(tmp_path: Path) -> None:
         "b2a9.webp",
         "b2a10.webp",
     ]
+    assert "skipping files that are not images: 2 (folder.jpg, notes.txt)" in caplog.text
+
+
+def test_list_images_by_content(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Images of any name are found; of many other files only the first are named."""
+    save(tmp_path / "p.png", quarters()).rename(tmp_path / "10")
+    save(tmp_path / "p.webp", quarters()).rename(tmp_path / "9.mp4")
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text("text")
+    assert [path.name for path in list_images(tmp_path)] == ["9.mp4", "10"]
+    assert "not images: 20 (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [
+        (".jpg", "p.jfif"),
+        (".jpg", "p.jpe"),
+        (".jpg", "p"),
+        (".png", "p.mp4"),
+        (".tiff", "P.TIF"),
+        (".bmp", "p.jpg"),
+        (".webp", "p.data"),
+        (".ppm", "p.ppm"),
+    ],
+)
+def test_find_images_by_content(tmp_path: Path, suffix: str, name: str) -> None:
+    """The content of a file decides that it is an image, not its name."""
+    path = save(tmp_path / f"q{suffix}", quarters()).rename(tmp_path / name)
+    assert find_images(path) == [path]
+    assert_colours(read_image(path), [RED, GREEN, BLUE, GREY])
+
+
+def test_find_images_video_with_the_name_of_an_image(tmp_path: Path) -> None:
+    """A video, Motion JPEG included, is none; several versions of one photograph are."""
+    video = write_video(tmp_path / "v.avi", numbered(3)).rename(tmp_path / "v.jpg")
+    assert find_images(video) == []
+    jpegs = [save(tmp_path / f"{k}.jpg", image) for k, image in enumerate(numbered(3))]
+    mjpeg = tmp_path / "m.jpg"
+    mjpeg.write_bytes(b"".join(path.read_bytes() for path in jpegs))
+    assert find_images(mjpeg) == []
+    first, second = (PIL.Image.fromarray(image) for image in (quarters(), quarters()))
+    mpo = tmp_path / "p.mpo"
+    first.save(mpo, save_all=True, append_images=[second])
+    assert find_images(mpo) == [mpo]
+    assert_colours(read_image(mpo), [RED, GREEN, BLUE, GREY])
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "AVIF"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\xff\x0a\xfa\x7f", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    ],
+)
+def test_read_image_unsupported_format(tmp_path: Path, start: bytes, kind: str) -> None:
+    """The error names the format and the remedy."""
+    path = tmp_path / "p.jpg"
+    path.write_bytes(start + bytes(200))
+    assert find_images(path) == [path]
+    with pytest.raises(SourceError, match=f"in the format {kind}; convert it to JPEG or PNG"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+def test_read_frames_animation(tmp_path: Path, suffix: str) -> None:
+    """All frames are read with their durations; one without is shown for 0.1 s."""
+    path = tmp_path / f"p{suffix}"
+    colours = (RED, GREEN, BLUE)
+    first, *others = [PIL.Image.new("RGB", (32, 24), colour) for colour in colours]
+    first.save(path, save_all=True, append_images=others, duration=[50, 0, 250], lossless=True)
+    frames = list(read_frames(path))
+    assert [duration for _, duration in frames] == [50_000_000, 100_000_000, 250_000_000]
+    for (image, _), colour in zip(frames, colours, strict=True):
+        assert np.abs(image[12, 16].astype(int) - colour).max() <= 2
+
+
+def test_read_frames_pages_of_tiff(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Pages are not an animation: the first is read, and the log reports it."""
+    path = tmp_path / "p.tif"
+    first, second = (PIL.Image.fromarray(image) for image in (quarters(), quarters()[::-1]))
+    first.save(path, save_all=True, append_images=[second])
+    ((image, duration_ns),) = read_frames(path)
+    assert_colours(image, [RED, GREEN, BLUE, GREY])
+    assert duration_ns is None
+    assert "only the first of several pages is used" in caplog.text
 
 
 @pytest.mark.parametrize("listed", [["2.jpg", "02.jpg"], ["02.jpg", "2.jpg"]])
@@ -335,7 +509,20 @@ def test_image_source_plays_in_order(tmp_path: Path) -> None:
     frames = list(ImageSource(list_images(tmp_path), fps=10).frames())
     assert [number_of(frame.image) for frame in frames] == list(range(12))
     assert [frame.path for frame in frames] == [str(path) for path in paths]
+    assert all(frame.still for frame in frames)
     assert {b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)} == {100_000_000}
+
+
+def test_image_source_animation(tmp_path: Path) -> None:
+    """It is a sequence with the times of its own frames, also if played in a loop."""
+    path = tmp_path / "p.gif"
+    first, *others = map(PIL.Image.fromarray, numbered(3))
+    first.save(path, save_all=True, append_images=others, duration=[50, 200, 30])
+    frames = list(islice(ImageSource([path], loop=True).frames(), 5))
+    steps = [b.timestamp_ns - a.timestamp_ns for a, b in pairwise(frames)]
+    assert steps == [50_000_000, 200_000_000, 30_000_000, 50_000_000]
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 0, 1]
+    assert not any(frame.still for frame in frames)
 
 
 def test_image_source_loop(tmp_path: Path) -> None:

@@ -40,10 +40,14 @@ def test_pipeline_without_cropping_reports_the_first_detection() -> None:
     assert len(PipelineRig(FakePoseModel(0.4, 0.0, crops=False)).process().tracked) == 0
 
 
-def test_process_confirms_still_image() -> None:
+def test_pipeline_confirms_a_still_frame_by_itself() -> None:
+    """Each one begins with the whole frame and leaves the crop region of a sequence alone."""
     rig = PipelineRig(FakePoseModel(0.3, 0.9))
-    assert len(rig.process(confirm_in_crop=True).tracked) == 1
-    assert rig.interpreter.invoked == 2
+    assert len(rig.process(still=True).tracked) == 1
+    rig.process()
+    assert len(rig.process(still=True).tracked) == 1
+    assert len(rig.process().tracked) == 1
+    assert rig.model.cropped == [False, True, False, False, True, True]
 
 
 def test_pipeline_keeps_a_pose_too_large_for_a_crop() -> None:
