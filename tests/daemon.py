@@ -25,10 +25,12 @@ class Daemon:
         folder: Path,
         *arguments: str,
         config: str = "",
+        node: str = "testnode",
         environment: Mapping[str, str] | None = None,
         redirections: str = "",
     ) -> None:
         self._folder = folder
+        self._node = node
         path = self.configure(config)
         self.process = subprocess.Popen(
             [
@@ -46,7 +48,7 @@ class Daemon:
         """Write its configuration, at the start or for a reload, and return the file."""
         path = self._folder / "config.yaml"
         path.write_text(
-            f"node: testnode\nstate_directory: {self._folder / 'state'}\nstats_interval_s: 1\n"
+            f"node: {self._node}\nstate_directory: {self._folder / 'state'}\nstats_interval_s: 1\n"
             f"{config}"
         )
         return path
@@ -69,13 +71,19 @@ def running(
     source: str = "synthetic:",
     *arguments: str,
     config: str = "",
+    node: str = "testnode",
     environment: Mapping[str, str] | None = None,
     redirections: str = "",
 ) -> Iterator[Daemon]:
     """Run a daemon that publishes to a broker."""
     given = ("--source", source, "--mqtt", broker.url, *arguments)
     daemon = Daemon(
-        folder, *given, config=config, environment=environment, redirections=redirections
+        folder,
+        *given,
+        config=config,
+        node=node,
+        environment=environment,
+        redirections=redirections,
     )
     try:
         yield daemon

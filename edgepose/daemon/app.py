@@ -168,6 +168,8 @@ class App:
             cameras=tuple(camera.name for camera in config.cameras),
             state_directory=self._state.path,
             on_command=lambda command: self.daemon.command(command),
+            previous_roots=self._state.previous_roots,
+            forget_root=self._state.forget,
         )
 
     def _prepare_reload(self) -> Callable[[], None]:

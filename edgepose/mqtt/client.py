@@ -12,6 +12,7 @@ from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.failure_log import FailureLog
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.outbox import Outbox
+from edgepose.mqtt.retained import RetainedTopics
 from edgepose.mqtt.tls import tls_context
 
 _log = logging.getLogger("edgepose.mqtt")
@@ -25,11 +26,16 @@ class MqttClient:
     """
 
     def __init__(
-        self, options: ConnectOptions, outbox: Outbox, receiver: CommandReceiver | None = None
+        self,
+        options: ConnectOptions,
+        outbox: Outbox,
+        receiver: CommandReceiver | None = None,
+        retained: RetainedTopics | None = None,
     ) -> None:
         self._options = options
         self._outbox = outbox
         self._receiver = receiver
+        self._retained = retained
         self._tls_context = tls_context(options.tls) if options.address.tls else None
         self._closing = threading.Event()
         self._close_by = 0.0
@@ -127,12 +133,16 @@ class MqttClient:
             if outbox.online and not connected:
                 connected = True
                 log.connected(self._protocol, outbox.dropped_transient)
+                if self._retained is not None:
+                    connection.watch(self._retained)
             while connection.refused:
                 log.refused(*connection.refused.pop())
             now = time.monotonic()
             if now >= check_at:
                 check_at = now + self._options.timeouts.unacknowledged_s
                 outbox.save_overdue_events()
+                if self._retained is not None:
+                    self._retained.check()
                 log.check_stable()
 
     def _shut_down(self, connection: MqttConnection) -> None:

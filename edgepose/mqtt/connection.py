@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -27,6 +27,9 @@ from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.topics import OFFLINE
+
+if TYPE_CHECKING:
+    from edgepose.mqtt.retained import RetainedTopics
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -78,6 +81,9 @@ class MqttConnection:
         self._protocol = protocol
         self._receiver = receiver
         self._topics = () if receiver is None else receiver.topics
+        self._retained: RetainedTopics | None = None
+        self._retained_subscriptions: set[int | None] = set()
+        self._states: list[tuple[str, bytes, bool]] = []
         self._changed = changed
         self._connack: ReasonCode | None = None
         self._disconnect: ReasonCode | None = None
@@ -131,6 +137,7 @@ class MqttConnection:
                     self._publish(self.waiting.popleft())
                 self._changed.notify_all()
                 commands, self._commands = self._commands, []
+                states, self._states = self._states, []
         except Exception as error:
             # paho parses malformed packets unchecked. If another thread noticed, while it sent a
             # message, that the connection has ended, `select` finds the socket closed.
@@ -140,6 +147,9 @@ class MqttConnection:
         for topic, payload, retained in commands:
             if self._receiver is not None:
                 self._receiver.receive(topic, payload, retained=retained)
+        for topic, payload, retained in states:
+            if self._retained is not None:
+                self._retained.receive(topic, payload, retained=retained)
         if client.socket() is None:
             raise self._diagnose()
 
@@ -165,6 +175,16 @@ class MqttConnection:
         info = self._client.publish(topic, payload, qos, retain)
         if qos:
             self._unacknowledged[info.mid] = message
+
+    def watch(self, retained: "RetainedTopics") -> None:
+        """Subscribe to the states of the node, and pass what the broker sends of them on."""
+        retained.connected()
+        with self._changed:
+            self._retained = retained
+            for filters in retained.filters:
+                five = self._protocol == "5"
+                requests: Any = [(name, SubscribeOptions() if five else 0) for name in filters]
+                self._retained_subscriptions.add(self._client.subscribe(requests)[1])
 
     @property
     def idle(self) -> bool:
@@ -269,12 +289,18 @@ class MqttConnection:
             self._client.on_publish = None
 
     def _on_subscribe(self, *event: Any) -> None:
-        _, _, _, codes, _ = event
+        _, _, number, codes, _ = event
+        if self._retained is not None and number in self._retained_subscriptions:
+            self._retained.subscribed()
+            return
         for topic, code in zip(self._topics, codes, strict=False):
             if code.is_failure:
                 self.refused.append((f"the subscription to {topic}", code))
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+        if not message.topic.endswith("/set"):
+            self._states.append((message.topic, bytes(message.payload), message.retain))
+            return
         self._commands.append((message.topic, bytes(message.payload), message.retain))
 
     def _on_socket_open(self, _client: object, _userdata: object, sock: Any) -> None:

@@ -46,6 +46,19 @@ class Outbox:
                 self._states[topic] = state
                 self._send(state)
 
+    def acknowledged_states(self) -> dict[str, bytes] | None:
+        """Return the payloads of all states, None unless the broker has acknowledged them."""
+        with self.changed:
+            if self._connection is None or not (self.online and self._connection.idle):
+                return None
+            states = {topic: state.payload for topic, state in self._states.items()}
+            return states if self._availability is None else states | {self._availability: ONLINE}
+
+    def publish_retained(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message that is no new state; an empty one clears the topic."""
+        with self.changed:
+            self._send(Outgoing(topic, payload, 1, retain=True))
+
     def add_event(self, topic: str, payload: bytes) -> None:
         """Add an event; beyond the store's bound the oldest one is dropped."""
         with self.changed:

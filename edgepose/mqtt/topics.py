@@ -16,6 +16,8 @@ ID_PATTERN: Final = "[a-zA-Z0-9_-]{1,64}"
 """Ids of nodes and cameras: one level of a topic, and valid in file names and URLs."""
 
 _MAX_TOPIC_BYTES = 65535
+_NODE_STATES: Final = ("availability", "info", "stats", "accelerator")
+_CAMERA_STATES: Final = ("presence", "count", "status", "enabled")
 
 
 def check_id(value: str, what: str = "") -> str:
@@ -50,6 +52,23 @@ def check_base(value: str) -> str:
             f"$ nor / at its start and no / at its end, got {value!r}: write for example edgepose"
         )
     return value
+
+
+def state_filters(root: str) -> tuple[str, ...]:
+    """Return the filters of all retained topics of a node; `root` is their prefix."""
+    of_cameras = (f"{root}/+/{name}" for name in _CAMERA_STATES)
+    return (*(f"{root}/{name}" for name in _NODE_STATES), *of_cameras)
+
+
+def state_owner(root: str, topic: str) -> str | None:
+    """Return the camera of a retained topic, empty for one of the node, None for any other."""
+    prefix = f"{root}/"
+    match topic.removeprefix(prefix).split("/") if topic.startswith(prefix) else ():
+        case [name] if name in _NODE_STATES:
+            return ""
+        case [camera, name] if name in _CAMERA_STATES:
+            return camera
+    return None
 
 
 @dataclass(frozen=True, slots=True)

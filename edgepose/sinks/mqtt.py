@@ -13,6 +13,7 @@ from edgepose.mqtt.commands import Command, CommandReceiver
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.outbox import Outbox
+from edgepose.mqtt.retained import RetainedTopics
 from edgepose.mqtt.topics import Topics
 
 EVENTS_FILE: Final = "events.sqlite"
@@ -27,9 +28,11 @@ class MqttSink:
     broker is unreachable, pose messages are dropped and counted, of each state the newest is kept,
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
-    `on_command` is called on the network thread for each valid command. MQTT 5 is preferred because
-    only its reason codes distinguish missing permissions, or a second client with the same id,
-    from a broken connection.
+    States that another client overwrites are published again. Cleared are those of cameras that are
+    not among `cameras` any more, and those under `previous_roots`; `forget_root` is called on the
+    network thread when that is done, as `on_command` is for each valid command. MQTT 5 is preferred
+    because only its reason codes distinguish missing permissions, or a second client with the same
+    id, from a broken connection.
     Raises ConfigError for TLS files that cannot be used.
     """
 
@@ -41,6 +44,8 @@ class MqttSink:
         cameras: Sequence[str],
         state_directory: Path | None = None,
         on_command: Callable[[Command], None] | None = None,
+        previous_roots: Sequence[str] = (),
+        forget_root: Callable[[str], None] = lambda _root: None,
     ) -> None:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
@@ -48,7 +53,10 @@ class MqttSink:
         options = replace(options, availability=topics.availability)
         self._outbox = Outbox(EventStore(path, max_events=_MAX_EVENTS), topics.availability)
         receiver = None if on_command is None else CommandReceiver(topics, cameras, on_command)
-        self._client = MqttClient(options, self._outbox, receiver)
+        retained = RetainedTopics(
+            topics, cameras, self._outbox, previous_roots=previous_roots, forget=forget_root
+        )
+        self._client = MqttClient(options, self._outbox, receiver, retained)
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,140 @@
+"""The retained topics of a node: leftovers are cleared, and what others overwrite is restored."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from edgepose.mqtt.outbox import Outbox
+from edgepose.mqtt.topics import ONLINE, Topics, state_filters, state_owner
+
+_log = logging.getLogger("edgepose.mqtt")
+
+RESTORE_INTERVAL_S: Final = 5.0
+"""Two clients with one node id do not restore their states faster."""
+_MAX_LEFTOVERS: Final = 200
+"""So many are cleared for each connection; any client that may publish could leave more."""
+
+_MAX_UNANSWERED: Final = 2
+
+
+class RetainedTopics:
+    """Compares what the broker retains for a node with what the node published.
+
+    Cleared are the states of cameras that are not among `cameras`, and all states under
+    `previous_roots`, prefixes with an earlier node id or base topic, once no node is online there;
+    `forget` is then called with the prefix. A state that another client changes is published again.
+    `filters` are what to subscribe to, a group for each prefix. If two connections end before the
+    broker answers these subscriptions, it may not allow them, and they are left out. Used by the
+    network thread only.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        cameras: Sequence[str],
+        outbox: Outbox,
+        *,
+        previous_roots: Sequence[str] = (),
+        forget: Callable[[str], None] = lambda _root: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topics = topics
+        self._owners = {"", *cameras}
+        self._outbox = outbox
+        self._previous: dict[str, dict[str, bytes]] = {root: {} for root in previous_roots}
+        self._forget = forget
+        self._monotonic = monotonic
+        self._warned = False
+        self._restore_at_s = -math.inf
+        self._unanswered = 0
+        self._begin()
+
+    @property
+    def filters(self) -> tuple[tuple[str, ...], ...]:
+        """The filters for this connection."""
+        if self._unanswered > _MAX_UNANSWERED:
+            return ()
+        return tuple(map(state_filters, (self._topics.root, *self._previous)))
+
+    def subscribed(self) -> None:
+        """Take the broker's answer to the subscriptions."""
+        self._unanswered = 0
+
+    def connected(self) -> None:
+        """Begin again on a new connection, on which the broker sends what it retains."""
+        self._unanswered += 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._received: dict[str, bytes] = {}
+        self._different: dict[str, tuple[bytes, bytes]] = {}
+        self._leftovers: set[str] = set()
+        self._checks = 0
+        for found in self._previous.values():
+            found.clear()
+
+    def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message on a topic; `retained` means that it is older than the subscription."""
+        owner = state_owner(self._topics.root, topic)
+        if owner in self._owners:
+            if not retained:
+                self._received[topic] = payload
+        elif owner and retained and payload and len(self._leftovers) < _MAX_LEFTOVERS:
+            self._leftovers.add(topic)
+        for root, found in self._previous.items():
+            if state_owner(root, topic) is not None and len(found) < _MAX_LEFTOVERS:
+                found[topic] = payload
+
+    def check(self) -> None:
+        """Clear and restore what is due; called every second while connected."""
+        current = self._outbox.acknowledged_states()
+        if current is None or self._unanswered:
+            return
+        self._checks += 1
+        self._clear(self._leftovers)
+        self._leftovers.clear()
+        # By the second check, the broker has sent all that it retains.
+        for root in list(self._previous) if self._checks > 1 else ():
+            found = self._previous[root]
+            if found.get(f"{root}/availability") != ONLINE:
+                self._clear({topic for topic, payload in found.items() if payload})
+                del self._previous[root]
+                self._forget(root)
+        self._restore(current)
+
+    def _clear(self, topics: set[str]) -> None:
+        for topic in sorted(topics):
+            self._outbox.publish_retained(topic, b"")
+        if topics:
+            _log.info(
+                "cleared %d retained topics of cameras or node ids that are not configured any "
+                "more, such as %s",
+                len(topics),
+                min(topics),
+            )
+
+    def _restore(self, current: dict[str, bytes]) -> None:
+        """Publish the states again that are different in two checks, so not ours on its way."""
+        before = self._different
+        self._different = {
+            topic: (payload, current[topic])
+            for topic, payload in self._received.items()
+            if topic in current and payload != current[topic]
+        }
+        lost = [topic for topic, pair in self._different.items() if before.get(topic) == pair]
+        now_s = self._monotonic()
+        if not lost or now_s < self._restore_at_s:
+            return
+        self._restore_at_s = now_s + RESTORE_INTERVAL_S
+        for topic in lost:
+            del self._received[topic]
+            self._outbox.publish_retained(topic, current[topic])
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "another client publishes on %s; publishing our value again, at most every %g s: "
+                "check that only one edgepose runs with the node id %r",
+                *(lost[0], RESTORE_INTERVAL_S, self._topics.node),
+            )

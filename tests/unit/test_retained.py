@@ -1,0 +1,210 @@
+"""What the broker retains for a node, and who else publishes there; on an injected clock."""
+
+import logging
+from typing import cast
+
+import pytest
+
+from edgepose.mqtt.connection import MqttConnection, Outgoing
+from edgepose.mqtt.event_store import EventStore
+from edgepose.mqtt.outbox import Outbox
+from edgepose.mqtt.retained import RetainedTopics
+from edgepose.mqtt.topics import Topics, state_filters, state_owner
+
+TOPICS = Topics(node="gym")
+AVAILABILITY, STATUS = TOPICS.availability, TOPICS.status("main")
+
+
+class FakeConnection:
+    """A broker that acknowledges at once, and echoes what is published to `watched`."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+        self.idle = True
+        self.watched: RetainedTopics | None = None
+
+    def publish(self, message: Outgoing) -> None:
+        assert message.retain
+        self.sent.append((message.topic, message.payload))
+        if message.on_acknowledged is not None:
+            message.on_acknowledged()
+        if self.watched is not None:
+            self.watched.receive(message.topic, message.payload, retained=False)
+
+
+class Node:
+    """A connected node with the camera `main`, online."""
+
+    def __init__(self, *previous: str) -> None:
+        self.now_s = 0.0
+        self.forgotten: list[str] = []
+        self.outbox = Outbox(EventStore(None, max_events=1), AVAILABILITY)
+        self.outbox.set_state(STATUS, b"online", 1)
+        self.retained = RetainedTopics(
+            TOPICS,
+            ["main"],
+            self.outbox,
+            previous_roots=previous,
+            forget=self.forgotten.append,
+            monotonic=lambda: self.now_s,
+        )
+        self.connection = FakeConnection()
+        self.outbox.attach(cast("MqttConnection", self.connection))
+        self.connection.watched = self.retained
+        self.retained.connected()
+        self.retained.subscribed()
+        self.connection.sent.clear()
+
+    def checks(self, count: int) -> list[tuple[str, bytes]]:
+        """Return what is published within some seconds."""
+        for _ in range(count):
+            self.now_s += 1
+            self.retained.check()
+        sent = self.connection.sent[:]
+        self.connection.sent.clear()
+        return sent
+
+
+@pytest.fixture(autouse=True)
+def _log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def test_state_filters_match_states_only() -> None:
+    root = "a/gym"
+    assert f"{root}/availability" in state_filters(root)
+    assert f"{root}/+/enabled" in state_filters(root)
+    assert len(state_filters(root)) <= 8, "what AWS IoT Core takes in one SUBSCRIBE"
+    for topic, owner in {
+        "a/gym/info": "",
+        "a/gym/main/count": "main",
+        "a/gym/main/poses": None,
+        "a/gym/main/enabled/set": None,
+        "a/gym/hall/main/count": None,
+        "a/gym2/info": None,
+        "a/gym/status": None,
+        "info": None,
+    }.items():
+        assert state_owner(root, topic) == owner, topic
+
+
+def test_retained_states_of_a_removed_camera_are_cleared(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, only those that are there, and nothing of the cameras that are configured."""
+    node = Node()
+    old = [TOPICS.presence("old"), TOPICS.status("old")]
+    for topic in (*old, STATUS, AVAILABILITY):
+        node.retained.receive(topic, b"ON", retained=True)
+    assert node.checks(5) == [(topic, b"") for topic in old]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert old[0] in caplog.text
+
+
+def test_retained_states_of_a_removed_camera_wait_for_our_own() -> None:
+    """First the states of the cameras that there are."""
+    node = Node()
+    node.connection.idle = False
+    node.retained.receive(TOPICS.presence("old"), b"ON", retained=True)
+    assert node.checks(3) == []
+    node.connection.idle = True
+    assert node.checks(3) == [(TOPICS.presence("old"), b"")]
+
+
+def test_retained_states_that_another_client_publishes_now_are_not_leftovers() -> None:
+    node = Node()
+    node.retained.receive(TOPICS.presence("another"), b"ON", retained=False)
+    assert node.checks(3) == []
+
+
+def test_retained_leftovers_are_cleared_in_bounded_number() -> None:
+    node = Node()
+    for number in range(1000):
+        node.retained.receive(TOPICS.presence(f"c{number}"), b"ON", retained=True)
+    assert len(node.checks(3)) == 200
+
+
+def test_retained_topics_of_a_renamed_node_are_cleared() -> None:
+    node = Node("edgepose/old")
+    assert "edgepose/old/availability" in node.retained.filters[1]
+    left = {"availability": b"offline", "info": b"{}", "main/presence": b"ON"}
+    for name, payload in left.items():
+        node.retained.receive(f"edgepose/old/{name}", payload, retained=True)
+    assert node.checks(5) == [(f"edgepose/old/{name}", b"") for name in left]
+    assert node.forgotten == ["edgepose/old"]
+
+
+def test_retained_topics_of_a_renamed_node_without_leftovers() -> None:
+    node = Node("edgepose/old")
+    assert node.checks(5) == []
+    assert node.forgotten == ["edgepose/old"]
+
+
+def test_retained_topics_of_a_node_that_is_online_stay() -> None:
+    """Another node with the earlier name; if it was ours, its last will comes later."""
+    node = Node("edgepose/old")
+    node.retained.receive("edgepose/old/availability", b"online", retained=True)
+    node.retained.receive("edgepose/old/main/presence", b"ON", retained=True)
+    assert node.checks(100) == []
+    assert node.forgotten == []
+    node.retained.receive("edgepose/old/availability", b"offline", retained=False)
+    assert [topic for topic, _ in node.checks(2)] == [
+        "edgepose/old/availability",
+        "edgepose/old/main/presence",
+    ]
+    assert node.forgotten == ["edgepose/old"]
+
+
+def test_retained_offline_of_another_client_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """A second daemon that ends leaves `offline` behind, and its states."""
+    node = Node()
+    node.retained.receive(AVAILABILITY, b"offline", retained=False)
+    node.retained.receive(STATUS, b"offline", retained=False)
+    assert node.checks(2) == [(AVAILABILITY, b"online"), (STATUS, b"online")]
+    assert node.checks(100) == []
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "another client publishes on edgepose/gym/availability" in record.getMessage()
+    assert "'gym'" in record.getMessage()
+
+
+def test_retained_state_that_another_client_clears_is_replaced() -> None:
+    node = Node()
+    node.retained.receive(STATUS, b"", retained=False)
+    assert node.checks(2) == [(STATUS, b"online")]
+
+
+def test_retained_states_of_two_living_clients_make_no_flood(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each publishes its own again, at most every 5 s, and logs that once."""
+    node = Node()
+    sent = []
+    for _ in range(60):
+        node.retained.receive(STATUS, b"offline", retained=False)
+        sent += node.checks(1)
+    assert sent == [(STATUS, b"online")] * 12
+    assert len(caplog.records) == 1
+
+
+def test_retained_subscriptions_that_the_broker_does_not_answer() -> None:
+    """Some brokers end the connection instead; then the node works without them."""
+    node = Node("edgepose/old")
+    for _ in range(2):
+        node.retained.connected()
+        assert len(node.retained.filters) == 2
+    assert node.checks(5) == []
+    node.retained.connected()
+    assert node.retained.filters == ()
+    assert node.checks(5) == []
+    assert node.forgotten == []
+
+
+def test_retained_own_state_on_its_way_is_not_foreign(caplog: pytest.LogCaptureFixture) -> None:
+    """The broker sends a state back late, and the next one is on its way already."""
+    node = Node()
+    node.connection.watched = None
+    for payload in (b"offline", b"online") * 10:
+        node.outbox.set_state(STATUS, payload, 1)
+        node.connection.sent.clear()
+        assert node.checks(1) == []
+        node.retained.receive(STATUS, payload, retained=False)
+    assert not caplog.records
