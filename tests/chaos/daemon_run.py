@@ -37,9 +37,11 @@ class Line:
 
 
 class DaemonRun:
-    """One run of `edgepose run`, from its start to its end."""
+    """One run of `edgepose run`, from its start to its end; its log is in `stderr`, if given."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], *, stderr: int | None = None
+    ) -> None:
         number = next(_count)
         self.lines: list[Line] = []
         self.wall_clock_valid = True
@@ -61,7 +63,7 @@ class DaemonRun:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgepose", "run", "-c", str(folder / "config.yaml")],
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 env={
                     **os.environ,
                     **environment,

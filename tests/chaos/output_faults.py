@@ -1,6 +1,9 @@
 """Faults of what the daemon writes to: stdout, the recording and the disk of its state."""
 
+import fcntl
 import json
+import os
+import select
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.chaos.rig import TOPICS, Broker, Rig
 
 _FULL_QUEUE_S = 60.0
 """Until a queue of 1000 messages is full, at 30 a second."""
+_PIPE_BYTES = 4096
 _RETRY_S = 40.0
 """How soon a recording goes on at the latest."""
 
@@ -33,6 +37,23 @@ def _stdout_blocked(folder: Path, row: Row) -> Row:
         _switch_off_and_on(rig, row, blocked_s)
         # SIGTERM comes while it is not read.
         return rig.evaluate(row)
+
+
+@fault("stderr-blocked", "Output: stderr is a pipe that is not read")
+def _stderr_blocked(folder: Path, row: Row) -> Row:
+    """Everything goes on without a log, and SIGTERM works."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    try:
+        with Rig(folder, settings={"log": {"level": "debug"}}, stderr=writing) as rig:
+            wait(lambda: not select.select([], [writing], [], 0)[1], "the pipe to be full")
+            full_s = time.monotonic()
+            time.sleep(10.0)
+            _switch_off_and_on(rig, row, full_s)
+            return rig.evaluate(row)
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 @fault("record-disk-full", "Output: the disk of the recording is full, later has room again")

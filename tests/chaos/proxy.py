@@ -14,12 +14,13 @@ class TcpProxy:
     """Forwards TCP connections on `port` to the port `target` of this machine.
 
     `bytes_per_s` limits the rate from the client, None does not; data that waits then fills the
-    socket of the sender.
+    socket of the sender. `connections` counts those that were accepted.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.bytes_per_s: float | None = None
+        self.connections = 0
         self._listener = self._listen(0)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -69,6 +70,7 @@ class TcpProxy:
                 near, _ = listener.accept()
             except OSError:
                 return
+            self.connections += 1
             try:
                 far = socket.create_connection(("127.0.0.1", self.target), 2)
             except OSError:

@@ -150,6 +150,7 @@ class Rig(Resource):
         mqtt: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         user: tuple[str, str] | None = None,
+        stderr: int | None = None,
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
@@ -158,6 +159,7 @@ class Rig(Resource):
         self.fake_edgetpu: FakeEdgeTpu | None = None
         self._environment = dict(environment or {})
         self._observer_host, self._user = observer_host, user
+        self._stderr = stderr
         self._stack = contextlib.ExitStack()
         model, self.device = MODEL, "cpu"
         if tpu:
@@ -221,7 +223,7 @@ class Rig(Resource):
 
     def start(self) -> DaemonRun:
         """Start the daemon, kept as `daemon`."""
-        self.daemon = DaemonRun(self.folder, self._environment)
+        self.daemon = DaemonRun(self.folder, self._environment, stderr=self._stderr)
         self.runs.append(self.daemon)
         return self.daemon
 

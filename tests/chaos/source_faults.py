@@ -12,12 +12,14 @@ from tests.chaos.hanging import HangingFolder
 from tests.chaos.judge import Row
 from tests.chaos.registry import fault
 from tests.chaos.rig import TOPICS, Rig, door_images
+from tests.fakes.refusing_camera import RefusingCamera
 from tests.media import save, write_video
 
 _ELEVEN: Final = 11
 _SILENT: Final = 12
 _FPS: Final = 2.0
 _RELOAD_LIMIT_S: Final = 2.0
+_LOGINS: Final = 4
 _PATIENCE_S: Final = 60.0
 _DESCRIPTORS: Final = 3
 """Standard input, output and error; numbers of descriptors are given anew from the lowest."""
@@ -79,6 +81,21 @@ def _silent(folder: Path, row: Row) -> Row:
             time.sleep(5.0)
             _reload_rotated(rig, row, names)
             time.sleep(15.0)
+            row.gap_s = rig.longest_gap_s(since_s)
+            return rig.evaluate(row)
+
+
+@fault("login-refused", "Camera: another camera refuses the password for a minute")
+def _login_refused(folder: Path, row: Row) -> Row:
+    """It is tried rarely, since cameras lock an account after a few wrong logins."""
+    with RefusingCamera() as camera:
+        url = f"rtsp://viewer:wrong@127.0.0.1:{camera.port}/live"
+        with Rig(folder, more_cameras=[{"name": "locked", "source": url}]) as rig:
+            since_s = time.monotonic()
+            time.sleep(60.0)
+            row.remarks.append(f"{camera.logins} logins in a minute")
+            if not 0 < camera.logins <= _LOGINS:
+                row.failures.append(f"{camera.logins} logins in a minute, at most {_LOGINS}")
             row.gap_s = rig.longest_gap_s(since_s)
             return rig.evaluate(row)
 
