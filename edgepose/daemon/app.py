@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager
-from edgepose.errors import AlreadyRunningError, ConfigError
+from edgepose.errors import ConfigError, EdgeposeError
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.topics import Topics
@@ -50,50 +50,63 @@ from edgepose.sinks.recorder import RecorderSink
 log = logging.getLogger(__name__)
 
 SWITCHES_FILE: Final = "switches.json"
-WAIT_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 8
+"""Between attempts to start, of which each loads the model."""
 
 
 def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
     """Build every part of a configuration and run the daemon until it ends.
 
     `load` is called again for a reload. Raises EdgeposeError with what is missing or wrong, after
-    closing what was opened.
+    closing what was opened; a service waits for it instead, unless the configuration is invalid.
     """
-    with Signals(starting=True) as signals:
-        config = load()
-        with closing(_wait_for_state_folder(config, config_file)) as state:
-            app = App(config, load, state)
-            loaded = app.daemon.models.loaded
-            log.info(
-                "edgepose %s: node %s, %s, %s, configuration %s",
-                __version__,
-                config.node_name,
-                " and ".join(f"{model.name} on {model.device}" for model in loaded),
-                f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
-                config_file or "built in",
-            )
-            signals.starting = False
-            app.daemon.run(signals)
+    with Signals(starting=True) as signals, ExitStack() as stack:
+        app = _when_available(lambda: _build(load, config_file, stack))
+        config, loaded = app.config, app.daemon.models.loaded
+        log.info(
+            "edgepose %s: node %s, %s, %s, configuration %s",
+            __version__,
+            config.node_name,
+            " and ".join(f"{model.name} on {model.device}" for model in loaded),
+            f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
+            config_file or "built in",
+        )
+        signals.starting = False
+        app.daemon.run(signals)
 
 
-def _wait_for_state_folder(config: Config, config_file: Path | None) -> StateFolder:
-    """Lock the folder of the node's state, for which a service waits.
+def _build(load: Callable[[], Config], config_file: Path | None, stack: ExitStack) -> "App":
+    """Build every part; `stack` unlocks the node's state."""
+    config = load()
+    with ExitStack() as opened:
+        folder = StateFolder(config.state_path, topics_of(config), config_file)
+        app = App(config, load, opened.enter_context(closing(folder)))
+        stack.enter_context(opened.pop_all())
+        return app
 
-    Raises AlreadyRunningError without a service manager.
+
+def _when_available(build: Callable[[], "App"]) -> "App":
+    """Build the parts; a service tries again until nothing is missing, such as a mount.
+
+    Ending would be worse: systemd starts it again every 3 s without limit.
     """
-    logged = False
+    failure, pause_s = "", 1
     with closing(Notifier()) as notifier:
         while True:
             try:
-                return StateFolder(config.state_path, topics_of(config), config_file)
-            except AlreadyRunningError as error:
-                if not has_service_manager():
+                return build()
+            except EdgeposeError as error:
+                # Once it waits, an invalid configuration is one that is being edited.
+                if not has_service_manager() or (error.exit_code == 2 and not failure):
                     raise
-                if not logged:
-                    log.warning("%s; waiting until it ends", error)
-                    logged = True
-                notifier.send(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {error}")
-                time.sleep(WAIT_S)
+                if str(error) != failure:
+                    failure = str(error)
+                    log.warning("%s; trying again until it succeeds", failure)
+            status = failure.replace("\n", " ")
+            for _ in range(pause_s):
+                notifier.send(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {status}")
+                time.sleep(1)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def topics_of(config: Config) -> Topics:
@@ -121,7 +134,7 @@ class App:
         self._load = load
         self._state = state
         topics = topics_of(config)
-        models = models or build_models(config)
+        models = models or build_models(config, wait=not has_service_manager())
         mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
         sinks = [*([] if mqtt is None else [mqtt]), *output_sinks(config.output)]
         cameras, turn = [], threading.Lock()

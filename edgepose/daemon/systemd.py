@@ -36,7 +36,7 @@ class Notifier:
         """Send a state; without an error if the service manager went away."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.sendto(state.encode(), self._address)
+                self._socket.sendto(state.encode(errors="replace"), self._address)
 
     def close(self) -> None:
         """Close the socket; later states are not sent."""

@@ -279,6 +279,29 @@ def test_daemon_edgetpu_fails_at_start_with_reason(
     assert "Traceback" not in stderr
 
 
+def test_daemon_edgetpu_as_service_waits_for_it(
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
+) -> None:
+    """An Edge TPU that is plugged in after the start of the service is as one that failed later."""
+    fake_edgetpu.set("abort")
+    # A notification to a socket that does not exist is lost.
+    manager = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    model = str(fake_edgetpu.compiled_model())
+    arguments = ("--model", model, "--accelerator", "edgetpu")
+    with (
+        broker.listener() as listener,
+        running(
+            *(tmp_path, broker, "synthetic:", *arguments),
+            environment=fake_edgetpu.environment() | manager,
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "cpu")
+        assert state(listener)["degraded"]
+        fake_edgetpu.set("ok")
+        wait_for_poses_on(listener, "edgetpu")
+        assert daemon.end()[0] == 0
+
+
 def test_daemon_edgetpu_without_compiled_file_names_remedy(
     tmp_path: Path, broker: Mosquitto
 ) -> None:

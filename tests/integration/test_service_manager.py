@@ -1,6 +1,7 @@
 """The daemon's notifications to a service manager, on a real socket with real signals."""
 
 import resource
+import shutil
 import signal
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgepose.registry.registry import default_registry
 from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last, wait_for_more_poses
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
@@ -107,7 +109,7 @@ def test_daemon_as_service_waits_for_the_same_node(
             wait_for_last(listener, f"{NODE}/availability", b"online")
             code, _, errors = service.end()
     assert code == 0
-    assert errors.count("waiting until it ends") == 1
+    assert errors.count("trying again until it succeeds") == 1
 
 
 def test_daemon_as_service_stops_while_it_waits(
@@ -141,6 +143,41 @@ def test_daemon_as_service_waits_for_camera(
     assert code == 0
     assert stderr.count("no such file") == 1
     assert "delivers frames again" in stderr
+
+
+def test_daemon_as_service_waits_for_model_file(
+    tmp_path: Path, broker: Mosquitto, manager: Manager
+) -> None:
+    """A file on a mount that comes later is waited for, with the reason in the status, not exit 2.
+
+    While it waits, a configuration with an error is one that is being edited.
+    """
+    model = tmp_path / "later.tflite"
+    waiting = f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {model}: no such model file"
+    environment = {"NOTIFY_SOCKET": str(manager.path)}
+    config = f"model: {{name: {model.name}}}\n"
+    with (
+        broker.listener() as listener,
+        running(tmp_path, broker, config=config, environment=environment) as daemon,
+    ):
+        wait_for(lambda: manager.count(waiting) > 1, "a wait")
+        daemon.configure("no_such_key: 1\n")
+        wait_for(lambda: "no_such_key: unknown key" in manager.received[-1], "a longer wait")
+        daemon.configure(config)
+        shutil.copy(default_registry().resolve("movenet-lightning-int8").path, model)
+        listener.wait_for(f"{CAMERA}/poses")
+        code, _, errors = daemon.end()
+    assert code == 0
+    assert errors.count("no such model file") == 1
+
+
+def test_daemon_at_terminal_does_not_wait(tmp_path: Path, broker: Mosquitto) -> None:
+    """A missing model ends the command with one line."""
+    with running(tmp_path, broker, config="model: {name: never.tflite}\n") as daemon:
+        code, _, errors = daemon.wait()
+    assert code == 1
+    assert len(errors.splitlines()) == 1
+    assert f"{tmp_path}/never.tflite: no such model file" in errors
 
 
 def test_daemon_as_service_second_camera_appears_later(tmp_path: Path, broker: Mosquitto) -> None:
