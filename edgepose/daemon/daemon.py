@@ -285,9 +285,13 @@ class Daemon:
         if not self._inference.join(CLOSE_MODEL_S):
             log.warning("the model does not answer; its thread is left behind")
         self.models.close()
-        self.switches.close()
         for sink in reversed(self.sinks):
             try:
                 sink.close()
             except EdgeposeError as error:
                 log.warning("%s", error)
+        # MQTT has received and acknowledged commands until now; a camera must not miss its OFF.
+        for command in self._pending_commands.values():
+            if command.camera in self.cameras and not parse_switch(command.payload):
+                self.switches.set(command.camera, enabled=False)
+        self.switches.close()

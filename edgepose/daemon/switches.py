@@ -2,13 +2,14 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from edgepose.util.background import BackgroundWriter
-from edgepose.util.files import read_regular_file, replace_file
+from edgepose.util.files import open_regular_file, read_regular_file, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +21,21 @@ class Switches:
     """The privacy switches: kept in memory first, and in a file for the next start.
 
     A switch holds as long as the process even if the file cannot be written. The file is written
-    in the background, since a disk may block. Without that file, `earlier`, if given, is read.
+    in the background, since a disk may block, and again until that succeeds; until then it is
+    emptied, since a file that cannot be read leaves all cameras off. `off` may have cameras that
+    are not configured now and return later. Without that file, `earlier`, if given, is read.
     """
 
     def __init__(self, path: Path, cameras: frozenset[str], *, earlier: Path | None = None) -> None:
-        self.off = self._saved = _read(path, cameras, earlier)
+        self.off = _read(path, cameras, earlier)
+        self._saved: frozenset[str] | None = self.off
         self._path = path
         self._failure = ""
         self._writer: BackgroundWriter[object] = BackgroundWriter(
             "switches", lambda _: self._save(), max_pending=1, on_idle=self._save
         )
+        # Starts the thread, for which there may be no room later.
+        self._writer.submit(self)
 
     def set(self, camera: str, *, enabled: bool) -> None:
         """Remember that a camera is switched on or off."""
@@ -50,22 +56,35 @@ class Switches:
         try:
             replace_file(self._path, json.dumps({"off": sorted(off)}).encode())
         except OSError as error:
+            if self._saved is not None and off - self._saved and self._is_emptied():
+                self._saved = None
             failure = error.strerror or str(error)
             if failure != self._failure:
                 log.warning(
                     "%s: cannot save which cameras are switched off (%s); trying again, but if "
-                    "edgepose restarts before that succeeds, it opens them",
+                    "edgepose restarts before that succeeds, %s",
                     self._path,
                     failure,
+                    "cameras stay off"
+                    if self._saved is None or off <= self._saved
+                    else "it opens them",
                 )
             self._failure = failure
             return
         self._saved = off
         self._failure = ""
 
+    def _is_emptied(self) -> bool:
+        """Empty the file, for which a full disk has room; return False if that fails too."""
+        try:
+            os.close(open_regular_file(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        except OSError:
+            return False
+        return True
+
 
 def _read(path: Path, cameras: frozenset[str], earlier: Path | None) -> frozenset[str]:
-    """Return which of the cameras are off.
+    """Return which cameras are off, also of those that are not configured now.
 
     A file that exists but cannot be read leaves them all off: some camera was switched off once,
     and which one is not known any more.
@@ -74,7 +93,7 @@ def _read(path: Path, cameras: frozenset[str], earlier: Path | None) -> frozense
         content = msgspec.json.decode(
             read_regular_file(path, _MAX_BYTES), type=dict[str, list[str]]
         )
-        return cameras.intersection(content["off"])
+        return frozenset(content["off"])
     except FileNotFoundError:
         return frozenset() if earlier is None else _read(earlier, cameras, None)
     # Unlimited nesting is a RecursionError, which is no ValueError.

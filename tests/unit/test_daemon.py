@@ -265,6 +265,22 @@ def test_daemon_privacy_switch(tmp_path: Path) -> None:
         second.allow(9)
 
 
+def test_daemon_off_received_while_it_stops_holds_at_the_next_start(tmp_path: Path) -> None:
+    """The broker had the acknowledgement, the camera was opened again."""
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source, lambda: source)
+
+    def close() -> None:
+        rig.daemon.command(Command("cam0", "enabled", b"OFF"))
+        rig.daemon.command(Command("cam1", "enabled", b"ON"))
+
+    rig.mqtt.close = close  # type: ignore[method-assign]
+    with running(rig):
+        source.wait_until_requested()
+    source.allow(9)
+    assert Switches(tmp_path / "switches.json", frozenset({"cam0", "cam1"})).off == {"cam0"}
+
+
 def test_daemon_newest_of_several_commands_counts(tmp_path: Path) -> None:
     source = SteppedSource(1, live=True)
     rig = Rig(tmp_path, lambda: source)

@@ -1,5 +1,6 @@
 """The stored privacy switches."""
 
+import errno
 import json
 import logging
 import os
@@ -45,10 +46,14 @@ def test_switches_of_an_earlier_version(tmp_path: Path) -> None:
     assert Switches(tmp_path / "hall.json", CAMERAS, earlier=earlier).off == CAMERAS
 
 
-def test_switches_forget_a_camera_that_is_not_configured(tmp_path: Path) -> None:
+def test_switches_remember_a_camera_that_is_not_configured_now(tmp_path: Path) -> None:
+    """One that was removed or renamed and came back was opened, if another had been switched."""
     path = tmp_path / "switches.json"
     path.write_text('{"off": ["main", "removed"]}')
-    assert Switches(path, CAMERAS).off == {"main"}
+    switches = Switches(path, CAMERAS)
+    switches.set("yard", enabled=False)
+    switches.close()
+    assert Switches(path, CAMERAS | {"removed"}).off == {"main", "removed", "yard"}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"off": 3}', b"\xff\xfe", b'{"on": []}'])
@@ -82,6 +87,31 @@ def test_switches_hold_in_memory_and_are_saved_when_the_disk_is_back(
     assert caplog.text.count("cannot save") == 1
     switches.close()
     blocked.close()
+
+
+def test_switches_on_a_full_disk_leave_all_cameras_off_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be written fails closed: a restart opened the camera."""
+    path = tmp_path / "switches.json"
+    path.write_text('{"off": ["yard"]}')
+    full = True
+
+    def fsync(_fd: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    switches = Switches(path, CAMERAS)
+    switches.set("main", enabled=False)
+    wait_for(lambda: "cameras stay off" in caplog.text, "the warning")
+    assert Switches(path, CAMERAS).off == CAMERAS
+    # As it was saved before, which is not in the file any more.
+    switches.set("main", enabled=True)
+    full = False
+    wait_for(path.read_bytes, "the file")
+    switches.close()
+    assert Switches(path, CAMERAS).off == {"yard"}
 
 
 def test_switches_file_is_for_its_owner_only(tmp_path: Path) -> None:
