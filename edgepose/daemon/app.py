@@ -181,8 +181,8 @@ class App:
             cameras=tuple(camera.name for camera in config.cameras),
             state_directory=self._state.path,
             on_command=lambda command: self.daemon.command(command),
-            previous_roots=self._state.previous_roots,
-            forget_root=self._state.forget,
+            previous_root=self._state.previous_root,
+            forget_previous=self._state.forget_previous,
         )
 
     def _prepare_reload(self) -> Callable[[], None]:

@@ -18,39 +18,36 @@ from edgepose.util.files import make_private_folder, open_regular_file
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S: Final = 2.0
-_MAX_PREVIOUS: Final = 5
 _MAX_RECORD_BYTES: Final = 1 << 20
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What the lock file contains; `previous` are earlier roots that may still be retained."""
+    """What the lock file contains; messages may be retained under the prefix `root`."""
 
     pid: int = 0
     config: str = ""
     root: str = ""
-    previous: tuple[str, ...] = ()
 
 
 class StateFolder:
     """`nodes/<node>` in the state directory, locked until `close` or the end of the process.
 
     A node that was renamed, which is another one with the same configuration file, keeps its
-    folder; `previous_roots` are the prefixes of topics on which it published before. Earlier
-    versions kept the files of all nodes in the state directory itself, `shared`. A folder that
-    cannot be written is logged and not locked.
+    folder; `previous_root` is the prefix of the topics on which it published before, if that was
+    another. Earlier versions kept the files of all nodes in the state directory, `shared`. A folder
+    that cannot be written is logged and not locked.
     Raises AlreadyRunningError if another process uses the folder.
     """
 
     def __init__(self, shared: Path, topics: Topics, config_file: Path | None) -> None:
         self.shared = shared
         self.path = shared / "nodes" / topics.node
+        self.previous_root: str | None = None
         self._lock: int | None = None
         self._record = _Record(
             os.getpid(), str(config_file and config_file.absolute()), topics.root
         )
-        self._writer: BackgroundWriter[object] = BackgroundWriter(
-            "state-folder", lambda _: self._write(), max_pending=1
-        )
+        self._writer = BackgroundWriter("state-folder", self._write, max_pending=1)
         try:
             self._open()
         except OSError as error:
@@ -61,16 +58,9 @@ class StateFolder:
                 error.strerror,
             )
 
-    @property
-    def previous_roots(self) -> tuple[str, ...]:
-        """Prefixes of topics under which messages of this node may still be retained."""
-        return self._record.previous
-
-    def forget(self, root: str) -> None:
-        """Remove a prefix under which nothing is retained any more; returns at once."""
-        previous = tuple(other for other in self._record.previous if other != root)
-        self._record = msgspec.structs.replace(self._record, previous=previous)
-        self._writer.submit(root)
+    def forget_previous(self) -> None:
+        """Remember that nothing is retained under the previous prefix; returns at once."""
+        self._writer.submit(self._record)
 
     def close(self) -> None:
         """Unlock the folder, after 2 s at most."""
@@ -93,13 +83,12 @@ class StateFolder:
                     f"{self.path.name!r}; stop it, or give this one another node id"
                 )
             self._lock = lock
-        earlier = _read(self._lock)
-        roots = [root for root in (*earlier.previous, earlier.root) if root]
-        previous = [root for root in dict.fromkeys(roots) if root != self._record.root]
-        self._record = msgspec.structs.replace(
-            self._record, previous=tuple(previous[-_MAX_PREVIOUS:])
-        )
-        self._write()
+        earlier = _read(self._lock).root
+        if earlier not in ("", self._record.root):
+            self.previous_root = earlier
+            self._write(msgspec.structs.replace(self._record, root=earlier))
+        else:
+            self._write(self._record)
         self._move_events()
 
     def _take_over(self) -> int | None:
@@ -124,9 +113,9 @@ class StateFolder:
                 with suppress(FileNotFoundError):
                     (self.shared / name).rename(self.path / name)
 
-    def _write(self) -> None:
+    def _write(self, record: _Record) -> None:
         if self._lock is not None:
-            content = msgspec.json.encode(self._record)
+            content = msgspec.json.encode(record)
             with suppress(OSError):
                 os.pwrite(self._lock, content, 0)
                 os.ftruncate(self._lock, len(content))

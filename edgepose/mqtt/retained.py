@@ -23,8 +23,8 @@ class RetainedTopics:
     """Compares what the broker retains for a node with what the node published.
 
     Cleared are the states of cameras that are not among `cameras`, and all states under
-    `previous_roots`, prefixes with an earlier node id or base topic, once no node is online there;
-    `forget` is then called with the prefix. A state that another client changes is published again.
+    `previous_root`, a prefix with an earlier node id or base topic, once no node is online there;
+    `forget_previous` is called then. A state that another client changes is published again.
     `filters` are what to subscribe to, a group for each prefix. If two connections end before the
     broker answers these subscriptions, it may not allow them, and they are left out. Used by the
     network thread only.
@@ -36,15 +36,15 @@ class RetainedTopics:
         cameras: Sequence[str],
         outbox: Outbox,
         *,
-        previous_roots: Sequence[str] = (),
-        forget: Callable[[str], None] = lambda _root: None,
+        previous_root: str | None = None,
+        forget_previous: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topics = topics
         self._owners = {"", *cameras}
         self._outbox = outbox
-        self._previous: dict[str, dict[str, bytes]] = {root: {} for root in previous_roots}
-        self._forget = forget
+        self._previous = previous_root
+        self._forget_previous = forget_previous
         self._monotonic = monotonic
         self._warned = False
         self._restore_at_s = -math.inf
@@ -56,7 +56,7 @@ class RetainedTopics:
         """The filters for this connection."""
         if self._unanswered > _MAX_UNANSWERED:
             return ()
-        return tuple(map(state_filters, (self._topics.root, *self._previous)))
+        return tuple(map(state_filters, filter(None, (self._topics.root, self._previous))))
 
     def subscribed(self) -> None:
         """Take the broker's answer to the subscriptions."""
@@ -71,9 +71,8 @@ class RetainedTopics:
         self._received: dict[str, bytes] = {}
         self._different: dict[str, tuple[bytes, bytes]] = {}
         self._leftovers: set[str] = set()
+        self._of_previous: dict[str, bytes] = {}
         self._checks = 0
-        for found in self._previous.values():
-            found.clear()
 
     def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a message on a topic; `retained` means that it is older than the subscription."""
@@ -83,9 +82,9 @@ class RetainedTopics:
                 self._received[topic] = payload
         elif owner and retained and payload and len(self._leftovers) < _MAX_LEFTOVERS:
             self._leftovers.add(topic)
-        for root, found in self._previous.items():
-            if state_owner(root, topic) is not None and len(found) < _MAX_LEFTOVERS:
-                found[topic] = payload
+        of_previous = self._previous and state_owner(self._previous, topic) is not None
+        if of_previous and len(self._of_previous) < _MAX_LEFTOVERS:
+            self._of_previous[topic] = payload
 
     def check(self) -> None:
         """Clear and restore what is due; called every second while connected."""
@@ -95,13 +94,12 @@ class RetainedTopics:
         self._checks += 1
         self._clear(self._leftovers)
         self._leftovers.clear()
+        online = self._of_previous.get(f"{self._previous}/availability") == ONLINE
         # By the second check, the broker has sent all that it retains.
-        for root in list(self._previous) if self._checks > 1 else ():
-            found = self._previous[root]
-            if found.get(f"{root}/availability") != ONLINE:
-                self._clear({topic for topic, payload in found.items() if payload})
-                del self._previous[root]
-                self._forget(root)
+        if self._previous is not None and self._checks > 1 and not online:
+            self._clear({topic for topic, payload in self._of_previous.items() if payload})
+            self._previous = None
+            self._forget_previous()
         self._restore(current)
 
     def _clear(self, topics: set[str]) -> None:

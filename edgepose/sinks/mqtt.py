@@ -29,10 +29,10 @@ class MqttSink:
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
     States that another client overwrites are published again. Cleared are those of cameras that are
-    not among `cameras` any more, and those under `previous_roots`; `forget_root` is called on the
-    network thread when that is done, as `on_command` is for each valid command. MQTT 5 is preferred
-    because only its reason codes distinguish missing permissions, or a second client with the same
-    id, from a broken connection.
+    not among `cameras` any more, and those under `previous_root`; `forget_previous` is called on
+    the network thread when that is done, as `on_command` is for each valid command. MQTT 5 is
+    preferred because only its reason codes distinguish missing permissions, or a second client with
+    the same id, from a broken connection.
     Raises ConfigError for TLS files that cannot be used.
     """
 
@@ -44,8 +44,8 @@ class MqttSink:
         cameras: Sequence[str],
         state_directory: Path | None = None,
         on_command: Callable[[Command], None] | None = None,
-        previous_roots: Sequence[str] = (),
-        forget_root: Callable[[str], None] = lambda _root: None,
+        previous_root: str | None = None,
+        forget_previous: Callable[[], None] = lambda: None,
     ) -> None:
         self.topics = topics
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
@@ -54,7 +54,11 @@ class MqttSink:
         self._outbox = Outbox(EventStore(path, max_events=_MAX_EVENTS), topics.availability)
         receiver = None if on_command is None else CommandReceiver(topics, cameras, on_command)
         retained = RetainedTopics(
-            topics, cameras, self._outbox, previous_roots=previous_roots, forget=forget_root
+            topics,
+            cameras,
+            self._outbox,
+            previous_root=previous_root,
+            forget_previous=forget_previous,
         )
         self._client = MqttClient(options, self._outbox, receiver, retained)
 

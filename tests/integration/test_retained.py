@@ -1,6 +1,7 @@
 """Retained topics on a real broker: leftovers, renamed nodes, and a second client."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_mqtt_sink_clears_a_removed_camera(
     wait_until_cleared(listener, left)
     sink.close()
     # The next connection finds nothing, and clears nothing.
-    make_sink(previous_roots=["edgepose/nothing"])
+    make_sink(previous_root="edgepose/nothing")
     wait_for_last(listener, TOPICS.availability, b"online")
     wait_until_cleared(listener, left)
     with broker.listener() as newcomer:
@@ -78,15 +79,25 @@ def test_mqtt_sink_clears_a_removed_camera(
 def test_mqtt_sink_clears_a_renamed_node(
     broker: Mosquitto, listener: Listener, make_sink: MakeSink
 ) -> None:
-    """Only the one that is offline."""
     make_sink("old", Topics(node="old")).close()
-    living = make_sink("living", Topics(node="living"))
-    forgotten: list[str] = []
-    make_sink(previous_roots=["edgepose/old", "edgepose/living"], forget_root=forgotten.append)
+    forgotten = threading.Event()
+    make_sink(previous_root="edgepose/old", forget_previous=forgotten.set)
     names = ("availability", "info", "main/status", "main/presence")
     wait_until_cleared(listener, {f"edgepose/old/{name}" for name in names})
-    assert forgotten == ["edgepose/old"]
-    assert living.counters()["connected"]
+    assert forgotten.wait(20)
+
+
+def test_mqtt_sink_clears_nothing_of_a_living_node(listener: Listener, make_sink: MakeSink) -> None:
+    living = make_sink("old", Topics(node="old"))
+    forgotten = threading.Event()
+    make_sink(previous_root="edgepose/old", forget_previous=forgotten.set)
+    wait_for_last(listener, TOPICS.availability, b"online")
+    living.close()
+    # Only what it published at its end is cleared, and what was there before.
+    assert forgotten.wait(20)
+    wait_for_last(listener, "edgepose/old/availability", b"")
+    order = [r.payload for r in listener.received if r.topic == "edgepose/old/availability"]
+    assert order == [b"online", b"offline", b""]
 
 
 def test_mqtt_sink_beside_a_second_client_of_its_node(

@@ -46,50 +46,47 @@ def test_state_folder_for_each_node(tmp_path: Path) -> None:
         assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
         assert stat.S_IMODE((first.path / "lock").stat().st_mode) == 0o600
     with closing(opened(tmp_path, "c", Path("/c.yaml"))) as third:
-        assert third.previous_roots == ()
+        assert third.previous_root is None
     assert {path.name for path in (tmp_path / "nodes").iterdir()} == {"a", "b", "c"}
 
 
 def test_state_folder_of_a_renamed_node(tmp_path: Path) -> None:
-    """It keeps its switches, and the roots of its earlier topics until they are forgotten."""
+    """It keeps its switches, and the prefix of its earlier topics until that is forgotten."""
     with closing(opened(tmp_path, "gym")) as folder:
+        assert folder.previous_root is None
         (folder.path / "switches.json").write_text('{"off": ["main"]}')
+    for _ in range(2):
+        with closing(opened(tmp_path, "hall")) as folder:
+            assert (folder.path / "switches.json").read_text() == '{"off": ["main"]}'
+            assert folder.previous_root == "e/gym"
+            with pytest.raises(AlreadyRunningError):
+                opened(tmp_path, "hall")
     with closing(opened(tmp_path, "hall")) as folder:
-        assert (folder.path / "switches.json").read_text() == '{"off": ["main"]}'
-        assert folder.previous_roots == ("e/gym",)
-        with pytest.raises(AlreadyRunningError):
-            opened(tmp_path, "hall")
-    with closing(opened(tmp_path, "hall", base="f")) as folder:
-        assert list(folder.previous_roots) == ["e/gym", "e/hall"]
-        folder.forget("e/gym")
-        assert list(folder.previous_roots) == ["e/hall"]
-    with closing(opened(tmp_path, "hall", base="f")) as folder:
-        assert list(folder.previous_roots) == ["e/hall"]
-    with closing(opened(tmp_path, "hall")) as folder:
-        assert folder.previous_roots == ("f/hall",)
+        folder.forget_previous()
+    with closing(opened(tmp_path, "hall")) as again:
+        assert again.previous_root is None
     assert [path.name for path in (tmp_path / "nodes").iterdir()] == ["hall"]
+
+
+def test_state_folder_after_another_base_topic(tmp_path: Path) -> None:
+    opened(tmp_path, "gym").close()
+    with closing(opened(tmp_path, "gym", base="f")) as folder:
+        assert folder.previous_root == "e/gym"
 
 
 def test_state_folder_of_a_running_node_is_not_taken_over(tmp_path: Path) -> None:
     with closing(opened(tmp_path, "gym")) as running, closing(opened(tmp_path, "hall")) as folder:
         assert folder.path != running.path
-        assert folder.previous_roots == ()
+        assert folder.previous_root is None
 
 
-def test_state_folder_remembers_few_roots(tmp_path: Path) -> None:
-    for number in range(9):
-        with closing(opened(tmp_path, f"n{number}")) as folder:
-            pass
-    assert folder.previous_roots == ("e/n3", "e/n4", "e/n5", "e/n6", "e/n7")
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"previous": 3}', b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"root": 3}', b"[" * 100_000])
 def test_state_folder_damaged_lock_file(tmp_path: Path, content: bytes) -> None:
     with closing(opened(tmp_path, "gym")) as folder:
         pass
     (folder.path / "lock").write_bytes(content)
     with closing(opened(tmp_path, "gym")) as folder:
-        assert folder.previous_roots == ()
+        assert folder.previous_root is None
 
 
 def test_state_folder_takes_events_of_an_earlier_version(tmp_path: Path) -> None:
