@@ -15,6 +15,7 @@ import pytest
 
 from edgepose import messages
 from edgepose.errors import SinkError
+from edgepose.mqtt.replay import Recording
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.recorder import RecorderSink
 from tests.builders import message_of
@@ -82,6 +83,11 @@ def test_recorder_begins_a_new_file_at_its_limit(tmp_path: Path) -> None:
     record(again, 5, 6)
     again.close()
     assert contents(tmp_path) == {"r.ndjson": [6], "r.ndjson.1": [4, 5], "r.ndjson.2": [2, 3]}
+    joined = tmp_path / "all.ndjson"
+    joined.write_bytes(b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir())[::-1]))
+    recording = Recording(joined)
+    assert [recorded.message.sequence for recorded in recording] == [2, 3, 4, 5, 6]
+    assert recording.skipped == 0
 
 
 def test_recorder_fills_a_gap_before_it_deletes(tmp_path: Path) -> None:
