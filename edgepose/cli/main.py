@@ -101,6 +101,9 @@ def _open_standard_streams() -> None:
 def _message(error: Exception) -> str:
     if isinstance(error, EdgeposeError):
         return str(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        # From `os.getcwd`; all others have a name.
+        return "the current directory was deleted; change to another one"
     if isinstance(error, OSError):
         return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
     return (

@@ -13,7 +13,7 @@ from edgepose.config.values import resolved
 from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
 from edgepose.errors import ConfigError
 from edgepose.mqtt.url import parse_broker_url
-from edgepose.util.files import expanded
+from edgepose.util.folders import xdg_folder
 from edgepose.util.redact import masked_url
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")
@@ -37,10 +37,10 @@ def find_config_file(given: Path | None = None) -> Path | None:
     """
     if given is not None:
         return given
-    home = expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
-    for candidate in (home / "edgepose" / "config.yaml", SYSTEM_FILE):
+    own = xdg_folder("XDG_CONFIG_HOME")
+    for candidate in (own and own / "config.yaml", SYSTEM_FILE):
         # `Path.is_file` raises in a folder that this user may not enter.
-        if os.path.isfile(candidate):  # noqa: PTH113
+        if candidate is not None and os.path.isfile(candidate):  # noqa: PTH113
             return candidate
     return None
 

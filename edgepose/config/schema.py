@@ -33,6 +33,7 @@ from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
 from edgepose.registry.registry import check_name, is_path
+from edgepose.util.folders import MACHINE_STATE, xdg_folder
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import (
     CAMERA_PASSWORD,
@@ -356,8 +357,7 @@ class Config(Section, frozen=True, kw_only=True):
         given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
         if given:
             return Path(given)
-        home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(home).expanduser() / "edgepose"
+        return xdg_folder("XDG_STATE_HOME") or MACHINE_STATE
 
     def masked_values(self) -> dict[str, Any]:
         """Return the configuration as plain values, with secrets masked."""

@@ -12,7 +12,7 @@ from msgspec import Meta
 from edgepose.config.values import Boolean, convert
 from edgepose.config.yaml_reader import describe, plain
 from edgepose.errors import UsageError
-from edgepose.util.files import expanded
+from edgepose.util.folders import expanded
 from edgepose.util.redact import MASK, masked_url
 from edgepose.util.suggest import did_you_mean
 

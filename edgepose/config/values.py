@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from edgepose.config.yaml_reader import plain
-from edgepose.util.files import expanded
+from edgepose.util.folders import expanded
 from edgepose.util.secrets import Secret
-from edgepose.util.suggest import did_you_mean
+from edgepose.util.suggest import closest
 
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
@@ -170,4 +170,8 @@ def _hint(found: Iterable[Any], value: object) -> str:
     wants_number = int in found or float in found or unquoted in choices
     if wants_number and type(unquoted) in (int, float):
         return "; remove the quotes"
-    return did_you_mean(value, map(str, choices))
+    if (int in found or float in found) and value[0].isdigit():
+        # YAML 1.1 has numbers such as 1_000 and 12:30.
+        return "; write it in digits, such as 1000 or 0.5"
+    near = closest(value, map(str, choices))
+    return "" if near is None else f"; did you mean {near if near.isdigit() else repr(near)}?"

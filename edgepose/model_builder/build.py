@@ -4,7 +4,6 @@ Every input is pinned by a hash or a version and every random choice by a seed; 
 those of the `convert` extra.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgepose.errors import ConversionError
 from edgepose.inference.runtime import redirect_native_stderr
 from edgepose.model_builder import npm_package, tfjs_graph
 from edgepose.util.extras import require_extra
+from edgepose.util.folders import MACHINE_STATE, xdg_folder
 
 # The heads of MoveNet and the separable convolutions of its feature pyramid locate the keypoints,
 # and the few weights of the first block cancel each other: the layers that lose most in INT8, and
@@ -90,4 +90,4 @@ def build_model(name: str, target: Path, *, log: Callable[[str], None]) -> Path:
 
 def default_cache() -> Path:
     """Return the folder that keeps the downloaded package between builds."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgepose"
+    return xdg_folder("XDG_CACHE_HOME") or MACHINE_STATE / "cache"

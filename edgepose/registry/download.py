@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -18,6 +18,8 @@ from typing import Final
 from edgepose import __version__
 from edgepose.errors import ModelFileError, UsageError
 from edgepose.registry.registry import MAX_BYTES, ModelEntry, check_hash
+from edgepose.util.folders import expanded
+from edgepose.util.redact import masked_url
 
 MIN_BYTES_PER_S: Final = 1024
 CHUNK_BYTES: Final = 1 << 16
@@ -81,12 +83,13 @@ def _addresses(entry: ModelEntry, origin: str | None) -> Sequence[str]:
                 f"`{entry.install_command}`"
             )
         return entry.urls
-    folder = Path(origin.removeprefix("file://")).expanduser()
+    folder = expanded(origin.removeprefix("file://"))
     if folder.is_dir():
         origin = folder.absolute().as_uri()
-    elif not origin.startswith(("https://", "http://")):
+    elif not origin.startswith(("https://", "http://")) or masked_url(origin) != origin:
         raise UsageError(
-            f"expected a folder or an http(s) URL to download models from, got {origin!r}"
+            "expected a folder or an http(s) URL without a password to download models from, got "
+            f"{masked_url(origin)!r}"
         )
     return (f"{origin.rstrip('/')}/{entry.file}",)
 
@@ -119,6 +122,9 @@ def _receive(
     except urllib.error.HTTPError as error:
         error.close()
         raise ModelFileError(f"{address}: {error}") from None
+    except InvalidURL:
+        # Its text can contain the password of a proxy.
+        raise ModelFileError(f"{address}: this address, or that of the proxy, is invalid") from None
     except (OSError, HTTPException) as error:
         # A URLError contains the error of the system.
         raise ModelFileError(f"{address}: {getattr(error, 'reason', error)}") from None

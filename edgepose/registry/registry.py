@@ -18,12 +18,13 @@ from msgspec import Meta
 
 from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
 from edgepose.registry.tflite_file import IDENTIFIER, is_compiled
+from edgepose.util.folders import MACHINE_STATE, expanded, xdg_folder
 from edgepose.util.suggest import did_you_mean
 
 Device = Literal["cpu", "edgetpu"]
 
 MANIFEST: Final = "manifest.json"
-MACHINE_FOLDER: Final = Path("/var/lib/edgepose/models")
+MACHINE_FOLDER: Final = MACHINE_STATE / "models"
 SUFFIX: Final = ".tflite"
 EDGETPU_SUFFIXES: Final = ("-edgetpu", "_edgetpu")
 """The ends of the name of a compiled file: ours, and that of Coral's compiler."""
@@ -129,7 +130,7 @@ class Registry:
         """
         name = str(name_or_path)
         if name not in self.entries and is_path(name):
-            path = Path(name).expanduser()
+            path = expanded(name)
             if not os.access(path, os.F_OK):
                 hint = did_you_mean(path.stem, self.entries)
                 raise ModelFileError(
@@ -214,12 +215,13 @@ def user_folder() -> Path:
     a home `/var/lib/edgepose/models`, in which the service finds what `sudo` downloaded; else
     `~/.local/share/edgepose/models`.
     """
-    home, data = os.environ.get("HOME"), os.environ.get("XDG_DATA_HOME")
-    if os.environ.get("EDGEPOSE_MODELS"):
-        return Path(os.environ["EDGEPOSE_MODELS"]).expanduser().absolute()
-    if not data and (os.geteuid() == 0 or not home):
+    given = os.environ.get("EDGEPOSE_MODELS")
+    if given:
+        return expanded(given).absolute()
+    own = xdg_folder("XDG_DATA_HOME")
+    if own is None or (os.geteuid() == 0 and not os.environ.get("XDG_DATA_HOME")):
         return MACHINE_FOLDER
-    return Path(data or f"{home}/.local/share") / "edgepose" / "models"
+    return own / "models"
 
 
 def bundled_folder() -> Path:

@@ -71,9 +71,3 @@ def replace_file(path: Path, content: bytes) -> None:
 def is_utf16(content: bytes) -> bool:
     """Whether a text begins with the mark of UTF-16, which some editors write."""
     return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-
-
-def expanded(path: str) -> Path:
-    """Return a path with `~` replaced; `~name` of an unknown user is a file name."""
-    # `Path.expanduser` raises for an unknown user.
-    return Path(os.path.expanduser(path))  # noqa: PTH111

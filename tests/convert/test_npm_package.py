@@ -35,6 +35,18 @@ def test_package_archive_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_package_archive_registry_with_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and no part of it is shown."""
+    logged: list[str] = []
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://u:hunter2@npm.example:4873")
+    with pytest.raises(ConversionError, match="without a password") as caught:
+        npm_package.package_archive(tmp_path, logged.append)
+    assert "hunter2" not in str(caught.value)
+    assert logged == []
+
+
 def test_package_archive_invalid_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error has the address that was made of it."""
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "somewhere")

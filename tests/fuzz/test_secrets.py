@@ -2,8 +2,10 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -267,6 +269,49 @@ def test_rtsp_failure_masks_secrets(
         next(opener().frames())
     out, err = capfd.readouterr()
     assert MARK not in "\n".join((str(caught.value), repr(caught.value), caplog.text, out, err))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        f"http://u:{MARK}@host/models",
+        f"https://u:a@{MARK}/b@host",
+        f"https://host/models?token={MARK}",
+        f"ftp://u:{MARK}@host",
+    ],
+)
+def test_models_pull_masks_secrets(
+    tmp_path: Path, origin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A password in the address of models is refused and not shown."""
+    name = "movenet-lightning-int8-edgetpu"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPOSE_MODELS", str(tmp_path))
+        assert run_command(["models", "pull", name, "--from", origin]) == 2
+    assert MARK not in "".join(capsys.readouterr())
+
+
+@pytest.fixture
+def new_opener() -> Iterator[None]:
+    """Make urllib read the environment again, which it does once."""
+    urllib.request.install_opener(cast("urllib.request.OpenerDirector", None))
+    yield
+    urllib.request.install_opener(cast("urllib.request.OpenerDirector", None))
+
+
+@pytest.mark.usefixtures("new_opener")
+def test_models_pull_masks_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The password of a proxy is not shown if its address is invalid."""
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path))
+    monkeypatch.setenv("http_proxy", f"http://u:a@b:{MARK}/c")
+    monkeypatch.delenv("no_proxy", raising=False)
+    arguments = ["pull", "movenet-lightning-int8-edgetpu", "--from", "http://192.0.2.1/models"]
+    assert run_command(["models", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert "that of the proxy, is invalid" in err
+    assert MARK not in out + err
 
 
 @pytest.mark.parametrize("content", [f"{MARK}\n{MARK}\n", f"\n{MARK}"])

@@ -40,6 +40,20 @@ def test_config_check_invalid_file(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
 
 
+def test_config_check_in_a_deleted_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names what is missing, which the system's does not."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    code, out, err = run(capsys, "config", "check")
+    assert (code, out) == (1, "")
+    assert err == "edgepose: the current directory was deleted; change to another one\n"
+    monkeypatch.chdir("/")
+
+
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_config_missing_file(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A missing file is an error of one line, with exit code 2."""

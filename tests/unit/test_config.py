@@ -13,8 +13,10 @@ from edgepose.config.reference import descriptions, json_schema, sample_path, sa
 from edgepose.config.schema import CameraConfig, Config, MqttConfig, dotted, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
-from edgepose.errors import ConfigError, SecretFileError
+from edgepose.errors import ConfigError, ModelFileError, SecretFileError
+from edgepose.model_builder.build import default_cache
 from edgepose.mqtt.topics import sanitize_id
+from edgepose.registry.registry import Registry, user_folder
 from edgepose.util.redact import masked_url
 
 
@@ -83,6 +85,8 @@ def test_schema_every_path_is_resolved() -> None:
 
 
 # --- errors
+
+KEEPALIVE = "expected a whole number, at least 2 and at most 65535"
 
 
 def test_load_config_reports_all_errors(tmp_path: Path) -> None:
@@ -186,6 +190,22 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
         ),
         ("model: lightning\n", "1: model: expected keys with values (name, kind,"),
         ("inference: {device: usb0}\n", "1: inference.device: expected an Edge TPU such as usb:0"),
+        (
+            "cameras:\n- rotation: '90'\n",
+            "2: cameras.0.rotation: expected 0, 90, 180 or 270, got '90'; remove the quotes",
+        ),
+        (
+            "cameras:\n- rotation: 090\n",
+            "2: cameras.0.rotation: expected 0, 90, 180 or 270, got '090'; did you mean 90?",
+        ),
+        *(
+            (
+                f"mqtt: {{keepalive_s: {number}}}\n",
+                f"1: mqtt.keepalive_s: {KEEPALIVE}, got '{number}'; write it in digits, such as 1",
+            )
+            for number in ("1_000", "1e3", "0x10", "0o17", "017", "12:30", "10s")
+        ),
+        ("stats_interval_s: 1:30\n", "1: stats_interval_s: expected a number, at least 1 and at"),
         ("inference: {threads: true}\n", "1: inference.threads: expected auto or a whole"),
         ("log: {level: warn}\n", "1: log.level: expected debug, info, warning or error, got"),
         (
@@ -659,6 +679,27 @@ def test_state_path_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edgepose:/var/lib/other")
     assert Config().state_path == Path("/var/lib/edgepose")
     assert Config(state_directory=Path("/s")).state_path == Path("/s")
+
+
+def test_folders_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home, as in a container, has the folders of the service."""
+    for name in ("HOME", "STATE_DIRECTORY", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("EDGEPOSE_MODELS", raising=False)
+
+    def no_entry(_uid: int) -> object:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert Config().state_path == Path("/var/lib/edgepose")
+    assert find_config_file() == (SYSTEM_FILE if SYSTEM_FILE.is_file() else None)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert user_folder() == Path("/var/lib/edgepose/models")
+    assert default_cache() == Path("/var/lib/edgepose/cache")
+    monkeypatch.setenv("EDGEPOSE_MODELS", "~nobody-here/m")
+    assert user_folder() == Path.cwd() / "~nobody-here/m"
+    with pytest.raises(ModelFileError, match=r"~nobody-here/m\.tflite: no such model file"):
+        Registry({}, ()).resolve("~nobody-here/m.tflite")
 
 
 def test_find_config_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
