@@ -1,5 +1,6 @@
 """`edgepose demo`: the daemon without configuration, and a subscriber that prints its messages."""
 
+import logging
 import os
 import shutil
 import signal
@@ -147,6 +148,8 @@ class _Subscriber:
         from paho.mqtt.publish import multiple
 
         self._offline.wait(LAST_MESSAGE_S)
+        # `multiple` logs it as an error when its connection ends.
+        logging.getLogger("paho").setLevel(logging.CRITICAL)
         empty: list[Any] = [(topic, None, 1, True) for topic in sorted(self._retained)]
         if empty:
             # Without a broker, nothing can be cleared.

@@ -16,7 +16,8 @@ RESTORE_INTERVAL_S: Final = 5.0
 _MAX_LEFTOVERS: Final = 200
 """So many are cleared for each connection; any client that may publish could leave more."""
 
-_MAX_UNANSWERED: Final = 2
+_MAX_ENDED: Final = 2
+_STABLE_CHECKS: Final = 30
 
 
 class RetainedTopics:
@@ -25,9 +26,9 @@ class RetainedTopics:
     Cleared are the states of cameras that are not among `cameras`, and all states under
     `previous_root`, a prefix with an earlier node id or base topic, once no node is online there;
     `forget_previous` is called then. A state that another client changes is published again.
-    `filters` are what to subscribe to, a group for each prefix. If two connections end before the
-    broker answers these subscriptions, it may not allow them, and they are left out. Used by the
-    network thread only.
+    `filters` are what to subscribe to, a group for each prefix. After two connections that ended
+    soon there are none: the broker may not allow them, or another client may have left a message
+    there that is too large. Used by the network thread only.
     """
 
     def __init__(
@@ -48,26 +49,24 @@ class RetainedTopics:
         self._monotonic = monotonic
         self._warned = False
         self._restore_at_s = -math.inf
-        self._unanswered = 0
-        self._begin()
+        self._ended = -1
+        self.connected()
 
     @property
     def filters(self) -> tuple[tuple[str, ...], ...]:
         """The filters for this connection."""
-        if self._unanswered > _MAX_UNANSWERED:
+        if self._ended > _MAX_ENDED:
             return ()
         return tuple(map(state_filters, filter(None, (self._topics.root, self._previous))))
 
     def subscribed(self) -> None:
         """Take the broker's answer to the subscriptions."""
-        self._unanswered = 0
+        self._subscribed = True
 
     def connected(self) -> None:
         """Begin again on a new connection, on which the broker sends what it retains."""
-        self._unanswered += 1
-        self._begin()
-
-    def _begin(self) -> None:
+        self._ended += 1
+        self._subscribed = False
         self._received: dict[str, bytes] = {}
         self._different: dict[str, tuple[bytes, bytes]] = {}
         self._leftovers: set[str] = set()
@@ -89,9 +88,13 @@ class RetainedTopics:
     def check(self) -> None:
         """Clear and restore what is due; called every second while connected."""
         current = self._outbox.acknowledged_states()
-        if current is None or self._unanswered:
+        if current is None:
             return
         self._checks += 1
+        if self._checks == _STABLE_CHECKS:
+            self._ended = 0
+        if not self._subscribed:
+            return
         self._clear(self._leftovers)
         self._leftovers.clear()
         online = self._of_previous.get(f"{self._previous}/availability") == ONLINE
