@@ -294,13 +294,15 @@ class PathSource:
     """A folder of images, an image or a video file; which one, is found out when it is opened.
 
     So whatever is wrong with the path, or slow, concerns this source's capture thread only. `fps`
-    is the rate of images; if `live`, frames are paced by the clock and late ones are dropped.
+    is the rate of images, instead of `image_fps`, and of a video without times; if `live`, frames
+    are paced by the clock and late ones are dropped.
     """
 
     path: Path
     fps: float | None = None
     live: bool = False
     loop: bool = False
+    image_fps: float | None = None
 
     def __post_init__(self) -> None:
         self.description = str(self.path)
@@ -308,14 +310,16 @@ class PathSource:
     def frames(self) -> FrameStream:
         """Yield the frames; raises SourceError if there are none."""
         from edgepose.sources import images
-        from edgepose.sources.video_file import VideoFileSource
 
         source: FrameSource
         if paths := images.find_images(self.path):
-            fps = self.fps or images.DEFAULT_FPS
+            fps = self.fps or self.image_fps or images.DEFAULT_FPS
             source = images.ImageSource(paths, fps=fps, realtime=self.live, loop=self.loop)
         else:
-            source = VideoFileSource(self.path, live=self.live, loop=self.loop)
+            # It brings FFmpeg, which images do not need.
+            from edgepose.sources.video_file import VideoFileSource
+
+            source = VideoFileSource(self.path, live=self.live, loop=self.loop, fps=self.fps)
         yield from source.frames()
 
 

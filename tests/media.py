@@ -1,5 +1,6 @@
 """Images and videos made by the tests of the sources."""
 
+import shutil
 import subprocess
 from collections.abc import Iterable
 from itertools import islice
@@ -7,11 +8,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from edgepose.sources.synthetic import SyntheticSource
 
 Image = NDArray[np.uint8]
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="ffmpeg is not installed: sudo apt install ffmpeg"
+)
 RED, GREEN, BLUE, GREY = (220, 30, 20), (20, 200, 40), (30, 40, 210), (128, 128, 128)
 
 

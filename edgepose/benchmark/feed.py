@@ -16,6 +16,7 @@ from edgepose.config.schema import CameraConfig
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource, FrameStream
+from edgepose.sources.images import find_images
 from edgepose.sources.synthetic import SyntheticSource
 
 MEMORY: Final = "memory"
@@ -57,8 +58,9 @@ def frame_feed(source: str | None) -> FrameFeed:
         name = uri.kind if uri.kind == "rtsp" else str(uri)
         return FrameFeed(name, None, source_opener(CameraConfig(source=source)))
     name = Path(uri.target).absolute().name if uri.kind == "path" else str(uri)
-    # Images have a frame rate too.
-    camera = CameraConfig(source=source, fps=FPS)
+    # A video has its own frame rate.
+    fps = FPS if uri.kind == "path" and find_images(Path(uri.target)) else None
+    camera = CameraConfig(source=source, fps=fps)
     return FrameFeed(
         name,
         source_opener(camera, loop=True, realtime=False),

@@ -94,7 +94,7 @@ def command(
         for path, subfolder in _files(inputs, failures, split=mode != "video"):
             sequence = _pipeline(config, loaded, track=not no_track)
             try:
-                for read in PathSource(path, SEQUENCE_FPS).frames():
+                for read in PathSource(path, image_fps=SEQUENCE_FPS).frames():
                     frame = read if mode is None else replace(read, still=mode == "image")
                     result = (stills if frame.still else sequence).process(frame)
                     if copies is not None:

@@ -45,19 +45,48 @@ class CaptureClock:
 
 
 class Pacer:
-    """Waits until the next frame of a recording is due, for playback in real time."""
+    """Waits until the next frame of a recording is due, for playback in real time.
 
-    def __init__(self) -> None:
+    A longer wait than `max_wait_ns` is shortened.
+    """
+
+    def __init__(self, max_wait_ns: int | None = None) -> None:
         self.start_ns = boottime_ns()
+        self._max_wait_ns = max_wait_ns
 
     def wait_for(self, elapsed_ns: int) -> None:
         """Sleep until `elapsed_ns` after the start; if far too late, move the start instead."""
         late_ns = boottime_ns() - self.start_ns - elapsed_ns
         if late_ns < 0:
-            time.sleep(-late_ns / 1e9)
+            wait_ns = min(-late_ns, self._max_wait_ns or -late_ns)
+            self.start_ns += late_ns + wait_ns
+            time.sleep(wait_ns / 1e9)
         elif late_ns > MAX_LATENESS_NS:
             # After a suspend, or on a machine that is too slow: frames must not have old times.
             self.start_ns += late_ns
+
+
+class DamageCounter:
+    """Counts a source's damaged frames, and logs how many there were when it is closed.
+
+    The first one of a `live` source, which may never be closed, is logged at once.
+    """
+
+    def __init__(self, description: str, *, live: bool) -> None:
+        self._description = description
+        self._live = live
+        self._count = 0
+
+    def add(self) -> None:
+        """Count a damaged frame."""
+        self._count += 1
+        if self._live and self._count == 1:
+            log.warning("%s: a frame is damaged; further ones are counted", self._description)
+
+    def close(self) -> None:
+        """Log the number of damaged frames, unless all of it was logged."""
+        if self._count > self._live:
+            log.warning("%s: damaged frames: %d", self._description, self._count)
 
 
 def camera_frames(read: Callable[[], tuple[Image, int | None]]) -> FrameStream:

@@ -22,12 +22,8 @@ def configure_opencv() -> None:
     # time, which the model needs: with one thread the pipeline reaches 3% more of a bare loop's
     # rate at 720p.
     cv2.setNumThreads(1)
-    # Our own error message replaces what FFmpeg prints about damaged files. OpenCV waits 10 s for a
-    # silent V4L2 camera, which is longer than a user should wait.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # OpenCV waits 10 s for a silent V4L2 camera, which is longer than a user should wait.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SELECT_TIMEOUT_S))
-    # The only way to select FFmpeg's RTSP transport; UDP loses whole frames on Wi-Fi.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
 
 
 @contextmanager

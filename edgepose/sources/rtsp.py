@@ -1,28 +1,35 @@
-"""RTSP streams, through OpenCV's FFmpeg."""
+"""RTSP streams."""
 
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-import cv2
+import av
+import av.error
 
-from edgepose.clock import boottime_ns
-from edgepose.datatypes import Image
-from edgepose.errors import SourceError, SourceStalledError
+from edgepose.datatypes import Frame
+from edgepose.errors import SourceError, SourceLoginError, SourceStalledError
 from edgepose.protocols import FrameStream
-from edgepose.sources._base import camera_frames
-from edgepose.sources._opencv import open_capture, read_rgb
+from edgepose.sources._base import CaptureClock, DamageCounter
+from edgepose.sources._video import Video, open_video
 
 log = logging.getLogger(__name__)
 
-OPEN_TIMEOUT_MS: Final = 8_000
-READ_TIMEOUT_MS: Final = 4_000
+OPEN_TIMEOUT_S: Final = 8.0
+READ_TIMEOUT_S: Final = 4.0
 PROBE_TIMEOUT_S: Final = 3.0
 MAX_BACKLOG_MS: Final = 2_000.0
 """A stream decoded this much later than at its best is more than this machine can decode."""
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}
+_OPTIONS: Final = {
+    # UDP loses whole frames on Wi-Fi.
+    "rtsp_transport": "tcp",
+    "protocol_whitelist": "rtp,tcp,tls",
+}
 
 
 @dataclass
@@ -35,34 +42,42 @@ class RtspSource:
 
     def frames(self) -> FrameStream:
         """Yield frames as they arrive."""
-        parameters = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_TIMEOUT_MS,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_TIMEOUT_MS,
-            # Every further decoding thread holds a frame back: 39 ms more delay with two.
-            cv2.CAP_PROP_N_THREADS: 1,
-        }
-        with open_capture(self.url, cv2.CAP_FFMPEG, parameters) as capture:
-            if not capture.isOpened():
-                raise SourceError(f"{self.description}: {_diagnose(self.url)}")
-            backlog = BacklogMonitor(self.description)
-            yield from camera_frames(lambda: self._read(capture, backlog))
+        backlog, clock = BacklogMonitor(self.description), CaptureClock()
+        damage = DamageCounter(self.description, live=True)
+        with self._open() as video, closing(damage):
+            for sequence, (image, mirrored, time_ns) in enumerate(video.images(damage.add)):
+                arrived_ns = clock.stamp()
+                if time_ns is not None:
+                    backlog.check(arrived_ns / 1e6, time_ns / 1e6)
+                yield Frame(image, arrived_ns, sequence, mirrored=mirrored)
+                # The consumer alone holds the frame while the next one is awaited.
+                del image
+            raise self._end(video.error)
 
-    def _read(self, capture: cv2.VideoCapture, backlog: "BacklogMonitor") -> tuple[Image, None]:
-        started_ns = boottime_ns()
-        image = read_rgb(capture)
-        arrived_ns = boottime_ns()
-        waited_ms = (arrived_ns - started_ns) // 1_000_000
-        # After a timeout FFmpeg may first return a frame that its decoder had kept: one as old as
-        # the silence, followed by another timeout.
-        if waited_ms >= READ_TIMEOUT_MS or (image is None and waited_ms >= READ_TIMEOUT_MS // 2):
-            raise SourceStalledError(
-                f"{self.description}: the stream is silent since {waited_ms / 1000:.0f} s; "
-                "check the camera and the network to it"
+    @contextmanager
+    def _open(self) -> Iterator[Video]:
+        timeouts_s = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+        try:
+            # Every further decoding thread holds a frame back: 39 ms more delay with two.
+            with open_video(
+                self.url, self.description, options=_OPTIONS, threads=1, timeouts_s=timeouts_s
+            ) as video:
+                yield video
+        except (av.HTTPUnauthorizedError, av.HTTPForbiddenError) as error:
+            reason = "the server requires a user and a password: rtsp://user:password@host/..."
+            if urlsplit(self.url).username:
+                reason = "the server does not accept the user and password"
+            raise SourceLoginError(f"{self.description}: {reason}") from error
+        except av.FFmpegError as error:
+            raise SourceError(f"{self.description}: {_diagnose(self.url)}") from error
+
+    def _end(self, error: av.FFmpegError | None) -> SourceError:
+        if isinstance(error, av.error.ExitError):
+            return SourceStalledError(
+                f"{self.description}: the stream is silent since {READ_TIMEOUT_S:.0f} s; check the "
+                "camera and the network to it"
             )
-        if image is None:
-            raise SourceError(f"{self.description}: the server ended the stream")
-        backlog.check(arrived_ns / 1e6, capture.get(cv2.CAP_PROP_POS_MSEC))
-        return image, None
+        return SourceError(f"{self.description}: the server ended the stream")
 
 
 class BacklogMonitor:
@@ -94,7 +109,7 @@ class BacklogMonitor:
 
 
 def _diagnose(url: str) -> str:
-    """Return why a stream could not be opened, by asking its server: OpenCV hides the reason."""
+    """Return why a stream could not be opened, by asking its server: FFmpeg hides the reason."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     try:
@@ -120,13 +135,9 @@ def _diagnose(url: str) -> str:
         return f"cannot reach {host} on port {port}: {error.strerror}"
     status = answer.partition(" ")[2][:3] if answer.startswith("RTSP/") else ""
     match status:
-        case "401" | "403" if parts.username:
-            return "the server does not accept the user and password in the URL"
-        case "401" | "403":
-            return "the server requires a user and a password: rtsp://user:password@host/..."
         case "404" | "454":
             return "the server has no stream of that name; see the camera's manual for its path"
-        case "200":
+        case "200" | "401":
             return "the server answers, but its stream has no video that can be decoded"
         case "":
             return f"the server on port {port} of {host} is not an RTSP server"

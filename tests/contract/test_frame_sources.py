@@ -15,7 +15,7 @@ from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource
 from edgepose.sources import rtsp
-from edgepose.sources._opencv import open_capture
+from edgepose.sources._video import open_video
 from edgepose.sources.images import ImageSource
 from edgepose.sources.orientation import OrientedSource
 from edgepose.sources.picamera import PicameraSource
@@ -64,7 +64,7 @@ def _rtsp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
     """Here a file replaces the stream; `tests/integration/test_rtsp.py` uses a server."""
     path = write_video(tmp_path / "v.avi", [quarters()] * COUNT)
     monkeypatch.setattr(
-        rtsp, "open_capture", lambda url, backend, parameters: open_capture(str(path), backend)
+        rtsp, "open_video", lambda url, name, **_: open_video(str(path), name, options={})
     )
     uri = parse_source_uri("rtsp://admin:S3cr3t@cam/live?pwd=S3cr3t")
     return RtspSource(uri.target, description=str(uri))

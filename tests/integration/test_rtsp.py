@@ -103,7 +103,7 @@ def test_rtsp_source_server_silent_then_killed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A silent server raises SourceStalledError, a killed one SourceError."""
-    monkeypatch.setattr(rtsp, "READ_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(rtsp, "READ_TIMEOUT_S", 1.0)
     address, server = start()
     with closing(_source(f"rtsp://{address}/live").frames()) as frames:
         next(frames)
@@ -177,7 +177,7 @@ def test_rtsp_source_server_does_not_answer(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opening ends within the timeouts, with the reason."""
-    monkeypatch.setattr(rtsp, "OPEN_TIMEOUT_MS", 500)
+    monkeypatch.setattr(rtsp, "OPEN_TIMEOUT_S", 0.5)
     monkeypatch.setattr(rtsp, "PROBE_TIMEOUT_S", 0.5)
     with pytest.raises(SourceError, match="does not answer"):
         next(_source(f"rtsp://{_address(listener)}/live").frames())
