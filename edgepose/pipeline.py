@@ -42,6 +42,14 @@ class CropState:
 
     region: CropRegion | None = None
     _confirmed: bool = field(default=False, init=False)
+    _size_wh: tuple[int, int] | None = field(default=None, init=False)
+
+    def region_for(self, frame: Frame) -> CropRegion | None:
+        """Return the crop region of a frame; None, the whole of it, if the size has changed."""
+        if frame.size_wh != self._size_wh:
+            self._size_wh = frame.size_wh
+            self.region, self._confirmed = None, False
+        return self.region
 
     def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
         """Return the poses that are confirmed, and choose the crop region of the next frame.
@@ -73,7 +81,8 @@ class Pipeline:
     `detect` runs on the inference thread and `publish` on the main thread; they share no state.
     `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
     one for all pipelines of a process, keeps the two from competing for the GIL at other times.
-    `models` may be replaced between two frames: crop regions and tracks are in frame px.
+    `models` may be replaced between two frames: crop regions and tracks are in frame px, and begin
+    again if the frames change their size.
     """
 
     models: ModelProvider
@@ -89,6 +98,7 @@ class Pipeline:
     _next_sequence: int = field(default=0, init=False)
     _sequence_offset: int = field(default=0, init=False)
     _crop: CropState = field(default_factory=CropState, init=False)
+    _size_wh: tuple[int, int] | None = field(default=None, init=False)
 
     def process(self, frame: Frame) -> FrameResult:
         """Detect and publish in the calling thread."""
@@ -112,7 +122,8 @@ class Pipeline:
         model = models.current
         started = perf_counter_ns()
         with self.turn:
-            tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
+            region = crop.region_for(frame)
+            tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
         preprocessed = perf_counter_ns()
         try:
             outputs = model.interpreter.invoke(tensor)
@@ -137,6 +148,10 @@ class Pipeline:
         with self.turn:
             started = perf_counter_ns()
             frame = detection.frame
+            if frame.size_wh != self._size_wh:
+                self._size_wh = frame.size_wh
+                self.tracker.reset()
+                self.smoother.reset()
             tracked = self.tracker.update(detection.poses, frame.timestamp_ns)
             tracked_ns = perf_counter_ns()
             tracked = self.smoother.apply(tracked, frame.timestamp_ns)

@@ -12,6 +12,7 @@ from edgepose.errors import AcceleratorLostError
 from edgepose.messages import boot_id
 from edgepose.pipeline import CropState
 from edgepose.protocols import Tensor
+from edgepose.tracking.oks_tracker import OksTracker
 from tests.builders import SECOND_NS, frame_of
 from tests.fakes.pipeline import (
     FakeInterpreter,
@@ -98,6 +99,20 @@ def test_detect_keeps_the_crop_of_each_stream_apart() -> None:
     rig.pipeline.detect(frame_of(sequence=1), first)
     rig.pipeline.detect(frame_of(sequence=0), second)
     assert rig.model.cropped == [False, True, False]
+
+
+def test_pipeline_begins_again_with_frames_of_another_size() -> None:
+    """Crop region, tracks and filters are in px: as in a stream of that size from its start."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9))
+    rig.pipeline.tracker = OksTracker()
+    frames = [
+        Frame(np.zeros((height, 64, 3), np.uint8), k * SECOND_NS, k)
+        for k, height in enumerate((48, 48, 48, 32, 32), 1)
+    ]
+    ids = [rig.pipeline.process(frame).tracked.track_ids.tolist() for frame in frames]
+    assert rig.model.cropped == [False, True, True, False, True]
+    assert ids == [[], [1], [1], [], [2]]
+    assert [message.frame.height for message in rig.sink.messages] == [48, 48, 32, 32]
 
 
 def test_detect_exchanges_left_and_right_in_a_mirrored_frame() -> None:
