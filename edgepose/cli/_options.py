@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from edgepose.cli._terminal import print_warning
+from edgepose.cli._terminal import discard, print_warning
 from edgepose.util.background import BackgroundWriter
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import CAMERA_VARIABLE
@@ -114,8 +114,7 @@ def background_logging(level: str) -> Iterator[None]:
         yield
     finally:
         if not handler.finish():
-            # Nothing that is printed from here on can block the exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            discard(sys.stderr)
 
 
 def set_up_logging(level: str, handler: logging.Handler | None = None) -> None:

@@ -1,9 +1,11 @@
 """Output that several subcommands share: JSON, tables, progress bars, errors."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
@@ -13,9 +15,22 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_on_stderr(text: str) -> None:
+    """Print a line on stderr; it is lost if its reader is gone or its disk is full."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
 def print_warning(text: str) -> None:
     """Print a warning on stderr, before there is a log."""
-    print(f"edgepose: warning: {text}", file=sys.stderr)
+    print_on_stderr(f"edgepose: warning: {text}")
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is still printed to nowhere: Python flushes it at exit, which may fail or block."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -56,6 +71,6 @@ def progress_bar(title: str, total: float | None = None) -> Iterator[Callable[..
 def exit_if_failed(failures: Sequence[object]) -> None:
     """Print failures on stderr, one a line, and exit with code 1 if there are any."""
     for failure in failures:
-        print(f"edgepose: {failure}", file=sys.stderr)
+        print_on_stderr(f"edgepose: {failure}")
     if failures:
         raise click.exceptions.Exit(1)

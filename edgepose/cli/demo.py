@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
@@ -18,6 +17,7 @@ import click
 
 from edgepose.build import source_opener
 from edgepose.cli._options import model_option, set_up_logging, source_option
+from edgepose.cli._terminal import print_on_stderr
 from edgepose.config.loader import load_config
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.app import launch
@@ -78,7 +78,7 @@ def _stop() -> None:
 
 
 def _print(text: str) -> None:
-    print(f"demo: {text}", file=sys.stderr, flush=True)
+    print_on_stderr(f"demo: {text}")
 
 
 def _broker(stack: ExitStack) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from edgepose import __version__
+from edgepose.cli._terminal import discard, print_on_stderr
 from edgepose.errors import EdgeposeError
 
 SUBCOMMANDS: Final = {
@@ -72,7 +73,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _print_error("interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
+        print_on_stderr(error.format_message())
         return 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -80,9 +81,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return _print_error(error.format_message().rstrip(".") + hint, 2)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not isinstance(error, EdgeposeError):
-            # The reader closed stdout, as `head` does; Python flushes it again at exit, which would
-            # print an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader closed stdout, as `head` does.
+            discard(sys.stdout)
             return 0
         if debug:
             raise
@@ -113,5 +113,5 @@ def _message(error: Exception) -> str:
 
 
 def _print_error(text: str, exit_code: int) -> int:
-    print(f"edgepose: {text}", file=sys.stderr)
+    print_on_stderr(f"edgepose: {text}")
     return exit_code

@@ -1,13 +1,13 @@
 """`edgepose replay`: publish a recording on MQTT."""
 
 import os
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from edgepose.cli._options import set_up_logging
+from edgepose.cli._terminal import print_on_stderr
 from edgepose.config.schema import MqttConfig, TlsConfig
 from edgepose.errors import SourceError
 from edgepose.mqtt.replay import Recording, replay
@@ -76,4 +76,4 @@ def command(
             f"{file}: {done}, {recording.skipped} invalid lines skipped, {publisher.dropped} "
             "messages lost with the connection"
         )
-    print(f"replay: {done}", file=sys.stderr)
+    print_on_stderr(f"replay: {done}")

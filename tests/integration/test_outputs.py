@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,3 +193,18 @@ def test_daemon_ndjson_to_a_closed_stdout(tmp_path: Path, broker: Mosquitto) -> 
         code, _, stderr = daemon.wait()
     assert code == 2
     assert stderr.splitlines()[-1].startswith("edgepose: output.ndjson writes to stdout, which is")
+
+
+@pytest.mark.parametrize("kind", ["closed pipe", "full disk"])
+def test_cli_exit_code_without_a_stderr(kind: str) -> None:
+    """The error line is lost, the exit code is not."""
+    reader, stderr = os.pipe()
+    os.close(reader)
+    if kind == "full disk":
+        os.close(stderr)
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    for words, code in ((("estimate", "missing.jpg"), 1), (("config", "chek"), 2)):
+        command = [sys.executable, "-m", "edgepose", *words]
+        process = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=False)
+        assert (process.returncode, process.stdout) == (code, b"")
+    os.close(stderr)
