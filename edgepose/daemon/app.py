@@ -188,7 +188,7 @@ class App:
     def _prepare_reload(self) -> Callable[[], None]:
         """Load the configuration again, in a background thread, and return what applies it.
 
-        Raises ConfigError, or what sources and models raise; nothing is applied then.
+        Raises ConfigError, or what logins, sources and models raise; nothing is applied then.
         """
         config = self._load()
         changes = changed_keys(self.config, config)
@@ -199,6 +199,9 @@ class App:
             )
         # Keys of a camera begin with `cameras` and its index.
         changed = {config.cameras[int(key[1])] for key in changes[ReloadEffect.CAMERA]}
+        for camera in changed:
+            if camera.password_file is not None:
+                camera.stream_url()
         sources = {
             camera.name: (source_opener(camera), stall_timeout_ns(camera)) for camera in changed
         }

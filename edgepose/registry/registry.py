@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from edgepose.errors import ModelFileError, ModelHashError, UnknownModelError
 from edgepose.registry.tflite_file import IDENTIFIER, is_compiled
+from edgepose.util.files import read_regular_file
 from edgepose.util.folders import MACHINE_STATE, expanded, xdg_folder
 from edgepose.util.suggest import did_you_mean
 
@@ -181,15 +182,12 @@ def read_manifest(folder: Path) -> tuple[ModelEntry, ...]:
     """Return the models of a folder's manifest, none without one. Raises ModelFileError."""
     path = folder / MANIFEST
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_MANIFEST_BYTES + 1)
+        content = read_regular_file(path, MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         # The model folder of another user is no error.
         return ()
     except OSError as error:
-        raise ModelFileError(f"{path}: the manifest cannot be read: {error}") from None
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise ModelFileError(f"{path}: not a manifest of models: over 1 MiB long")
+        raise ModelFileError(f"{path}: the manifest cannot be read: {error.strerror}") from None
     try:
         return msgspec.json.decode(content, type=Manifest).models
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -282,7 +282,7 @@ def test_registry_entry_outside_folder(tmp_path: Path, changes: dict[str, object
 def test_registry_manifest_too_large(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(listed(note="x" * (2 << 20)))
-    with pytest.raises(ModelFileError, match="over 1 MiB long"):
+    with pytest.raises(ModelFileError, match="at most 1024 KiB"):
         read_manifest(tmp_path)
 
 

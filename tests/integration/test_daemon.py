@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.images import DATA
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
+SLOW = "cameras: [{source: 'synthetic:?fps=10'}]\n"
 RETAINED = {
     f"{NODE}/availability": b"online",
     f"{CAMERA}/status": b"online",
@@ -175,6 +177,68 @@ def test_daemon_reload_valid_and_invalid_configuration(tmp_path: Path, broker: M
     assert "did you mean" in stderr
     assert "restart edgepose" in stderr
     assert model() == "movenet-thunder-int8"
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        (f"{SLOW}model: {{name: never.tflite}}\n", "never.tflite: no such model file"),
+        (
+            "cameras: [{source: 'rtsp://u@127.0.0.1:1/l', password_file: never}]\n",
+            "never: the password cannot be read (No such file or directory)",
+        ),
+    ],
+    ids=["model", "password"],
+)
+def test_daemon_reload_missing_file(
+    tmp_path: Path, broker: Mosquitto, config: str, missing: str
+) -> None:
+    """A configuration that names a file that is missing is not taken: what runs goes on."""
+    daemon = Daemon(tmp_path, "--mqtt", broker.url, config=SLOW)
+    try:
+        with broker.listener() as listener:
+            listener.wait_for(f"{CAMERA}/poses")
+            daemon.configure(config)
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for_more_poses(listener)
+    finally:
+        code, _, stderr = daemon.end()
+    assert code == 0
+    assert f"keeping the previous configuration: {tmp_path}/{missing}" in stderr
+
+
+def test_daemon_shows_no_password(tmp_path: Path, broker: Mosquitto) -> None:
+    """No piece of a password is in a message, in the log or in the list of processes."""
+    place = f"127.0.0.1:{free_port()}"
+    password = "96Q@J/Z96:69?#Z6"
+    (tmp_path / "password").write_text(password)
+    config = (
+        "log: {level: debug}\n"
+        f"mqtt: {{url: '{broker.url}', username: u, password_file: password}}\n"
+        "cameras:\n"
+        "  - {name: main, source: 'synthetic:?fps=10'}\n"
+        f"  - {{name: a, source: 'rtsp://{place}/l', username: u, password_file: password}}\n"
+        f"  - {{name: b, source: 'rtsp://u@{place}/l', password: '{password}'}}\n"
+        f"  - {{name: c, source: 'rtsp://u:{quote(password, safe='')}@{place}/l?token=96Q'}}\n"
+        f"  - {{name: d, source: 'rtsp://u@{place}/l'}}\n"
+    )
+    environment = {"EDGEPOSE_CAMERA_PASSWORD": password}
+    daemon = Daemon(tmp_path, config=config, environment=environment)
+    try:
+        with broker.listener() as listener:
+            listener.wait_for(f"{CAMERA}/poses")
+            for camera in "abcd":
+                wait_for_last(listener, f"{NODE}/{camera}/status", b"offline")
+            listener.wait_for(f"{NODE}/stats")
+            command = Path(f"/proc/{daemon.process.pid}/cmdline").read_text()
+            published = b"".join(message.payload for message in listener.received).decode()
+    finally:
+        code, stdout, stderr = daemon.end()
+    assert code == 0
+    assert all(f"camera {camera}: rtsp://" in stderr for camera in "abcd")
+    shown = f"{published}{stdout}{stderr}{command}"
+    pieces = {password[start : start + 3] for start in range(len(password) - 2)}
+    assert {piece for piece in pieces if piece in shown} == set()
 
 
 def test_daemon_killed_leaves_last_will(tmp_path: Path, broker: Mosquitto) -> None:
