@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -53,7 +54,7 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
             None,
             {
                 # Neither the topics and client id of a service here nor its switches.
-                "node": f"demo-{os.getpid()}",
+                "node": f"demo-{secrets.token_hex(4)}",
                 "state_directory": stack.enter_context(TemporaryDirectory(prefix="edgepose-demo-")),
                 "cameras.0.source": source,
                 "model.name": model,

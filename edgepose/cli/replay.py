@@ -1,6 +1,6 @@
 """`edgepose replay`: publish a recording on MQTT."""
 
-import os
+import secrets
 from contextlib import closing
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def command(
     check_base(base_topic)
     config = MqttConfig(url=mqtt, password_file=password_file, tls=TlsConfig(ca_file=ca_file))
     # Not the id of the node, which the broker would disconnect.
-    options = config.connect_options(f"edgepose-replay-{os.getpid()}")
+    options = config.connect_options(f"edgepose-replay-{secrets.token_hex(4)}")
     with closing(MqttPublisher(options)) as publisher:
         published = replay(recording, publisher.send, speed=speed, base=base_topic)
     published -= publisher.dropped

@@ -1,6 +1,7 @@
 """`edgepose demo` beside a service on the same broker."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from edgepose.mqtt.topics import Topics
 from edgepose.sinks.mqtt import MqttSink
 from tests.mosquitto import Mosquitto, wait_for
 
+PRESENCE = re.compile(r"(edgepose/demo-[0-9a-f]{8})/main/presence")
 DEMO = """
 import sys
 import edgepose.cli.demo as demo
@@ -70,7 +72,9 @@ def test_demo_beside_a_service(broker: Mosquitto, tmp_path: Path, number: int) -
         broker.listener() as listener,
         running_demo(broker, environment, stdout=subprocess.DEVNULL) as demo,
     ):
-        root = f"edgepose/demo-{demo.pid}"
+        wait_for(lambda: list(filter(PRESENCE.fullmatch, listener.topics())), "the demo's presence")
+        found = next(filter(None, map(PRESENCE.fullmatch, listener.topics())))
+        root = found[1]
         listener.wait_for(f"{root}/main/presence", b"ON")
         assert retained(broker).keys() > before.keys()
         demo.send_signal(number)

@@ -1,6 +1,7 @@
 """`edgepose replay` onto a real broker."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,29 @@ def test_replay_lost_broker_ends_with_reason(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "gave up after 10 s" in errors
+
+
+def test_replay_counts_what_a_broker_does_not_take(
+    broker: Mosquitto, listener: Listener, tmp_path: Path
+) -> None:
+    """Messages that still wait for the socket at the end were not published."""
+    path = tmp_path / "r"
+    large = b'{"extra": "%s", ' % (b"x" * 900_000)
+    path.write_bytes(line_of(0.0) + b"\n" + (large + line_of(3.0)[1:] + b"\n") * 10)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgepose", "replay", str(path), "--mqtt", broker.url],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    listener.wait_for(POSES)
+    broker.freeze()
+    _, errors = process.communicate(timeout=60)
+    broker.thaw()
+    assert process.returncode == 1
+    lost = re.search(r": (\d+) messages published, 0 invalid lines skipped, (\d+) ", errors)
+    assert lost is not None, errors
+    assert int(lost[1]) + int(lost[2]) == 11
+    assert int(lost[2]) > 0
 
 
 def test_replay_ctrl_c(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
