@@ -15,6 +15,7 @@ from edgepose.cli._terminal import discard, print_warning
 from edgepose.util.background import BackgroundWriter
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import CAMERA_VARIABLE
+from edgepose.util.text import printable, valid_text
 
 MAX_PENDING_LINES: Final = 1000
 FLUSH_TIMEOUT_S: Final = 2.0
@@ -62,10 +63,8 @@ class SingleLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the record without control characters, with further lines indented."""
-        return "\n  ".join(
-            "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-            for line in super().formatMessage(record).split("\n")
-        )
+        lines = valid_text(super().formatMessage(record)).split("\n")
+        return "\n  ".join(map(printable, lines))
 
 
 class BackgroundHandler(logging.Handler):

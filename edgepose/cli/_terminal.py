@@ -9,10 +9,20 @@ from typing import TextIO
 
 import click
 
+from edgepose.util.text import printable, valid_text
+
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # Names of files may have bytes that are not UTF-8, which JSON cannot hold.
+    click.echo(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
+
+
+def print_error(text: str) -> None:
+    """Print an error on stderr, in one line but for its indented ones."""
+    lines = map(printable, valid_text(text).split("\n  "))
+    print_on_stderr("edgepose: " + "\n  ".join(lines))
 
 
 def print_on_stderr(text: str) -> None:
@@ -25,7 +35,7 @@ def print_on_stderr(text: str) -> None:
 
 def print_warning(text: str) -> None:
     """Print a warning on stderr, before there is a log."""
-    print_on_stderr(f"edgepose: warning: {text}")
+    print_error(f"warning: {text}")
 
 
 def discard(stream: TextIO) -> None:
@@ -35,7 +45,7 @@ def discard(stream: TextIO) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; nothing is cut, since users copy paths and hashes."""
-    lines = (columns, *rows)
+    lines = [[printable(cell) for cell in cells] for cells in (columns, *rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
@@ -63,7 +73,7 @@ def progress_bar(title: str, total: float | None = None) -> Iterator[Callable[..
         task = bar.add_task(title, total=total)
 
         def update(done: float, text: str = "") -> None:
-            bar.update(task, completed=done, description=f"{title} {text}")
+            bar.update(task, completed=done, description=f"{title} {printable(text)}")
 
         yield update
 
@@ -71,6 +81,6 @@ def progress_bar(title: str, total: float | None = None) -> Iterator[Callable[..
 def exit_if_failed(failures: Sequence[object]) -> None:
     """Print failures on stderr, one a line, and exit with code 1 if there are any."""
     for failure in failures:
-        print_on_stderr(f"edgepose: {failure}")
+        print_error(str(failure))
     if failures:
         raise click.exceptions.Exit(1)

@@ -23,6 +23,7 @@ from edgepose.protocols import LoadedModel
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
 from edgepose.tracking.no_tracker import NoTracker
+from edgepose.util.text import valid_text
 
 SEQUENCE_FPS: Final = 30.0
 """The frame rate of a folder of images that is a sequence: such images are usually of a video."""
@@ -87,12 +88,11 @@ def command(
         annotate.mkdir(parents=True, exist_ok=True)
         copies = AnnotatedCopies(annotate, map(Path, inputs), config.pose.keypoint_threshold)
     loaded = build_model(config)
-    stills = _pipeline(config, loaded, track=False)
     failures: list[SourceError] = []
 
     def lines() -> Iterator[EstimateLine]:
         for path, subfolder in _files(inputs, failures, split=mode != "video"):
-            sequence = _pipeline(config, loaded, track=not no_track)
+            stills, sequence = (_pipeline(config, loaded, track=t) for t in (False, not no_track))
             try:
                 for read in PathSource(path, image_fps=SEQUENCE_FPS).frames():
                     frame = read if mode is None else replace(read, still=mode == "image")
@@ -110,11 +110,11 @@ def command(
         for count, line in enumerate(lines(), 1):
             progress(count, line.source)
             if output_format == "ndjson":
-                print(messages.encode(line).decode(), flush=True)
+                print(_json(line), flush=True)
             else:
                 results.append(line)
     if output_format == "json":
-        print("[" + ",\n ".join(messages.encode(line).decode() for line in results) + "]")
+        print("[" + ",\n ".join(map(_json, results)) + "]")
     elif output_format == "table":
         rows = [row for line in results for row in _rows(line)]
         print_table(("source", "frame", "id", "score", "box", "keypoints"), rows)
@@ -150,6 +150,11 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
         node=config.node_name,
         camera=config.cameras[0].name,
     )
+
+
+def _json(line: EstimateLine) -> str:
+    line = msgspec.structs.replace(line, source=valid_text(line.source))
+    return messages.encode(line).decode()
 
 
 def _rows(line: EstimateLine) -> list[tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """The command group, error messages and exit codes."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Final
 import click
 
 from edgepose import __version__
-from edgepose.cli._terminal import discard, print_on_stderr
+from edgepose.cli._terminal import discard, print_error, print_on_stderr
 from edgepose.errors import EdgeposeError
 
 SUBCOMMANDS: Final = {
@@ -96,6 +97,10 @@ def _open_standard_streams() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    # UTF-8 in any locale, as JSON demands. On stdout, names of files keep the bytes they have.
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def _message(error: Exception) -> str:
@@ -105,7 +110,9 @@ def _message(error: Exception) -> str:
         # From `os.getcwd`; all others have a name.
         return "the current directory was deleted; change to another one"
     if isinstance(error, OSError):
-        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+        # Only an open file has no name here, which is stdout nearly always.
+        place = error.filename or "cannot write to stdout or another open file"
+        return f"{place}: {error.strerror or error}"
     return (
         f"internal error in edgepose ({type(error).__name__}: {error}): run the same command with "
         "--debug for a traceback to report"
@@ -113,5 +120,5 @@ def _message(error: Exception) -> str:
 
 
 def _print_error(text: str, exit_code: int) -> int:
-    print_on_stderr(f"edgepose: {text}")
+    print_error(text)
     return exit_code

@@ -15,6 +15,7 @@ from edgepose.errors import ConfigError
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.util.folders import xdg_folder
 from edgepose.util.redact import masked_url
+from edgepose.util.text import printable
 
 SYSTEM_FILE: Final = Path("/etc/edgepose/config.yaml")
 MAX_SHOWN: Final = 25
@@ -156,4 +157,4 @@ def _sanitized(text: str) -> str:
     """Return a text of limited length with control characters escaped."""
     if len(text) > MAX_LENGTH:
         text = f"{text[: MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2 :]}"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return printable(text)

@@ -50,7 +50,7 @@ def test_estimate_images(image: Path, empty_room: Path, capsys: pytest.CaptureFi
     for index, (x, y) in enumerate([(222, 120), (243, 101), (203, 99)]):
         keypoint = pose["keypoints"][index]
         assert np.hypot(keypoint[0] * 512 - x, keypoint[1] * 512 - y) < 12
-    assert (room["source"], room["poses"]) == (str(empty_room), [])
+    assert (room["source"], room["sequence"], room["poses"]) == (str(empty_room), 0, [])
 
 
 def test_estimate_folder_natural_order(
