@@ -16,6 +16,7 @@ from edgepose.cli._terminal import print_warning
 from edgepose.config.exposure import exposed_secrets
 from edgepose.config.loader import find_config_file, load_config
 from edgepose.daemon.app import launch
+from edgepose.util.process import limit_memory_arenas
 from edgepose.util.redact import masked_url
 
 
@@ -39,6 +40,7 @@ def command(
     """
     # On SIGABRT, which the watchdog of systemd sends, the journal gets the stack of each thread.
     faulthandler.enable(2)
+    limit_memory_arenas()
     overrides: dict[str, object] = {
         "cameras.0.source": source,
         "model.name": model,

@@ -31,6 +31,7 @@ from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.queued import QueuedSink
 from edgepose.util.background import BackgroundWriter, run_in_background
+from edgepose.util.process import return_free_memory
 
 log = logging.getLogger(__name__)
 
@@ -202,8 +203,11 @@ class Daemon:
             if not self._inference.finish_current(CLOSE_MODEL_S):
                 log.warning("the previous model does not answer; closing it all the same")
             # The previous ones first: an Edge TPU serves one process.
-            previous.close()
-            models.start()
+            try:
+                previous.close()
+            finally:
+                models.start()
+            return_free_memory()
 
         run_in_background("close-model", close_previous)
 
