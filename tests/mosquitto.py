@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,7 @@ class Mosquitto(Resource):
         certificates: Certificates | None = None,
         require_certificate: bool = False,
         acl: str | None = None,
+        settings: Sequence[str] = (),
     ) -> None:
         self._program = require("mosquitto")
         self.port = free_port()
@@ -106,6 +107,7 @@ class Mosquitto(Resource):
             "set_tcp_nodelay true",
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {'false' if password else 'true'}",
+            *settings,
         ]
         if os.geteuid() == 0:
             # It would become another user, who cannot read the folders of a test.

@@ -281,11 +281,11 @@ class MqttConfig(Section, frozen=True, kw_only=True):
         )
 
     def connect_options(self, client_id: str) -> ConnectOptions:
-        """Return the options of a client; raises SecretFileError."""
+        """Return the options of a client."""
         return ConnectOptions(
             self.address,
             client_id,
-            self.read_password(),
+            self.read_password,
             self.tls_files,
             self.protocol,
             self.keepalive_s,

@@ -1,10 +1,13 @@
 """MQTT client: one network thread, automatic reconnect, rate-limited logging."""
 
 import logging
+import math
+import select
+import socket
 import threading
 import time
 
-from edgepose.errors import BrokerError
+from edgepose.errors import BrokerError, EdgeposeError
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.connection import MqttConnection
@@ -13,7 +16,6 @@ from edgepose.mqtt.failure_log import FailureLog
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.retained import RetainedTopics
-from edgepose.mqtt.tls import tls_context
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -22,7 +24,7 @@ class MqttClient:
     """Sends what is in an outbox on a connection that is restored whenever it is lost.
 
     Each kind of failure is logged once, until the connection has been stable for a while; attempts
-    go on with backoff. Raises ConfigError for TLS files that cannot be used.
+    go on with backoff, also while the password or the files for TLS cannot be read.
     """
 
     def __init__(
@@ -36,16 +38,22 @@ class MqttClient:
         self._outbox = outbox
         self._receiver = receiver
         self._retained = retained
-        self._tls_context = tls_context(options.tls) if options.address.tls else None
+        if options.address.tls and options.tls.insecure:
+            _log.warning(
+                "the certificate of the MQTT broker is not verified (TLS is set to insecure): "
+                "anyone in between can read and change all messages"
+            )
         self._closing = threading.Event()
         self._close_by = 0.0
         self._required = False
+        self._turn_by_s = math.inf
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
         # The network thread's own.
         self._protocol: Protocol = options.protocol
         self._protocol_accepted = options.protocol != "5"
         self._failure_log = FailureLog(options)
+        self._oversized = False
 
     # -- called by other threads -------------------------------------------------------------
 
@@ -73,8 +81,10 @@ class MqttClient:
 
     @property
     def alive(self) -> bool:
-        """Whether the network thread runs; without it there would never be a connection again."""
-        return self._thread.ident is None or self._thread.is_alive()
+        """Whether the network thread makes progress, connected or not."""
+        if self._thread.ident is None:
+            return True
+        return self._thread.is_alive() and time.monotonic() < self._turn_by_s
 
     def close(self) -> None:
         """Send what waits and the offline payload, for `close_s` at most; twice is fine."""
@@ -96,22 +106,27 @@ class MqttClient:
                 self._connect_and_serve()
             except Failure as failure:
                 pause_s = self._on_failure(failure)
+            except EdgeposeError as error:
+                pause_s = self._on_failure(Failure(str(error), f"is not tried: {error}"))
             except Exception as error:  # noqa: BLE001 - a bug must not end the thread
                 _log.debug("internal error", exc_info=True)
                 pause_s = self._on_failure(diagnostics.internal_error(error))
             else:
                 break
+            self._expect_turn(pause_s + self._options.timeouts.turn_s)
             self._closing.wait(pause_s)
         self._outbox.detach(None)
 
     def _connect_and_serve(self) -> None:
         """Connect, and serve the connection until `close`; raises Failure."""
+        self._expect_turn(self._options.timeouts.connect_turn_s)
         connection = MqttConnection(
             self._options,
             self._protocol,
-            self._tls_context,
             self._receiver,
             self._outbox.changed,
+            # The broker would otherwise send what was too large again.
+            clean=self._oversized,
         )
         try:
             connection.connect(self._closing)
@@ -125,37 +140,53 @@ class MqttClient:
             connection.close()
 
     def _serve(self, connection: MqttConnection) -> None:
-        outbox, log = self._outbox, self._failure_log
+        outbox, log, timeouts = self._outbox, self._failure_log, self._options.timeouts
         connected = False
         check_at = 0.0
+        probe_at = time.monotonic() + timeouts.probe_s
         while not self._closing.is_set():
-            connection.serve()
+            self._expect_turn(timeouts.turn_s)
+            try:
+                connection.serve()
+            finally:
+                while connection.refused:
+                    log.refused(connection.refused.pop())
             if outbox.online and not connected:
                 connected = True
                 log.connected(self._protocol, outbox.dropped_transient)
                 if self._retained is not None:
                     connection.watch(self._retained)
-            while connection.refused:
-                log.refused(*connection.refused.pop())
             now = time.monotonic()
             if now >= check_at:
-                check_at = now + self._options.timeouts.unacknowledged_s
+                check_at = now + timeouts.unacknowledged_s
                 outbox.save_overdue_events()
                 if self._retained is not None:
                     self._retained.check()
-                log.check_stable()
+                outbox.try_suspects(again=log.check_stable())
+            if now >= probe_at:
+                probe_at = now + timeouts.probe_s
+                connection.probe()
+
+    def _expect_turn(self, within_s: float) -> None:
+        self._turn_by_s = time.monotonic() + within_s
 
     def _shut_down(self, connection: MqttConnection) -> None:
         """Send what waits, and last the offline payload.
 
         If the broker does not acknowledge it all in time, it publishes the last will.
         """
-        self._outbox.send_offline()
+        if self._finish(connection):
+            self._outbox.send_offline()
+            if self._finish(connection):
+                connection.disconnect()
+
+    def _finish(self, connection: MqttConnection) -> bool:
+        """Return whether the broker has acknowledged everything in time."""
         while not connection.idle:
             if time.monotonic() >= self._close_by:
-                return
+                return False
             connection.serve(0.05)
-        connection.disconnect()
+        return True
 
     def _on_failure(self, failure: Failure) -> float:
         """Log a failure and end the connection; return how long to wait, in s."""
@@ -164,7 +195,11 @@ class MqttClient:
         if self._fall_back_to_311(failure):
             self._outbox.detach(None)
             return 0.0
-        failure = self._failure_log.explained(failure)
+        self._oversized = failure.kind == diagnostics.OVERSIZED
+        if self._oversized:
+            # It may be retained, and would end every connection.
+            self._retained = None
+        failure = self._explained(failure)
         message = self._message(failure)
         dropped = self._outbox.dropped_transient
         self._outbox.detach(message)
@@ -187,6 +222,26 @@ class MqttClient:
         if failure.kind in (diagnostics.NO_MQTT, diagnostics.SILENT):
             self._protocol = "3.1.1" if self._protocol == "5" else "5"
         return False
+
+    def _explained(self, failure: Failure) -> Failure:
+        """Return a failure, or the likely reason of several in succession."""
+        topic = self._outbox.suspect(failure.suspects)
+        if topic is not None:
+            failure = diagnostics.put_aside(topic, self._options.timeouts.memory_s)
+        if self._failure_log.is_repeated(failure) and self._broker_accepts():
+            return diagnostics.repeated_disconnects(self._options.client_id)
+        return failure
+
+    def _broker_accepts(self) -> bool:
+        """Whether the broker still runs, right after it ended a connection."""
+        address, timeouts = self._options.address, self._options.timeouts
+        self._expect_turn(timeouts.connect_turn_s)
+        try:
+            with socket.create_connection((address.host, address.port), timeouts.connect_s) as sock:
+                # One that is just ending closes this connection too.
+                return not select.select([sock], [], [], timeouts.blame_s)[0]
+        except OSError:
+            return False
 
     def _message(self, failure: Failure) -> str:
         return f"the MQTT broker {self._options.address.netloc} {failure}"

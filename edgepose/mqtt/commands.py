@@ -55,16 +55,25 @@ class CommandReceiver:
         self._window_end_s = 0.0
         self._logged = self._left_out = 0
 
-    def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
+    def receive_earlier(self, topic: str, payload: bytes) -> None:
+        """Pass a command on that waited at the broker, or is retained, if it is `OFF`.
+
+        It may be older than the last `OFF`, so it must not open a camera.
+        """
+        if payload == OFF:
+            self.receive(topic, payload)
+        elif topic in self._commands:
+            self._warn(
+                f"{topic}: expected {OFF.decode()} of a command that is retained, or was sent "
+                f"while edgepose was away, got {_quoted(payload)}; ignored, send it again"
+            )
+
+    def receive(self, topic: str, payload: bytes) -> None:
         """Pass a valid command on; log any other."""
         if topic not in self._commands:
             return
         camera, name = self._commands[topic]
         try:
-            if retained:
-                raise ValueError(
-                    "expected a command without the retain flag, since a retained one may be old"
-                )
             CAMERA_COMMANDS[name](payload)
             self._on_command(Command(camera, name, payload))
         except ValueError as error:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import paho.mqtt.client as paho
@@ -26,7 +27,8 @@ from edgepose.mqtt import diagnostics
 from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
-from edgepose.mqtt.topics import OFFLINE
+from edgepose.mqtt.tls import tls_context
+from edgepose.mqtt.topics import OFF, OFFLINE, ON
 
 if TYPE_CHECKING:
     from edgepose.mqtt.retained import RetainedTopics
@@ -35,11 +37,16 @@ _log = logging.getLogger("edgepose.mqtt")
 
 _PROTOCOLS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _KEEP_ALIVE_TIMEOUT: Final = 0x8D
+_PROTOCOL_ERROR: Final = 0x82
 _MAX_UNACKNOWLEDGED: Final = 20
 """What mosquitto holds; paho ignores that a broker may allow fewer."""
 # Commands have a few bytes. A client that may write to their topics could otherwise send 256 MB,
-# which paho keeps in memory as a whole; MQTT 3.1.1 has no such limit.
+# which paho keeps in memory as a whole. Announced in MQTT 5, and enforced in both versions.
 _MAX_PACKET_BYTES: Final = 128 * 1024
+_MAX_HEADER_BYTES: Final = 10
+"""Of a PUBLISH: type, length, length of the topic, packet number and no properties."""
+_SESSION_EXPIRY_S: Final = 7 * 86_400
+"""How long an MQTT 5 broker keeps commands for a node that is away."""
 _POLL_S: Final = 0.25
 """How long `serve` waits at most; a request to close is noticed within it."""
 
@@ -59,23 +66,37 @@ class Outgoing(NamedTuple):
         return not (self.qos or self.retain)
 
 
+class _Client(paho.Client):
+    """Ends a connection before a packet that is too large is collected in memory."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho asks for all that is missing of a packet.
+        if bufsize > _MAX_PACKET_BYTES:
+            raise diagnostics.oversized(bufsize, _MAX_PACKET_BYTES)
+        return super()._sock_recv(bufsize)
+
+
 class MqttConnection:
     """A connection that `connect` opens, and `serve` keeps until it raises why it ended.
 
     `connect` and `serve` are called by one thread, the others by any that holds `changed`, which is
     notified when messages were written. Transient messages are in `waiting` while the socket takes
-    no more. What the broker refuses is appended to `refused`, with the reason.
+    no more. What the broker refuses is appended to `refused`.
+
+    The broker keeps commands for a client that is away, unless `clean`. The password and the files
+    of TLS are read here; raises EdgeposeError if they cannot be.
     """
 
     def __init__(
         self,
         options: ConnectOptions,
         protocol: Protocol,
-        tls_context: ssl.SSLContext | None,
         receiver: CommandReceiver | None,
         changed: threading.Condition,
+        *,
+        clean: bool = False,
     ) -> None:
-        self.refused: list[tuple[str, ReasonCode]] = []
+        self.refused: list[Failure] = []
         self.waiting: deque[Outgoing] = deque()
         self._options = options
         self._protocol = protocol
@@ -84,35 +105,48 @@ class MqttConnection:
         self._retained: RetainedTopics | None = None
         self._retained_subscriptions: set[int | None] = set()
         self._states: list[tuple[str, bytes, bool]] = []
+        self._clean = clean or not (self._topics and options.client_id)
+        self._password = options.read_password()
         self._changed = changed
         self._connack: ReasonCode | None = None
         self._disconnect: ReasonCode | None = None
-        self._timed_out = False
+        self._end_code = 0
         self._error: Exception | None = None
-        self._denied_topic: str | None = None
+        self._first_sent: dict[str, float] = {}
+        self._acknowledged: dict[str, float] = {}
         self._window = _MAX_UNACKNOWLEDGED
-        self._queued: deque[Outgoing] = deque()
-        self._unacknowledged: dict[int, Outgoing] = {}
-        self._commands: list[tuple[str, bytes, bool]] = []
-        self._client = self._make_client(tls_context)
+        self._max_bytes: int | None = None
+        self._probed: set[str] | None = None
+        self._queued_states: deque[Outgoing] = deque()
+        self._queued_events: deque[Outgoing] = deque()
+        self._unacknowledged: dict[int, tuple[float, Outgoing]] = {}
+        self._subscribed = not self._topics
+        self._earlier_commands: dict[str, bytes] = {}
+        self._commands: list[tuple[str, bytes]] = []
+        self._client = self._make_client()
 
     def connect(self, closing: threading.Event) -> None:
-        """Open the connection and wait for CONNACK, or until `closing`; raises Failure."""
+        """Open the connection, subscribe, and wait for both answers, or until `closing`.
+
+        Raises Failure.
+        """
         address, timeouts = self._options.address, self._options.timeouts
-        properties = None
+        five: dict[str, Any] = {}
         if self._protocol == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = _MAX_PACKET_BYTES
+            properties.SessionExpiryInterval = 0 if self._clean else _SESSION_EXPIRY_S
+            five = {"properties": properties, "clean_start": self._clean}
         try:
-            self._client.connect(
-                address.host, address.port, self._options.keepalive_s, properties=properties
-            )
+            self._client.connect(address.host, address.port, self._options.keepalive_s, **five)
         except (OSError, ValueError) as error:
             raise diagnostics.connect_failure(error, tls=address.tls) from error
         answer_by = time.monotonic() + timeouts.answer_s
-        while self._connack is None and not closing.is_set():
+        while (self._connack is None or not self._subscribed) and not closing.is_set():
             if time.monotonic() > answer_by:
-                raise diagnostics.silent(timeouts.answer_s)
+                if self._connack is None:
+                    raise diagnostics.silent(timeouts.answer_s)
+                raise diagnostics.unacknowledged("the subscription to commands", timeouts.answer_s)
             self.serve()
 
     def serve(self, timeout_s: float = _POLL_S) -> None:
@@ -131,22 +165,29 @@ class MqttConnection:
                 if writable:
                     client.loop_write()
                 client.loop_misc()
-                while self._queued and len(self._unacknowledged) < self._window:
-                    self._publish(self._queued.popleft())
+                while len(self._unacknowledged) < self._window and (
+                    queued := self._queued_states or self._queued_events
+                ):
+                    self._publish(queued.popleft())
                 while self.waiting and not client.want_write():
                     self._publish(self.waiting.popleft())
                 self._changed.notify_all()
+                self._check_acknowledgements()
                 commands, self._commands = self._commands, []
                 states, self._states = self._states, []
+        except Failure:
+            raise
         except Exception as error:
             # paho parses malformed packets unchecked. If another thread noticed, while it sent a
             # message, that the connection has ended, `select` finds the socket closed.
             _log.debug("the connection cannot be served", exc_info=True)
             self._error = self._error or error
             raise self._diagnose() from error
-        for topic, payload, retained in commands:
-            if self._receiver is not None:
-                self._receiver.receive(topic, payload, retained=retained)
+        if self._receiver is not None and self._subscribed:
+            while self._earlier_commands:
+                self._receiver.receive_earlier(*self._earlier_commands.popitem())
+            for topic, payload in commands:
+                self._receiver.receive(topic, payload)
         for topic, payload, retained in states:
             if self._retained is not None:
                 self._retained.receive(topic, payload, retained=retained)
@@ -159,22 +200,49 @@ class MqttConnection:
         Writing in the thread that publishes saves waking the network thread, half of the processor
         time of a message.
         """
+        if self._max_bytes is not None and self._is_too_large(message, self._max_bytes):
+            return
         if message.qos and len(self._unacknowledged) >= self._window:
-            self._queued.append(message)
-        elif message.transient and (self.waiting or self._client.want_write()):
+            (self._queued_states if message.retain else self._queued_events).append(message)
+        elif (self.waiting or self._client.want_write()) and message.transient:
             self.waiting.append(message)
         else:
             self._publish(message)
 
+    def probe(self) -> None:
+        """Send the next QoS 0 message of each topic with QoS 1, so that a broker can refuse it."""
+        with self._changed:
+            self._probed = set()
+
+    def _is_too_large(self, message: Outgoing, max_bytes: int) -> bool:
+        size = len(message.topic.encode()) + len(message.payload) + _MAX_HEADER_BYTES
+        if size <= max_bytes:
+            return False
+        self.refused.append(diagnostics.too_large(message.topic, size, max_bytes))
+        if message.on_acknowledged is not None:
+            message.on_acknowledged()
+        return True
+
     def _publish(self, message: Outgoing) -> None:
         topic, payload, qos, retain, _ = message
+        if not qos and self._probed is not None and topic not in self._probed:
+            self._probed.add(topic)
+            qos = int(len(self._unacknowledged) < self._window)
         if qos:
             # Only while an acknowledgement is awaited: paho calls it for QoS 0 too, with a reason
             # code and properties that take as long to build as the rest of its loop.
             self._client.on_publish = self._on_publish
+        elif topic not in self._first_sent:
+            self._first_sent[topic] = time.monotonic()
         info = self._client.publish(topic, payload, qos, retain)
         if qos:
-            self._unacknowledged[info.mid] = message
+            self._unacknowledged[info.mid] = time.monotonic(), message
+
+    def _check_acknowledgements(self) -> None:
+        timeout_s = self._options.timeouts.acknowledge_s
+        for sent_s, (topic, *_) in islice(self._unacknowledged.values(), 1):
+            if time.monotonic() - sent_s > timeout_s:
+                raise diagnostics.unacknowledged(f"a message on {topic}", timeout_s, [topic])
 
     def watch(self, retained: "RetainedTopics") -> None:
         """Subscribe to the states of the node, and pass what the broker sends of them on."""
@@ -207,39 +275,54 @@ class MqttConnection:
         """Return why the connection is not open although nothing here closed it."""
         options, code = self._options, self._connack
         if code is not None and code.is_failure:
-            password = options.password is not None
+            password = self._password is not None
             return diagnostics.refused(code, options.address.username, password=password)
         if self._disconnect is not None:
-            return diagnostics.ended_by_broker(self._disconnect, options.client_id)
-        timed_out = self._timed_out or isinstance(self._error, TimeoutError)
+            return diagnostics.ended_by_broker(
+                self._disconnect, options.client_id, self._suspects()
+            )
+        timed_out = self._end_code == _KEEP_ALIVE_TIMEOUT or isinstance(self._error, TimeoutError)
         if code is None:
             if timed_out:
                 return diagnostics.silent(options.keepalive_s)
             return diagnostics.no_answer(self._error, tls=options.address.tls)
         if timed_out:
             return diagnostics.half_open(options.keepalive_s)
-        if self._denied_topic is not None:
-            # mosquitto 2.0 ends the connection after a message it does not allow.
-            return diagnostics.denied(self._denied_topic)
-        return diagnostics.lost(self._error)
+        if self._end_code == _PROTOCOL_ERROR or not isinstance(self._error, OSError | None):
+            return diagnostics.malformed()
+        return diagnostics.lost(self._error, self._suspects())
+
+    def _suspects(self) -> list[str]:
+        """Return the topics of the messages at which the broker may have ended the connection.
+
+        At a topic that it does not accept, a broker ends it soon after the first message.
+        """
+        since_s = time.monotonic() - self._options.timeouts.blame_s
+        with self._changed:
+            # Brokers answer in the order of the messages. mosquitto 2.0 acknowledges one that it
+            # does not allow, and then ends the connection.
+            sent = {m.topic: sent_s for sent_s, m in islice(self._unacknowledged.values(), 1)}
+            sent |= self._acknowledged | self._first_sent
+            return [topic for topic, sent_s in sent.items() if sent_s > since_s]
 
     # -- paho's callbacks, from within `serve` -------------------------------------------------
 
-    def _make_client(self, tls_context: ssl.SSLContext | None) -> paho.Client:
+    def _make_client(self) -> paho.Client:
         options = self._options
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
+            clean_session=None if self._protocol == "5" else self._clean,
             protocol=_PROTOCOLS[self._protocol],
             # paho would otherwise try MQTT 3.1 by its own decision.
             reconnect_on_failure=False,
         )
         client.connect_timeout = options.timeouts.connect_s
         if options.address.username is not None:
-            password = None if options.password is None else options.password.reveal()
+            password = None if self._password is None else self._password.reveal()
             client.username_pw_set(options.address.username, password)
-        if tls_context is not None:
-            client.tls_set_context(tls_context)
+        if options.address.tls:
+            client.tls_set_context(tls_context(options.tls))
         if options.availability is not None:
             client.will_set(options.availability, OFFLINE, qos=1, retain=True)
         # Not from getLogger, which keeps every logger: there is one for each connection.
@@ -258,11 +341,12 @@ class MqttConnection:
         if self._connack.is_failure:
             return
         self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+        self._max_bytes = getattr(properties, "MaximumPacketSize", None)
         if not self._topics:
             return
         if self._protocol == "5":
-            # A retained command is old: it must not open a camera.
-            options = SubscribeOptions(qos=1, retainHandling=2)
+            # Retained commands matter if the broker has lost the session, and what waited in it.
+            options = SubscribeOptions(qos=1, retainHandling=1)
             client.subscribe([(topic, options) for topic in self._topics])
         else:
             client.subscribe([(topic, 1) for topic in self._topics])
@@ -270,19 +354,19 @@ class MqttConnection:
     def _on_disconnect(self, *event: Any) -> None:
         _, _, flags, code, _ = event
         if not flags.is_disconnect_packet_from_server:
-            self._timed_out = code.value == _KEEP_ALIVE_TIMEOUT
+            self._end_code = code.value
         elif code.value != 0:
             # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
             self._disconnect = code
 
     def _on_publish(self, *event: Any) -> None:
         _, _, number, code, _ = event
-        message = self._unacknowledged.pop(number, None)
+        _, message = self._unacknowledged.pop(number, (0.0, None))
         if message is None:
             return
+        self._acknowledged = {message.topic: time.monotonic()}
         if code.is_failure:
-            self._denied_topic = message.topic
-            self.refused.append((f"messages on {message.topic}", code))
+            self._refuse(f"messages on {message.topic}", code)
         if message.on_acknowledged is not None:
             message.on_acknowledged()
         if not self._unacknowledged:
@@ -293,15 +377,22 @@ class MqttConnection:
         if self._retained is not None and number in self._retained_subscriptions:
             self._retained.subscribed()
             return
+        self._subscribed = True
         for topic, code in zip(self._topics, codes, strict=False):
             if code.is_failure:
-                self.refused.append((f"the subscription to {topic}", code))
+                self._refuse(f"the subscription to {topic}", code)
+
+    def _refuse(self, subject: str, code: ReasonCode) -> None:
+        self.refused.append(diagnostics.denied(subject, code, self._options.address.username))
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
         if not message.topic.endswith("/set"):
             self._states.append((message.topic, bytes(message.payload), message.retain))
-            return
-        self._commands.append((message.topic, bytes(message.payload), message.retain))
+        elif self._subscribed and not message.retain:
+            self._commands.append((message.topic, bytes(message.payload)))
+        elif message.payload in (ON, OFF):
+            # Of the commands that waited for this client the newest counts.
+            self._earlier_commands[message.topic] = bytes(message.payload)
 
     def _on_socket_open(self, _client: object, _userdata: object, sock: Any) -> None:
         # Nagle's algorithm holds a small message back until the one before it is acknowledged,

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
 from paho.mqtt.reasoncodes import ReasonCode
@@ -11,6 +12,7 @@ SILENT: Final = "silent"
 VERSION: Final = "version"
 LOST: Final = "lost"
 TAKEN_OVER: Final = "taken over"
+OVERSIZED: Final = "oversized"
 """Kinds that decide what is done next; the others only decide whether a failure is logged again."""
 
 # MQTT 5 reason codes; paho translates the return codes of MQTT 3.1.1 to these.
@@ -26,11 +28,16 @@ _SAME_ID: Final = "two nodes have the same id, or edgepose runs twice; give each
 
 
 class Failure(Exception):
-    """The reason why there is no connection; the text continues "the MQTT broker host:port ..."."""
+    """The reason why there is no connection, or a message was not delivered.
 
-    def __init__(self, kind: str, text: str) -> None:
+    The text continues "the MQTT broker host:port ...". `suspects` are the topics of the messages at
+    which a broker may have ended the connection.
+    """
+
+    def __init__(self, kind: str, text: str, suspects: Iterable[str] = ()) -> None:
         super().__init__(text)
         self.kind = kind
+        self.suspects = tuple(dict.fromkeys(suspects))
 
 
 def connect_failure(error: OSError | ValueError, *, tls: bool) -> Failure:
@@ -111,7 +118,22 @@ def silent(timeout_s: float) -> Failure:
     )
 
 
-def ended_by_broker(code: ReasonCode, client_id: str) -> Failure:
+def unacknowledged(what: str, timeout_s: float, suspects: Iterable[str] = ()) -> Failure:
+    """Explain a connection that is given up because a PUBACK or SUBACK does not arrive."""
+    text = f"does not acknowledge {what} within {timeout_s:g} s: see the broker's log"
+    return Failure(f"unacknowledged {what}", text, suspects)
+
+
+def oversized(size: int, max_bytes: int) -> Failure:
+    """Explain a connection that is given up because of a packet that would fill the memory."""
+    return Failure(
+        OVERSIZED,
+        f"sends a packet of {size:,} bytes, expected at most {max_bytes:,}: restrict in the access "
+        "rights who may publish on the topics of this node, and clear what is retained there",
+    )
+
+
+def ended_by_broker(code: ReasonCode, client_id: str, suspects: Iterable[str]) -> Failure:
     """Explain the DISCONNECT of a broker."""
     if code.value == _SESSION_TAKEN_OVER:
         return Failure(
@@ -119,21 +141,48 @@ def ended_by_broker(code: ReasonCode, client_id: str) -> Failure:
             f"disconnected this client, since another client logged in as {client_id!r}: "
             f"{_SAME_ID}",
         )
-    return Failure(f"ended {code.value}", f"ended the connection ({str(code).lower()})")
+    return Failure(f"ended {code.value}", f"ended the connection ({str(code).lower()})", suspects)
 
 
-def lost(error: Exception | None) -> Failure:
+def lost(error: Exception | None, suspects: Iterable[str]) -> Failure:
     """Explain the end of a connection without a reason from the broker."""
     reason = "no reason" if error is None else reason_of(error)
-    return Failure(LOST, f"ended the connection ({reason})")
+    return Failure(LOST, f"ended the connection ({reason})", suspects)
 
 
-def denied(topic: str) -> Failure:
-    """Explain a connection that the broker ended after a message that it does not allow."""
+def put_aside(topic: str, memory_s: float) -> Failure:
+    """Explain that a message is not sent any more, since connections end at it."""
     return Failure(
-        "denied",
-        f"ended the connection after a message on {topic}, which it does not allow: give this "
-        "client write access to it",
+        f"put aside {topic}",
+        f"ended three connections at a message on {topic}: nothing is sent on it for "
+        f"{memory_s / 60:g} minutes; give this client write access to it, or see the broker's log",
+    )
+
+
+def too_large(topic: str, size: int, max_bytes: int) -> Failure:
+    """Explain a message that the broker does not take."""
+    return Failure(
+        f"too large {topic}",
+        f"takes packets of at most {max_bytes:,} bytes: the message on {topic} needs {size:,} and "
+        "is left out; raise the limit (max_packet_size in mosquitto)",
+    )
+
+
+def denied(subject: str, code: ReasonCode, username: str | None) -> Failure:
+    """Explain a message or subscription that the broker does not allow."""
+    user = "anonymous clients" if username is None else f"user {username!r}"
+    return Failure(
+        f"denied {subject}",
+        f"refuses {subject} ({str(code).lower()}): check the access rights of {user} there",
+    )
+
+
+def malformed() -> Failure:
+    """Explain a connection on which the peer sent what is no valid packet."""
+    return Failure(
+        "malformed",
+        "sent an invalid MQTT packet: another program may listen there, or a proxy in between "
+        "damages the data",
     )
 
 
@@ -147,7 +196,7 @@ def half_open(keepalive_s: int) -> Failure:
 
 
 def repeated_disconnects(client_id: str) -> Failure:
-    """Explain connections that an MQTT 3.1.1 broker, which gives no reason, ends soon and often."""
+    """Explain connections that a broker ends soon, often and without a reason while it runs."""
     return Failure(
         TAKEN_OVER,
         "ends one connection after the other: most likely a second client uses the id "

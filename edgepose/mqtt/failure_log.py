@@ -6,8 +6,6 @@ import random
 import time
 from typing import Final
 
-from paho.mqtt.reasoncodes import ReasonCode
-
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.backoff import Backoff
 from edgepose.mqtt.diagnostics import Failure
@@ -39,15 +37,10 @@ class FailureLog:
         self._lost_at, self._dropped_before = time.monotonic(), 0
         self._unexplained = 0
 
-    def explained(self, failure: Failure) -> Failure:
-        """Return a failure, or the likely reason of several without a reason in succession.
-
-        MQTT 3.1.1 gives no reason, but a second client with our id ends every connection soon.
-        """
+    def is_repeated(self, failure: Failure) -> bool:
+        """Whether several connections in succession ended soon and without a reason."""
         self._unexplained = self._unexplained + 1 if failure.kind == diagnostics.LOST else 0
-        if self._unexplained < _DISCONNECTS_TO_SUSPECT:
-            return failure
-        return diagnostics.repeated_disconnects(self._options.client_id)
+        return self._unexplained >= _DISCONNECTS_TO_SUSPECT
 
     def failed(self, failure: Failure, message: str, dropped: int) -> float:
         """Log a failure, at level debug if its kind is not new; return how long to wait, in s."""
@@ -83,27 +76,23 @@ class FailureLog:
             )
         self._log_recovery = False
 
-    def refused(self, subject: str, code: ReasonCode) -> None:
-        """Log what the broker refuses, once."""
-        if subject in self._refused:
-            return
-        self._refused.add(subject)
-        address = self._options.address
-        _log.warning(
-            "the MQTT broker %s refuses %s (%s): check the access rights of %s there",
-            address.netloc,
-            subject,
-            str(code).lower(),
-            "anonymous clients" if address.username is None else f"user {address.username!r}",
-        )
+    def refused(self, failure: Failure) -> None:
+        """Log what the broker does not take, once."""
+        if failure.kind not in self._refused:
+            self._refused.add(failure.kind)
+            _log.warning("the MQTT broker %s %s", self._options.address.netloc, failure)
 
-    def check_stable(self) -> None:
-        """Log failures again when they return, and wait shortly, once a connection is stable."""
+    def check_stable(self) -> bool:
+        """Log failures again when they return, and wait shortly, once a connection is stable.
+
+        Return whether it lasted so long that what the broker did wrong can be forgotten.
+        """
         stood_s = time.monotonic() - self._connected_at
         if stood_s >= self._timeouts.stable_s:
             self._unexplained = 0
         takeover = diagnostics.TAKEN_OVER in self._reported
-        if stood_s >= (self._timeouts.takeover_memory_s if takeover else self._timeouts.stable_s):
+        if stood_s >= (self._timeouts.memory_s if takeover else self._timeouts.stable_s):
             self._reported.clear()
             self._backoff.reset()
             self._takeover_backoff.reset()
+        return stood_s >= self._timeouts.memory_s

@@ -1,6 +1,7 @@
 """What is to be sent, with or without a connection; filled by any thread."""
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -9,6 +10,8 @@ from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.topics import OFFLINE, ONLINE
 
 _MAX_TRANSIENT: Final = 32
+_MAX_SUSPICIONS: Final = 3
+"""After so many connections that ended at a message, its topic is put aside."""
 
 
 class Outbox:
@@ -18,10 +21,14 @@ class Outbox:
     Events are QoS 1 and stay in `store` until they are acknowledged. Transient messages are QoS 0,
     accepted only while online, and dropped, the oldest first, if 32 of them wait for the socket.
 
-    On every connection the states come first, in the order in which they were first set, then the
-    events, of which one may arrive twice, and `online` on the topic `availability`. The outbox is
-    online once the broker has acknowledged all that. `failure` is the reason why there is no
-    connection. `changed` is the lock of everything in here and of the connection.
+    On every connection the states come first, in the order in which they were first set, then
+    `online` on the topic `availability`. Once the broker has acknowledged all that, the outbox is
+    online and sends the events, of which one may arrive twice. `failure` is the reason why there is
+    no connection. `changed` is the lock of everything in here and of the connection.
+
+    Topics at whose messages the broker may have ended a connection are suspects: they are sent
+    after everything else and one after the other. A suspect that the connection outlives is none
+    any more; one at which three connections end is put aside.
     """
 
     def __init__(self, store: EventStore, availability: str | None = None) -> None:
@@ -33,6 +40,9 @@ class Outbox:
         self._store = store
         self._availability = availability
         self._states: dict[str, Outgoing] = {}
+        self._on_trial: str | None = None
+        self._trial_ticks = 0
+        self._suspects: dict[str, int] = {}
         self._connection: MqttConnection | None = None
         self._published = 0
         self._closed = False
@@ -62,7 +72,10 @@ class Outbox:
     def add_event(self, topic: str, payload: bytes) -> None:
         """Add an event; beyond the store's bound the oldest one is dropped."""
         with self.changed:
-            self._send_event(self._store.append(topic, payload))
+            event = self._store.append(topic, payload)
+            # The next tick sends a suspect's events, in their order.
+            if self.online and (topic not in self._suspects or topic == self._on_trial):
+                self._send_event(event)
             if self._connection is None:
                 self._store.request_save()
 
@@ -75,50 +88,100 @@ class Outbox:
         with self.changed:
             if wait_s is not None:
                 self.changed.wait_for(lambda: self._closed or self._has_room(), wait_s)
-            connection = self._connection if self.online else None
-            if connection is None or (wait_s is not None and not self._has_room()):
-                self.dropped_transient += 1
-                return False
-            if not self._has_room():
+            connection, has_room = self._connection, self._has_room()
+            if connection is not None and self.online and not has_room and wait_s is None:
                 connection.waiting.popleft()
                 self.dropped_transient += 1
-            self._send(Outgoing(topic, payload))
-            return True
+                has_room = True
+            if has_room and self._send(Outgoing(topic, payload)):
+                return True
+            self.dropped_transient += 1
+            return False
 
     def _has_room(self) -> bool:
         connection = self._connection if self.online else None
         return connection is not None and len(connection.waiting) < _MAX_TRANSIENT
 
-    def _send(self, message: Outgoing) -> None:
-        if self._connection is not None:
-            self._connection.publish(message)
-            self._published += 1
+    def _send(self, message: Outgoing) -> bool:
+        """Send a message if there is a connection, and its topic may be sent now."""
+        if self._connection is None:
+            return False
+        if message.topic in self._suspects and not self._begin_trial(message.topic):
+            return False
+        self._connection.publish(message)
+        self._published += 1
+        return True
+
+    def _begin_trial(self, topic: str) -> bool:
+        """Return whether a suspect may be sent now."""
+        if not self.online or self._suspects[topic] >= _MAX_SUSPICIONS:
+            return False
+        if self._on_trial is None:
+            self._on_trial, self._trial_ticks = topic, 0
+        return topic == self._on_trial
 
     def _send_event(self, event: StoredEvent) -> None:
         remove = partial(self._store.remove, event)
         self._send(Outgoing(event.topic, event.payload, 1, on_acknowledged=remove))
 
     def attach(self, connection: MqttConnection) -> None:
-        """Send every state, every unacknowledged event, and that we are online.
+        """Send every state, and that we are online.
 
-        Once the broker has them, transient messages are accepted.
+        Once the broker has them, events are sent and transient messages accepted.
         """
         with self.changed:
             self._connection = connection
             for state in self._states.values():
                 self._send(state)
-            for event in self._store:
-                self._send_event(event)
-            if self._availability is None:
+            if self._availability is None or not self._send(
+                Outgoing(self._availability, ONLINE, 1, True, self._go_online)
+            ):
                 self._go_online()
-            else:
-                self._send(Outgoing(self._availability, ONLINE, 1, True, self._go_online))
 
     def _go_online(self) -> None:
         self.online = not self._closed
         self.failure = None
         self.connections += 1
+        for event in self._store:
+            if event.topic not in self._suspects:
+                self._send_event(event)
         self.changed.notify_all()
+
+    def suspect(self, topics: Sequence[str]) -> str | None:
+        """Count that a connection ended at a message on one of these topics, or the one on trial.
+
+        Return a topic that is put aside now, if there is one.
+        """
+        with self.changed:
+            if self._on_trial is not None and self._on_trial in topics:
+                topics = (self._on_trial,)
+            for topic in topics:
+                self._suspects[topic] = self._suspects.get(topic, 0) + 1
+            return next((t for t in topics if self._suspects[t] >= _MAX_SUSPICIONS), None)
+
+    def try_suspects(self, *, again: bool) -> None:
+        """Send the next suspect; `again` also what was put aside, which one failure repeats.
+
+        A trial ends with the second call after its first message.
+        """
+        with self.changed:
+            if again:
+                tried = {topic: min(n, _MAX_SUSPICIONS - 1) for topic, n in self._suspects.items()}
+                self._suspects = tried
+            self._trial_ticks += 1
+            if self._on_trial is not None:
+                if self._trial_ticks < 2 or self._connection is None or not self._connection.idle:
+                    return
+                del self._suspects[self._on_trial]
+                self._on_trial = None
+            for topic in self._suspects:
+                if topic in self._states:
+                    self._send(self._states[topic])
+                elif topic == self._availability:
+                    self._send(Outgoing(topic, ONLINE, 1, retain=True))
+                for event in self._store:
+                    if event.topic == topic:
+                        self._send_event(event)
 
     def detach(self, failure: str | None) -> None:
         """End a connection for all threads at once: its messages, its state and why it ended.
@@ -130,6 +193,7 @@ class Outbox:
                 self.dropped_transient += len(self._connection.waiting)
             self._connection = None
             self.online = False
+            self._on_trial = None
             self.failure = failure or self.failure
             if len(self._store):
                 # From now on only the file keeps what was sent and not acknowledged.

@@ -1,13 +1,10 @@
 """TLS for the connection to the broker."""
 
-import logging
 import ssl
 
 from edgepose.errors import ConfigError
 from edgepose.mqtt.diagnostics import reason_of
 from edgepose.mqtt.options import TlsFiles
-
-_log = logging.getLogger("edgepose.mqtt")
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
@@ -30,10 +27,6 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     # checked as before.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if files.insecure:
-        _log.warning(
-            "the certificate of the MQTT broker is not verified (TLS is set to insecure): anyone "
-            "in between can read and change all messages"
-        )
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

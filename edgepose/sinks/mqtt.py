@@ -33,7 +33,6 @@ class MqttSink:
     the network thread when that is done, as `on_command` is for each valid command. MQTT 5 is
     preferred because only its reason codes distinguish missing permissions, or a second client with
     the same id, from a broken connection.
-    Raises ConfigError for TLS files that cannot be used.
     """
 
     def __init__(

@@ -244,7 +244,7 @@ def test_mqtt_connect_failure_masks_secrets(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.DEBUG)
     secret = Secret(MARK)
     address = BrokerAddress("127.0.0.1", free_port(), username="u")
-    options = ConnectOptions(address, "c", secret)
+    options = ConnectOptions(address, "c", lambda: secret)
     with pytest.raises(EdgeposeError) as caught:
         MqttPublisher(options)
     text = "\n".join(

@@ -19,6 +19,7 @@ class FakeConnection:
         self.sent: list[Outgoing] = []
         self.waiting: deque[Outgoing] = deque()
         self.full = False
+        self.idle = True
 
     def publish(self, message: Outgoing) -> None:
         (self.waiting if self.full and message.transient else self.sent).append(message)
@@ -57,16 +58,20 @@ def test_outbox_sends_only_the_newest_state() -> None:
     ]
 
 
-def test_outbox_sends_states_then_events_then_online() -> None:
+def test_outbox_sends_states_then_online_then_events() -> None:
+    """Live messages do not wait until every event of an outage is acknowledged."""
     outbox = make_outbox(availability="a/availability")
-    outbox.add_event(TOPIC, b"event")
+    outbox.add_event(TOPIC, b"1")
     outbox.set_state("a", b"state", 1)
     connection = attached(outbox)
-    assert connection.payloads() == [b"state", b"event", b"online"]
+    outbox.add_event(TOPIC, b"2")
+    assert connection.payloads() == [b"state", b"online"]
     assert not outbox.add_transient("p", b"0")
     connection.settle(outbox)
     assert outbox.online
-    assert outbox.add_transient("p", b"1")
+    assert outbox.add_transient("p", b"pose")
+    outbox.add_event(TOPIC, b"3")
+    assert connection.payloads() == [b"state", b"online", b"1", b"2", b"pose", b"3"]
 
 
 def test_outbox_keeps_events_until_acknowledged() -> None:
@@ -139,3 +144,104 @@ def test_outbox_saves_overdue_events(tmp_path: Path) -> None:
     outbox.save_overdue_events()
     wait_for(path.exists, "the event")
     outbox.close_store()
+
+
+def refuse(outbox: Outbox, topic: str, connection: FakeConnection) -> str | None:
+    """End a connection at a message on a topic; return what is put aside."""
+    connection.settle(outbox)
+    put_aside = outbox.suspect([topic])
+    outbox.detach("lost")
+    return put_aside
+
+
+def tick(outbox: Outbox, *, again: bool = False) -> None:
+    outbox.try_suspects(again=again)
+
+
+def test_outbox_suspect_is_sent_after_everything_else() -> None:
+    outbox = make_outbox(availability="a/availability")
+    outbox.set_state("a", b"suspect", 1)
+    outbox.set_state("b", b"other", 1)
+    assert refuse(outbox, "a", attached(outbox)) is None
+    connection = attached(outbox)
+    assert connection.payloads() == [b"other", b"online"]
+    connection.settle(outbox)
+    tick(outbox)
+    assert connection.payloads() == [b"other", b"online", b"suspect"]
+    outbox.set_state("a", b"on trial", 1)
+    assert connection.payloads()[-1] == b"on trial"
+
+
+def test_outbox_suspects_are_tried_one_after_the_other() -> None:
+    """So that it is known at which of them the connection ends."""
+    outbox = make_outbox()
+    outbox.set_state("a", b"state", 1)
+    outbox.add_event(TOPIC, b"event")
+    attached(outbox)
+    outbox.suspect(["a", TOPIC])
+    outbox.detach("lost")
+    connection = attached(outbox)
+    tick(outbox)
+    assert connection.payloads() == [b"state"]
+    outbox.add_event(TOPIC, b"later")
+    connection.idle = False
+    for _ in range(3):
+        tick(outbox)
+    assert connection.payloads() == [b"state"], "it is not acknowledged"
+    connection.idle = True
+    tick(outbox)
+    assert connection.payloads() == [b"state", b"event", b"later"]
+    outbox.add_event(TOPIC, b"on trial")
+    assert connection.payloads()[-1] == b"on trial"
+
+
+def test_outbox_third_suspicion_puts_a_topic_aside() -> None:
+    """Its newest state and its events are kept, and tried again when that is due."""
+    outbox = make_outbox()
+    outbox.set_state("a", b"1", 1)
+    for put_aside in (None, None, "a"):
+        connection = attached(outbox)
+        tick(outbox)
+        assert refuse(outbox, "a", connection) == put_aside
+    connection = attached(outbox)
+    for _ in range(3):
+        tick(outbox)
+    outbox.set_state("a", b"2", 1)
+    assert connection.payloads() == []
+    tick(outbox, again=True)
+    assert connection.payloads() == [b"2"]
+    assert refuse(outbox, "a", connection) == "a"
+
+
+def test_outbox_survived_suspect_is_none() -> None:
+    outbox = make_outbox()
+    outbox.set_state("a", b"1", 1)
+    for _ in range(4):
+        connection = attached(outbox)
+        for _ in range(3):
+            tick(outbox)
+        assert connection.payloads() == [b"1"]
+        assert refuse(outbox, "a", connection) is None
+
+
+def test_outbox_suspected_availability_does_not_keep_it_offline() -> None:
+    outbox = make_outbox(availability="a/availability")
+    attached(outbox)
+    outbox.suspect(["a/availability"])
+    outbox.detach("lost")
+    connection = attached(outbox)
+    assert outbox.add_transient("p", b"pose")
+    tick(outbox)
+    assert connection.payloads() == [b"pose", b"online"]
+
+
+def test_outbox_transient_messages_put_aside_are_dropped() -> None:
+    outbox = make_outbox()
+    for _ in range(3):
+        connection = attached(outbox)
+        assert outbox.add_transient("p", b"pose")
+        refuse(outbox, "p", connection)
+    attached(outbox)
+    assert not outbox.add_transient("p", b"pose")
+    assert outbox.add_transient("other", b"pose")
+    assert outbox.dropped_transient == 1
