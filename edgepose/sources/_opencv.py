@@ -1,7 +1,7 @@
 """OpenCV video captures with RGB output, set up once for this process."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
@@ -27,9 +27,7 @@ def configure_opencv() -> None:
 
 
 @contextmanager
-def open_capture(
-    target: str, backend: int, parameters: Mapping[int, int] | None = None
-) -> Iterator[cv2.VideoCapture]:
+def open_capture(target: str, backend: int) -> Iterator[cv2.VideoCapture]:
     """Open a capture, and release it at the end; its `isOpened` returns whether that succeeded."""
     configure_opencv()
     if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -37,20 +35,11 @@ def open_capture(
         utils: Any = cv2.utils
         module = cv2 if hasattr(cv2, "setLogLevel") else utils.logging
         module.setLogLevel(_LOG_ERRORS)
-    pairs = [number for pair in (parameters or {}).items() for number in pair]
-    capture = cv2.VideoCapture(target, backend, pairs)
+    capture = cv2.VideoCapture(target, backend)
     try:
         yield capture
     finally:
         capture.release()
-
-
-def read_rgb(capture: cv2.VideoCapture) -> Image | None:
-    """Return the next image, uint8 (height, width, 3) RGB, or None if there is none."""
-    read, image = capture.read()
-    if not read or image is None:
-        return None
-    return to_rgb(image.astype(np.uint8, copy=False))
 
 
 def to_rgb(bgr: Image) -> Image:

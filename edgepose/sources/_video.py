@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 import av.logging
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -128,15 +129,10 @@ class Video:
         packets = self._container.demux(self._stream)
         while packet := self._next(packets):
             self.packets += packet.size > 0
-            with av.logging.Capture() as errors:
-                try:
-                    frames = packet.decode()
-                except av.FFmpegError:
-                    self._check_size(context.width, context.height)
-                    count_damaged()
-                    continue
-            # There is no other sign of damage in MJPEG; other decoders' errors may be harmless.
-            if (errors and self.codec == "mjpeg") or any(frame.is_corrupt for frame in frames):
+            frames, damaged = _decode(context, packet)
+            if damaged:
+                # A frame may be lost because it is too large.
+                self._check_size(context.width, context.height)
                 count_damaged()
             for frame in frames:
                 ticks = frame.dts if frame.pts is None else frame.pts
@@ -158,8 +154,7 @@ class Video:
             aspect = 1
         width = round(frame.width * aspect)
         self._check_size(width, frame.height)
-        rgb = self._reformatter.reformat(frame, width, format="rgb24", threads=1)
-        image = rgb.to_ndarray().astype(np.uint8, copy=False)
+        image = _to_rgb(self._reformatter, frame, width)
         shape = (frame.rotation, frame.width, frame.height)
         if shape != self._shape:
             # Not for each frame: PyAV's container of side data keeps it until garbage collection.
@@ -174,6 +169,46 @@ class Video:
                 f"{self._description}: its frames of {width}x{height} are too large, expected at "
                 f"most {MAX_PIXELS // 1_000_000} megapixels"
             )
+
+
+class JpegDecoder:
+    """Decodes the JPEG images of a camera, which may differ in size."""
+
+    def __init__(self) -> None:
+        _configure_ffmpeg()
+        context = av.CodecContext.create("mjpeg", "r")
+        assert isinstance(context, VideoCodecContext)
+        context.thread_count = 1
+        context.options["max_pixels"] = str(MAX_PIXELS)
+        self._context = context
+        self._reformatter = VideoReformatter()
+
+    def decode(self, jpeg: bytes) -> tuple[Image | None, bool]:
+        """Return the image as uint8 (height, width, 3) RGB, and whether it is damaged.
+
+        There is none if too much of it is missing.
+        """
+        frames, damaged = _decode(self._context, av.Packet(jpeg))
+        if not frames:
+            return None, damaged
+        return _to_rgb(self._reformatter, frames[0], frames[0].width), damaged
+
+
+def _decode(context: VideoCodecContext, packet: "Packet[Any]") -> tuple[list[VideoFrame], bool]:
+    """Return the frames that a packet completes, and whether one is damaged or lost."""
+    with av.logging.Capture() as errors:
+        try:
+            frames = context.decode(packet)
+        except av.FFmpegError:
+            return [], True
+    # There is no other sign of damage in JPEG; other decoders' errors may be harmless.
+    damaged = bool(errors) and context.name == "mjpeg"
+    return frames, damaged or any(frame.is_corrupt for frame in frames)
+
+
+def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, width: int) -> Image:
+    rgb = reformatter.reformat(frame, width, format="rgb24", threads=1)
+    return rgb.to_ndarray().astype(np.uint8, copy=False)
 
 
 def _displayed(image: Image, matrix: bytes) -> tuple[Image, bool]:

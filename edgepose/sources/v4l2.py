@@ -5,18 +5,21 @@ import fcntl
 import logging
 import os
 import struct
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import cv2
+import numpy as np
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
 from edgepose.protocols import FrameStream
-from edgepose.sources._base import camera_frames, warn_if_adjusted
-from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, read_rgb
+from edgepose.sources._base import DamageCounter, camera_frames, warn_if_adjusted
+from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, to_rgb
+from edgepose.sources._video import JpegDecoder
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ BY_PORT: Final = Path("/dev/v4l/by-path")
 MAX_FAILED_READS: Final = 10
 """A damaged image now and then is usual on a poor cable; this many in a row are a fault."""
 
+_MJPG: Final = cv2.VideoWriter.fourcc(*"MJPG")
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO})
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
 # linux/videodev2.h
@@ -65,12 +69,14 @@ class UsbCameraSource:
         with open_capture(node, cv2.CAP_V4L2) as capture:
             self._configure(capture, name)
             _remember_port(self.description, node)
-            yield from camera_frames(lambda: self._read(capture, node))
+            with closing(DamageCounter(self.description, live=True)) as damage:
+                reader = _Reader(capture, damage)
+                yield from camera_frames(lambda: self._read(reader, node))
 
     def _configure(self, capture: cv2.VideoCapture, name: str) -> None:
         # JPEG, since USB 2 has no bandwidth for more than uncompressed 640x480 at 30 fps. The
         # format first: the available sizes depend on it.
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        capture.set(cv2.CAP_PROP_FOURCC, _MJPG)
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.size_wh[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.size_wh[1])
         if self.fps:
@@ -89,13 +95,12 @@ class UsbCameraSource:
         log.info("%s: %s, %dx%d at %.3g fps", device, name, *actual_wh, fps)
         warn_if_adjusted(device, self.size_wh, actual_wh)
 
-    def _read(self, capture: cv2.VideoCapture, node: str) -> tuple[Image, int]:
+    def _read(self, reader: "_Reader", node: str) -> tuple[Image, int]:
         for _ in range(MAX_FAILED_READS):
             started_ns = boottime_ns()
-            image = read_rgb(capture)
+            image = reader.read()
             if image is not None:
-                # For V4L2 the position is the time at which the driver began to fill the buffer.
-                return image, round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                return image, reader.driver_ns
             waited_s = (boottime_ns() - started_ns) / 1e9
             try:
                 os.close(os.open(node, _OPEN_FLAGS))
@@ -113,6 +118,36 @@ class UsbCameraSource:
             f"{self.description}: {MAX_FAILED_READS} frames in a row could not be read; another "
             "cable, or a lower width and height, may help"
         )
+
+
+class _Reader:
+    """Reads the images of a capture, JPEG undecoded: OpenCV's decoder prints each damage."""
+
+    def __init__(self, capture: cv2.VideoCapture, damage: DamageCounter) -> None:
+        self._capture = capture
+        self._damage = damage
+        self._decoder: JpegDecoder | None = None
+        if round(capture.get(cv2.CAP_PROP_FOURCC)) == _MJPG:
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+            self._decoder = JpegDecoder()
+
+    @property
+    def driver_ns(self) -> int:
+        """When the driver began to fill the buffer: for V4L2, that is the position."""
+        return round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+
+    def read(self) -> Image | None:
+        """Return the next image as RGB, or None if it could not be read."""
+        read, array = self._capture.read()
+        if not read or array is None:
+            return None
+        data = array.astype(np.uint8, copy=False)
+        if self._decoder is None or data.ndim == 3:
+            return to_rgb(data)
+        image, damaged = self._decoder.decode(data.tobytes())
+        if damaged:
+            self._damage.add()
+        return image
 
 
 def _current_node(device: str) -> str:

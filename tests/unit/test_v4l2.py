@@ -140,6 +140,42 @@ def test_usb_camera_unsupported_format(camera: FakeUsbCamera) -> None:
     assert camera.released == 1
 
 
+def _jpeg(width: int, height: int) -> NDArray[np.uint8]:
+    """Return an image as OpenCV delivers it undecoded."""
+    bgr = cv2.cvtColor(quarters(width, height), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr)[1].reshape(1, -1).astype(np.uint8)
+
+
+def test_usb_camera_jpeg_of_any_size(camera: FakeUsbCamera) -> None:
+    """JPEG is not decoded by OpenCV; each image has its own size."""
+    camera.images = [_jpeg(64, 48), _jpeg(320, 240), _jpeg(32, 32)]
+    with closing(_source(camera).frames()) as frames:
+        taken = [next(frames) for _ in range(3)]
+    assert camera.properties[cv2.CAP_PROP_CONVERT_RGB] == 0
+    assert [frame.size_wh for frame in taken] == [(64, 48), (320, 240), (32, 32)]
+    for frame in taken:
+        assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
+
+
+def test_usb_camera_damaged_jpeg(
+    camera: FakeUsbCamera, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first damaged image is logged, then their number; no library prints anything."""
+    whole = _jpeg(64, 48)
+    broken = whole.copy()
+    broken[0, -60:-20] = 0xFF
+    camera.images = [whole, broken, np.zeros((1, 100), np.uint8), broken, whole]
+    with closing(_source(camera).frames()) as frames:
+        sequences = [next(frames).sequence for _ in range(4)]
+        assert sequences == [0, 1, 2, 3]
+    node = camera.node
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{node}: a frame is damaged; further ones are counted",
+        f"{node}: damaged frames: 3",
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_usb_camera_damaged_frame(camera: FakeUsbCamera) -> None:
     """A read without an image is skipped."""
     camera.images = [camera.images[0], None, None, camera.images[0]]
