@@ -13,7 +13,7 @@ import click
 
 from edgepose.cli._terminal import discard, print_warning
 from edgepose.util.background import BackgroundWriter
-from edgepose.util.redact import masked_url
+from edgepose.util.redact import masked_text, masked_url
 from edgepose.util.secrets import CAMERA_VARIABLE
 from edgepose.util.text import printable, valid_text
 
@@ -59,7 +59,14 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
 
 
 class SingleLineFormatter(logging.Formatter):
-    """Escapes control characters: text from outside cannot start a log line or move the cursor."""
+    """Escapes control characters: text from outside cannot start a log line or move the cursor.
+
+    Passwords in URLs are masked, also in tracebacks, where libraries quote them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record and its traceback without passwords."""
+        return masked_text(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the record without control characters, with further lines indented."""

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from edgepose.util.redact import masked_text
 from edgepose.util.text import printable, valid_text
 
 
@@ -28,7 +29,7 @@ def print_error(text: str) -> None:
 def print_on_stderr(text: str) -> None:
     """Print a line on stderr; it is lost if its reader is gone or its disk is full."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(masked_text(text), file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
 

@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -80,13 +81,14 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
         return _print_error(error.format_message().rstrip(".") + hint, 2)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - all are printed, none with a password
         if isinstance(error, BrokenPipeError) and not isinstance(error, EdgeposeError):
             # The reader closed stdout, as `head` does.
             discard(sys.stdout)
             return 0
         if debug:
-            raise
+            print_on_stderr("".join(traceback.format_exception(error)).rstrip())
+            return getattr(error, "exit_code", 1)
         return _print_error(_message(error), getattr(error, "exit_code", 1))
 
 

@@ -14,6 +14,8 @@ _LOGIN: Final = re.compile(
 _NO_PORT: Final = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]*://[^:/?#@\[]*:(?![0-9]*(?:[/?#]|\Z))([^@]+)\Z", re.DOTALL
 )
+# A path of a URL has one slash after the scheme.
+_URL_IN_TEXT: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^\s:@]*:)\S*@")
 _SECRET_NAME: Final = re.compile(r"pas|pwd|pw$|^p$|token|secret|key|auth|cred|sig", re.IGNORECASE)
 _SECRET_WORD: Final = re.compile(r"((?:pass|pwd|token|secret)\w*\s*:\s*)[^\s*]\S*", re.IGNORECASE)
 
@@ -31,6 +33,14 @@ def masked_url(url: str) -> str:
         url = f"{url[: login.start(1)]}{MASK}{url[login.end(1) :]}"
     url = "&".join(map(_masked_parameter, url.split("&")))
     return _SECRET_WORD.sub(rf"\1{MASK}", url)
+
+
+def masked_text(text: str) -> str:
+    """Return a text with the passwords of URLs in it masked.
+
+    For texts of libraries, which quote whole URLs; `masked_url` finds more, in a text that is one.
+    """
+    return _URL_IN_TEXT.sub(rf"\1{MASK}@", text)
 
 
 def _masked_parameter(text: str) -> str:

@@ -239,6 +239,48 @@ def test_config_show_and_check_mask_secrets(
     assert out.count(f"u:{MASK}@cam") == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--source", "{url}"],
+        ["run", "--source", "synthetic:", "--mqtt", "{url}"],
+        ["run", "--model", "{url}"],
+        ["run", "--accelerator", "{url}"],
+        ["run", "-c", "{url}"],
+        ["run", "{url}"],
+        ["{url}"],
+        ["estimate", "{url}"],
+        ["benchmark", "--pipeline", "--source", "{url}", "--min-runs", "{url}"],
+        ["benchmark", "compare", "{url}", "{url}"],
+        ["models", "info", "{url}"],
+        ["models", "pull", "{url}"],
+        ["models", "pull", "movenet-lightning-int8-edgetpu", "--from", "{url}"],
+        ["config", "check", "-c", "{url}"],
+        ["replay", "{url}"],
+        ["replay", "{url}", "--mqtt", "{url}"],
+        ["demo", "--seconds", "{url}"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["", "debug"])
+def test_command_line_masks_secrets(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    debug: list[str],
+) -> None:
+    """A URL in any place of a command line is not printed with its password."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEPOSE_MODELS", str(tmp_path))
+    for scheme in ("rtps", "mqtt", "http"):
+        url = f"{scheme}://u:a/{MARK}@{MARK}b@127.0.0.1:0/x"
+        assert run_command([*debug, *(word.format(url=url) for word in words)]) != 0
+    out, err = capfd.readouterr()
+    assert MARK not in out + err
+    assert err
+
+
 def test_mqtt_connect_failure_masks_secrets(caplog: pytest.LogCaptureFixture) -> None:
     """No log line of a failed connection has the password."""
     caplog.set_level(logging.DEBUG)

@@ -241,6 +241,17 @@ def test_daemon_shows_no_password(tmp_path: Path, broker: Mosquitto) -> None:
     assert {piece for piece in pieces if piece in shown} == set()
 
 
+def test_daemon_debug_shows_no_password(tmp_path: Path) -> None:
+    """The traceback for a report contains the errors of libraries, which quote whole URLs."""
+    url = f"rtsp://u:96QZJ@127.0.0.1:{free_port()}/l"
+    config = "mqtt: {enabled: false}\n"
+    code, _, stderr = Daemon(tmp_path, "--debug", "--source", url, config=config).wait()
+    assert code == 1
+    assert "Traceback" in stderr
+    assert "rtsp://u:********@127.0.0.1" in stderr
+    assert not {"96Q", "6QZ", "QZJ"} & {stderr[start : start + 3] for start in range(len(stderr))}
+
+
 def test_daemon_killed_leaves_last_will(tmp_path: Path, broker: Mosquitto) -> None:
     with broker.listener() as listener, running(tmp_path, broker) as daemon:
         wait_for_last(listener, f"{NODE}/availability", b"online")
