@@ -231,7 +231,9 @@ def _to_rgb(image: PIL.Image.Image, path: Path) -> Image:
             if image.format != "JPEG":
                 raise
             image = _without_end_marker(path)
-        image = PIL.ImageOps.exif_transpose(image)
+        if image.format != "TIFF":
+            # Pillow applies the orientation of a TIFF file when it decodes it.
+            image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # 16-bit grey, which Pillow would clip at 255 instead of scaling it.
         grey = (np.asarray(image) >> 8).astype(np.uint8)

@@ -302,8 +302,9 @@ def test_read_image_random_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Randomly damaged files give an image or SourceError, no other exception."""
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1_000_000)
     rng = np.random.default_rng(5)
-    for suffix in (".jpg", ".png", ".bmp", ".webp"):
-        path = save(tmp_path / f"p{suffix}", quarters())
+    for suffix in (".jpg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ppm", ".ico"):
+        path = tmp_path / f"p{suffix}"
+        PIL.Image.fromarray(quarters()).save(path)
         clean = path.read_bytes()
         for _ in range(60):
             data = bytearray(clean)
