@@ -27,7 +27,7 @@ COMPLETE: Final = 0.95
 # a stream would make it open other files and addresses.
 _FORMATS: Final = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,mjpeg,obu,ivf,asf,flv,ogg,mxf,"
-    "dv,nut,rm,wtv,yuv4mpegpipe,3gp"
+    "dv,nut,rm,wtv,yuv4mpegpipe,3gp,jpeg_pipe"
 )
 _OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 

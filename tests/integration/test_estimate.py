@@ -224,7 +224,7 @@ def bad_inputs(folder: Path) -> dict[str, Path]:
     return {
         "no such file": folder / "missing.jpg",
         "the file is empty": folder / "empty.jpg",
-        "text.jpg: expected a": folder / "text.jpg",
+        "text.jpg: expected an image or a video": folder / "text.jpg",
         "expected an image or a video, the file is empty": folder / "empty.mp4",
         "damaged": folder / "text.mp4",
         "the folder has none": folder / "nothing",

@@ -23,6 +23,15 @@ def test_path_source_folder_image_and_video(tmp_path: Path) -> None:
     assert folder[2].timestamp_ns - folder[0].timestamp_ns == 500_000_000
 
 
+def test_path_source_motion_jpeg_as_from_a_camera(tmp_path: Path) -> None:
+    """Images one after the other in one file, as `rpicam-vid --codec mjpeg` writes, are a video."""
+    images = [save(tmp_path / f"{k}.jpg", image) for k, image in enumerate(numbered(6))]
+    recording = tmp_path / "recording.mjpeg"
+    recording.write_bytes(b"".join(image.read_bytes() for image in images))
+    frames = list(PathSource(recording).frames())
+    assert [(number_of(f.image), f.still) for f in frames] == [(k, False) for k in range(6)]
+
+
 def test_path_source_folder_that_is_filled_later(tmp_path: Path) -> None:
     """An empty or missing folder is an error of its frames, and fine once it has images."""
     source = PathSource(tmp_path / "stick")
