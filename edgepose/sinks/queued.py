@@ -1,6 +1,7 @@
 """A sink behind a queue, so that its peer never delays the main thread."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ MAX_PENDING: Final = 1000
 CLOSE_TIMEOUT_S: Final = 2.0
 STABLE_S: Final = 10.0
 """How long no message may be dropped before it is logged that messages are written again."""
+BLOCKED_S: Final = 10.0
+"""How long one message may take before that is logged."""
 
 
 class QueuedSink:
@@ -26,7 +29,7 @@ class QueuedSink:
 
     A message that finds the queue full, or with which the other sink raises SinkError, is dropped
     and counted in `dropped`; each reason is logged once. Everything else that the other sink raises
-    ends it. `working` is whether the newest message was written. `prepare` is called first, in the
+    ends it. `working` is whether messages are written. `prepare` is called first, in the
     background. `name` is used in logs and statistics.
     """
 
@@ -48,6 +51,7 @@ class QueuedSink:
         self._lock = threading.Lock()
         self._reasons: set[str] = set()
         self._stable_s = 0.0
+        self._started_s = math.inf
         self._writer = BackgroundWriter(
             f"sink-{name}", self._write, max_pending=MAX_PENDING, on_end=sink.close
         )
@@ -62,7 +66,9 @@ class QueuedSink:
             self._failed = True
             raise failure
         if not queued:
-            self._drop("not written as fast as messages come")
+            self._fail("not written as fast as messages come", dropped=1)
+        elif self._monotonic() > self._started_s + BLOCKED_S:
+            self._fail(f"blocked for {BLOCKED_S:g} s", dropped=0)
 
     def close(self) -> None:
         """Wait 2 s until what is queued is written and the other sink closed; twice is fine."""
@@ -70,17 +76,20 @@ class QueuedSink:
             log.warning("%s: still blocked; the last messages are not written", self.name)
 
     def _write(self, attempt: Callable[[], None]) -> None:
+        self._started_s = self._monotonic()
         try:
             attempt()
         except SinkError as error:
-            self._drop(str(error), dropped=attempt is not self._prepare)
+            self._fail(str(error), dropped=attempt is not self._prepare)
             return
+        finally:
+            self._started_s = math.inf
         self.working = True
         if self._reasons and self._monotonic() >= self._stable_s:
             self._reasons.clear()
             log.info("%s: messages are written again; %d were dropped", self.name, self.dropped)
 
-    def _drop(self, reason: str, *, dropped: bool = True) -> None:
+    def _fail(self, reason: str, *, dropped: int) -> None:
         with self._lock:
             self.dropped += dropped
             self.working = False

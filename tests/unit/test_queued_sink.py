@@ -83,6 +83,38 @@ def test_queued_sink_raises_the_failure_once(failure: Exception) -> None:
     sink.close()
 
 
+def test_queued_sink_hang_is_logged_before_the_queue_is_full(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A quiet camera would fill the queue in hours."""
+    go_on, entered = threading.Event(), threading.Event()
+    now_s = 0.0
+
+    class Blocked(MessageCollector):
+        def publish(self, message: PoseMessage) -> None:
+            entered.set()
+            assert go_on.wait(PATIENCE_S)
+            super().publish(message)
+
+    blocked = Blocked()
+    sink = QueuedSink(blocked, name="recording", monotonic=lambda: now_s)
+    first, second, third, fourth = messages(4)
+    sink.publish(first)
+    assert entered.wait(PATIENCE_S)
+    now_s = queued.BLOCKED_S
+    sink.publish(second)
+    assert sink.working
+    now_s += 1
+    sink.publish(third)
+    sink.publish(fourth)
+    assert (sink.working, sink.dropped) == (False, 0)
+    assert len(caplog.records) == 1
+    assert "recording: blocked for 10 s" in caplog.text
+    go_on.set()
+    wait_for(lambda: sink.working and len(blocked.messages) == 4, "the messages")
+    sink.close()
+
+
 class Disk(MessageCollector):
     """Takes messages while it has room, and opens while it is there."""
 
