@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import av
 import av.error
 
+from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError, SourceLoginError, SourceStalledError
 from edgepose.protocols import FrameStream
@@ -45,14 +46,22 @@ class RtspSource:
         backlog, clock = BacklogMonitor(self.description), CaptureClock()
         damage = DamageCounter(self.description, live=True)
         with self._open() as video, closing(damage):
+            awaited_ns = boottime_ns()
             for sequence, (image, mirrored, time_ns) in enumerate(video.images(damage.add)):
                 arrived_ns = clock.stamp()
+                # After a timeout FFmpeg first returns a frame that it had kept: one as old as the
+                # silence, followed by another timeout.
+                if arrived_ns - awaited_ns >= READ_TIMEOUT_S * 1e9:
+                    raise self._silent()
                 if time_ns is not None:
                     backlog.check(arrived_ns / 1e6, time_ns / 1e6)
                 yield Frame(image, arrived_ns, sequence, mirrored=mirrored)
                 # The consumer alone holds the frame while the next one is awaited.
                 del image
-            raise self._end(video.error)
+                awaited_ns = boottime_ns()
+            if isinstance(video.error, av.error.ExitError):
+                raise self._silent()
+            raise SourceError(f"{self.description}: the server ended the stream")
 
     @contextmanager
     def _open(self) -> Iterator[Video]:
@@ -71,13 +80,11 @@ class RtspSource:
         except av.FFmpegError as error:
             raise SourceError(f"{self.description}: {_diagnose(self.url)}") from error
 
-    def _end(self, error: av.FFmpegError | None) -> SourceError:
-        if isinstance(error, av.error.ExitError):
-            return SourceStalledError(
-                f"{self.description}: the stream is silent since {READ_TIMEOUT_S:.0f} s; check the "
-                "camera and the network to it"
-            )
-        return SourceError(f"{self.description}: the server ended the stream")
+    def _silent(self) -> SourceStalledError:
+        return SourceStalledError(
+            f"{self.description}: the stream is silent since {READ_TIMEOUT_S:.0f} s; check the "
+            "camera and the network to it"
+        )
 
 
 class BacklogMonitor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgepose.config.source_uri import parse_source_uri
-from edgepose.errors import SourceError, SourceStalledError
+from edgepose.errors import SourceError, SourceLoginError, SourceStalledError
 from edgepose.sources import rtsp
 from edgepose.sources.rtsp import RtspSource
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, ffmpeg, quarters, save
@@ -55,10 +55,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(clip: Path) -> Iterator[Start]:
     servers: list[subprocess.Popen[str]] = []
 
-    def start_(*credentials: str, file: Path = clip) -> tuple[str, subprocess.Popen[str]]:
-        pipeline = f"( filesrc location={file} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 )"
+    def start_(*credentials: str, pipeline: str = "") -> tuple[str, subprocess.Popen[str]]:
+        pipeline = pipeline or f"filesrc location={clip} ! qtdemux ! h264parse ! rtph264pay"
         server = subprocess.Popen(
-            [PYTHON, str(SERVER), pipeline, *credentials], stdout=subprocess.PIPE, text=True
+            [PYTHON, str(SERVER), f"( {pipeline} name=pay0 pt=96 )", *credentials],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         servers.append(server)
         assert server.stdout is not None
@@ -126,12 +128,45 @@ def test_rtsp_source_authentication(start: Start, capfd: pytest.CaptureFixture[s
     source = _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live")
     assert next(source.frames()).sequence == 0
     assert "S3cr3t" not in source.description
-    with pytest.raises(SourceError, match="does not accept the user and password") as caught:
+    with pytest.raises(SourceLoginError, match="does not accept the user and password") as caught:
         next(_source(f"rtsp://admin:wr0ng@{address}/live").frames())
     assert "wr0ng" not in str(caught.value)
-    with pytest.raises(SourceError, match="requires a user and a password"):
+    with pytest.raises(SourceLoginError, match="requires a user and a password"):
         next(_source(f"rtsp://{address}/live").frames())
     assert capfd.readouterr() == ("", ""), "FFmpeg would print the URL"
+
+
+def test_rtsp_source_that_changes_its_size(start: Start, tmp_path: Path) -> None:
+    """Frames have the size of the stream at their time, smaller and larger ones."""
+    stream = tmp_path / "stream.h264"
+    with stream.open("wb") as file:
+        for size in ((320, 240), (160, 120), (640, 480)):
+            image, part = save(tmp_path / "still.png", quarters(*size)), tmp_path / "part.h264"
+            ffmpeg(
+                "-loop", "1", "-framerate", "25", "-i", image, "-t", "1", "-c:v", "libx264",
+                "-g", "5", "-tune", "zerolatency", "-pix_fmt", "yuv420p", part,
+            )  # fmt: skip
+            file.write(part.read_bytes())
+    address, _ = start(
+        pipeline=f"filesrc location={stream} ! h264parse config-interval=-1 ! rtph264pay"
+    )
+    sizes: list[tuple[int, int]] = []
+    with closing(_source(f"rtsp://{address}/live").frames()) as frames:
+        while sizes[-1:] != [(640, 480)]:
+            frame = next(frames)
+            assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
+            sizes.append(frame.size_wh)
+    assert list(dict.fromkeys(sizes)) == [(320, 240), (160, 120), (640, 480)]
+    assert sizes == sorted(sizes, key=[(320, 240), (160, 120), (640, 480)].index)
+
+
+def test_rtsp_source_sound_only(start: Start) -> None:
+    """It is no rejected login, with a user and a password neither."""
+    pipeline = "audiotestsrc is-live=true ! audio/x-raw,rate=8000 ! mulawenc ! rtppcmupay"
+    address, _ = start("admin", "S3cr3t", pipeline=pipeline)
+    with pytest.raises(SourceError, match="it has only sound") as caught:
+        next(_source(f"rtsp://admin:S3cr3t@{address}/live").frames())
+    assert not isinstance(caught.value, SourceLoginError)
 
 
 def test_rtsp_source_unknown_path(start: Start) -> None:
