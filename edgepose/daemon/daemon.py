@@ -39,6 +39,8 @@ CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_SOURCES_NS: Final = 2_000_000_000
 """How long all sources together may take to close; what hangs is left to its thread."""
 CLOSE_MODEL_S: Final = 3.0
+WATCHDOG_NS: Final = 20_000_000_000
+"""The interval of the unit's watchdog, with which hung threads are reported without it too."""
 MIN_OFF_NS: Final = 1_000_000_000
 """How long a camera that was switched off stays off at least."""
 
@@ -69,6 +71,7 @@ class Daemon:
         self._switched_off_ns: dict[str, int] = {}
         self._published_accelerator: AcceleratorState | None = None
         self._reloading: Future[Callable[[], None]] | None = None
+        self._hung: list[str] = []
         self._notifier = Notifier()
         self._host: dict[str, object] = {}
         self._host_reader: BackgroundWriter[object] = BackgroundWriter(
@@ -144,7 +147,7 @@ class Daemon:
     def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
         next_stats_ns = now_ns + self.stats_interval_ns
-        watchdog_ns = watchdog_interval_ns()
+        watchdog_ns = watchdog_interval_ns() or WATCHDOG_NS
         next_watchdog_ns = now_ns
         while not signals.stop_requested:
             self._reload_config(signals)
@@ -159,18 +162,31 @@ class Daemon:
             if now_ns >= next_stats_ns:
                 self._publish_stats(now_ns)
                 next_stats_ns = now_ns + self.stats_interval_ns
-            if watchdog_ns is not None and now_ns >= next_watchdog_ns:
+            if now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
-                if self.is_healthy(now_ns, watchdog_ns // 2):
+                if not self.hung_threads(now_ns, watchdog_ns // 2):
                     self._notifier.send("WATCHDOG=1")
             if all(camera.finished for camera in self.cameras.values()):
                 log.info("every source has ended")
                 return
 
-    def is_healthy(self, now_ns: int, patience_ns: int) -> bool:
-        """Whether inference and network thread make progress; the main thread asks, so it does."""
-        inference = now_ns - self._inference.heartbeat_ns < patience_ns
-        return inference and (self.mqtt is None or self.mqtt.alive)
+    def hung_threads(self, now_ns: int, patience_ns: int) -> list[str]:
+        """Return which of inference and network thread make no progress; a change is logged.
+
+        The main thread asks, so it does. Cameras and outputs report a hang themselves, as a restart
+        would disturb the others.
+        """
+        hung = []
+        if now_ns - self._inference.heartbeat_ns >= patience_ns:
+            hung.append("inference")
+        if self.mqtt is not None and not self.mqtt.alive:
+            hung.append("mqtt")
+        if hung and hung != self._hung:
+            log.error("hung: the thread %s; systemd's watchdog restarts edgepose", ", ".join(hung))
+        elif self._hung and not hung:
+            log.warning("no longer hung: the thread %s", ", ".join(self._hung))
+        self._hung = hung
+        return hung
 
     def _reload_config(self, signals: Signals) -> None:
         """Prepare a reload in the background; apply it once that is done."""

@@ -222,6 +222,53 @@ def test_daemon_reload_keeps_or_reopens_edge_tpu(
     assert (code, "Traceback" in stderr) == (0, False), stderr
 
 
+def test_daemon_reload_and_stop_while_edge_tpu_hangs_in_opening(
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
+) -> None:
+    """The CPU goes on with the other model; neither waits for the device."""
+    path = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("slow-at-create", ms=600_000)
+    with (
+        broker.listener() as listener,
+        running(
+            tmp_path,
+            broker,
+            config=f"accelerator: auto\nmodel: {{name: {path}}}\n",
+            environment=fake_edgetpu.environment(),
+        ) as daemon,
+    ):
+        wait_for_poses_on(listener, "cpu")
+        wait_for(lambda: children(daemon.process.pid), "the worker")
+        daemon.configure(
+            f"accelerator: auto\nmodel: {{name: {path}}}\npose: {{keypoint_threshold: 0.99}}\n"
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: any(set(pose.keypoints) == {None} for pose in newest(listener).poses),
+            "the new threshold",
+        )
+        assert newest(listener).accelerator == "cpu"
+        code, _, stderr = daemon.end()
+    assert (code, "Traceback" in stderr) == (0, False), stderr
+
+
+def test_daemon_stop_while_a_required_edge_tpu_hangs_in_opening(
+    tmp_path: Path, broker: Mosquitto, fake_edgetpu: FakeEdgeTpu
+) -> None:
+    """At the start nothing else runs yet; systemd killed it after TimeoutStopSec."""
+    path = fake_edgetpu.compiled_model()
+    fake_edgetpu.set("slow-at-create", ms=600_000)
+    with running(
+        tmp_path,
+        broker,
+        config=f"accelerator: edgetpu\nmodel: {{name: {path}}}\n",
+        environment=fake_edgetpu.environment(),
+    ) as daemon:
+        wait_for(lambda: children(daemon.process.pid), "the worker")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
+
+
 def test_estimate_with_compiled_model(tmp_path: Path, fake_edgetpu: FakeEdgeTpu) -> None:
     model = fake_edgetpu.compiled_model()
     command = [sys.executable, "-m", "edgepose", "estimate", "--model", str(model), str(PHOTOGRAPH)]

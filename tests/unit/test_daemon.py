@@ -494,7 +494,9 @@ def test_daemon_ends_with_a_bug(tmp_path: Path) -> None:
     assert rig.mqtt.closed
 
 
-def test_daemon_healthy_only_while_inference_and_network_make_progress(tmp_path: Path) -> None:
+def test_daemon_watchdog_knows_inference_and_network(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Pings from the main loop alone would hide a model that hangs."""
     entered, go_on = threading.Event(), threading.Event()
 
@@ -508,19 +510,21 @@ def test_daemon_healthy_only_while_inference_and_network_make_progress(tmp_path:
     rig = Rig(tmp_path, lambda: source, interpreter=Hanging())
     patience_ns = 60 * SECOND_NS
 
-    def healthy_after(silence_ns: int) -> bool:
-        return rig.daemon.is_healthy(boottime_ns() + patience_ns - silence_ns, patience_ns)
+    def hung_after(silence_ns: int) -> list[str]:
+        return rig.daemon.hung_threads(boottime_ns() + patience_ns - silence_ns, patience_ns)
 
     with running(rig):
-        wait_for(lambda: healthy_after(30 * SECOND_NS), "a turn")
+        wait_for(lambda: not hung_after(30 * SECOND_NS), "a turn")
         source.allow()
         assert entered.wait(PATIENCE_S)
-        wait_for(lambda: not healthy_after(SECOND_NS // 2), "the hang to be noticed")
+        wait_for(lambda: hung_after(SECOND_NS // 2) == ["inference"], "the hang to be noticed")
         go_on.set()
-        wait_for(lambda: healthy_after(SECOND_NS // 2), "progress")
+        wait_for(lambda: not hung_after(SECOND_NS // 2), "progress")
         rig.mqtt.alive = False
-        assert not healthy_after(30 * SECOND_NS)
+        assert hung_after(30 * SECOND_NS) == ["mqtt"]
         source.allow(9)
+    assert "hung: the thread inference;" in caplog.text
+    assert "no longer hung: the thread inference" in caplog.text
 
 
 def test_daemon_stops_in_bounded_time_with_hung_cameras(tmp_path: Path) -> None:
