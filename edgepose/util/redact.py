@@ -14,8 +14,9 @@ _LOGIN: Final = re.compile(
 _NO_PORT: Final = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]*://[^:/?#@\[]*:(?![0-9]*(?:[/?#]|\Z))([^@]+)\Z", re.DOTALL
 )
-# A path of a URL has one slash after the scheme.
-_URL_IN_TEXT: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^\s:@]*:)\S*@")
+# A URL that was taken for a path has one slash after the scheme. The lookbehind and the split into
+# words keep the time for a long line linear.
+_URL_IN_WORD: Final = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^:@]*:")
 _SECRET_NAME: Final = re.compile(r"pas|pwd|pw$|^p$|token|secret|key|auth|cred|sig", re.IGNORECASE)
 _SECRET_WORD: Final = re.compile(r"((?:pass|pwd|token|secret)\w*\s*:\s*)[^\s*]\S*", re.IGNORECASE)
 
@@ -40,7 +41,14 @@ def masked_text(text: str) -> str:
 
     For texts of libraries, which quote whole URLs; `masked_url` finds more, in a text that is one.
     """
-    return _URL_IN_TEXT.sub(rf"\1{MASK}@", text)
+    return "".join(map(_masked_word, re.split(r"(\s+)", text))) if "@" in text else text
+
+
+def _masked_word(word: str) -> str:
+    start, end = _URL_IN_WORD.search(word), word.rfind("@")
+    if start is None or end <= start.end():
+        return word
+    return f"{word[: start.end()]}{MASK}{word[end:]}"
 
 
 def _masked_parameter(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgepose.mqtt.local_broker import free_port
 from edgepose.registry.registry import default_registry
 from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last, wait_for_more_poses
 from tests.media import make_clip
@@ -169,6 +170,34 @@ def test_daemon_as_service_waits_for_model_file(
         code, _, errors = daemon.end()
     assert code == 0
     assert errors.count("no such model file") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("password_file: later, username: u", "the password cannot be read"),
+        ("tls: {ca_file: later}", "the certificate or key cannot be read"),
+    ],
+    ids=["password", "certificate"],
+)
+def test_daemon_as_service_waits_for_files_of_the_broker(
+    tmp_path: Path, manager: Manager, key: str, reason: str
+) -> None:
+    """A password or a CA file that is missing does not end the service; it is named once."""
+    url = f"{'mqtts' if 'tls' in key else 'mqtt'}://127.0.0.1:{free_port()}"
+    daemon = Daemon(
+        tmp_path,
+        *("--source", "synthetic:"),
+        config=f"mqtt: {{url: '{url}', {key}}}\n",
+        environment={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"},
+    )
+    try:
+        wait_for(lambda: manager.count("WATCHDOG=1") > 5, "a running daemon")
+        (tmp_path / "later").write_text("x")
+    finally:
+        code, _, stderr = daemon.end()
+    assert code == 0
+    assert stderr.count(f"{tmp_path}/later: {reason} (No such file or directory)") == 1
 
 
 def test_daemon_at_terminal_does_not_wait(tmp_path: Path, broker: Mosquitto) -> None:

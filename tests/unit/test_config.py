@@ -360,6 +360,7 @@ def test_load_config_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "- {name: b, source: 'picamera:0'}\n"
         "- {name: c, source: /dev/video0}\n"
         "- {name: d, source: 'rtsp://host/path'}\n"
+        "- {name: e, source: 'sunday:1.mp4'}\n"
         "model: {name: my/model.tflite}\n"
         "mqtt:\n  url: mqtts://h\n  username: u\n  password_file: secret\n"
         "  tls: {ca_file: ~/ca.pem, cert_file: ../c.pem, key_file: k.pem}\n"
@@ -374,6 +375,7 @@ def test_load_config_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "picamera:0",
         "/dev/video0",
         "rtsp://host/path",
+        f"{folder}/sunday:1.mp4",
     ]
     assert config.model.name == f"{folder}/my/model.tflite"
     assert config.mqtt.password_file == folder / "secret"
