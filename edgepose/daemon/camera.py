@@ -208,7 +208,7 @@ class CameraSupervisor:
         self._retry_at_ns = None
         self.failure = None
         self._release()
-        self._close(topics.STALLED if self._left_hangs else topics.OFFLINE)
+        self._close(topics.STALLED if self._is_left_open() else topics.OFFLINE)
 
     def join(self, deadline_ns: int) -> None:
         """Wait for the threads that `stop` asked to end, until a CLOCK_BOOTTIME."""
@@ -276,7 +276,7 @@ class CameraSupervisor:
     def _check_left(self) -> None:
         """Report a source that was asked to close and does not, and that it did at last."""
         self._left = [capture for capture in self._left if not capture.join(0)]
-        hangs = any(capture.hung for capture in self._left)
+        hangs = self._is_left_open()
         if hangs == self._left_hangs:
             return
         self._left_hangs = hangs
@@ -290,6 +290,9 @@ class CameraSupervisor:
             log.info("camera %s: the source that did not close is closed now", self.name)
         if self._capture is None:
             self._publish_status(topics.STALLED if hangs else topics.OFFLINE)
+
+    def _is_left_open(self) -> bool:
+        return any(capture.hung for capture in self._left)
 
     def _reopen_later(self, error: SourceError) -> None:
         self._fail(error)

@@ -12,6 +12,7 @@ from edgepose.datatypes import Frame
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.pipeline import CropState, Pipeline
 from edgepose.protocols import FrameSource
+from edgepose.util.redact import masked_url
 
 OPEN_TIMEOUT_NS: Final = 30_000_000_000
 """How long a live source may take from being opened to its first frame."""
@@ -152,12 +153,10 @@ class Capture:
 
 
 def _source_error(error: BaseException) -> SourceError:
-    match error:
-        case SourceError():
-            return error
-        case EdgeposeError():
-            return SourceError(str(error))
-        case OSError(filename=str(path), strerror=str(reason)):
-            return SourceError(f"{path}: {reason}")
-        case _:
-            return SourceError(f"the source failed with {type(error).__name__}: {error}")
+    if isinstance(error, SourceError):
+        return error
+    # A library may name the URL with its password.
+    text = masked_url(str(error))
+    if not isinstance(error, EdgeposeError):
+        text = f"the source failed with {type(error).__name__}: {text}"
+    return SourceError(text)

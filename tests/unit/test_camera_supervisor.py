@@ -240,6 +240,21 @@ def test_supervisor_off_for_a_camera_that_hangs(caplog: pytest.LogCaptureFixture
     assert rig.messages == []
 
 
+def test_supervisor_off_for_a_camera_that_is_stalled() -> None:
+    """It is not reported as closed, not even for a moment."""
+    source = SteppedSource(1, live=True)
+    rig = Rig(source)
+    rig.camera.start()
+    source.wait_until_requested()
+    rig.wait_s(OPEN_TIMEOUT_NS / SECOND_NS + 1)
+    rig.state_history.clear()
+    rig.camera.set_enabled(enabled=False)
+    rig.wait_s(1)
+    assert {payload for topic, payload in rig.state_history if topic == "status"} == {b"stalled"}
+    source.allow(9)
+    wait_until(lambda: rig.states["status"] == b"offline", rig)
+
+
 def test_supervisor_replaced_source_is_opened_beside_one_that_hangs() -> None:
     """A user who points the camera elsewhere needs no restart, but the threads are bounded."""
     hung, other, third = (SteppedSource(3, live=True) for _ in range(3))

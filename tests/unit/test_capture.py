@@ -272,7 +272,7 @@ def test_capture_source_that_cannot_be_created_fails_in_its_thread() -> None:
         SystemExit(3),
         UsageError("rtsp:: no host"),
         PermissionError(errno.EACCES, "Permission denied", "stick/v.mp4"),
-        RuntimeError("no memory for a buffer"),
+        RuntimeError("no memory for rtsp://admin:s3cret@192.0.2.7/live"),
     ]
     texts = []
     while failures:
@@ -284,8 +284,8 @@ def test_capture_source_that_cannot_be_created_fails_in_its_thread() -> None:
         texts.append(str(error))
     assert created_in == ["capture-main"] * 4
     assert texts == [
-        "the source failed with RuntimeError: no memory for a buffer",
-        "stick/v.mp4: Permission denied",
+        "the source failed with RuntimeError: no memory for rtsp:********@192.0.2.7/live",
+        "the source failed with PermissionError: [Errno 13] Permission denied: 'stick/v.mp4'",
         "rtsp:: no host",
         "the source failed with SystemExit: 3",
     ]
