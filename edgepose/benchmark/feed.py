@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,10 @@ def frame_feed(source: str | None) -> FrameFeed:
 
 
 class LimitedSource:
-    """The first `count` frames of a source; their size and timestamps are known afterwards."""
+    """The first `count` frames of a source; their size and timestamps are known afterwards.
+
+    Images stand for the frames of a camera: one inference each, as in the bare loop.
+    """
 
     def __init__(self, source: FrameSource, count: int) -> None:
         self.live = source.live
@@ -91,7 +94,7 @@ class LimitedSource:
             for frame in itertools.islice(frames, self._count):
                 self.size_wh = frame.size_wh
                 self.timestamps_ns.append(frame.timestamp_ns)
-                yield frame
+                yield replace(frame, still=False)
 
 
 @dataclass(slots=True)

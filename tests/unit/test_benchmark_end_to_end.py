@@ -13,9 +13,12 @@ from edgepose.benchmark.end_to_end import (
     bare_round,
     pipeline_row,
 )
+from edgepose.benchmark.feed import LimitedSource
 from edgepose.benchmark.results import PipelineRow
 from edgepose.protocols import Interpreter
+from edgepose.sources.images import ImageSource
 from tests.fakes.benchmark_backend import INPUT, MS, Bench
+from tests.media import number_of, numbered, save
 
 STAGES_MS = (2, 1, 25, 1, 1, 1, 1, 3, 5)
 """Durations of the stages of each frame below, from capture to transport."""
@@ -51,6 +54,14 @@ def row(
 
 def interpreter(bench: Bench) -> Interpreter:
     return bench.backend().load(Path("m.tflite"), 1, None)
+
+
+def test_limited_source_takes_images_as_frames_of_a_camera(tmp_path: Path) -> None:
+    """The model runs once for each, as in the bare loop."""
+    paths = [save(tmp_path / f"{k}.png", image) for k, image in enumerate(numbered(3))]
+    source = LimitedSource(ImageSource(paths), 2)
+    assert [(number_of(f.image), f.still) for f in source.frames()] == [(0, False), (1, False)]
+    assert source.size_wh == (64, 48)
 
 
 def test_daemon_round_figures() -> None:
