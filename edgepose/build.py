@@ -10,7 +10,13 @@ import msgspec
 
 from edgepose.config.schema import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import SourceUri, parse_source_uri
-from edgepose.errors import EdgeposeError, ModelError, ModelFileError, ModelShapeError
+from edgepose.errors import (
+    EdgeposeError,
+    ModelError,
+    ModelFileError,
+    ModelShapeError,
+    UsageError,
+)
 from edgepose.events.occupancy import OccupancyDetector
 from edgepose.events.track_events import TrackEventDetector
 from edgepose.inference import cpu, replay
@@ -232,9 +238,11 @@ def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameS
     """Return what makes a camera's source afresh each time it is called.
 
     `overrides` override options of the URI, which override the camera's keys. Raises UsageError for
-    an invalid URI.
+    an invalid URI, or one with options that its source cannot fulfil.
     """
     uri = parse_source_uri(camera.source)
+    for conflict in camera.conflicts():
+        raise UsageError(conflict)
     options = {**uri.options, **overrides}
     loop, realtime = options.pop("loop", False), options.pop("realtime", None)
     if "rotate" in options:

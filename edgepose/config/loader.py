@@ -8,10 +8,11 @@ from typing import Final
 
 from edgepose.config.login import LOGIN_KEYS
 from edgepose.config.schema import Config, dotted, value_keys
+from edgepose.config.source_uri import UNFIT_OPTIONS, parse_source_uri
 from edgepose.config.validation import Builder
 from edgepose.config.values import resolved
 from edgepose.config.yaml_reader import ConfigIssue, Document, Key, read
-from edgepose.errors import ConfigError
+from edgepose.errors import ConfigError, UsageError
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.util.folders import xdg_folder
 from edgepose.util.redact import masked_url
@@ -62,11 +63,12 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
         key: Key = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         flags[key] = FLAGS.get(name, name)
         values = _replaced(values, key, resolved(value_keys()[key].type, value, Path.cwd()))
-        # The login in the file is not for another broker or camera.
+        # The login in the file is not for another broker or camera, nor are its other keys that
+        # do not fit.
         if name == "mqtt.url":
             values = _with_login_of_flag(values, str(value))
         elif name == "cameras.0.source":
-            values = _without_login(values, key[:-1])
+            values = _without(values, key[:-1], (*LOGIN_KEYS, *_unfit_options(str(value))))
     folder = Path.cwd() if path is None else path.absolute().parent
     builder = Builder(folder)
     config = builder.section(Config, values)
@@ -110,14 +112,24 @@ def _with_login_of_flag(values: object, url: str) -> object:
         return values
     section = values.get("mqtt") if isinstance(values, dict) else None
     if user is not None and isinstance(section, dict) and section.get("username") != user:
-        return _without_login(values, ("mqtt",))
+        return _without(values, ("mqtt",), LOGIN_KEYS)
     return values
 
 
-def _without_login(values: object, section: Key) -> object:
-    for name in LOGIN_KEYS:
-        values = _replaced(values, (*section, name), None)
+def _without(values: object, section: Key, names: Iterable[str]) -> object:
+    for name in names:
+        values = _replaced(values, (*section, name), "main" if name == "stream" else None)
     return values
+
+
+def _unfit_options(source: str) -> Iterable[str]:
+    try:
+        kind = parse_source_uri(source).kind
+        # A video has its own rate, and the one in the file was meant for a camera.
+        return UNFIT_OPTIONS[kind] | ({"fps"} if kind == "path" else set())
+    except UsageError:
+        # The value is reported as invalid when it is validated.
+        return ()
 
 
 # --- errors

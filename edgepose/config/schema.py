@@ -20,6 +20,7 @@ from msgspec.structs import FieldInfo
 
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
 from edgepose.config.source_uri import (
+    UNFIT_OPTIONS,
     FrameRate,
     FrameSide,
     Rotation,
@@ -130,7 +131,7 @@ class CameraConfig(Section, frozen=True, kw_only=True):
     password_file: ReopensCamera[FilePath | None] = None
 
     def conflicts(self) -> Iterator[str]:
-        """Report contradictions of the login, a width without a height, or the reverse."""
+        """Report contradictions of the login, and options that do not fit."""
         uri = parse_source_uri(self.source)
         given = " and ".join(name for name in LOGIN_KEYS if getattr(self, name) is not None)
         if given and uri.kind != "rtsp":
@@ -141,6 +142,9 @@ class CameraConfig(Section, frozen=True, kw_only=True):
                 yield f"{given} is set, but source contains a password; keep one"
             user = in_url.username and unquote(in_url.username)
             yield from login_conflicts(self.username, self.password, self.password_file, user)
+        for name in sorted(UNFIT_OPTIONS[uri.kind]):
+            if name in uri.options or getattr(self, name) not in (None, "main"):
+                yield f"{name} is set, but the source {uri} has no such option; leave it out"
         if (self.width is None) != (self.height is None):
             given, missing = ("width", "height") if self.height is None else ("height", "width")
             yield f"{given} is set without {missing}; set both or none"

@@ -36,6 +36,14 @@ OPTIONS: Final[Mapping[str, Any]] = {
     "mirror": Boolean,
     "stream": Stream,
 }
+UNFIT_OPTIONS: Final[Mapping[SourceKind, frozenset[str]]] = {
+    "picamera": frozenset(),
+    "v4l2": frozenset({"stream"}),
+    "rtsp": frozenset({"width", "height", "fps", "stream"}),
+    "path": frozenset({"width", "height", "stream"}),
+    "synthetic": frozenset({"stream"}),
+}
+"""What a kind of source cannot do, as an option and as a key of the camera."""
 _SCHEMES: Final = ("picamera", "synthetic", "rtsp", "rtsps", "file")
 # Before a colon, another word is a scheme only if no name of a file follows it: `picamra:0`,
 # `http://cam/x`. In `sunday:1.mp4` the colon is part of the name.

@@ -475,6 +475,46 @@ def test_load_config_flag_in_an_invalid_section(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "keys", "refused"),
+    [
+        ("clip.mp4", "width: 640, height: 480", ["height", "width"]),
+        ("clip.mp4", "stream: lores", ["stream"]),
+        ("clip.mp4?width=640&height=480&stream=main", "fps: 5", ["height", "stream", "width"]),
+        ("rtsp://cam/live", "width: 640, height: 480, fps: 5", ["fps", "height", "width"]),
+        ("/dev/video0", "stream: lores", ["stream"]),
+        ("picamera:0", "width: 640, height: 480, fps: 5, stream: lores", []),
+        ("synthetic:", "width: 640, height: 480, fps: 5", []),
+    ],
+)
+def test_load_config_keys_that_a_source_cannot_fulfil(
+    tmp_path: Path, source: str, keys: str, refused: list[str]
+) -> None:
+    """They are refused; those of another camera are left out with `--source`."""
+    text = f"cameras: [{{source: '{source}', {keys}}}]\n"
+    if refused:
+        (error, *_) = errors = errors_of(tmp_path, text)
+        assert len(errors) == len(refused), error
+        for name, line in zip(refused, errors, strict=True):
+            assert f"{name} is set, but the source" in line
+    else:
+        load(tmp_path, text)
+    camera = f"cameras: [{{source: 'picamera:0', {keys}}}]\n"
+    source = source.partition("?")[0]
+    (kept,) = load(tmp_path, camera, cameras__0__source=source).cameras
+    assert all(getattr(kept, name) in (None, "main") for name in refused)
+
+
+def test_load_config_video_of_a_flag_has_its_own_rate(tmp_path: Path) -> None:
+    """The rate in the file was meant for a camera."""
+    text = "cameras: [{source: 'picamera:0', fps: 5}]\n"
+    rates = [
+        load(tmp_path, text, cameras__0__source=source).cameras[0].fps
+        for source in ("clip.mp4", "/dev/video0")
+    ]
+    assert rates == [None, 5]
+
+
+@pytest.mark.parametrize(
     "source", ["rtsp://other/live", "rtsp://me@cam/live", "synthetic:"], ids=lambda text: text
 )
 def test_load_config_source_of_a_flag_has_its_own_login(tmp_path: Path, source: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.build import PathSource
-from edgepose.errors import SourceError, SourceNotFoundError
+from edgepose.build import PathSource, source_opener
+from edgepose.config.schema import CameraConfig
+from edgepose.errors import SourceError, SourceNotFoundError, UsageError
 from tests.media import number_of, numbered, save, write_video
 
 
@@ -30,6 +31,12 @@ def test_path_source_motion_jpeg_as_from_a_camera(tmp_path: Path) -> None:
     recording.write_bytes(b"".join(image.read_bytes() for image in images))
     frames = list(PathSource(recording).frames())
     assert [(number_of(f.image), f.still) for f in frames] == [(k, False) for k in range(6)]
+
+
+def test_source_opener_options_that_a_file_cannot_fulfil() -> None:
+    """They are refused before anything is opened."""
+    with pytest.raises(UsageError, match=r"height is set, but the source clip\.mp4 has no such"):
+        source_opener(CameraConfig(source="clip.mp4?width=640&height=480"))
 
 
 def test_path_source_folder_that_is_filled_later(tmp_path: Path) -> None:
