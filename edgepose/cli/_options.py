@@ -38,10 +38,10 @@ accelerator_option = click.option(
 
 def source_option(help_text: str) -> Callable[[Any], Any]:
     """Return the option `--source`, which warns of a password in it."""
-    return click.option("--source", metavar="URI", callback=_without_password, help=help_text)
+    return click.option("--source", metavar="URI", callback=_warn_of_password, help=help_text)
 
 
-def _without_password(
+def _warn_of_password(
     _context: click.Context, _parameter: click.Parameter, source: str | None
 ) -> str | None:
     if source is not None and masked_url(source) != source:

@@ -16,9 +16,7 @@ _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 def exposed_secrets(config: Config, config_file: Path | None) -> Iterator[str]:
     """Yield a warning for each file with a secret that any user may read or change."""
     passwords = [config.mqtt.password, *(camera.password for camera in config.cameras)]
-    urls = [
-        camera.source for camera in config.cameras if camera.source != masked_url(camera.source)
-    ]
+    urls = [camera.source for camera in config.cameras]
     files = {
         config.mqtt.tls.key_file: "a private key",
         config.mqtt.password_file: "a password",

@@ -73,7 +73,7 @@ class RtspSource:
             ) as video:
                 yield video
         except (av.HTTPUnauthorizedError, av.HTTPForbiddenError) as error:
-            reason = "the server requires a user and a password: rtsp://user:password@host/..."
+            reason = "the server requires a user and a password; set username and password_file"
             if urlsplit(self.url).username:
                 reason = "the server does not accept the user and password"
             raise SourceLoginError(f"{self.description}: {reason}") from error

@@ -14,9 +14,9 @@ _LOGIN: Final = re.compile(
 _NO_PORT: Final = re.compile(
     r"[a-zA-Z][a-zA-Z0-9+.-]*://[^:/?#@\[]*:(?![0-9]*(?:[/?#]|\Z))([^@]+)\Z", re.DOTALL
 )
-# A URL that was taken for a path has one slash after the scheme. The lookbehind and the split into
-# words keep the time for a long line linear.
-_URL_IN_WORD: Final = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^:@]*:")
+# A URL that was taken for a path has one slash after the scheme. The lookbehind keeps the time for
+# a long word linear.
+_SCHEME: Final = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}")
 _SECRET_NAME: Final = re.compile(r"pas|pwd|pw$|^p$|token|secret|key|auth|cred|sig", re.IGNORECASE)
 _SECRET_WORD: Final = re.compile(r"((?:pass|pwd|token|secret)\w*\s*:\s*)[^\s*]\S*", re.IGNORECASE)
 
@@ -32,8 +32,7 @@ def masked_url(url: str) -> str:
     login = _LOGIN.match(url) or _NO_PORT.match(url)
     if login is not None and login[1]:
         url = f"{url[: login.start(1)]}{MASK}{url[login.end(1) :]}"
-    url = "&".join(map(_masked_parameter, url.split("&")))
-    return _SECRET_WORD.sub(rf"\1{MASK}", url)
+    return _SECRET_WORD.sub(rf"\1{MASK}", _masked_parameters(url))
 
 
 def masked_text(text: str) -> str:
@@ -41,14 +40,21 @@ def masked_text(text: str) -> str:
 
     For texts of libraries, which quote whole URLs; `masked_url` finds more, in a text that is one.
     """
-    return "".join(map(_masked_word, re.split(r"(\s+)", text))) if "@" in text else text
+    return "".join(map(_masked_word, re.split(r"(\s+)", text))) if ":/" in text else text
 
 
 def _masked_word(word: str) -> str:
-    start, end = _URL_IN_WORD.search(word), word.rfind("@")
-    if start is None or end <= start.end():
+    scheme = _SCHEME.search(word)
+    if scheme is None:
         return word
-    return f"{word[: start.end()]}{MASK}{word[end:]}"
+    colon, at = word.find(":", scheme.end()), word.rfind("@")
+    if -1 < colon < at:
+        word = f"{word[: colon + 1]}{MASK}{word[at:]}"
+    return _masked_parameters(word)
+
+
+def _masked_parameters(url: str) -> str:
+    return "&".join(map(_masked_parameter, url.split("&")))
 
 
 def _masked_parameter(text: str) -> str:

@@ -191,8 +191,10 @@ def test_config_password_key(
 ) -> None:
     """The value of `password` is in no output, valid or not."""
     user = {"username": "u"} if with_user else {}
-    mqtt = {"password": password, **user, **(wrong or {})}
-    assert MARK not in config_texts(tmp_path / "c.yaml", {"mqtt": mqtt})
+    login = {"password": password, **user, **(wrong or {})}
+    assert MARK not in config_texts(tmp_path / "c.yaml", {"mqtt": login})
+    camera = {"source": "rtsp://cam/live", **login}
+    assert MARK not in config_texts(tmp_path / "c.yaml", {"cameras": [camera]})
 
 
 @pytest.mark.parametrize(
