@@ -240,9 +240,12 @@ class MqttConnection:
 
     def _check_acknowledgements(self) -> None:
         timeout_s = self._options.timeouts.acknowledge_s
-        for sent_s, (topic, *_) in islice(self._unacknowledged.values(), 1):
-            if time.monotonic() - sent_s > timeout_s:
-                raise diagnostics.unacknowledged(f"a message on {topic}", timeout_s, [topic])
+        before_s = time.monotonic() - timeout_s
+        late = [
+            message.topic for sent_s, message in self._unacknowledged.values() if sent_s < before_s
+        ]
+        if late:
+            raise diagnostics.unacknowledged(f"a message on {late[0]}", timeout_s, late)
 
     def watch(self, retained: "RetainedTopics") -> None:
         """Subscribe to the states of the node, and pass what the broker sends of them on."""
@@ -340,7 +343,9 @@ class MqttConnection:
         client, _, _, self._connack, properties = event
         if self._connack.is_failure:
             return
-        self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+        window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+        # Zero is a protocol error, and would keep everything back.
+        self._window = max(1, window)
         self._max_bytes = getattr(properties, "MaximumPacketSize", None)
         if not self._topics:
             return

@@ -87,7 +87,9 @@ class Outbox:
         """
         with self.changed:
             if wait_s is not None:
-                self.changed.wait_for(lambda: self._closed or self._has_room(), wait_s)
+                self.changed.wait_for(
+                    lambda: self._closed or (self._has_room() and self._may_send(topic)), wait_s
+                )
             connection, has_room = self._connection, self._has_room()
             if connection is not None and self.online and not has_room and wait_s is None:
                 connection.waiting.popleft()
@@ -106,14 +108,16 @@ class Outbox:
         """Send a message if there is a connection, and its topic may be sent now."""
         if self._connection is None:
             return False
-        if message.topic in self._suspects and not self._begin_trial(message.topic):
+        if not self._may_send(message.topic):
             return False
         self._connection.publish(message)
         self._published += 1
         return True
 
-    def _begin_trial(self, topic: str) -> bool:
-        """Return whether a suspect may be sent now."""
+    def _may_send(self, topic: str) -> bool:
+        """Return whether a topic is no suspect, or may be tried now."""
+        if topic not in self._suspects:
+            return True
         if not self.online or self._suspects[topic] >= _MAX_SUSPICIONS:
             return False
         if self._on_trial is None:

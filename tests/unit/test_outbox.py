@@ -2,6 +2,7 @@
 
 from collections import deque
 from pathlib import Path
+from threading import Thread
 from typing import cast
 
 from edgepose.mqtt.connection import MqttConnection, Outgoing
@@ -245,3 +246,22 @@ def test_outbox_transient_messages_put_aside_are_dropped() -> None:
     assert not outbox.add_transient("p", b"pose")
     assert outbox.add_transient("other", b"pose")
     assert outbox.dropped_transient == 1
+
+
+def test_outbox_patient_transient_message_waits_for_its_trial() -> None:
+    outbox = make_outbox()
+    attached(outbox)
+    outbox.suspect(["a", "b"])
+    outbox.detach("lost")
+    connection = attached(outbox)
+    assert outbox.add_transient("a", b"1")
+    assert not outbox.add_transient("b", b"2")
+    sent: list[bool] = []
+    thread = Thread(target=lambda: sent.append(outbox.add_transient("b", b"3", wait_s=20.0)))
+    thread.start()
+    while thread.is_alive():
+        tick(outbox)
+        with outbox.changed:
+            outbox.changed.notify_all()
+    assert sent == [True]
+    assert connection.payloads() == [b"1", b"3"]
