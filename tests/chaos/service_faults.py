@@ -173,6 +173,10 @@ def _second_elsewhere(folder: Path, row: Row) -> Row:
         since_s = time.monotonic()
         with _second(other, *_RUN, str(other / "config.yaml")):
             time.sleep(_SECOND_S)
+            ending_s = time.monotonic()
+        offline = rig.observer.wait_for(TOPICS.availability, b"offline".__eq__, after_s=ending_s)
+        online = rig.observer.wait_for(TOPICS.availability, b"online".__eq__, after_s=offline.at_s)
+        row.detected_s = online.at_s - offline.at_s
         row.gap_s = rig.longest_gap_s(since_s)
         return rig.evaluate(row)
 
