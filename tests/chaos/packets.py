@@ -51,9 +51,12 @@ class MqttProxy(TcpProxy):
         self.forwards: Callable[[Packet], bool] = lambda _: True
         self.seen: list[Packet] = []
 
-    def count(self, kind: PacketKind, since_s: float) -> int:
-        """Return how many packets of a kind came since then."""
-        return sum(packet.kind == kind and packet.at_s > since_s for packet in self.seen)
+    def count(self, kind: PacketKind, since_s: float, content: bytes = b"") -> int:
+        """Return how many packets of a kind and with a content came since then."""
+        return sum(
+            packet.kind == kind and packet.at_s > since_s and content in packet.data
+            for packet in self.seen
+        )
 
     def _forward(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
         with contextlib.closing(source.makefile("rb")) as stream:
