@@ -89,6 +89,13 @@ def _stays_off(rig: Rig, row: Row, since_s: float) -> None:
 def _reload_unchanged(folder: Path, row: Row) -> Row:
     """No state changes, no camera closes, and memory stays."""
     with Rig(folder) as rig:
+        states = {
+            TOPICS.status("main"): b"online",
+            TOPICS.presence("main"): b"ON",
+            TOPICS.status("door"): b"online",
+        }
+        for topic, state in states.items():
+            rig.observer.wait_for(topic, state.__eq__)
         since_s = time.monotonic()
         memory = []
         for _ in range(_RELOADS):
@@ -99,7 +106,6 @@ def _reload_unchanged(folder: Path, row: Row) -> Row:
         row.remarks.append(f"{more_kb} kB more memory after the first {_WARM_UP} reloads")
         if more_kb > _RELOAD_MEMORY_KB:
             row.failures.append(f"memory rose by {more_kb} kB in {_RELOADS - _WARM_UP} reloads")
-        states = (TOPICS.status("main"), TOPICS.presence("main"), TOPICS.status("door"))
         changes = [a for a in rig.observer.arrivals if a.topic in states and a.at_s > since_s]
         if changes:
             row.failures.append(f"{len(changes)} changes of states, the first {changes[0]}")
