@@ -24,7 +24,8 @@ SERVER = Path(__file__).parents[1] / "rtsp_server.py"
 NEEDS = "gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad python3-gi"
 _H264 = (
     *("-c:v", "libx264", "-preset", "ultrafast", "-g", "10"),
-    *("-tune", "zerolatency", "-pix_fmt", "yuv420p"),
+    # One slice a frame: with several, GStreamer ends some frames early.
+    *("-tune", "zerolatency", "-threads", "1", "-pix_fmt", "yuv420p"),
 )
 _SECONDS = 45
 _FIRST_SIZE_S = 14
