@@ -31,6 +31,8 @@ _SECONDS = 45
 _FIRST_SIZE_S = 14
 """Long enough for the daemon to start meanwhile."""
 _NOSE_TOLERANCE = 0.05
+_NOTICE_S = 6.0
+"""How soon a silent camera is noticed at the latest; its frames are missed after 5 s."""
 _AWAY_S = 3.0
 
 
@@ -65,6 +67,8 @@ def _wait_until_detected(rig: Rig, row: Row, gone_s: float) -> None:
         TOPICS.status("main"), lambda text: text != b"online", after_s=gone_s
     )
     row.detected_s = status.at_s - gone_s
+    if row.detected_s > _NOTICE_S:
+        row.failures.append(f"noticed after {row.detected_s:.1f} s, at most {_NOTICE_S:g} s")
     presence = rig.observer.wait_for(
         TOPICS.presence("main"), lambda text: text == b"OFF", after_s=gone_s
     )
