@@ -77,14 +77,20 @@ class SingleLineFormatter(logging.Formatter):
 class BackgroundHandler(logging.Handler):
     """Writes lines to a descriptor in a background thread: a journal that hangs delays no other.
 
-    Lines that find the queue full are dropped, which the next line reports.
+    Lines that find the queue full are dropped, which the next line reports. The descriptor is
+    duplicated, since stderr is redirected while a model loads.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._descriptor = os.dup(descriptor)
         self._dropped = 0
-        self._writer = BackgroundWriter("log", self._write, max_pending=MAX_PENDING_LINES)
+        self._writer = BackgroundWriter(
+            "log",
+            self._write,
+            max_pending=MAX_PENDING_LINES,
+            on_end=lambda: os.close(self._descriptor),
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line of a record."""

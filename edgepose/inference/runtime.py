@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -72,12 +71,9 @@ def _package(name: RuntimeName) -> str:
 def redirect_native_stderr() -> Iterator[None]:
     """Send what the runtime's C++ code prints on stderr to the debug log instead.
 
-    It prints a line for every model, and has no option against it. Only while no other thread runs:
-    its log lines would be redirected too, so that in a daemon that reloads, the line is printed.
+    It prints a line for every model, and has no option against it. The daemon's log is not
+    affected: it writes to another descriptor.
     """
-    if threading.active_count() > 1:
-        yield
-        return
     sys.stderr.flush()
     kept = os.dup(2)
     redirected = os.memfd_create("edgepose-runtime-stderr")

@@ -7,6 +7,7 @@ import pytest
 
 from edgepose.cli import _options
 from edgepose.cli._options import BackgroundHandler, SingleLineFormatter
+from edgepose.inference.runtime import redirect_native_stderr
 
 
 def shown(text: str) -> str:
@@ -28,6 +29,20 @@ def test_single_line_formatter_control_characters() -> None:
 
 def record_of(text: str, *arguments: object) -> logging.LogRecord:
     return logging.LogRecord("edgepose", logging.INFO, "", 0, text, arguments, None)
+
+
+def test_background_handler_while_a_model_loads(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a runtime prints is logged for debugging; the log itself is not redirected."""
+    caplog.set_level(logging.DEBUG)
+    handler = BackgroundHandler(2)
+    with redirect_native_stderr():
+        os.write(2, b"INFO: printed by the runtime\n")
+        handler.handle(record_of("camera main: switched off"))
+        assert handler.finish()
+    assert capfd.readouterr().err == "camera main: switched off\n"
+    assert caplog.messages == ["runtime: INFO: printed by the runtime"]
 
 
 def test_background_handler_writes_in_order() -> None:
