@@ -18,7 +18,7 @@ from edgepose.datatypes import Frame
 from edgepose.protocols import FrameSource, FrameStream
 from edgepose.sources.images import find_images
 from edgepose.sources.synthetic import SyntheticSource
-from edgepose.util.text import valid_text
+from edgepose.util.text import printable, valid_text
 
 MEMORY: Final = "memory"
 """Name of the default source in reports: frames of the synthetic source, rendered before."""
@@ -58,9 +58,10 @@ def frame_feed(source: str | None) -> FrameFeed:
         # A report contains neither the address of a network camera nor a password.
         name = uri.kind if uri.kind == "rtsp" else str(uri)
         return FrameFeed(name, None, source_opener(CameraConfig(source=source)))
-    name = valid_text(Path(uri.target).absolute().name) if uri.kind == "path" else str(uri)
+    path = Path(uri.target).absolute()
+    name = printable(valid_text(path.name)) if uri.kind == "path" else str(uri)
     # A video has its own frame rate.
-    fps = FPS if uri.kind == "path" and find_images(Path(uri.target)) else None
+    fps = FPS if uri.kind == "path" and find_images(path) else None
     camera = CameraConfig(source=source, fps=fps)
     return FrameFeed(
         name,

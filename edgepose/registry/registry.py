@@ -21,7 +21,7 @@ from edgepose.registry.tflite_file import IDENTIFIER, is_compiled
 from edgepose.util.files import read_regular_file
 from edgepose.util.folders import MACHINE_STATE, expanded, xdg_folder
 from edgepose.util.suggest import did_you_mean
-from edgepose.util.text import valid_text
+from edgepose.util.text import printable, valid_text
 
 Device = Literal["cpu", "edgetpu"]
 
@@ -139,7 +139,7 @@ class Registry:
                     f"{path}: no such model file{hint}; `edgepose models list` prints known models"
                 )
             check_file(path)
-            return ModelFile(valid_text(path.stem), path)
+            return ModelFile(printable(valid_text(path.stem)), path)
         entry = self.entry(name)
         installed = self.find(entry)
         if installed is None:

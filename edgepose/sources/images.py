@@ -69,10 +69,10 @@ def is_image(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(64)
             if start.startswith(b"\xff\xd8\xff"):
-                # Images one after the other are a video in Motion JPEG, unless an index (MPF)
-                # declares them as versions of one photograph.
-                start += file.read(4_000_000)
-                return b"\xff\xd9\xff\xd8\xff" not in start or b"MPF\0" in start
+                # Three and more, one after the other, are a video in Motion JPEG; two are mostly a
+                # photograph and its preview, and an index (MPF) lists versions of a photograph.
+                start += file.read(16_000_000)
+                return start.count(b"\xff\xd9\xff\xd8\xff") < 2 or b"MPF\0" in start
     except OSError:
         return False
     return any(kind.match(start) for kind in (_SIGNATURE, *_UNSUPPORTED.values()))

@@ -426,9 +426,12 @@ def test_find_images_video_with_the_name_of_an_image(tmp_path: Path) -> None:
     mjpeg = tmp_path / "m.jpg"
     mjpeg.write_bytes(b"".join(path.read_bytes() for path in jpegs))
     assert find_images(mjpeg) == []
-    first, second = (PIL.Image.fromarray(image) for image in (quarters(), quarters()))
+    with_preview = tmp_path / "p.jpg"
+    with_preview.write_bytes(jpegs[0].read_bytes() + jpegs[1].read_bytes())
+    assert find_images(with_preview) == [with_preview]
+    first, *others = (PIL.Image.fromarray(image) for image in [quarters()] * 4)
     mpo = tmp_path / "p.mpo"
-    first.save(mpo, save_all=True, append_images=[second])
+    first.save(mpo, save_all=True, append_images=others)
     assert find_images(mpo) == [mpo]
     assert_colours(read_image(mpo), [RED, GREEN, BLUE, GREY])
 

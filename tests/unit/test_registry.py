@@ -168,6 +168,14 @@ def test_registry_model_by_path(registry: Registry, tmp_path: Path) -> None:
     assert (file.name, file.path, file.entry) == ("my own", path, None)
 
 
+def test_registry_model_by_path_that_is_not_utf_8(registry: Registry, tmp_path: Path) -> None:
+    """The name in messages and tables is valid text of one line."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n.tflite"))
+    path.write_bytes(CONTENT)
+    file = registry.resolve(path)
+    assert (file.name, file.path) == (r"caf\xe9\n", path)
+
+
 def test_registry_missing_path(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no such model file"):
         registry.resolve(tmp_path / "gone.tflite")
