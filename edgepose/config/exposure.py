@@ -25,9 +25,10 @@ def exposed_secrets(config: Config, config_file: Path | None) -> Iterator[str]:
     if any(passwords) or any(masked_url(url) != url for url in urls):
         files[config_file] = "a password"
     for path, content in files.items():
-        # A file that is missing is reported when it is used.
+        # A file that is missing, or a pipe or a device, is reported when it is used.
         with suppress(OSError):
-            if path is not None and path.stat().st_mode & _OTHERS:
+            mode = 0 if path is None else path.stat().st_mode
+            if stat.S_ISREG(mode) and mode & _OTHERS:
                 yield (
                     f"{path}: contains {content}, and every user of this machine may read or "
                     f"change it; run `chmod o= {shlex.quote(str(path))}`"

@@ -145,8 +145,9 @@ def _stream_uri(text: str, shown: str) -> SourceUri:
     # In rtsp://u:a@b/c@cam, b is not the host but a part of the password.
     if "@" in path + query or not _has_host(text, authority):
         raise UsageError(
-            f"{shown}: expected rtsp://[user:password@]host[:port]/path; write @ as %40 except "
-            "before the host, and in a password / as %2F, ? as %3F, : as %3A and # as %23"
+            f"{shown}: expected rtsp://host[:port]/path, or that with user:password@ before the "
+            "host; write any other @ as %40, and in a password / as %2F, ? as %3F, : as %3A and # "
+            "as %23"
         )
     pairs = query.split("&") if query else []
     ours = [pair for pair in pairs if pair.partition("=")[0] in _RTSP_OPTIONS]

@@ -1,5 +1,6 @@
 """Warnings of secrets that other users of the machine can read."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,10 @@ def test_config_check_secret_files(tmp_path: Path, capsys: pytest.CaptureFixture
         "cameras:\n"
         "  - {name: a, source: 'rtsp://u@cam/1', password_file: secret}\n"
         "  - {name: b, source: 'rtsp://u@cam/2', password_file: own}\n"
+        "  - {name: c, source: 'rtsp://u@cam/2', password_file: pipe}\n"
+        "  - {name: d, source: 'rtsp://u@cam/2', password_file: /dev/zero}\n"
     )
+    os.mkfifo(tmp_path / "pipe", 0o666)
     for name, mode in (("secret", 0o666), ("own", 0o600), ("key", 0o604), ("ca", 0o644)):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)

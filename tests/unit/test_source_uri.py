@@ -100,7 +100,7 @@ def test_parse_source_uri_valid(
         ("picamera:0?stream=raw", "main or lores"),
         ("file://server/share/clip.mp4", "file:///"),
         ("clip\0.mp4", "control characters"),
-        ("rtsp:camera", "rtsp://"),
+        ("rtsp:camera", "expected rtsp://host[:port]/path, or that with user:password@ before"),
         ("rtsp://", "rtsp://"),
         ("rtsp://:554/x", "rtsp://"),
         ("rtsp://[::1/x", "rtsp://"),
