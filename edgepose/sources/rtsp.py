@@ -72,13 +72,14 @@ class RtspSource:
                 self.url, self.description, options=_OPTIONS, threads=1, timeouts_s=timeouts_s
             ) as video:
                 yield video
-        except (av.HTTPUnauthorizedError, av.HTTPForbiddenError) as error:
+        # FFmpeg's error contains the URL with its password, so it is no cause in a traceback.
+        except (av.HTTPUnauthorizedError, av.HTTPForbiddenError):
             reason = "the server requires a user and a password; set username and password_file"
             if urlsplit(self.url).username:
                 reason = "the server does not accept the user and password"
-            raise SourceLoginError(f"{self.description}: {reason}") from error
-        except av.FFmpegError as error:
-            raise SourceError(f"{self.description}: {_diagnose(self.url)}") from error
+            raise SourceLoginError(f"{self.description}: {reason}") from None
+        except av.FFmpegError:
+            raise SourceError(f"{self.description}: {_diagnose(self.url)}") from None
 
     def _silent(self) -> SourceStalledError:
         return SourceStalledError(

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice, pairwise
@@ -128,9 +129,10 @@ def test_rtsp_source_authentication(start: Start, capfd: pytest.CaptureFixture[s
     source = _source(f"rtsp://admin:S3cr3t%2F%40@{address}/live")
     assert next(source.frames()).sequence == 0
     assert "S3cr3t" not in source.description
+    rejected = _source(f"rtsp://admin:wr0ng@{address}/live")
     with pytest.raises(SourceLoginError, match="does not accept the user and password") as caught:
-        next(_source(f"rtsp://admin:wr0ng@{address}/live").frames())
-    assert "wr0ng" not in str(caught.value)
+        next(rejected.frames())
+    assert "wr0ng" not in "".join(traceback.format_exception(caught.value))
     with pytest.raises(SourceLoginError, match="requires a user and a password"):
         next(_source(f"rtsp://{address}/live").frames())
     assert capfd.readouterr() == ("", ""), "FFmpeg would print the URL"
