@@ -1,7 +1,7 @@
 """Config to parts: the only file that names concrete classes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -329,6 +329,13 @@ class PathSource:
 
             source = VideoFileSource(self.path, live=self.live, loop=self.loop, fps=self.fps)
         yield from source.frames()
+
+
+def image_sequence(paths: Sequence[Path], fps: float) -> FrameSource:
+    """Return the source of some images in the given order."""
+    from edgepose.sources.images import ImageSource
+
+    return ImageSource(paths, fps=fps)
 
 
 def _pose_model(

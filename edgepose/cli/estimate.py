@@ -10,7 +10,13 @@ import click
 import msgspec
 
 from edgepose import messages
-from edgepose.build import PathSource, build_model, build_smoother, build_tracker
+from edgepose.build import (
+    PathSource,
+    build_model,
+    build_smoother,
+    build_tracker,
+    image_sequence,
+)
 from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config.loader import find_config_file, load_config
@@ -19,7 +25,7 @@ from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import LoadedModel
+from edgepose.protocols import FrameSource, LoadedModel
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources import images
 from edgepose.tracking.no_tracker import NoTracker
@@ -91,10 +97,10 @@ def command(
     failures: list[SourceError] = []
 
     def lines() -> Iterator[EstimateLine]:
-        for path, subfolder in _files(inputs, failures, split=mode != "video"):
+        for source, subfolder in _sources(inputs, mode, failures):
             stills, sequence = (_pipeline(config, loaded, track=t) for t in (False, not no_track))
             try:
-                for read in PathSource(path, image_fps=SEQUENCE_FPS).frames():
+                for read in source.frames():
                     frame = read if mode is None else replace(read, still=mode == "image")
                     result = (stills if frame.still else sequence).process(frame)
                     if copies is not None:
@@ -121,23 +127,28 @@ def command(
     exit_if_failed(failures)
 
 
-def _files(
-    inputs: Sequence[str], failures: list[SourceError], *, split: bool
-) -> Iterator[tuple[Path, str]]:
-    """Yield each input, or with `split` each image of a folder, and a subfolder for its copies.
+def _sources(
+    inputs: Sequence[str], mode: str | None, failures: list[SourceError]
+) -> Iterator[tuple[FrameSource, str]]:
+    """Yield a source for each input, or each image of a folder, and a subfolder for its copies.
 
-    Copies of several folders are in subfolders named after them. A folder that cannot be listed is
-    appended to `failures`.
+    As a video, a folder is one source, and so are inputs that all are images. Copies of several
+    folders are in subfolders named after them. A folder that cannot be listed is appended to
+    `failures`.
     """
-    for path in map(Path, inputs):
+    paths = [Path(text) for text in inputs]
+    if mode == "video" and all(map(images.is_image, paths)):
+        yield image_sequence(paths, SEQUENCE_FPS), ""
+        return
+    for path in paths:
         is_folder = os.path.isdir(path)  # noqa: PTH112 - Path.is_dir may raise
         subfolder = path.resolve().name if is_folder and len(inputs) > 1 else ""
         try:
-            files = images.list_images(path) if is_folder and split else [path]
+            files = images.list_images(path) if is_folder and mode != "video" else [path]
         except SourceError as error:
             failures.append(error)
         else:
-            yield from ((file, subfolder) for file in files)
+            yield from ((PathSource(file, image_fps=SEQUENCE_FPS), subfolder) for file in files)
 
 
 def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -104,8 +105,14 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder}: expected images ({_KINDS}), the folder has none{rest}"
         )
     if names:
-        log.warning("%s: skipping files that are not images: %s", folder, skipped)
+        _log_skipped(folder, skipped)
     return sorted(found, key=_natural)
+
+
+@lru_cache
+def _log_skipped(folder: Path, skipped: str) -> None:
+    """Log what a folder has besides images; once, though a source may be opened again and again."""
+    log.warning("%s: skipping files that are not images: %s", folder, skipped)
 
 
 def read_image(path: Path) -> Image:
@@ -165,6 +172,7 @@ class ImageSource:
         pacer = Pacer()
         sequence = elapsed_ns = 0
         unreadable: set[Path] = set()
+        unlogged: list[SourceError] = []
         while True:
             for path in self.paths:
                 try:
@@ -181,12 +189,15 @@ class ImageSource:
                     if len(self.paths) == 1:
                         raise
                     if path not in unreadable:
-                        log.warning("%s; skipping it", error)
+                        unlogged.append(error)
                     unreadable.add(path)
                     if unreadable.issuperset(self.paths):
                         raise SourceError(
                             f"{self.description}: none of them can be read; the last: {error}"
                         ) from error
+                # Not before a first frame: a source without one is opened again and again.
+                while sequence and unlogged:
+                    log.warning("%s; skipping it", unlogged.pop(0))
             if not self.loop:
                 return
 

@@ -95,14 +95,17 @@ def test_estimate_still_images_of_any_name(
 
 
 def test_estimate_folder_as_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The images of a folder are one sequence: tracked, smoothed, confirmed by the next one."""
+    """The images of a folder, or a list of images, are one sequence with one track."""
     for number, frame in enumerate(islice(SyntheticSource(live=False).frames(), 12)):
         save(tmp_path / f"{number}.png", frame.image)
-    assert run_command(["estimate", str(tmp_path), "--mode", "video"]) == 0
-    found = lines(capsys)
-    assert [line["sequence"] for line in found] == list(range(12))
-    assert [Path(line["source"]).name for line in found] == [f"{k}.png" for k in range(12)]
-    assert [[pose["id"] for pose in line["poses"]] for line in found] == [[1]] * 12
+    paths = [str(tmp_path / f"{k}.png") for k in range(12)]
+    for inputs in ([str(tmp_path)], paths):
+        assert run_command(["estimate", *inputs, "--mode", "video"]) == 0
+        found = lines(capsys)
+        assert [(line["source"], line["sequence"]) for line in found] == [
+            (path, number) for number, path in enumerate(paths)
+        ]
+        assert [[pose["id"] for pose in line["poses"]] for line in found] == [[1]] * 12
 
 
 def test_estimate_video_as_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -548,13 +548,14 @@ def test_image_source_one_unreadable_image(
     assert caplog.text.count(str(paths[1])) == 1
 
 
-def test_image_source_no_readable_image(tmp_path: Path) -> None:
-    """It raises SourceError, also in a loop."""
+def test_image_source_no_readable_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It raises SourceError, also in a loop; no image is logged each time it is opened again."""
     paths = _folder(tmp_path, 2)
     for path in paths:
         path.write_bytes(b"nonsense")
     with pytest.raises(SourceError, match="none of them can be read"):
         list(ImageSource(paths, loop=True).frames())
+    assert caplog.text == ""
 
 
 def test_image_source_single_missing_image(tmp_path: Path) -> None:
