@@ -6,7 +6,8 @@ from threading import current_thread
 
 import pytest
 
-from edgepose.util.background import BackgroundWriter
+from edgepose.errors import EdgeposeError
+from edgepose.util.background import BackgroundWriter, run_in_background
 
 PATIENCE_S = 10.0
 
@@ -109,3 +110,17 @@ def test_background_writer_without_a_thread_to_be_had(monkeypatch: pytest.Monkey
     assert writer.submit(1)
     assert writer.close(PATIENCE_S)
     assert written == [1]
+
+
+def test_run_in_background_returns_what_the_call_returns_or_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert run_in_background("test", lambda: current_thread().name).result(PATIENCE_S) == "test"
+    with pytest.raises(ZeroDivisionError):
+        run_in_background("test", lambda: 1 // 0).result(PATIENCE_S)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(EdgeposeError, match="no thread can be started"):
+        run_in_background("test", lambda: None).result(PATIENCE_S)
