@@ -120,13 +120,10 @@ class MqttClient:
     def _connect_and_serve(self) -> None:
         """Connect, and serve the connection until `close`; raises Failure."""
         self._expect_turn(self._options.timeouts.connect_turn_s)
+        # The broker would otherwise send what was too large again.
+        clean, changed = self._oversized, self._outbox.changed
         connection = MqttConnection(
-            self._options,
-            self._protocol,
-            self._receiver,
-            self._outbox.changed,
-            # The broker would otherwise send what was too large again.
-            clean=self._oversized,
+            self._options, self._protocol, self._receiver, changed, clean=clean
         )
         try:
             connection.connect(self._closing)

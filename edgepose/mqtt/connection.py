@@ -182,6 +182,8 @@ class MqttConnection:
             # message, that the connection has ended, `select` finds the socket closed.
             _log.debug("the connection cannot be served", exc_info=True)
             self._error = self._error or error
+            if client.socket() is not None and not isinstance(error, OSError):
+                self._end_code = _PROTOCOL_ERROR
             raise self._diagnose() from error
         if self._receiver is not None and self._subscribed:
             while self._earlier_commands:
@@ -258,6 +260,11 @@ class MqttConnection:
                 self._retained_subscriptions.add(self._client.subscribe(requests)[1])
 
     @property
+    def acknowledges(self) -> bool:
+        """Whether the broker has acknowledged any message."""
+        return bool(self._acknowledged)
+
+    @property
     def idle(self) -> bool:
         """Whether everything is written, and acknowledged if it has to be."""
         return not (self._unacknowledged or self.waiting or self._client.want_write())
@@ -280,10 +287,9 @@ class MqttConnection:
         if code is not None and code.is_failure:
             password = self._password is not None
             return diagnostics.refused(code, options.address.username, password=password)
+        suspects = self._suspects()
         if self._disconnect is not None:
-            return diagnostics.ended_by_broker(
-                self._disconnect, options.client_id, self._suspects()
-            )
+            return diagnostics.ended_by_broker(self._disconnect, options.client_id, suspects)
         timed_out = self._end_code == _KEEP_ALIVE_TIMEOUT or isinstance(self._error, TimeoutError)
         if code is None:
             if timed_out:
@@ -291,9 +297,9 @@ class MqttConnection:
             return diagnostics.no_answer(self._error, tls=options.address.tls)
         if timed_out:
             return diagnostics.half_open(options.keepalive_s)
-        if self._end_code == _PROTOCOL_ERROR or not isinstance(self._error, OSError | None):
+        if self._end_code == _PROTOCOL_ERROR:
             return diagnostics.malformed()
-        return diagnostics.lost(self._error, self._suspects())
+        return diagnostics.lost(self._error, suspects)
 
     def _suspects(self) -> list[str]:
         """Return the topics of the messages at which the broker may have ended the connection.
@@ -343,9 +349,10 @@ class MqttConnection:
         client, _, _, self._connack, properties = event
         if self._connack.is_failure:
             return
-        window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         # Zero is a protocol error, and would keep everything back.
-        self._window = max(1, window)
+        self._window = max(
+            1, min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+        )
         self._max_bytes = getattr(properties, "MaximumPacketSize", None)
         if not self._topics:
             return

@@ -106,9 +106,7 @@ class Outbox:
 
     def _send(self, message: Outgoing) -> bool:
         """Send a message if there is a connection, and its topic may be sent now."""
-        if self._connection is None:
-            return False
-        if not self._may_send(message.topic):
+        if self._connection is None or not self._may_send(message.topic):
             return False
         self._connection.publish(message)
         self._published += 1
@@ -154,13 +152,16 @@ class Outbox:
     def suspect(self, topics: Sequence[str]) -> str | None:
         """Count that a connection ended at a message on one of these topics, or the one on trial.
 
-        Return a topic that is put aside now, if there is one.
+        Return a topic that is put aside now, if there is one. A broker that acknowledged nothing on
+        this connection has another problem than a message.
         """
         with self.changed:
+            certain = self._connection is not None and self._connection.acknowledges
             if self._on_trial is not None and self._on_trial in topics:
                 topics = (self._on_trial,)
             for topic in topics:
-                self._suspects[topic] = self._suspects.get(topic, 0) + 1
+                count = self._suspects.setdefault(topic, 0)
+                self._suspects[topic] = count + 1 if certain else max(1, count)
             return next((t for t in topics if self._suspects[t] >= _MAX_SUSPICIONS), None)
 
     def try_suspects(self, *, again: bool) -> None:

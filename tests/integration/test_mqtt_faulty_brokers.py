@@ -16,7 +16,7 @@ from edgepose.mqtt.url import parse_broker_url
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.util.secrets import read_password_file
 from tests.builders import message_of
-from tests.fakes.mqtt_broker import HUGE, FakeBroker, never
+from tests.fakes.mqtt_broker import HUGE, FakeBroker
 from tests.mosquitto import PASSWORD, USERNAME, Certificates, Listener, Mosquitto, wait_for
 
 TOPICS = Topics(node="gym")
@@ -236,12 +236,20 @@ def test_mqtt_sink_topic_put_aside_is_tried_again(make_node: MakeNode, protocol:
 @protocols
 def test_mqtt_sink_broker_that_acknowledges_no_message(make_node: MakeNode, protocol: str) -> None:
     """The connection is made anew, with the topic in the log; poses arrive all the same."""
-    with FakeBroker(acknowledges=never) as broker:
+    works = threading.Event()
+    with FakeBroker(acknowledges=lambda _: works.is_set()) as broker:
         timeouts = replace(QUICK, acknowledge_s=0.2)
         node = make_node(broker.url, protocol=protocol, timeouts=timeouts)
         assert TOPICS.info in node.wait_for_warning("does not acknowledge a message on")
         node.publish_poses_until(lambda: broker.payloads(POSES), "a pose")
         assert broker.connections == 2
+        node.publish_poses_until(lambda: broker.connections > 6, "more attempts")
+        works.set()
+        node.sink.set_state(COUNT, b"5")
+        node.sink.send_event("main", b"e")
+        wait_for(lambda: b"5" in broker.payloads(COUNT), "the state")
+        wait_for(lambda: not node.sink.counters()["waiting_events"], "the event")
+        assert not node.warnings("ended three connections")
 
 
 @protocols

@@ -20,7 +20,7 @@ class FakeConnection:
         self.sent: list[Outgoing] = []
         self.waiting: deque[Outgoing] = deque()
         self.full = False
-        self.idle = True
+        self.idle = self.acknowledges = True
 
     def publish(self, message: Outgoing) -> None:
         (self.waiting if self.full and message.transient else self.sent).append(message)
@@ -265,3 +265,17 @@ def test_outbox_patient_transient_message_waits_for_its_trial() -> None:
             outbox.changed.notify_all()
     assert sent == [True]
     assert connection.payloads() == [b"1", b"3"]
+
+
+def test_outbox_broker_that_acknowledges_nothing_puts_nothing_aside() -> None:
+    """When it works again, everything is sent within seconds."""
+    outbox = make_outbox()
+    outbox.set_state("a", b"1", 1)
+    for _ in range(5):
+        connection = attached(outbox)
+        connection.acknowledges = False
+        tick(outbox)
+        assert refuse(outbox, "a", connection) is None
+    connection = attached(outbox)
+    tick(outbox)
+    assert connection.payloads() == [b"1"]
