@@ -138,3 +138,5 @@ def set_up_logging(level: str, handler: logging.Handler | None = None) -> None:
     if click.get_current_context().find_root().obj:
         level = "debug"
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Each error of it is also raised, and its debug messages are about every chunk of a file.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)

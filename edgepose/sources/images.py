@@ -48,6 +48,7 @@ _UNSUPPORTED: Final[Mapping[str, re.Pattern[bytes]]] = {
     "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
     "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
 }
+_COMPRESSED: Final = (b"zTXt", b"iTXt", b"iCCP")
 _TILE_SIDES: Final = (322, 323)
 """The tags of a TIFF file with the width and height of its tiles."""
 
@@ -223,7 +224,7 @@ def _open(path: Path) -> PIL.Image.Image:
     with _ignored_warnings():
         try:
             return PIL.Image.open(path, formats=_FORMATS)
-        except PIL.UnidentifiedImageError:
+        except (PIL.UnidentifiedImageError, ValueError):
             data = _without_damaged_metadata(path)
             return PIL.Image.open(io.BytesIO(data), formats=["PNG"])
 
@@ -265,7 +266,10 @@ def _ignored_warnings() -> Iterator[None]:
 
 
 def _without_damaged_metadata(path: Path) -> bytes:
-    """Return a PNG file without optional chunks whose checksum is wrong; empty for other files."""
+    """Return a PNG file without the optional chunks that Pillow may reject; empty for other files.
+
+    These are damaged ones, and compressed ones, such as a text, which may be huge.
+    """
     with path.open("rb") as file:
         if file.read(4) != b"\x89PNG":
             return b""
@@ -275,8 +279,8 @@ def _without_damaged_metadata(path: Path) -> bytes:
         size = 12 + int.from_bytes(data[at : at + 4], "big")
         chunk = data[at : at + size]
         checksum = zlib.crc32(chunk[4:-4]).to_bytes(4, "big")
-        # Lower case means optional, such as a text.
-        if chunk[4:5].isupper() or chunk[-4:] == checksum:
+        optional = chunk[4:5].islower()
+        if not optional or (chunk[-4:] == checksum and chunk[4:8] not in _COMPRESSED):
             kept.append(chunk)
         at += size
     return b"".join(kept)

@@ -252,6 +252,14 @@ def test_estimate_invalid_inputs(
     assert "Traceback" not in captured.err
 
 
+def test_estimate_debug_without_messages_of_pillow(
+    image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are about every chunk of a file."""
+    assert run_command(["--debug", "estimate", str(image)]) == 0
+    assert "STREAM" not in capfd.readouterr().err
+
+
 def test_estimate_wrong_usage(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is 2, without a traceback."""
     assert run_command(["estimate"]) == 2

@@ -345,6 +345,17 @@ def test_read_image_png_wrong_checksum(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_read_image_png_huge_metadata(tmp_path: Path, kind: bytes) -> None:
+    """A text or colour profile that would take 50 MB is left out, the image is read."""
+    path = save(tmp_path / "p.png", quarters())
+    chunk = _png_chunk(kind, b"Title\0\0" + zlib.compress(bytes(50_000_000)))
+    path.write_bytes(_with_png_chunk(path.read_bytes(), chunk))
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert_colours(read_image(path), [RED, GREEN, BLUE, GREY])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb < 20_000
+
+
 def test_read_image_missing_file_and_pipe(tmp_path: Path) -> None:
     """A missing file, a pipe and a folder raise SourceError; the pipe is not opened."""
     with pytest.raises(SourceNotFoundError, match="no such file"):
@@ -429,9 +440,10 @@ def test_find_images_video_with_the_name_of_an_image(tmp_path: Path) -> None:
     with_preview = tmp_path / "p.jpg"
     with_preview.write_bytes(jpegs[0].read_bytes() + jpegs[1].read_bytes())
     assert find_images(with_preview) == [with_preview]
-    first, *others = (PIL.Image.fromarray(image) for image in [quarters()] * 4)
-    mpo = tmp_path / "p.mpo"
-    first.save(mpo, save_all=True, append_images=others)
+    mpo = save(tmp_path / "p.mpo.jpg", quarters()).rename(tmp_path / "p.mpo")
+    first = mpo.read_bytes()
+    index = b"\xff\xe2\0\x06MPF\0"
+    mpo.write_bytes(first[:2] + index + first[2:] + mjpeg.read_bytes())
     assert find_images(mpo) == [mpo]
     assert_colours(read_image(mpo), [RED, GREEN, BLUE, GREY])
 
