@@ -55,7 +55,9 @@ def open_video(
     for each read. Raises av.FFmpegError, or SourceError for what opens but cannot be decoded.
     """
     _configure_ffmpeg()
-    with av.open(target, options=dict(options), timeout=timeouts_s) as container:
+    # The first limit is for opening, which decodes a frame of some files.
+    options = {**options, "max_pixels": str(MAX_PIXELS)}
+    with av.open(target, options=options, timeout=timeouts_s) as container:
         # What FFmpeg makes up for an AVI with B-frames jumps forth and back.
         container.flags &= ~_GENERATE_TIMES
         stream = container.streams.best("video")

@@ -12,7 +12,7 @@ from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
 from edgepose.protocols import FrameStream
 from edgepose.sources._base import DamageCounter, Pacer, check_file
-from edgepose.sources._video import Video, open_video
+from edgepose.sources._video import MAX_PIXELS, Video, open_video
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,10 @@ COMPLETE: Final = 0.95
 """A file with less than this share of its declared frames and duration is cut short."""
 
 # FFmpeg's names of the formats that contain their video themselves: a playlist or a description of
-# a stream would make it open other files and addresses.
+# a stream would make it open other files and addresses. Not FLV, of which FFmpeg decodes a frame of
+# any size when it is opened.
 _FORMATS: Final = (
-    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,mjpeg,obu,ivf,asf,flv,ogg,mxf,"
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,mjpeg,obu,ivf,asf,ogg,mxf,"
     "dv,nut,rm,wtv,yuv4mpegpipe,3gp,jpeg_pipe"
 )
 _OPTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
@@ -80,8 +81,9 @@ class VideoFileSource:
                         sequence += 1
                     if sequence == first:
                         raise SourceError(
-                            f"{self._path}: expected a video, no frame in it decodes "
-                            f"(codec {video.codec})"
+                            f"{self._path}: expected a video of at most "
+                            f"{MAX_PIXELS // 1_000_000} megapixels, no frame in it decodes (codec "
+                            f"{video.codec})"
                         )
                     if first == 0:
                         self._warn_if_cut_short(video, media_ns + interval_ns)

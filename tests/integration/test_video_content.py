@@ -225,7 +225,7 @@ def test_video_file_that_names_others(tmp_path: Path, text: str) -> None:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.h264", "a.avi"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.h264", "a.mkv", "a.avi"])
 def test_video_file_too_large(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before it is decoded, also if it becomes too large on the way."""
     monkeypatch.setattr(_video, "MAX_PIXELS", 320 * 240)
@@ -234,11 +234,11 @@ def test_video_file_too_large(tmp_path: Path, name: str, monkeypatch: pytest.Mon
     ffmpeg(*_still(tmp_path, 320, 240), *codec, path)
     ffmpeg(*_still(tmp_path, 320, 256), *codec, large)
     assert len(_frames(path)) == 10
-    with pytest.raises(SourceError, match=r"frames of 320x256 are too large"):
+    with pytest.raises(SourceError, match="megapixels"):
         _frames(large)
     if name in ("a.ts", "a.h264"):
         path.write_bytes(path.read_bytes() + large.read_bytes())
-        with pytest.raises(SourceError, match=r"too large"):
+        with pytest.raises(SourceError, match="megapixels"):
             _frames(path)
 
 
