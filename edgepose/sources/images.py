@@ -2,12 +2,12 @@
 
 import io
 import logging
+import math
 import os
 import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -48,9 +49,6 @@ _UNSUPPORTED: Final[Mapping[str, re.Pattern[bytes]]] = {
     "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
     "JPEG 2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  "),
 }
-_COMPRESSED: Final = (b"zTXt", b"iTXt", b"iCCP")
-_TILE_SIDES: Final = (322, 323)
-"""The tags of a TIFF file with the width and height of its tiles."""
 
 
 def find_images(path: Path) -> list[Path]:
@@ -210,6 +208,7 @@ def _frames(path: Path) -> Iterator[tuple[Image, int | None]]:
         if pages and image.format == "TIFF":
             log.warning("%s: only the first of several pages is used", path)
         for number in count():
+            # The consumer alone holds the frame. Its duration is known once it is decoded.
             yield _to_rgb(image, path), _duration_ns(image) if animated else None
             if not animated:
                 return
@@ -221,7 +220,8 @@ def _frames(path: Path) -> Iterator[tuple[Image, int | None]]:
 
 def _open(path: Path) -> PIL.Image.Image:
     """Open an image without decoding it."""
-    with _ignored_warnings():
+    # Pillow warns of damaged metadata, and of sizes that `_to_rgb` rejects.
+    with warnings.catch_warnings(action="ignore"):
         try:
             return PIL.Image.open(path, formats=_FORMATS)
         except (PIL.UnidentifiedImageError, ValueError):
@@ -232,11 +232,11 @@ def _open(path: Path) -> PIL.Image.Image:
 def _to_rgb(image: PIL.Image.Image, path: Path) -> Image:
     """Decode the present frame of an image, upright."""
     tags = getattr(image, "tag_v2", {})
-    sizes = (image.size, [tags.get(side, 0) for side in _TILE_SIDES])
+    tile = (tags.get(PIL.ExifTags.Base.TileWidth, 0), tags.get(PIL.ExifTags.Base.TileLength, 0))
     # Before decoding, which would take the memory of a whole Pi.
-    if max(width * height for width, height in sizes) > (PIL.Image.MAX_IMAGE_PIXELS or 0):
+    if max(math.prod(image.size), math.prod(tile)) > (PIL.Image.MAX_IMAGE_PIXELS or 0):
         raise PIL.Image.DecompressionBombError
-    with _ignored_warnings():
+    with warnings.catch_warnings(action="ignore"):
         try:
             image.load()
         except OSError:
@@ -257,14 +257,6 @@ def _duration_ns(image: PIL.Image.Image) -> int:
     return round((image.info.get("duration") or DEFAULT_DURATION_MS) * 1e6)
 
 
-@contextmanager
-def _ignored_warnings() -> Iterator[None]:
-    """Ignore Pillow's warnings of damaged metadata, and of sizes that `_to_rgb` rejects."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _without_damaged_metadata(path: Path) -> bytes:
     """Return a PNG file without the optional chunks that Pillow may reject; empty for other files.
 
@@ -278,9 +270,10 @@ def _without_damaged_metadata(path: Path) -> bytes:
     while at < len(data):
         size = 12 + int.from_bytes(data[at : at + 4], "big")
         chunk = data[at : at + size]
-        checksum = zlib.crc32(chunk[4:-4]).to_bytes(4, "big")
-        optional = chunk[4:5].islower()
-        if not optional or (chunk[-4:] == checksum and chunk[4:8] not in _COMPRESSED):
+        is_whole = zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
+        is_compressed = chunk[4:8] in (b"zTXt", b"iTXt", b"iCCP")
+        # Lower case means optional.
+        if chunk[4:5].isupper() or (is_whole and not is_compressed):
             kept.append(chunk)
         at += size
     return b"".join(kept)
