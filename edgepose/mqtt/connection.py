@@ -37,7 +37,6 @@ _log = logging.getLogger("edgepose.mqtt")
 
 _PROTOCOLS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _KEEP_ALIVE_TIMEOUT: Final = 0x8D
-_PROTOCOL_ERROR: Final = 0x82
 _MAX_UNACKNOWLEDGED: Final = 20
 """What mosquitto holds; paho ignores that a broker may allow fewer."""
 # Commands have a few bytes. A client that may write to their topics could otherwise send 256 MB,
@@ -110,7 +109,7 @@ class MqttConnection:
         self._changed = changed
         self._connack: ReasonCode | None = None
         self._disconnect: ReasonCode | None = None
-        self._end_code = 0
+        self._timed_out = self._malformed = False
         self._error: Exception | None = None
         self._first_sent: dict[str, float] = {}
         self._acknowledged: dict[str, float] = {}
@@ -158,10 +157,10 @@ class MqttConnection:
             readable, writable, _ = select.select([sock], unwritten, [], timeout_s)
             with self._changed:
                 if readable:
-                    client.loop_read()
+                    self._read()
                 while isinstance(sock, ssl.SSLSocket) and client.socket() and sock.pending():
                     # Decrypted already, so that `select` does not report it.
-                    client.loop_read()
+                    self._read()
                 if writable:
                     client.loop_write()
                 client.loop_misc()
@@ -182,8 +181,7 @@ class MqttConnection:
             # message, that the connection has ended, `select` finds the socket closed.
             _log.debug("the connection cannot be served", exc_info=True)
             self._error = self._error or error
-            if client.socket() is not None and not isinstance(error, OSError):
-                self._end_code = _PROTOCOL_ERROR
+            self._malformed = client.socket() is not None and not isinstance(error, OSError)
             raise self._diagnose() from error
         if self._receiver is not None and self._subscribed:
             while self._earlier_commands:
@@ -195,6 +193,10 @@ class MqttConnection:
                 self._retained.receive(topic, payload, retained=retained)
         if client.socket() is None:
             raise self._diagnose()
+
+    def _read(self) -> None:
+        if self._client.loop_read() == paho.MQTT_ERR_PROTOCOL:
+            self._malformed = True
 
     def publish(self, message: Outgoing) -> None:
         """Write a message, or as much of it as the socket takes; `serve` writes the rest.
@@ -290,14 +292,14 @@ class MqttConnection:
         suspects = self._suspects()
         if self._disconnect is not None:
             return diagnostics.ended_by_broker(self._disconnect, options.client_id, suspects)
-        timed_out = self._end_code == _KEEP_ALIVE_TIMEOUT or isinstance(self._error, TimeoutError)
+        timed_out = self._timed_out or isinstance(self._error, TimeoutError)
         if code is None:
             if timed_out:
                 return diagnostics.silent(options.keepalive_s)
             return diagnostics.no_answer(self._error, tls=options.address.tls)
         if timed_out:
             return diagnostics.half_open(options.keepalive_s)
-        if self._end_code == _PROTOCOL_ERROR:
+        if self._malformed:
             return diagnostics.malformed()
         return diagnostics.lost(self._error, suspects)
 
@@ -366,7 +368,7 @@ class MqttConnection:
     def _on_disconnect(self, *event: Any) -> None:
         _, _, flags, code, _ = event
         if not flags.is_disconnect_packet_from_server:
-            self._end_code = code.value
+            self._timed_out = code.value == _KEEP_ALIVE_TIMEOUT
         elif code.value != 0:
             # paho 2.1 overlooks the reason code of a DISCONNECT that carries nothing else.
             self._disconnect = code
