@@ -80,8 +80,9 @@ def is_source_path(text: str) -> bool:
 def parse_source_uri(text: str) -> SourceUri:
     """Parse a source URI; raises UsageError with the reason and a suggestion.
 
-    Options follow a `?`. A `?` in the name of an existing file is part of the name. In an RTSP URL
-    only `rotate` and `mirror` are options; the rest of the query is part of the URL.
+    Options follow a `?`. A `?` in the name of an existing file is part of the name, unless options
+    follow it. In an RTSP URL only `rotate` and `mirror` are options; the rest of the query is part
+    of the URL. Only a doubtful text is searched for on the disk, which may hang.
     """
     text = text.strip()
     if not 0 < len(text) <= MAX_LENGTH or _CONTROL.search(text):
@@ -95,12 +96,17 @@ def parse_source_uri(text: str) -> SourceUri:
     if scheme in {"rtsp", "rtsps"}:
         return _stream_uri(text, shown)
     target, mark, query = text.rpartition("?")
-    # `Path.exists` raises for a name that is too long.
-    if not mark or os.path.exists(text):  # noqa: PTH110
+    if not mark:
         target, query = text, ""
     if not target:
         raise UsageError(f"{shown}: expected {EXAMPLES} before the options")
-    options = _options(query, shown)
+    try:
+        options = _options(query, shown)
+    except UsageError:
+        # `Path.exists` raises for a name that is too long.
+        if not os.path.exists(text):  # noqa: PTH110
+            raise
+        target, options = text, {}
     rest = target.partition(":")[2]
     match scheme:
         case "picamera":
@@ -116,26 +122,26 @@ def parse_source_uri(text: str) -> SourceUri:
             if not slash or host not in {"", "localhost"}:
                 raise UsageError(f"{shown}: expected file:///path/to/a/file")
             return SourceUri("path", unquote(slash + path), options)
-    if not os.path.exists(target):  # noqa: PTH110
-        _reject_unless_path(shown, target, scheme)
+    doubt = _doubt(shown, target, scheme)
+    if doubt is not None and not os.path.exists(target):  # noqa: PTH110
+        raise UsageError(doubt)
     if re.match(r"/dev/(?!shm/)", target):
         return SourceUri("v4l2", target, options)
     return SourceUri("path", str(expanded(target)), options)
 
 
-def _reject_unless_path(shown: str, target: str, scheme: str) -> None:
-    """Raise UsageError if a text that is not the path of a file is probably not a path at all."""
+def _doubt(shown: str, target: str, scheme: str) -> str | None:
+    """Return why a text is probably not the path of a file, unless there is one; else None."""
     if scheme:
         hint = did_you_mean(scheme, _SCHEMES) or "; a file of this name is written with ./ before"
-        raise UsageError(f"{shown}: unknown source {scheme}:, expected {EXAMPLES}{hint}")
+        return f"{shown}: unknown source {scheme}:, expected {EXAMPLES}{hint}"
     if masked_url(target) != target:
         # A path is shown unmasked, so this must not be taken for one.
-        raise UsageError(f"{shown}: no such file; the URL of a stream begins with rtsp://")
+        return f"{shown}: no such file; the URL of a stream begins with rtsp://"
     meant = f"{target}:" if target.lower() in {"picamera", "synthetic", "rtsp"} else None
     if re.fullmatch(r"[0-9]{1,3}", target):
         meant = f"/dev/video{target} or picamera:{target}"
-    if meant is not None:
-        raise UsageError(f"{shown}: no such file; did you mean {meant}?")
+    return None if meant is None else f"{shown}: no such file; did you mean {meant}?"
 
 
 def _stream_uri(text: str, shown: str) -> SourceUri:

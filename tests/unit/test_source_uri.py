@@ -129,6 +129,19 @@ def test_parse_source_uri_question_mark_in_a_file_name(tmp_path: Path) -> None:
     assert (uri.target, uri.options) == (str(path), {"loop": True})
 
 
+@pytest.mark.parametrize("text", ["/mnt/nas/door.mp4?loop=1&realtime=1", "/mnt/nas/door.mp4", "a"])
+def test_parse_source_uri_of_a_path_does_not_touch_the_disk(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload of the configuration waited for a network disk that was dead."""
+
+    def hang(_path: str) -> bool:
+        raise AssertionError("the disk was asked")
+
+    monkeypatch.setattr("os.path.exists", hang)
+    assert parse_source_uri(text).target == text.partition("?")[0]
+
+
 def test_parse_source_uri_colon_in_a_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
