@@ -311,7 +311,7 @@ class Daemon:
             except EdgeposeError as error:
                 log.warning("%s", error)
         # MQTT has received and acknowledged commands until now; a camera must not miss its OFF.
-        for command in self._pending_commands.values():
+        for command in list(self._pending_commands.values()):
             if command.camera in self.cameras and not parse_switch(command.payload):
                 self.switches.set(command.camera, enabled=False)
         self.switches.close()
