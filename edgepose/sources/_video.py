@@ -57,7 +57,9 @@ def open_video(
     _configure_ffmpeg()
     # The first limit is for opening, which decodes a frame of some files.
     options = {**options, "max_pixels": str(MAX_PIXELS)}
-    with av.open(target, options=options, timeout=timeouts_s) as container:
+    with av.open(
+        target, options=options, timeout=timeouts_s, metadata_errors="replace"
+    ) as container:
         # What FFmpeg makes up for an AVI with B-frames jumps forth and back.
         container.flags &= ~_GENERATE_TIMES
         stream = container.streams.best("video")

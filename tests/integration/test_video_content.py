@@ -272,6 +272,18 @@ def test_video_file_frames_are_freed_at_once() -> None:
         gc.enable()
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_video_file_metadata_that_is_no_text(tmp_path: Path, name: str) -> None:
+    """A title in another encoding than UTF-8 is no obstacle."""
+    path = tmp_path / name
+    ffmpeg(*_still(tmp_path, 64, 48), *H264, "-metadata", "title=caf_", path)
+    data = path.read_bytes()
+    assert b"caf_" in data
+    path.write_bytes(data.replace(b"caf_", b"caf\xe9"))
+    assert len(_frames(path)) == 10
+
+
 def test_video_file_name_that_is_no_text(tmp_path: Path) -> None:
     """A name in another encoding than UTF-8 is opened."""
     path = write_video(tmp_path / "a.avi", numbered(2)).rename(
