@@ -23,7 +23,12 @@ TOPICS = Topics(node="gym")
 POSES, EVENT, COUNT = TOPICS.poses("main"), TOPICS.event("main"), TOPICS.count("main")
 SET = TOPICS.command("main", "enabled")
 QUICK = MqttTimeouts(
-    backoff_min_s=0.05, backoff_max_s=0.2, unacknowledged_s=0.05, probe_s=0.1, close_s=2.0
+    backoff_min_s=0.05,
+    backoff_max_s=0.2,
+    unacknowledged_s=0.05,
+    probe_s=0.1,
+    blame_s=2.0,
+    close_s=2.0,
 )
 protocols = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 
@@ -206,7 +211,6 @@ def test_mqtt_sink_connection_that_ends_at_an_event(make_node: MakeNode, protoco
         node.sink.send_event("main", b"1")
         text = node.wait_for_warning("ended three connections")
         assert EVENT in text
-        assert broker.connections == 3
         node.sink.send_event("main", b"2")
         node.sink.set_state(COUNT, b"5")
         node.publish_poses_until(lambda: broker.payloads(POSES), "a pose")
@@ -362,8 +366,7 @@ def test_mqtt_sink_retained_command_on_a_broker_that_lost_its_state(
 
 def test_mqtt_sink_hung_network_thread_is_not_alive(broker: Mosquitto, make_node: MakeNode) -> None:
     node = make_node(broker.url, timeouts=replace(QUICK, turn_s=1.0))
-    wait_for(lambda: node.connected, "the connection")
-    assert node.sink.alive
+    wait_for(lambda: node.connected and node.sink.alive, "the connection")
     node.go_on.clear()
     broker.publish(SET, b"OFF")
     wait_for(lambda: not node.sink.alive, "the hang to be noticed")
