@@ -155,7 +155,8 @@ def put_aside(topic: str, memory_s: float) -> Failure:
     return Failure(
         f"put aside {topic}",
         f"ended three connections at a message on {topic}: nothing is sent on it for "
-        f"{memory_s / 60:g} minutes; give this client write access to it, or see the broker's log",
+        f"{memory_s / 60:g} minutes; give this client write access to it, raise the broker's limit "
+        "of packets, or see its log",
     )
 
 
