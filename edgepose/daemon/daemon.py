@@ -165,7 +165,7 @@ class Daemon:
             if now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if not self.hung_threads(now_ns, watchdog_ns // 2):
-                    self._notifier.send("WATCHDOG=1")
+                    self._notifier.send("WATCHDOG=1", wait=False)
             if all(camera.finished for camera in self.cameras.values()):
                 log.info("every source has ended")
                 return

@@ -30,12 +30,15 @@ class Notifier:
         self._socket = None
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            self._socket.settimeout(SEND_TIMEOUT_S)
 
-    def send(self, state: str) -> None:
-        """Send a state; without an error if the service manager went away."""
+    def send(self, state: str, *, wait: bool = True) -> None:
+        """Send a state, waiting 1 s at most if the service manager is busy, or not at all.
+
+        Without an error if the service manager went away.
+        """
         if self._socket is not None:
             with contextlib.suppress(OSError):
+                self._socket.settimeout(SEND_TIMEOUT_S if wait else 0)
                 self._socket.sendto(state.encode(errors="replace"), self._address)
 
     def close(self) -> None:

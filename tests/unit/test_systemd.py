@@ -1,5 +1,6 @@
 """Notifications to systemd, byte for byte, on a real socket."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -24,6 +25,25 @@ def test_notify_sends_to_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         notifier.close()
         notifier.send("WATCHDOG=1")
     assert received == [b"READY=1", b"STATUS=running"]
+
+
+def test_notify_busy_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not wait is lost if the queue is full, and nothing else is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "notify"))
+        server.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notifier = Notifier()
+        for _ in range(2000):
+            notifier.send("WATCHDOG=1", wait=False)
+        received = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received.append(server.recv(64))
+        assert 0 < len(received) < 2000
+        notifier.send("WATCHDOG=1", wait=False)
+        assert server.recv(64) == b"WATCHDOG=1"
+        notifier.close()
 
 
 def test_notify_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
