@@ -217,7 +217,8 @@ def measure(
                     node=node,
                     cameras=(CameraConfig(),),
                     output=OutputConfig(),
-                    mqtt=replace(mqtt, enabled=True, client_id=None),
+                    # The broker keeps nothing for a client without an id.
+                    mqtt=replace(mqtt, enabled=True, client_id=""),
                     inference=replace(config.inference, threads=count),
                 )
                 model = load(each)

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
+from msgspec.structs import replace
 
 from edgepose.build import source_opener
 from edgepose.cli._options import model_option, set_up_logging, source_option
@@ -62,6 +63,8 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
                 "mqtt.protocol": protocol,
             },
         )
+        # The broker keeps nothing for a client without an id.
+        config = replace(config, mqtt=replace(config.mqtt, client_id=""))
         _print(f"source: {masked_url(source)}")
         subscriber = stack.enter_context(_Subscriber(config))
         if seconds is not None:
