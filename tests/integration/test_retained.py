@@ -116,8 +116,10 @@ def test_mqtt_sink_beside_a_second_client_of_its_node(
         (TOPICS.presence("main"), b"ON"),
     ):
         wait_for_last(listener, topic, payload)
-    (warning,) = [r.getMessage() for r in caplog.records if "another client" in r.getMessage()]
-    assert "check that only one edgepose runs with the node id 'gym'" in warning
+    # It is logged after the states were published.
+    wait_for(lambda: "another client" in caplog.text, "the warning")
+    assert caplog.text.count("another client") == 1
+    assert "check that only one edgepose runs with the node id 'gym'" in caplog.text
 
 
 def test_daemon_clears_what_its_configuration_left(tmp_path: Path, broker: Mosquitto) -> None:
