@@ -9,7 +9,7 @@ import click
 from edgepose.cli._options import set_up_logging
 from edgepose.cli._terminal import print_on_stderr
 from edgepose.config.schema import MqttConfig, TlsConfig
-from edgepose.errors import SourceError
+from edgepose.errors import SourceError, UsageError
 from edgepose.mqtt.replay import Recording, replay
 from edgepose.mqtt.topics import check_base
 from edgepose.util.secrets import MQTT_VARIABLE
@@ -65,6 +65,8 @@ def command(
     recording = Recording(file)
     check_base(base_topic)
     config = MqttConfig(url=mqtt, password_file=password_file, tls=TlsConfig(ca_file=ca_file))
+    for conflict in config.conflicts():
+        raise UsageError(f"--mqtt: {conflict}")
     # Not the id of the node, which the broker would disconnect.
     options = config.connect_options(f"edgepose-replay-{secrets.token_hex(4)}")
     with closing(MqttPublisher(options)) as publisher:

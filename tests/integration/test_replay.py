@@ -106,12 +106,15 @@ def test_cli_replay_errors_are_one_line_with_exit_code(tmp_path: Path) -> None:
     record(tmp_path / "r", 1)
     (tmp_path / "rubbish").write_bytes(b"\0" * 100)
     unused = f"mqtt://localhost:{free_port()}"
+    user = unused.replace("//", "//u@")
     for arguments, code, text in (
         ((tmp_path / "r", "--mqtt", unused), 1, "refuses connections"),
         ((tmp_path / "r", "--mqtt", "localhost"), 2, "mqtt://"),
         ((tmp_path / "r", "--mqtt", "mqtt://u:hunter2@localhost"), 2, "password_file"),
         ((tmp_path / "r", "--base-topic", "#", "--mqtt", unused), 2, "base topic"),
-        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", unused), 1, "No such file"),
+        ((tmp_path / "r", "--password-file", tmp_path / "no", "--mqtt", user), 1, "No such file"),
+        ((tmp_path / "r", "--password-file", "p", "--mqtt", unused), 2, "without username"),
+        ((tmp_path / "r", "--ca-file", "ca.pem", "--mqtt", unused), 2, "write mqtts://"),
         ((tmp_path / "nowhere", "--mqtt", unused), 1, "nowhere"),
         ((tmp_path / "rubbish", "--mqtt", unused), 1, "no pose message"),
         ((tmp_path / "r", "--speed", "-1", "--mqtt", unused), 2, "speed"),
