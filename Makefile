@@ -14,7 +14,7 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint docs bench setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint docs bench quality setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
@@ -87,6 +87,11 @@ chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rt
 
 bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
 	$(RUN) tools.bench
+
+# Not part of `test`: the first run takes ten minutes. How well tracks follow persons, in sequences
+# made of annotated images; QUALITY=--write puts the table into docs/people.md.
+quality: $(VENV)/.dev
+	$(RUN) tests.quality $(QUALITY)
 
 setup: $(VENV)/.dev
 

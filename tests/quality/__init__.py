@@ -1,0 +1,1 @@
+"""How well tracks follow persons, measured on sequences made of annotated images."""
