@@ -125,7 +125,10 @@ class Tracker(Protocol):
     """Keeps the same id for a person across frames."""
 
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
-        """Assign a track id to every pose of the next frame; timestamps never decrease."""
+        """Assign track ids to the poses of the next frame; timestamps never decrease.
+
+        A second pose of the same body may be left out.
+        """
         ...
 
     def reset(self) -> None:

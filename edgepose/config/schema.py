@@ -210,7 +210,7 @@ class PoseConfig(Section, frozen=True, kw_only=True):
 class TrackingConfig(Section, frozen=True, kw_only=True):
     """How long a track is kept after its last pose."""
 
-    max_age_ms: Live[Milliseconds] = 1000
+    max_age_ms: Live[Milliseconds] = 2000
 
 
 class SmoothingConfig(Section, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Similarity of poses: by keypoints (OKS) and by boxes (IoU)."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from edgepose.skeleton import OKS_FALLOFFS
 MIN_KEYPOINT_SCORE: Final = 0.3
 """Keypoints are compared if their score reaches this in both poses."""
 MIN_SHARED_KEYPOINTS: Final = 4
+MAX_SIZE_RATIO: Final = 2.0
 
 # The variance term 2 k^2, with k twice the keypoint's falloff.
 _VARIANCES: Final = 2.0 * np.square(2.0 * np.array(OKS_FALLOFFS, np.float32))
@@ -51,6 +53,32 @@ def box_iou(poses: Poses, others: Poses) -> Floats:
     return np.array(ious, np.float32).reshape(len(poses), len(others))
 
 
+def box_nearness(poses: Poses, others: Poses) -> Floats:
+    """Return 1 - distance / size of the boxes of n poses and m others, at most 1, (n, m).
+
+    The distance is that of their centres, the size the square root of the other box's area; -inf
+    if the sizes differ by more than MAX_SIZE_RATIO.
+    """
+    boxes = [(*_centre(box), math.sqrt(_area(box))) for box in others.boxes_xyxy.tolist()]
+    nearness = [
+        [_nearness(*_centre(box), math.sqrt(_area(box)), *other) for other in boxes]
+        for box in poses.boxes_xyxy.tolist()
+    ]
+    return np.array(nearness, np.float32).reshape(len(poses), len(others))
+
+
+def _nearness(
+    x: float, y: float, size: float, other_x: float, other_y: float, other: float
+) -> float:
+    if not 0.0 < max(size, other) <= MAX_SIZE_RATIO * min(size, other):
+        return -math.inf
+    return 1.0 - math.hypot(x - other_x, y - other_y) / other
+
+
+def _centre(box: list[float]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
 def _iou(first: list[float], second: list[float]) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
@@ -61,4 +89,4 @@ def _iou(first: list[float], second: list[float]) -> float:
 
 
 def _area(box: list[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.datatypes import Poses
+from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.protocols import Tracker
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.bodies import BODY, MS, at, ids, random_poses
@@ -16,6 +16,11 @@ from tests.builders import SECOND_NS, poses_of
 TRACKERS: dict[str, Callable[..., Tracker]] = {"oks": OksTracker}
 
 every_tracker = pytest.mark.parametrize("make", TRACKERS.values(), ids=TRACKERS)
+
+
+def by_pose(tracked: TrackedPoses) -> dict[bytes, int]:
+    """Return the id of each pose, by the bytes of its keypoints."""
+    return {k.tobytes(): i for k, i in zip(tracked.poses.keypoints, ids(tracked), strict=True)}
 
 
 @every_tracker
@@ -97,7 +102,7 @@ def test_tracker_nearest_pose_wins(
     """Matching one pose after the other would give the track to the first near enough."""
     tracker = make()
     assert ids(tracker.update(poses_of(at(0)), 0)) == [1]
-    assert ids(tracker.update(poses_of(at(6), at(1)), 33 * MS)) == [2, 1]
+    assert ids(tracker.update(poses_of(at(24), at(4)), 33 * MS)) == [2, 1]
 
 
 @every_tracker
@@ -144,10 +149,10 @@ def test_tracker_random_poses(
     for frame, count in enumerate(counts):
         poses, order = random_poses(rng, count), rng.permutation(count)
         now = frame * gap_ms * MS
-        expected = straight.update(poses, now).track_ids
-        found = shuffled.update(poses.select(order), now).track_ids
-        np.testing.assert_array_equal(found, expected[order])
-        assert len(set(expected.tolist())) == count
-        new = sorted(set(expected.tolist()) - set(range(1, highest + 1)))
+        expected = by_pose(straight.update(poses, now))
+        assert by_pose(shuffled.update(poses.select(order), now)) == expected
+        found = set(expected.values())
+        assert len(found) == len(expected) <= count
+        new = sorted(found - set(range(1, highest + 1)))
         assert new == list(range(highest + 1, highest + 1 + len(new)))
         highest += len(new)

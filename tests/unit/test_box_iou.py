@@ -1,4 +1,4 @@
-"""box_iou, and tracking by boxes."""
+"""box_iou, box_nearness, and tracking by boxes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgepose.datatypes import Poses
 from edgepose.tracking.oks_tracker import OksTracker
-from edgepose.tracking.similarity import box_iou
+from edgepose.tracking.similarity import box_iou, box_nearness
 from tests.bodies import MS, ids
 
 Box = tuple[int, int, int, int]
@@ -45,6 +45,22 @@ def test_box_iou_boxes_without_area() -> None:
     """The overlap is 0, without a division by zero."""
     with np.errstate(all="raise"):
         assert box_iou(boxed((5, 5, 5, 5)), boxed((5, 5, 5, 5)))[0, 0] == 0.0
+
+
+def test_box_nearness_distance_of_centres() -> None:
+    """1 for the same centre, 1 less for each size of the other box, whatever the first one's."""
+    others = boxed((0, 0, 100, 25), (300, 400, 350, 450))
+    found = box_nearness(boxed((0, 0, 100, 25), (30, 20, 70, 85)), others)
+    assert found[:, 0] == pytest.approx([1.0, 0.2], abs=1e-6)
+    assert found[0, 1] == pytest.approx(1 - np.hypot(275, 412.5) / 50, abs=1e-4)
+
+
+def test_box_nearness_sizes_too_different() -> None:
+    """It is -inf if one box is more than twice as large, or has no area."""
+    others = boxed((0, 0, 20, 20), (0, 0, 21, 21), (5, 5, 5, 5))
+    with np.errstate(all="raise"):
+        found = box_nearness(boxed((0, 0, 10, 10), (5, 5, 5, 5)), others)
+    assert (found > -np.inf).tolist() == [[True, False, False], [False, False, False]]
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(73, 1), (75, 2)])

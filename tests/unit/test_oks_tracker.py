@@ -106,3 +106,88 @@ def test_oks_tracker_boxes_match_only_the_rest() -> None:
     tracker = OksTracker()
     assert ids(tracker.update(poses_of(at(0), at(40)), 0)) == [1, 2]
     assert ids(tracker.update(poses_of(at(32), at(41)), 200 * MS)) == [1, 2]
+
+
+def test_oks_tracker_people_who_cross() -> None:
+    """Two walkers at 5 fps who pass each other, one of them hidden on the way, keep their ids."""
+    tracker = OksTracker()
+    for frame in range(14):
+        to_right, to_left = at(25.0 * frame), at(300.0 - 25.0 * frame)
+        hidden = 5 <= frame <= 7
+        poses = poses_of(to_left) if hidden else poses_of(to_right, to_left)
+        assert ids(tracker.update(poses, frame * 200 * MS)) == ([2] if hidden else [1, 2])
+
+
+def test_oks_tracker_hidden_walker_is_expected_further_on() -> None:
+    """After 0.5 s behind a pillar a walker is continued where the velocity led, not a newcomer."""
+    tracker = OksTracker()
+    for frame in range(11):
+        assert ids(tracker.update(poses_of(at(20.0 * frame)), frame * 100 * MS)) == [1]
+    further_on, newcomer = at(300), at(150)
+    assert ids(tracker.update(poses_of(newcomer, further_on), 1500 * MS)) == [2, 1]
+
+
+def test_oks_tracker_hidden_walker_is_not_extrapolated_for_long() -> None:
+    """After 0.6 s a track stays where it is: at 200 px/s, 120 px further on."""
+    tracker = OksTracker()
+    for frame in range(11):
+        tracker.update(poses_of(at(20.0 * frame)), frame * 100 * MS)
+    stopped, too_far = at(320), at(580)
+    assert ids(tracker.update(poses_of(too_far, stopped), 2900 * MS)) == [2, 1]
+
+
+def test_oks_tracker_velocity_without_shared_keypoints() -> None:
+    """Frames in which neither shoulders nor hips are visible do not change the velocity."""
+    tracker = OksTracker()
+    for frame in range(11):
+        poses = poses_of(at(20.0 * frame))
+        if frame > 7:
+            poses = with_scores(poses, np.where(np.arange(17) < 5, 0.9, 0.1))
+        assert ids(tracker.update(poses, frame * 100 * MS)) == [1]
+    assert ids(tracker.update(poses_of(at(150), at(300)), 1500 * MS)) == [2, 1]
+
+
+@pytest.mark.parametrize(("x", "expected"), [(55, 1), (90, 2)])
+def test_oks_tracker_reach_grows_with_time(x: int, expected: int) -> None:
+    """A track that nothing overlaps is continued within 0.3 sizes of its box, and 2 more a second.
+
+    The box has a size of 133 px: after 100 ms that is 67 px.
+    """
+    tracker = OksTracker()
+    upright = np.array([(0, 0), (50, 10)] + 15 * [(25, 364)], np.float64)
+    moved = upright + np.array((x, 0))
+    assert ids(tracker.update(poses_of(upright), 0)) == [1]
+    assert ids(tracker.update(poses_of(moved), 100 * MS)) == [expected]
+
+
+def test_oks_tracker_sizes_too_different() -> None:
+    """A child where an adult was is not the adult: the sizes of the boxes differ twofold."""
+    tracker = OksTracker()
+    assert ids(tracker.update(poses_of(BODY, at(1000)), 0)) == [1, 2]
+    child = (BODY - BODY.mean(axis=0)) * 0.3 + BODY.mean(axis=0)
+    assert ids(tracker.update(poses_of(child, at(1000)), 33 * MS)) == [3, 2]
+
+
+def test_oks_tracker_pose_does_not_take_a_track_seen_just_now() -> None:
+    """Of two who overlap, the hidden one appears when the other is missed: she has her own track.
+
+    40 px from one frame to the next, 33 ms later, are too far; to a track hidden for 0.6 s they are
+    not.
+    """
+    tracker = OksTracker()
+    for frame in range(4):
+        assert ids(tracker.update(poses_of(at(0), at(60)), frame * 33 * MS)) == [1, 2]
+    for frame in range(4, 22):
+        assert ids(tracker.update(poses_of(at(0)), frame * 33 * MS)) == [1]
+    assert ids(tracker.update(poses_of(at(40)), 22 * 33 * MS)) == [2]
+
+
+def test_oks_tracker_second_pose_of_the_same_body() -> None:
+    """It is left out and starts no track, until it is far enough away to be another body."""
+    tracker = OksTracker()
+    assert ids(tracker.update(poses_of(BODY), 0)) == [1]
+    poses = poses_of(at(8), at(1))
+    tracked = tracker.update(poses, 33 * MS)
+    assert ids(tracked) == [1]
+    np.testing.assert_array_equal(tracked.poses.keypoints, poses.keypoints[1:])
+    assert ids(tracker.update(poses_of(at(60), at(1)), 66 * MS)) == [2, 1]
