@@ -6,7 +6,7 @@ from edgepose.datatypes import Poses
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 from edgepose.tracking.similarity import MIN_KEYPOINT_SCORE
 
-SMOOTHING_S: Final = 0.1
+SMOOTHING_S: Final = 0.15
 """Time constant of the velocity."""
 MAX_EXTRAPOLATION_S: Final = 0.6
 """People turn or stop: from then on a track is expected to stay."""
