@@ -11,7 +11,7 @@ from edgepose.errors import BrokerError, EdgeposeError
 from edgepose.mqtt import diagnostics
 from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.connection import MqttConnection
-from edgepose.mqtt.diagnostics import Failure
+from edgepose.mqtt.diagnostics import Failure, Unacknowledged
 from edgepose.mqtt.failure_log import FailureLog
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.outbox import Outbox
@@ -222,7 +222,9 @@ class MqttClient:
 
     def _explained(self, failure: Failure) -> Failure:
         """Return a failure, or the likely reason of several in succession."""
-        topic = self._outbox.suspect(failure.suspects)
+        topic = self._outbox.suspect(
+            failure.suspects, unacknowledged=isinstance(failure, Unacknowledged)
+        )
         if topic is not None:
             failure = diagnostics.put_aside(topic, self._options.timeouts.memory_s)
         if self._failure_log.is_repeated(failure) and self._broker_accepts():

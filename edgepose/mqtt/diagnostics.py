@@ -40,6 +40,10 @@ class Failure(Exception):
         self.suspects = tuple(dict.fromkeys(suspects))
 
 
+class Unacknowledged(Failure):
+    """The broker did not acknowledge a message or a subscription in time."""
+
+
 def connect_failure(error: OSError | ValueError, *, tls: bool) -> Failure:
     """Explain why a connection could not be opened, before any MQTT packet."""
     text = reason_of(error)
@@ -118,10 +122,10 @@ def silent(timeout_s: float) -> Failure:
     )
 
 
-def unacknowledged(what: str, timeout_s: float, suspects: Iterable[str] = ()) -> Failure:
+def unacknowledged(what: str, timeout_s: float, suspects: Iterable[str] = ()) -> Unacknowledged:
     """Explain a connection that is given up because a PUBACK or SUBACK does not arrive."""
     text = f"does not acknowledge {what} within {timeout_s:g} s: see the broker's log"
-    return Failure(f"unacknowledged {what}", text, suspects)
+    return Unacknowledged(f"unacknowledged {what}", text, suspects)
 
 
 def oversized(size: int, max_bytes: int) -> Failure:

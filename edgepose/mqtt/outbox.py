@@ -10,6 +10,7 @@ from edgepose.mqtt.event_store import EventStore, StoredEvent
 from edgepose.mqtt.topics import OFFLINE, ONLINE
 
 _MAX_TRANSIENT: Final = 32
+_MIN_SUSPICIONS: Final = 2
 _MAX_SUSPICIONS: Final = 3
 """After so many connections that ended at a message, its topic is put aside."""
 
@@ -26,9 +27,9 @@ class Outbox:
     online and sends the events, of which one may arrive twice. `failure` is the reason why there is
     no connection. `changed` is the lock of everything in here and of the connection.
 
-    Topics at whose messages the broker may have ended a connection are suspects: they are sent
-    after everything else and one after the other. A suspect that the connection outlives is none
-    any more; one at which three connections end is put aside.
+    Topics at whose messages the broker may have ended two connections in succession are suspects:
+    they are sent after everything else and one after the other. What the connection outlives is
+    forgotten; a suspect at which three connections end is put aside.
     """
 
     def __init__(self, store: EventStore, availability: str | None = None) -> None:
@@ -41,8 +42,10 @@ class Outbox:
         self._availability = availability
         self._states: dict[str, Outgoing] = {}
         self._on_trial: str | None = None
-        self._trial_ticks = 0
-        self._suspects: dict[str, int] = {}
+        self._ticks = 0
+        """Seconds since the connection or the trial began."""
+        self._suspicions: dict[str, int] = {}
+        """How many connections in succession may have ended at a message of a topic."""
         self._connection: MqttConnection | None = None
         self._published = 0
         self._closed = False
@@ -74,7 +77,7 @@ class Outbox:
         with self.changed:
             event = self._store.append(topic, payload)
             # The next tick sends a suspect's events, in their order.
-            if self.online and (topic not in self._suspects or topic == self._on_trial):
+            if self.online and (topic == self._on_trial or not self._is_suspect(topic)):
                 self._send_event(event)
             if self._connection is None:
                 self._store.request_save()
@@ -112,14 +115,17 @@ class Outbox:
         self._published += 1
         return True
 
+    def _is_suspect(self, topic: str) -> bool:
+        return self._suspicions.get(topic, 0) >= _MIN_SUSPICIONS
+
     def _may_send(self, topic: str) -> bool:
         """Return whether a topic is no suspect, or may be tried now."""
-        if topic not in self._suspects:
+        if not self._is_suspect(topic):
             return True
-        if not self.online or self._suspects[topic] >= _MAX_SUSPICIONS:
+        if not self.online or self._suspicions[topic] >= _MAX_SUSPICIONS:
             return False
         if self._on_trial is None:
-            self._on_trial, self._trial_ticks = topic, 0
+            self._on_trial, self._ticks = topic, 0
         return topic == self._on_trial
 
     def _send_event(self, event: StoredEvent) -> None:
@@ -133,6 +139,7 @@ class Outbox:
         """
         with self.changed:
             self._connection = connection
+            self._ticks = 0
             for state in self._states.values():
                 self._send(state)
             if self._availability is None or not self._send(
@@ -145,41 +152,50 @@ class Outbox:
         self.failure = None
         self.connections += 1
         for event in self._store:
-            if event.topic not in self._suspects:
+            if not self._is_suspect(event.topic):
                 self._send_event(event)
         self.changed.notify_all()
 
-    def suspect(self, topics: Sequence[str]) -> str | None:
+    def suspect(self, topics: Sequence[str], *, unacknowledged: bool = False) -> str | None:
         """Count that a connection ended at a message on one of these topics, or the one on trial.
 
         Return a topic that is put aside now, if there is one. A broker that acknowledged nothing on
-        this connection has another problem than a message.
+        this connection has another problem than a message. One that left a message unacknowledged
+        for so long would do so again: then once is enough for a suspicion.
         """
         with self.changed:
             certain = self._connection is not None and self._connection.acknowledges
             if self._on_trial is not None and self._on_trial in topics:
                 topics = (self._on_trial,)
             for topic in topics:
-                count = self._suspects.setdefault(topic, 0)
-                self._suspects[topic] = count + 1 if certain else max(1, count)
-            return next((t for t in topics if self._suspects[t] >= _MAX_SUSPICIONS), None)
+                count = self._suspicions.get(topic, 0)
+                if certain or count < _MIN_SUSPICIONS:
+                    count += 1
+                least = _MIN_SUSPICIONS if unacknowledged else 1
+                self._suspicions[topic] = max(count, least)
+            return next((t for t in topics if self._suspicions[t] >= _MAX_SUSPICIONS), None)
 
     def try_suspects(self, *, again: bool) -> None:
         """Send the next suspect; `again` also what was put aside, which one failure repeats.
 
-        A trial ends with the second call after its first message.
+        Called every second. A connection that is there with the second call, and has had everything
+        acknowledged, has outlived what was sent.
         """
         with self.changed:
             if again:
-                tried = {topic: min(n, _MAX_SUSPICIONS - 1) for topic, n in self._suspects.items()}
-                self._suspects = tried
-            self._trial_ticks += 1
-            if self._on_trial is not None:
-                if self._trial_ticks < 2 or self._connection is None or not self._connection.idle:
-                    return
-                del self._suspects[self._on_trial]
+                most = _MAX_SUSPICIONS - 1
+                self._suspicions = {t: min(n, most) for t, n in self._suspicions.items()}
+            self._ticks += 1
+            if self._ticks >= 2 and self._connection is not None and self._connection.idle:
+                self._suspicions = {
+                    topic: count
+                    for topic, count in self._suspicions.items()
+                    if self._is_suspect(topic) and topic != self._on_trial
+                }
                 self._on_trial = None
-            for topic in self._suspects:
+            if self._on_trial is not None:
+                return
+            for topic in filter(self._is_suspect, self._suspicions):
                 if topic in self._states:
                     self._send(self._states[topic])
                 elif topic == self._availability:
@@ -214,10 +230,14 @@ class Outbox:
             self._oldest = oldest
 
     def send_offline(self) -> None:
-        """Send that we are offline."""
+        """Send that we are offline, after the states of suspects: there is no time for trials."""
         with self.changed:
-            if self._availability is not None:
-                self._send(Outgoing(self._availability, OFFLINE, 1, retain=True))
+            if self._availability is None or self._connection is None:
+                return
+            for topic, state in self._states.items():
+                if self._is_suspect(topic) and self._suspicions[topic] < _MAX_SUSPICIONS:
+                    self._connection.publish(state)
+            self._connection.publish(Outgoing(self._availability, OFFLINE, 1, retain=True))
 
     def close(self) -> None:
         """Accept no transient messages any more."""

@@ -155,6 +155,14 @@ def refuse(outbox: Outbox, topic: str, connection: FakeConnection) -> str | None
     return put_aside
 
 
+def end_twice(outbox: Outbox, *suspects: str) -> None:
+    """End two connections, each right after messages on these topics."""
+    for _ in range(2):
+        attached(outbox)
+        outbox.suspect(suspects)
+        outbox.detach("lost")
+
+
 def tick(outbox: Outbox, *, again: bool = False) -> None:
     outbox.try_suspects(again=again)
 
@@ -163,7 +171,10 @@ def test_outbox_suspect_is_sent_after_everything_else() -> None:
     outbox = make_outbox(availability="a/availability")
     outbox.set_state("a", b"suspect", 1)
     outbox.set_state("b", b"other", 1)
-    assert refuse(outbox, "a", attached(outbox)) is None
+    for _ in range(2):
+        connection = attached(outbox)
+        assert connection.payloads() == [b"suspect", b"other", b"online"]
+        assert refuse(outbox, "a", connection) is None
     connection = attached(outbox)
     assert connection.payloads() == [b"other", b"online"]
     connection.settle(outbox)
@@ -178,9 +189,7 @@ def test_outbox_suspects_are_tried_one_after_the_other() -> None:
     outbox = make_outbox()
     outbox.set_state("a", b"state", 1)
     outbox.add_event(TOPIC, b"event")
-    attached(outbox)
-    outbox.suspect(["a", TOPIC])
-    outbox.detach("lost")
+    end_twice(outbox, "a", TOPIC)
     connection = attached(outbox)
     tick(outbox)
     assert connection.payloads() == [b"state"]
@@ -203,6 +212,7 @@ def test_outbox_third_suspicion_puts_a_topic_aside() -> None:
     for put_aside in (None, None, "a"):
         connection = attached(outbox)
         tick(outbox)
+        assert connection.payloads() == [b"1"]
         assert refuse(outbox, "a", connection) == put_aside
     connection = attached(outbox)
     for _ in range(3):
@@ -225,11 +235,49 @@ def test_outbox_survived_suspect_is_none() -> None:
         assert refuse(outbox, "a", connection) is None
 
 
+def test_outbox_broker_that_restarts_gets_everything_at_once() -> None:
+    """A connection ends while messages are on their way, which once is no suspicion."""
+    outbox = make_outbox(availability="a/availability")
+    outbox.set_state("a", b"state", 1)
+    for _ in range(4):
+        outbox.add_event(TOPIC, b"event")
+        connection = attached(outbox)
+        connection.settle(outbox)
+        assert outbox.add_transient("p", b"pose")
+        assert connection.payloads()[:3] == [b"state", b"online", b"event"]
+        for _ in range(2):
+            tick(outbox)
+        outbox.suspect(["a", "a/availability", TOPIC, "p"])
+        outbox.detach("lost")
+
+
+def test_outbox_unacknowledged_message_is_suspect_at_once() -> None:
+    """Another deadline would keep everything else back as long."""
+    outbox = make_outbox(availability="a/availability")
+    outbox.set_state("a", b"state", 1)
+    connection = attached(outbox)
+    connection.acknowledges = False
+    outbox.suspect(["a"], unacknowledged=True)
+    outbox.detach("unacknowledged")
+    assert attached(outbox).payloads() == [b"online"]
+
+
+def test_outbox_sends_the_states_of_suspects_before_offline() -> None:
+    """There is no time for a trial, and the state of a camera must not stay online."""
+    outbox = make_outbox(availability="a/availability")
+    outbox.set_state("a/status", b"online", 1)
+    end_twice(outbox, "a/status")
+    connection = attached(outbox)
+    outbox.set_state("a/status", b"offline", 1)
+    outbox.close()
+    assert connection.payloads() == [b"online"]
+    outbox.send_offline()
+    assert connection.payloads() == [b"online", b"offline", b"offline"]
+
+
 def test_outbox_suspected_availability_does_not_keep_it_offline() -> None:
     outbox = make_outbox(availability="a/availability")
-    attached(outbox)
-    outbox.suspect(["a/availability"])
-    outbox.detach("lost")
+    end_twice(outbox, "a/availability")
     connection = attached(outbox)
     assert outbox.add_transient("p", b"pose")
     tick(outbox)
@@ -250,9 +298,7 @@ def test_outbox_transient_messages_put_aside_are_dropped() -> None:
 
 def test_outbox_patient_transient_message_waits_for_its_trial() -> None:
     outbox = make_outbox()
-    attached(outbox)
-    outbox.suspect(["a", "b"])
-    outbox.detach("lost")
+    end_twice(outbox, "a", "b")
     connection = attached(outbox)
     assert outbox.add_transient("a", b"1")
     assert not outbox.add_transient("b", b"2")
