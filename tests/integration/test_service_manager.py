@@ -1,5 +1,6 @@
 """The daemon's notifications to a service manager, on a real socket with real signals."""
 
+import json
 import resource
 import shutil
 import signal
@@ -12,9 +13,9 @@ import pytest
 
 from edgepose.mqtt.local_broker import free_port
 from edgepose.registry.registry import default_registry
-from tests.daemon import CAMERA, NODE, Daemon, running, wait_for_last, wait_for_more_poses
+from tests.daemon import CAMERA, NODE, Daemon, last, running, wait_for_last, wait_for_more_poses
 from tests.media import make_clip
-from tests.mosquitto import Mosquitto, wait_for
+from tests.mosquitto import Listener, Mosquitto, wait_for
 
 SECOND_NS = 1_000_000_000
 
@@ -124,6 +125,13 @@ def test_daemon_as_service_stops_while_it_waits(
             assert service.end()[0] == 0
 
 
+def reopened(listener: Listener) -> int:
+    """Return how often the camera was opened after a failure."""
+    stats = last(listener, f"{NODE}/stats")
+    count: int = 0 if stats is None else json.loads(stats)["cameras"]["main"]["reopened"]
+    return count
+
+
 def test_daemon_as_service_waits_for_camera(
     tmp_path: Path, broker: Mosquitto, manager: Manager
 ) -> None:
@@ -136,6 +144,7 @@ def test_daemon_as_service_waits_for_camera(
     ):
         listener.wait_for(f"{CAMERA}/status", b"offline")
         wait_for(lambda: manager.count("READY=1") == 1, "readiness")
+        wait_for(lambda: reopened(listener), "another attempt")
         make_clip(tmp_path / "now.mp4", frames=20).rename(clip)
         listener.wait_for(f"{CAMERA}/status", b"online")
         listener.wait_for(f"{CAMERA}/poses")
