@@ -109,7 +109,7 @@ def _walkers(photographs: Photographs, rng: np.random.Generator) -> list[_Layer]
     empty = photographs.empty[rng.integers(len(photographs.empty))]
     layers = [
         _background(empty, _still(empty, rng)),
-        *_walking(photographs, rng, rng.integers(2, 6)),
+        *_walking(photographs, rng, int(rng.integers(2, 6))),
     ]
     if rng.random() < 0.5:
         layers.insert(rng.integers(2, len(layers) + 1), _pillar(rng))
@@ -124,7 +124,7 @@ def _pan(photographs: Photographs, rng: np.random.Generator) -> list[_Layer]:
 
 def _pan_and_walkers(photographs: Photographs, rng: np.random.Generator) -> list[_Layer]:
     """Persons cross in front of a group, before a camera that turns."""
-    return _pan(photographs, rng) + _walking(photographs, rng, rng.integers(1, 3))
+    return _pan(photographs, rng) + _walking(photographs, rng, int(rng.integers(1, 3)))
 
 
 def _background(photograph: Photograph, matrices: Matrices) -> _Layer:
@@ -145,14 +145,14 @@ def _walking(photographs: Photographs, rng: np.random.Generator, count: int) -> 
 
 def _walk(rng: np.random.Generator, height: float) -> NDArray[np.float64]:
     """Return the place along x in every frame: 0.3 to 1.2 heights a second, stops and turns."""
-    speed = rng.uniform(0.3, 1.2) * height / FPS * rng.choice((-1, 1))
+    speed = float(rng.uniform(0.3, 1.2) * height / FPS * rng.choice((-1, 1)))
     outside = -height * 0.3 if speed > 0 else SIZE_WH[0] + height * 0.3
     x = outside if rng.random() < 0.5 else rng.uniform(0.1, 0.9) * SIZE_WH[0]
     current, way = speed, []
     for _ in range(FRAMES):
         if rng.random() < 1 / (2.5 * FPS):
             speed = float(rng.choice((0.0, -1.0, 1.0, 1.0))) * rng.uniform(0.3, 1.2) * height / FPS
-        current += np.clip(speed - current, -0.05 * height / FPS, 0.05 * height / FPS)
+        current += float(np.clip(speed - current, -0.05 * height / FPS, 0.05 * height / FPS))
         x += current
         way.append(x)
     return np.array(way)
