@@ -171,7 +171,17 @@ class Daemon:
         return self.process.wait(30)
 
     def resources(self) -> dict[str, int]:
-        """Return the number of threads, and of file descriptors by kind, to detect leaks."""
+        """Return the number of threads, and of file descriptors by kind, to detect leaks.
+
+        Read until two in succession are equal: the statistics open files for a moment.
+        """
+        before: dict[str, int] = {}
+        while (now := self._resources()) != before:
+            before = now
+            time.sleep(0.2)
+        return now
+
+    def _resources(self) -> dict[str, int]:
         process = Path(f"/proc/{self.process.pid}")
         kinds: dict[str, int] = {"threads": len(list((process / "task").iterdir()))}
         for descriptor in (process / "fd").iterdir():

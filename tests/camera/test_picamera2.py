@@ -105,11 +105,14 @@ def test_daemon_repeated_stalls(
     subscriber: Subscriber,
     timings: Timings,
 ) -> None:
-    """A stall is reported and ends, repeatedly, without a leak."""
+    """A stall is reported and ends, repeatedly, without a leak, and is logged once in 30 s.
+
+    A camera that stalls for the fourth time would be opened less often.
+    """
     with Daemon(debian, camera, broker) as daemon:
         subscriber.wait_for_poses()
         before: dict[str, int] = {}
-        for round_ in range(6):
+        for round_ in range(3):
             start = time.monotonic()
             camera.command("silent")
             subscriber.wait_for(f"{CAMERA}/status", b"stalled")
@@ -124,11 +127,11 @@ def test_daemon_repeated_stalls(
             assert timings.recovered("no more frames", start) < RECOVERED_S
             subscriber.wait_for(f"{CAMERA}/status", b"online")
             subscriber.wait_for(f"{CAMERA}/presence", b"ON")
-            if round_ == 1:
+            if round_ == 0:
                 before = daemon.resources()
         assert daemon.resources() == before
-        assert daemon.log.count("no frame for 3 s") == 6
-        assert daemon.log.count("delivers frames again") == 6
+        assert daemon.log.count("no frame for 3 s") == 1
+        assert daemon.log.count("delivers frames again") == 1
         assert subscriber.next_stats()["fps"] > 15
         assert daemon.end()[0] == 0
         assert "Traceback" not in daemon.log
