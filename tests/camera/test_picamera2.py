@@ -196,7 +196,7 @@ def test_daemon_camera_fails_and_recovers(
             camera.command("run 30")
             subscriber.wait_for_poses(1)
             timings.recovered("camera fails", start)
-            if round_ == 0:
+            if round_ == 1:
                 before = daemon.resources()
         assert daemon.resources() == before
         assert daemon.end()[0] == 0
