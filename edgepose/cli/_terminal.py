@@ -44,6 +44,14 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def flush_or_discard(stream: TextIO) -> None:
+    """Write what is buffered; if that fails, as before, it must not fail once more at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        discard(stream)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; nothing is cut, since users copy paths and hashes."""
     lines = [[printable(cell) for cell in cells] for cells in (columns, *rows)]

@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from edgepose import __version__
-from edgepose.cli._terminal import discard, print_error, print_on_stderr
+from edgepose.cli._terminal import discard, flush_or_discard, print_error, print_on_stderr
 from edgepose.errors import EdgeposeError
 
 SUBCOMMANDS: Final = {
@@ -86,6 +86,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
             # The reader closed stdout, as `head` does.
             discard(sys.stdout)
             return 0
+        if isinstance(error, OSError):
+            flush_or_discard(sys.stdout)
         if debug:
             print_on_stderr("".join(traceback.format_exception(error)).rstrip())
             return getattr(error, "exit_code", 1)
