@@ -29,8 +29,10 @@ def _killed(folder: Path, row: Row) -> Row:
     # The daemon connects last, so that the observer misses nothing.
     with TcpProxy(broker.port) as proxy, Rig(folder, broker, port=proxy.port) as rig:
         killed_s = time.monotonic()
-        broker.kill()
         proxy.block()
+        # What the broker has acknowledged must not be lost with it.
+        rig.observer.drain()
+        broker.kill()
         row.detected_s = rig.daemon.wait_for_log(LOST) - killed_s
         time.sleep(_AWAY_S)
         broker.start()
