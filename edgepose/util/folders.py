@@ -27,4 +27,6 @@ def xdg_folder(variable: str) -> Path | None:
     """
     given = os.environ.get(variable)
     folder = expanded(given or _DEFAULTS[variable])
-    return folder / "edgepose" if given or folder.is_absolute() else None
+    # An empty HOME would be taken for the root of the file system.
+    has_home = folder.is_absolute() and os.environ.get("HOME") != ""
+    return folder / "edgepose" if given or has_home else None

@@ -723,11 +723,14 @@ def test_state_path_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Config(state_directory=Path("/s")).state_path == Path("/s")
 
 
-def test_folders_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("home", [None, ""])
+def test_folders_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without a home, as in a container, has the folders of the service."""
     for name in ("HOME", "STATE_DIRECTORY", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("EDGEPOSE_MODELS", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
 
     def no_entry(_uid: int) -> object:
         raise KeyError
