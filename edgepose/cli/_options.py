@@ -96,7 +96,7 @@ class BackgroundHandler(logging.Handler):
         """Queue the line of a record."""
         try:
             text = self.format(record) + "\n"
-        except Exception:  # noqa: BLE001 - a record that is a bug
+        except Exception:  # noqa: BLE001 - as in the handlers of logging
             self.handleError(record)
             return
         if self._dropped:

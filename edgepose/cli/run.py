@@ -1,6 +1,7 @@
 """`edgepose run`: the daemon in the foreground."""
 
 import faulthandler
+import os
 from pathlib import Path
 
 import click
@@ -39,7 +40,8 @@ def command(
     Flags override the configuration file. SIGHUP reloads the file and keeps the MQTT connection.
     """
     # On SIGABRT, which the watchdog of systemd sends, the journal gets the stack of each thread.
-    faulthandler.enable(2)
+    # Not on descriptor 2, which is redirected while a model loads.
+    faulthandler.enable(os.dup(2))
     limit_memory_arenas()
     overrides: dict[str, object] = {
         "cameras.0.source": source,

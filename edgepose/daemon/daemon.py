@@ -182,7 +182,7 @@ class Daemon:
         if self.mqtt is not None and not self.mqtt.alive:
             hung.append("mqtt")
         if hung and hung != self._hung:
-            log.error("hung: the thread %s; systemd's watchdog restarts edgepose", ", ".join(hung))
+            log.error("hung: the thread %s; the watchdog restarts the service", ", ".join(hung))
         elif self._hung and not hung:
             log.warning("no longer hung: the thread %s", ", ".join(self._hung))
         self._hung = hung

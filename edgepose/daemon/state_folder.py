@@ -75,7 +75,7 @@ class StateFolder:
         if self._lock is None:
             self.path.mkdir(mode=0o700, exist_ok=True)
             lock = open_regular_file(self.path / "lock", os.O_RDWR | os.O_CREAT)
-            if not _is_locked(lock):
+            if not _try_lock(lock):
                 other = _read(lock).pid
                 os.close(lock)
                 raise AlreadyRunningError(
@@ -98,7 +98,7 @@ class StateFolder:
                 lock = open_regular_file(other / "lock", os.O_RDWR)
             except OSError:
                 continue
-            if _is_locked(lock) and _read(lock).config == self._record.config:
+            if _try_lock(lock) and _read(lock).config == self._record.config:
                 log.info("node %s is now %s: its state is kept", other.name, self.path.name)
                 other.rename(self.path)
                 return lock
@@ -121,7 +121,7 @@ class StateFolder:
                 os.ftruncate(self._lock, len(content))
 
 
-def _is_locked(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     """Lock an open file; return False if another process has locked it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

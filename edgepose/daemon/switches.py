@@ -56,7 +56,7 @@ class Switches:
         try:
             replace_file(self._path, json.dumps({"off": sorted(off)}).encode())
         except OSError as error:
-            if self._saved is not None and off - self._saved and self._is_emptied():
+            if self._saved is not None and off - self._saved and self._try_empty():
                 self._saved = None
             failure = error.strerror or str(error)
             if failure != self._failure:
@@ -74,7 +74,7 @@ class Switches:
         self._saved = off
         self._failure = ""
 
-    def _is_emptied(self) -> bool:
+    def _try_empty(self) -> bool:
         """Empty the file, for which a full disk has room; return False if that fails too."""
         try:
             os.close(open_regular_file(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))

@@ -244,6 +244,7 @@ def _declared_ns(container: av.container.InputContainer, stream: VideoStream) ->
 def _codec(container: av.container.InputContainer) -> str:
     """Return the name of a video's codec, which PyAV has only for those it can decode."""
     av.logging.set_level(av.logging.INFO)
+    # It is not in the stubs of PyAV.
     text = container.dumps_format()  # type: ignore[attr-defined]
     av.logging.set_level(av.logging.ERROR)
     found = re.search(r"Video: (?:none \()?([\w-]+)", text)

@@ -18,7 +18,7 @@ NDJSON = "output: {ndjson: true}\n"
 
 @contextmanager
 def full_pipe(path: Path) -> Iterator[str]:
-    """Make a pipe that takes nothing more and that nobody reads; yield a word of a shell."""
+    """Make a pipe that is full and has no reader; yield a word of a shell."""
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -48,7 +48,7 @@ def check_alive(broker: Mosquitto, listener: Listener) -> None:
 
 
 def check_end(daemon: Daemon) -> None:
-    """Check that SIGTERM ends it although nobody reads its output meanwhile."""
+    """Check that SIGTERM ends it although its output is not read meanwhile."""
     daemon.process.terminate()
     assert daemon.process.wait(20) == 0
 

@@ -39,8 +39,6 @@ def _server_is_there() -> bool:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("ffmpeg") is None:
-        missing("ffmpeg is not installed: sudo apt install ffmpeg")
     if not _server_is_there():
         missing(f"GStreamer's RTSP server is not installed: sudo apt install {NEEDS}")
     folder = tmp_path_factory.mktemp("rtsp")

@@ -24,7 +24,6 @@ from tests.media import (
     RED,
     assert_colours,
     ffmpeg,
-    needs_ffmpeg,
     number_of,
     numbered,
     quarters,
@@ -68,7 +67,6 @@ def test_estimate_video_that_becomes_smaller(capsys: pytest.CaptureFixture[str])
     assert len(messages[-1]["poses"]) == 1
 
 
-@needs_ffmpeg
 def test_video_file_that_becomes_larger(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
     for name, size in (("small", (160, 120)), ("large", (640, 480))):
@@ -117,7 +115,6 @@ def test_video_file_gap_played_in_real_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert steps[10] == pytest.approx(200, abs=1)
 
 
-@needs_ffmpeg
 def test_video_file_clock_set_back(tmp_path: Path) -> None:
     """One frame interval stands for the step back, then the new times count."""
     path = tmp_path / "a.ts"
@@ -129,7 +126,6 @@ def test_video_file_clock_set_back(tmp_path: Path) -> None:
     assert steps == pytest.approx([100] * 9 + [200] * 5, abs=1)
 
 
-@needs_ffmpeg
 def test_video_file_timelapse(tmp_path: Path) -> None:
     """Frames that are minutes apart stay so."""
     path = tmp_path / "a.mkv"
@@ -164,7 +160,6 @@ def test_estimate_damaged_motion_jpeg(capfd: pytest.CaptureFixture[str]) -> None
     assert [line.partition(str(path))[2] for line in err.splitlines()] == [": damaged frames: 5"]
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize(("aspect", "width"), [("64/45", 1024), ("12/11", 785), ("1/2", 360)])
 def test_video_file_with_oblong_pixels(tmp_path: Path, aspect: str, width: int) -> None:
     """Frames have square pixels: their width is scaled."""
@@ -176,7 +171,6 @@ def test_video_file_with_oblong_pixels(tmp_path: Path, aspect: str, width: int) 
         assert_colours(frame.image, [RED, GREEN, BLUE, GREY], tolerance=16)
 
 
-@needs_ffmpeg
 def test_video_file_full_range_and_b_frames(tmp_path: Path) -> None:
     """White is white in full-range YUV; an AVI with B-frames has regular times."""
     path = tmp_path / "a.avi"
@@ -190,7 +184,6 @@ def test_video_file_full_range_and_b_frames(tmp_path: Path) -> None:
     assert _steps_ms(frames) == pytest.approx([100] * 9)
 
 
-@needs_ffmpeg
 def test_video_file_without_times_at_the_given_rate(tmp_path: Path) -> None:
     """Raw H.264 is played at `fps`; a video with times of its own refuses it."""
     raw, timed = tmp_path / "a.h264", tmp_path / "a.mp4"
@@ -224,7 +217,6 @@ def test_video_file_that_names_others(tmp_path: Path, text: str) -> None:
             _frames(path)
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.h264", "a.mkv", "a.avi"])
 def test_video_file_too_large(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before it is decoded, also if it becomes too large on the way."""
@@ -242,7 +234,6 @@ def test_video_file_too_large(tmp_path: Path, name: str, monkeypatch: pytest.Mon
             _frames(path)
 
 
-@needs_ffmpeg
 def test_video_file_of_an_unknown_codec(tmp_path: Path) -> None:
     """The error names the codec."""
     path = tmp_path / "a.mp4"
@@ -252,7 +243,6 @@ def test_video_file_of_an_unknown_codec(tmp_path: Path) -> None:
         _frames(path)
 
 
-@needs_ffmpeg
 def test_video_file_sound_only(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", path)
@@ -272,7 +262,6 @@ def test_video_file_frames_are_freed_at_once() -> None:
         gc.enable()
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
 def test_video_file_metadata_that_is_no_text(tmp_path: Path, name: str) -> None:
     """A title in another encoding than UTF-8 is no obstacle."""

@@ -28,7 +28,6 @@ from tests.media import (
     RED,
     assert_colours,
     ffmpeg,
-    needs_ffmpeg,
     number_of,
     numbered,
     quarters,
@@ -45,7 +44,6 @@ def _numbered_images(tmp_path: Path, count: int) -> Path:
     return folder / "%03d.png"
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize(
     ("name", "codec"),
     [
@@ -67,7 +65,6 @@ def test_video_file_every_frame_in_order(tmp_path: Path, name: str, codec: list[
     assert {frame.path for frame in frames} == {str(path)}
 
 
-@needs_ffmpeg
 def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
     """Frames keep their media times."""
     path = tmp_path / "a.mkv"
@@ -80,7 +77,6 @@ def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
     np.testing.assert_allclose(elapsed, np.array([0, 1, 3, 6, 9]) * 1e8, atol=2e6)
 
 
-@needs_ffmpeg
 def test_video_file_variable_frame_rate_looped(tmp_path: Path) -> None:
     """Frames keep their media times in every pass of a loop."""
     path = tmp_path / "a.mkv"
@@ -99,7 +95,6 @@ def test_video_file_variable_frame_rate_looped(tmp_path: Path) -> None:
     assert (np.diff(elapsed) > 0).all()
 
 
-@needs_ffmpeg
 def test_video_file_jump_in_timestamps(tmp_path: Path) -> None:
     """A jump of hours in a damaged file counts as one frame interval."""
     path = tmp_path / "a.mkv"
@@ -115,7 +110,6 @@ def test_video_file_jump_in_timestamps(tmp_path: Path) -> None:
     assert steps.max() < 1e9
 
 
-@needs_ffmpeg
 def test_video_file_colours(tmp_path: Path) -> None:
     """Frames are RGB."""
     still, path = save(tmp_path / "still.png", quarters(320, 240)), tmp_path / "a.mp4"
@@ -138,7 +132,6 @@ def _rotated(mp4: bytes, degrees: int) -> bytes:
     return mp4[:at] + packed + mp4[at + len(packed) :]
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_video_file_rotation_metadata(tmp_path: Path, degrees: int) -> None:
     """The rotation in the metadata is applied as ffmpeg applies it."""
@@ -227,7 +220,6 @@ def test_video_file_realtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert next(frames).timestamp_ns - late.timestamp_ns == pytest.approx(4e7, abs=2e6)
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize("container", ["a.mkv", "a.avi"])
 def test_video_file_cut_short(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, container: str
@@ -245,7 +237,6 @@ def test_video_file_cut_short(
     assert str(path) in caplog.text
 
 
-@needs_ffmpeg
 def test_video_file_mp4_without_index(tmp_path: Path) -> None:
     """It raises SourceError."""
     path = tmp_path / "a.mp4"
@@ -255,7 +246,6 @@ def test_video_file_mp4_without_index(tmp_path: Path) -> None:
         next(VideoFileSource(path).frames())
 
 
-@needs_ffmpeg
 def test_video_file_audio_only(tmp_path: Path) -> None:
     """It raises SourceError."""
     path = tmp_path / "a.wav"

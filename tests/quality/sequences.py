@@ -187,8 +187,8 @@ def _pillar(rng: np.random.Generator) -> _Layer:
     image = np.full((SIZE_WH[1], width, 4), 255, np.uint8)
     image[:, :, :3] = rng.integers(60, 200, 3)
     matrix = np.array([[1, 0, rng.uniform(0.2, 0.8) * SIZE_WH[0]], [0, 1, 0]])
-    nobody = np.empty((0, 17, 3))
-    return _Layer(image, nobody, np.empty(0), np.repeat(matrix[np.newaxis], FRAMES, axis=0))
+    no_keypoints = np.empty((0, 17, 3))
+    return _Layer(image, no_keypoints, np.empty(0), np.repeat(matrix[np.newaxis], FRAMES, axis=0))
 
 
 def _still(photograph: Photograph, rng: np.random.Generator) -> Matrices:
@@ -227,7 +227,7 @@ def _eased(times: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[n
 
 
 def _camera(x: NDArray[np.float64], y: NDArray[np.float64], scale: NDArray[np.float64]) -> Matrices:
-    """Return the maps of a camera that looks at (x, y)."""
+    """Return the maps of a camera that points at (x, y)."""
     matrices = np.zeros((FRAMES, 2, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = scale
     matrices[:, 0, 2] = SIZE_WH[0] / 2 - scale * x

@@ -1,4 +1,4 @@
-"""What stands in a log line stays in it, and a stderr that is not read delays nobody."""
+"""A record is one line of the log, and an unread stderr delays no other thread."""
 
 import logging
 import os

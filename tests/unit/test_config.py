@@ -741,10 +741,10 @@ def test_folders_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert user_folder() == Path("/var/lib/edgepose/models")
     assert default_cache() == Path("/var/lib/edgepose/cache")
-    monkeypatch.setenv("EDGEPOSE_MODELS", "~nobody-here/m")
-    assert user_folder() == Path.cwd() / "~nobody-here/m"
-    with pytest.raises(ModelFileError, match=r"~nobody-here/m\.tflite: no such model file"):
-        Registry({}, ()).resolve("~nobody-here/m.tflite")
+    monkeypatch.setenv("EDGEPOSE_MODELS", "~unknown-user/m")
+    assert user_folder() == Path.cwd() / "~unknown-user/m"
+    with pytest.raises(ModelFileError, match=r"~unknown-user/m\.tflite: no such model file"):
+        Registry({}, ()).resolve("~unknown-user/m.tflite")
 
 
 def test_find_config_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,7 +265,9 @@ def test_daemon_privacy_switch(tmp_path: Path) -> None:
         second.allow(9)
 
 
-def test_daemon_off_received_while_it_stops_holds_at_the_next_start(tmp_path: Path) -> None:
+def test_daemon_off_received_while_it_stops_holds_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The broker had the acknowledgement, the camera was opened again."""
     source = SteppedSource(1, live=True)
     rig = Rig(tmp_path, lambda: source, lambda: source)
@@ -274,7 +276,7 @@ def test_daemon_off_received_while_it_stops_holds_at_the_next_start(tmp_path: Pa
         rig.daemon.command(Command("cam0", "enabled", b"OFF"))
         rig.daemon.command(Command("cam1", "enabled", b"ON"))
 
-    rig.mqtt.close = close  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.mqtt, "close", close)
     with running(rig):
         source.wait_until_requested()
     source.allow(9)

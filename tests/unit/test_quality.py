@@ -82,7 +82,7 @@ def test_own_photographs_persons() -> None:
 
 
 def test_persons_of_poses() -> None:
-    """Each pose is the most similar person's; far from all it is nobody's, the hidden count not."""
+    """Each pose is the most similar person's, or has none; the hidden do not count."""
     visible = np.ones((3, 17), bool)
     visible[2, 5:] = False
     truth = Truth(np.array([at(0), at(100), at(200)]), visible, np.full(3, 10000.0))
