@@ -15,9 +15,9 @@ from edgepose.build import build_model, source_opener
 from edgepose.config.loader import load_config
 from edgepose.config.schema import CameraConfig
 from edgepose.datatypes import TensorSpec
+from edgepose.detection.crop_state import CropState
 from edgepose.imaging.preprocess import preprocess
 from edgepose.inference.replay import VERSION
-from edgepose.pipeline import CropState
 from edgepose.protocols import Interpreter, Tensor
 
 

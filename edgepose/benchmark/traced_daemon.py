@@ -15,8 +15,9 @@ from edgepose.daemon.app import App, topics_of
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.datatypes import Frame
+from edgepose.detection.crop_state import CropState
 from edgepose.inference.failover import SingleModel
-from edgepose.pipeline import CropState, Detection, FrameResult, Pipeline
+from edgepose.pipeline import Detection, FrameResult, Pipeline
 from edgepose.protocols import FrameSource, LoadedModel
 
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame
+from edgepose.detection.crop_state import CropState
 from edgepose.errors import EdgeposeError, SourceError
-from edgepose.pipeline import CropState, Pipeline
+from edgepose.pipeline import Pipeline
 from edgepose.protocols import FrameSource
 from edgepose.util.redact import masked_url
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgepose.datatypes import Frame
+from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
 from edgepose.messages import boot_id
-from edgepose.pipeline import CropState
 from edgepose.protocols import Tensor
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.builders import SECOND_NS, frame_of

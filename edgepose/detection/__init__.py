@@ -1,0 +1,1 @@
+"""Detection: where in a frame the model runs, and which of its poses count."""
