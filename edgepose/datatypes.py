@@ -81,12 +81,16 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class CropRegion:
-    """The part of a frame that becomes the model's input, in frame px; may exceed the frame."""
+    """The part of a frame that becomes the model's input, in frame px; may exceed the frame.
+
+    The model gets it turned clockwise by `turns` quarter turns, 0 to 3.
+    """
 
     x_min: float
     y_min: float
     x_max: float
     y_max: float
+    turns: int = 0
 
     def __post_init__(self) -> None:
         if not (self.x_min < self.x_max and self.y_min < self.y_max):
@@ -95,10 +99,23 @@ class CropRegion:
 
 @dataclass(frozen=True, slots=True)
 class TensorToFrame:
-    """The map from tensor px to frame px: frame = tensor * scale + offset, for x and y."""
+    """The map from tensor px to frame px.
+
+    A point is turned back about the tensor's origin by the region's quarter turns, then x and y are
+    multiplied by `scale_xy` and moved by `offset_xy`.
+    """
 
     scale_xy: tuple[float, float]
     offset_xy: tuple[float, float]
+    turns: int = 0
+
+    def turned_back(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point of the tensor turned back about the origin."""
+        if self.turns == 0:
+            return x, y
+        if self.turns == 1:
+            return y, -x
+        return (-x, -y) if self.turns == 2 else (-y, x)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,19 @@
 """Frame and crop region to input tensor."""
 
+from typing import Final
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import CropRegion, Image, InputSpec, TensorToFrame
 from edgepose.imaging.crop import padded_region
+
+_ROTATIONS: Final = {
+    1: cv2.ROTATE_90_CLOCKWISE,
+    2: cv2.ROTATE_180,
+    3: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
 
 
 def _halved(image: Image) -> Image:
@@ -36,12 +44,13 @@ def preprocess(
     The crop is made at whole pixels on both sides, so that scaling is one `cv2.resize` (a third of
     the time of an affine warp with a border); the map is that of the pixels that were cropped. A
     region of at least twice the input's size is halved first, in whole pairs of pixels: with 2 x 2
-    neighbours, bilinear scaling would skip pixels there.
+    neighbours, bilinear scaling would skip pixels there. A region with quarter turns is turned
+    last, when it is smallest.
     """
-    tensor_width, tensor_height = spec.size_wh
     height, width = image.shape[:2]
     if region is None:
         region = padded_region((width, height), spec.size_wh, centred=spec.centred)
+    tensor_width, tensor_height = spec.size_wh if region.turns % 2 == 0 else spec.size_wh[::-1]
     halve = region.x_max - region.x_min >= 2 * tensor_width
     px = 2 if halve else 1
     x_from, x_to, column, column_end, scale_x = _fit(
@@ -60,7 +69,21 @@ def preprocess(
         (scale_x * px, scale_y * px),
         ((x_from - column * scale_x) * px, (y_from - row * scale_y) * px),
     )
+    if region.turns:
+        pixels, to_frame = _turned(pixels, to_frame, region.turns)
     return _as_dtype(pixels, spec), to_frame
+
+
+def _turned(pixels: Image, to_frame: TensorToFrame, turns: int) -> tuple[Image, TensorToFrame]:
+    """Return the pixels turned clockwise by quarter turns, and their map to frame px."""
+    height, width = pixels.shape[1:3]
+    # `np.rot90` and a copy take 0.49 ms for 192x192 on x86-64, this 0.03.
+    turned = cv2.rotate(pixels[0], _ROTATIONS[turns]).astype(np.uint8, copy=False)
+    # The origin of the turned crop is another corner of the upright one.
+    (scale_x, scale_y), (offset_x, offset_y) = to_frame.scale_xy, to_frame.offset_xy
+    offset_x += scale_x * width if turns in (2, 3) else 0.0
+    offset_y += scale_y * height if turns in (1, 2) else 0.0
+    return turned[np.newaxis], TensorToFrame((scale_x, scale_y), (offset_x, offset_y), turns)
 
 
 def _fit(

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from edgepose.datatypes import Floats, Poses, TensorSpec, TensorToFrame
+from edgepose.datatypes import CropRegion, Floats, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
+from edgepose.imaging.preprocess import preprocess
 from edgepose.pose_models.movenet_single import MovenetSingle
 
 INPUT = TensorSpec("image", (1, 192, 192, 3), np.dtype(np.uint8))
@@ -28,6 +29,19 @@ def test_movenet_single_output_is_y_x_in_fractions() -> None:
     assert poses.keypoints[0, 0] == pytest.approx([0.25 * 192 * 2 + 10, 0.5 * 192 * 3 - 20])
     assert poses.keypoint_scores[0] == pytest.approx(0.9)
     assert poses.scores[0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("turns", "place"), [(0, (48, 96)), (1, (96, 144)), (2, (144, 96)), (3, (96, 48))]
+)
+def test_movenet_single_turned_crop(turns: int, place: tuple[int, int]) -> None:
+    """Keypoints found in a turned crop are those of the upright frame."""
+    image = np.zeros((192, 192, 3), np.uint8)
+    single = model()
+    _, to_frame = preprocess(image, CropRegion(0, 0, 192, 192, turns), single.input_spec)
+    poses = single.decode([output(y=0.5, x=0.25)], to_frame)
+    assert poses.keypoints[0, 3] == pytest.approx(place)
+    assert poses.boxes_xyxy[0] == pytest.approx(place + place)
 
 
 def test_movenet_single_keypoint_order() -> None:

@@ -1,11 +1,14 @@
 """Cropping, scaling, padding, and the map back to the frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.datatypes import CropRegion, Frame, InputSpec
+from edgepose.datatypes import CropRegion, Frame, InputSpec, TensorToFrame
+from edgepose.imaging.crop import padded_region
 from edgepose.imaging.preprocess import preprocess
 from tests.builders import frame_of
 
@@ -21,6 +24,15 @@ def regions(draw: st.DrawFn) -> tuple[tuple[int, int], CropRegion]:
     x_min = draw(st.floats(-side + 2, width - 2))
     y_min = draw(st.floats(-side + 2, height - 2))
     return (width, height), CropRegion(x_min, y_min, x_min + side, y_min + side)
+
+
+def place(to_frame: TensorToFrame, point: tuple[float, float]) -> tuple[float, float]:
+    """Return a point of the tensor in frame px."""
+    x, y = to_frame.turned_back(*point)
+    return (
+        x * to_frame.scale_xy[0] + to_frame.offset_xy[0],
+        y * to_frame.scale_xy[1] + to_frame.offset_xy[1],
+    )
 
 
 @given(regions())
@@ -54,9 +66,55 @@ def test_preprocess_round_trip_of_a_point() -> None:
     ):
         tensor, to_frame = preprocess(frame.image, region, SPEC)
         ys, xs = np.nonzero(tensor[0, :, :, 0].astype(int) > 100)
-        x = (xs.mean() + 0.5) * to_frame.scale_xy[0] + to_frame.offset_xy[0]
-        y = (ys.mean() + 0.5) * to_frame.scale_xy[1] + to_frame.offset_xy[1]
-        assert (x, y) == pytest.approx((400.5, 300.5), abs=1.7)
+        dot = place(to_frame, (xs.mean() + 0.5, ys.mean() + 0.5))
+        assert dot == pytest.approx((400.5, 300.5), abs=1.7)
+
+
+@given(regions(), st.integers(1, 3), st.booleans())
+def test_preprocess_turned_region(
+    drawn: tuple[tuple[int, int], CropRegion], turns: int, square: bool
+) -> None:
+    """Every corner of the turned tensor is mapped to the corner that was turned there."""
+    size_wh, region = drawn
+    width, height = (192, 192) if square else (96, 160)
+    upright = replace(SPEC, size_wh=(height, width) if turns % 2 else (width, height))
+    _, to_upright = preprocess(frame_of(size_wh).image, region, upright)
+    tensor, to_frame = preprocess(
+        frame_of(size_wh).image,
+        replace(region, turns=turns),
+        replace(SPEC, size_wh=(width, height)),
+    )
+    assert tensor.shape == (1, height, width, 3)
+    right, bottom = upright.size_wh
+    clockwise = [(0, 0), (right, 0), (right, bottom), (0, bottom)]
+    corners = [(0, 0), (width, 0), (width, height), (0, height)]
+    for index, corner in enumerate(corners):
+        source = clockwise[(index - turns) % 4]
+        assert place(to_frame, corner) == pytest.approx(place(to_upright, source), abs=1e-6)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("size_wh", [(640, 480), (641, 479), (201, 333)])
+def test_preprocess_turned_round_trip_of_a_point(turns: int, size_wh: tuple[int, int]) -> None:
+    """A bright dot is mapped back to its place in the frame, whatever the turn."""
+    width, height = size_wh
+    image = np.zeros((height, width, 3), np.uint8)
+    image[148:153, 98:103] = 255
+    for region in (None, CropRegion(-20, 60, 180, 260), CropRegion(50, 100, 150, 200)):
+        whole = padded_region(size_wh, SPEC.size_wh, centred=True)
+        tensor, to_frame = preprocess(image, replace(region or whole, turns=turns), SPEC)
+        ys, xs = np.nonzero(tensor[0, :, :, 0].astype(int) > 100)
+        dot = place(to_frame, (xs.mean() + 0.5, ys.mean() + 0.5))
+        assert dot == pytest.approx((100.5, 150.5), abs=1.7)
+
+
+def test_preprocess_turns_clockwise() -> None:
+    """One quarter turn puts the left side of the frame at the top of the tensor."""
+    image = np.zeros((192, 192, 3), np.uint8)
+    image[:, :96] = 255
+    tensor, _ = preprocess(image, CropRegion(0, 0, 192, 192, turns=1), SPEC)
+    assert tensor[0, :96].min() == 255
+    assert tensor[0, 96:].max() == 0
 
 
 def test_preprocess_region_exceeds_frame() -> None:
