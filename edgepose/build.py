@@ -17,8 +17,7 @@ from edgepose.errors import (
     ModelShapeError,
     UsageError,
 )
-from edgepose.events.occupancy import OccupancyDetector
-from edgepose.events.track_events import TrackEventDetector
+from edgepose.events.presence import PresenceDetector
 from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
@@ -27,6 +26,7 @@ from edgepose.pose_models import movenet_multipose, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import (
+    EventDetector,
     FrameSource,
     FrameStream,
     Interpreter,
@@ -216,22 +216,22 @@ def apply_tracking(tracker: Tracker, config: Config) -> None:
     tracker.max_age_ns = config.tracking.max_age_ms * 1_000_000
 
 
-def build_detectors(config: Config) -> tuple[OccupancyDetector, TrackEventDetector]:
-    """Return the detectors of presence and number of persons, and of their enter and leave."""
-    occupancy, track_events = OccupancyDetector(), TrackEventDetector()
-    apply_presence(occupancy, track_events, config)
-    return occupancy, track_events
+def build_detectors(
+    config: Config, running: Sequence[EventDetector] = ()
+) -> tuple[EventDetector, ...]:
+    """Return the detectors of a camera's states and events.
 
-
-def apply_presence(
-    occupancy: OccupancyDetector, track_events: TrackEventDetector, config: Config
-) -> None:
-    """Apply the configured delays; presence, count and tracks of a running detector stay."""
-    on_delay_ms, off_delay_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
-    # A track that can still be continued under its id has not left.
-    leave_delay_ms = max(off_delay_ms, config.tracking.max_age_ms)
-    occupancy.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms)
-    track_events.set_delays(on_delay_ms=on_delay_ms, off_delay_ms=leave_delay_ms)
+    Those that are `running` go on with the settings of the configuration; their states stay.
+    """
+    presence = next((d for d in running if isinstance(d, PresenceDetector)), PresenceDetector())
+    off_delay_ms = config.presence.off_delay_ms
+    presence.set_delays(
+        on_delay_ms=config.presence.on_delay_ms,
+        off_delay_ms=off_delay_ms,
+        # A track that can still be continued under its id has not left.
+        leave_delay_ms=max(off_delay_ms, config.tracking.max_age_ms),
+    )
+    return (presence,)
 
 
 def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameSource]:

@@ -6,7 +6,7 @@ corner of its first pixel, (width, height) the outer corner of its last.
 """
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,6 +188,28 @@ class TrackedPoses:
 
     def __len__(self) -> int:
         return len(self.track_ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedFrame:
+    """The tracked poses of one frame, as measured (`raw`) and `smoothed`, in the same order."""
+
+    timestamp_ns: int
+    size_wh: tuple[int, int]
+    raw: TrackedPoses
+    smoothed: TrackedPoses
+
+
+EventType = Literal["enter", "leave"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a track; `time_ns` is CLOCK_BOOTTIME."""
+
+    type: EventType
+    track_id: int
+    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ Schema 1. Unknown fields may be added; a changed meaning raises the number.
 import secrets
 import time
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from edgepose.clock import isoformat_utc, utc_of_boottime
-from edgepose.datatypes import Frame, StageTimings, TrackedPoses
+from edgepose.datatypes import Event, EventType, Frame, StageTimings, TrackedPoses
 
 SCHEMA = 1
 
@@ -102,7 +102,7 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
     schema: int = SCHEMA
     id: Annotated[str, msgspec.Meta(description="the same if an event arrives twice")] = ""
     boot: Boot = ""
-    type: Literal["enter", "leave"]
+    type: EventType
     node: str
     camera: str
     track_id: Annotated[int, msgspec.Meta(ge=1)]
@@ -210,6 +210,19 @@ def _fraction(value: float, steps: float) -> float:
         return 0.0
     # Not `round`, which takes three times as long.
     return 1.0 if value >= steps else int(value + 0.5) / steps
+
+
+def event_message(event: Event, number: int, *, node: str, camera: str) -> EventMessage:
+    """Build the message of an event; `number` counts those of the camera since the start."""
+    return EventMessage(
+        id=f"{boot_id()}-{camera}-{number}",
+        boot=boot_id(),
+        type=event.type,
+        node=node,
+        camera=camera,
+        track_id=event.track_id,
+        time=utc_of_boottime(event.time_ns),
+    )
 
 
 def without_poses(message: PoseMessage, sequence: int) -> PoseMessage:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter_ns
 
-from edgepose.datatypes import Frame, Poses, StageTimings, TrackedPoses
+from edgepose.datatypes import Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
@@ -30,10 +30,17 @@ class FrameResult:
     """A published frame."""
 
     frame: Frame
+    raw: TrackedPoses
     tracked: TrackedPoses
     timings: StageTimings
     publish_ns: int
     message: PoseMessage
+
+    @property
+    def tracked_frame(self) -> TrackedFrame:
+        """What detectors of events see of it."""
+        frame = self.frame
+        return TrackedFrame(frame.timestamp_ns, frame.size_wh, self.raw, self.tracked)
 
 
 @dataclass(eq=False)
@@ -117,9 +124,9 @@ class Pipeline:
                 self._size_wh = frame.size_wh
                 self.tracker.reset()
                 self.smoother.reset()
-            tracked = self.tracker.update(detection.poses, frame.timestamp_ns)
+            raw = self.tracker.update(detection.poses, frame.timestamp_ns)
             tracked_ns = perf_counter_ns()
-            tracked = self.smoother.apply(tracked, frame.timestamp_ns)
+            tracked = self.smoother.apply(raw, frame.timestamp_ns)
             smoothed_ns = perf_counter_ns()
             timings = StageTimings(
                 detection.preprocess_ns,
@@ -148,7 +155,9 @@ class Pipeline:
             if len(tracked) or self._last_with_poses or self.every_frame:
                 self._send(message)
             self._last_with_poses = message if len(tracked) else None
-            return FrameResult(frame, tracked, timings, perf_counter_ns() - smoothed_ns, message)
+            return FrameResult(
+                frame, raw, tracked, timings, perf_counter_ns() - smoothed_ns, message
+            )
 
     def publish_empty(self) -> None:
         """Publish an empty message if the last one had poses, and forget tracks and filters.

@@ -1,20 +1,22 @@
 """The interfaces of edgepose on one page: what a part must provide to be used in the pipeline."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import (
     CropRegion,
+    Event,
     Frame,
     InputSpec,
     Poses,
     TensorSpec,
     TensorToFrame,
+    TrackedFrame,
     TrackedPoses,
 )
 from edgepose.errors import AcceleratorLostError
@@ -147,6 +149,35 @@ class Smoother(Protocol):
     def reset(self) -> None:
         """Forget all filters."""
         ...
+
+
+@runtime_checkable
+class EventDetector(Protocol):
+    """Turns the tracked poses of one camera into states and events."""
+
+    @property
+    def states(self) -> Mapping[str, str]:
+        """The present states: payload by topic below the camera's, such as `presence`."""
+        ...
+
+    def update(self, frame: TrackedFrame) -> Sequence[Event]:
+        """Add the next frame; return the events."""
+        ...
+
+    def tick(self, timestamp_ns: int) -> Sequence[Event]:
+        """Advance the time without a frame; return the events.
+
+        A frame that was captured less than MAX_RESULT_DELAY_NS before may still follow.
+        """
+        ...
+
+    def lost(self, timestamp_ns: int) -> Sequence[Event]:
+        """End everything at once, because the camera is closed or failed; return the events."""
+        ...
+
+
+MAX_RESULT_DELAY_NS: Final = 1_000_000_000
+"""A captured frame is published within this time; an Edge TPU that hangs delays one the longest."""
 
 
 @runtime_checkable

@@ -15,8 +15,9 @@ import msgspec
 
 from edgepose.benchmark.results import Document
 from edgepose.config.changes import reload_effect
+from edgepose.config.fields import dotted, fields_of, section_of
 from edgepose.config.reference import descriptions
-from edgepose.config.schema import dotted, fields_of, section_of, sections
+from edgepose.config.schema import sections
 from edgepose.config.values import expected
 from edgepose.messages import AcceleratorMessage, EventMessage, PoseMessage
 

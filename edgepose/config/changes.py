@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from edgepose.config.schema import Config, ReloadEffect, Section, fields_of
+from edgepose.config.fields import ReloadEffect, Section, fields_of
+from edgepose.config.schema import Config
 from edgepose.config.values import parts
 from edgepose.config.yaml_reader import Key
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from edgepose.config.fields import dotted
 from edgepose.config.login import LOGIN_KEYS
-from edgepose.config.schema import Config, dotted, value_keys
+from edgepose.config.schema import Config, value_keys
 from edgepose.config.source_uri import UNFIT_OPTIONS, parse_source_uri
 from edgepose.config.validation import Builder
 from edgepose.config.values import resolved

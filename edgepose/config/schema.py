@@ -7,33 +7,53 @@ classes. Python code that constructs them is trusted.
 import functools
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
+from edgepose.config.fields import (
+    BaseTopic,
+    BrokerUrl,
+    Device,
+    FilePath,
+    Id,
+    InputSize,
+    Live,
+    Milliseconds,
+    ModelName,
+    NeedsRestart,
+    NotNegative,
+    Positive,
+    Printable,
+    ReloadsModel,
+    ReopensCamera,
+    Score,
+    Section,
+    Source,
+    fields_of,
+    section_of,
+)
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
+from edgepose.config.people import PresenceConfig
 from edgepose.config.source_uri import (
     UNFIT_OPTIONS,
     FrameRate,
     FrameSide,
     Rotation,
     Stream,
-    is_source_path,
     parse_source_uri,
 )
-from edgepose.config.values import Boolean, Coerce, Resolve, Validate, coerce_text, parts
+from edgepose.config.values import Boolean, Coerce, Validate, coerce_text
 from edgepose.config.yaml_reader import Key
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
-from edgepose.mqtt.topics import ID_PATTERN, check_base, check_id, sanitize_id
+from edgepose.mqtt.topics import sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
-from edgepose.registry.registry import check_name, is_path
 from edgepose.util.folders import MACHINE_STATE, xdg_folder
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import (
@@ -48,71 +68,11 @@ from edgepose.util.secrets import (
 MAX_CAMERAS: Final = 16
 
 
-class ReloadEffect(Enum):
-    """What a reload does with a changed key."""
-
-    LIVE = "live"
-    """Applied to the running cameras; track ids and presence stay."""
-
-    CAMERA = "camera"
-    """The source of that camera is closed and opened again."""
-
-    MODEL = "model"
-    """The models are loaded again."""
-
-    RESTART = "restart"
-    """The reload is rejected; only a restart applies the change."""
-
-
-T = TypeVar("T")
-Live = Annotated[T, ReloadEffect.LIVE]
-ReopensCamera = Annotated[T, ReloadEffect.CAMERA]
-ReloadsModel = Annotated[T, ReloadEffect.MODEL]
-NeedsRestart = Annotated[T, ReloadEffect.RESTART]
-
-
 def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
     names = [camera.name for camera in cameras]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"several cameras are named {', '.join(twice)}; give each another name")
-
-
-def _printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValueError(f"expected a text without control characters, got {value!r}")
-
-
-Text = Annotated[str, Meta(min_length=1)]
-Printable = Annotated[Text, Validate(_printable)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Score = Annotated[float, Meta(ge=0, le=1)]
-Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
-FilePath = Annotated[Path, Resolve()]
-Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$"}), Validate(check_id)]
-Source = Annotated[Text, Resolve(is_source_path), Validate(parse_source_uri)]
-ModelName = Annotated[Text, Resolve(is_path), Validate(check_name)]
-InputSide = Annotated[int, Meta(ge=32, le=4096)]
-InputSize = Annotated[
-    tuple[InputSide, InputSide],
-    Meta(description="width and height, whole numbers from 32 to 4096, such as [256, 192]"),
-]
-Device = Annotated[
-    str,
-    # The lookahead refuses a line end, before which $ matches too.
-    Meta(pattern=r"^(usb|pci)(:[0-9]{1,2})?(?!\n)$", description="an Edge TPU such as usb:0"),
-]
-BrokerUrl = Annotated[str, Validate(parse_broker_url)]
-BaseTopic = Annotated[str, Validate(check_base)]
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A group of keys."""
-
-    def conflicts(self) -> Iterable[str]:
-        """Return a message for each combination of keys that is invalid."""
-        return ()
 
 
 class CameraConfig(Section, frozen=True, kw_only=True):
@@ -220,13 +180,6 @@ class SmoothingConfig(Section, frozen=True, kw_only=True):
     min_cutoff_hz: Live[Positive | None] = None
     beta: Live[NotNegative | None] = None
     derivative_cutoff_hz: Live[Positive | None] = None
-
-
-class PresenceConfig(Section, frozen=True, kw_only=True):
-    """Delays of the presence topic."""
-
-    on_delay_ms: Live[Milliseconds] = 300
-    off_delay_ms: Live[Milliseconds] = 1000
 
 
 class TlsConfig(Section, frozen=True, kw_only=True):
@@ -374,21 +327,6 @@ class Config(Section, frozen=True, kw_only=True):
 # --- the classes above, walked
 
 
-@functools.cache
-def fields_of(section: type[Section]) -> Mapping[str, FieldInfo]:
-    """Return the fields of a section by name."""
-    return {field.name: field for field in msgspec.structs.fields(section)}
-
-
-def section_of(annotation: object) -> type[Section] | None:
-    """Return the section that a field holds, one or a list of them; None if it holds a value."""
-    for part in parts(annotation):
-        for inner in (part, *get_args(part)):
-            if isinstance(inner, type) and issubclass(inner, Section):
-                return inner
-    return None
-
-
 def sections(section: type[Section] = Config, key: Key = ()) -> Iterator[tuple[Key, type[Section]]]:
     """Yield every section with its key; the entries of a list have index 0."""
     yield key, section
@@ -407,8 +345,3 @@ def value_keys() -> dict[Key, FieldInfo]:
         for name, field in fields_of(section).items()
         if section_of(field.type) is None
     }
-
-
-def dotted(key: Key) -> str:
-    """Return a key as it is written: `cameras.0.source`."""
-    return ".".join(map(str, key))

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
-from edgepose.config.schema import MAX_CAMERAS, Section, dotted, fields_of, section_of, value_keys
+from edgepose.config.fields import Section, dotted, fields_of, section_of
+from edgepose.config.schema import MAX_CAMERAS, value_keys
 from edgepose.config.values import convert, either, resolved, validate
 from edgepose.config.yaml_reader import ConfigIssue, Key, describe
 from edgepose.errors import EdgeposeError

@@ -15,7 +15,6 @@ import msgspec
 
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
-    apply_presence,
     apply_tracking,
     build_cpu_model,
     build_detectors,
@@ -29,7 +28,8 @@ from edgepose.build import (
     stall_timeout_ns,
 )
 from edgepose.config.changes import changed_keys
-from edgepose.config.schema import Config, OutputConfig, ReloadEffect, dotted
+from edgepose.config.fields import ReloadEffect, dotted
+from edgepose.config.schema import Config, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
@@ -154,7 +154,7 @@ class App:
                     new_source or source_opener(camera),
                     stall_timeout_ns(camera),
                     pipeline,
-                    *build_detectors(config),
+                    build_detectors(config),
                 )
             )
         self.daemon = Daemon(
@@ -251,7 +251,7 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     if new.smoothing != old.smoothing:
         camera.pipeline.smoother = build_smoother(new.smoothing)
     apply_tracking(camera.pipeline.tracker, new)
-    apply_presence(camera.occupancy, camera.track_events, new)
+    camera.detectors = build_detectors(new, camera.detectors)
 
 
 def build_models(config: Config, *, wait: bool = True) -> Models:

@@ -1,28 +1,25 @@
 """One camera's life: opened, online, stalled or lost, opened again, switched off and on."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Protocol
 
-from edgepose.clock import boottime_ns, utc_of_boottime
+from edgepose.clock import boottime_ns
 from edgepose.daemon.capture import Capture, FrameMailbox
 from edgepose.daemon.inference_thread import Result
 from edgepose.daemon.reopening import LAST_UNSTABLE_PAUSE_NS, Reopening
+from edgepose.datatypes import Event
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
-from edgepose.events.occupancy import OccupancyDetector
-from edgepose.events.track_events import TrackEvent, TrackEventDetector
-from edgepose.messages import EventMessage, boot_id, encode
+from edgepose.messages import encode, event_message
 from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Detection, Pipeline
-from edgepose.protocols import FrameSource
+from edgepose.protocols import EventDetector, FrameSource
 
 log = logging.getLogger(__name__)
 
-MAX_RESULT_DELAY_NS: Final = 1_000_000_000
-"""A captured frame is published within this time; an Edge TPU that hangs delays one the longest."""
 CLOSING_POLL_NS: Final = 50_000_000
 LONG_HANG_NS: Final = 600_000_000_000
 MAX_THREADS: Final = 2
@@ -41,8 +38,7 @@ class CameraParts:
     new_source: Callable[[], FrameSource]
     stall_timeout_ns: int
     pipeline: Pipeline
-    occupancy: OccupancyDetector
-    track_events: TrackEventDetector
+    detectors: Sequence[EventDetector]
 
 
 class StatePublisher(Protocol):
@@ -86,6 +82,7 @@ class CameraSupervisor:
         self.failure: SourceError | None = None
         self._topics = self.publisher.topics
         self._reopened = self._events = 0
+        self._states: dict[str, str] = {}
         self._frames_without_model = 0
         self._online = False
         self._capture: Capture | None = None
@@ -101,7 +98,7 @@ class CameraSupervisor:
         """Publish every state of this camera."""
         self._publish_enabled()
         self._publish_status(topics.OFFLINE)
-        self._publish_occupancy()
+        self._publish_detected(())
 
     def start(self) -> None:
         """Open the source in its capture thread, unless the camera is switched off."""
@@ -173,10 +170,7 @@ class CameraSupervisor:
 
         Raises as `handle` does.
         """
-        if self.parts.occupancy.tick(now_ns):
-            self._publish_occupancy()
-        # A frame captured by then may still be published and continue a track.
-        self._publish_events(self.parts.track_events.tick(now_ns - MAX_RESULT_DELAY_NS))
+        self._publish_detected([e for d in self.parts.detectors for e in d.tick(now_ns)])
         self._check_stall()
         self._check_left()
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
@@ -230,13 +224,8 @@ class CameraSupervisor:
     def _publish_detection(self, detection: Detection) -> None:
         result = self.parts.pipeline.publish(detection)
         self.statistics.add(result.timings, result.publish_ns)
-        captured_ns = detection.frame.timestamp_ns
-        tracked = result.tracked
-        if self.parts.occupancy.update(len(tracked), captured_ns):
-            self._publish_occupancy()
-        self._publish_events(
-            self.parts.track_events.update(tracked.track_ids.tolist(), captured_ns)
-        )
+        frame = result.tracked_frame
+        self._publish_detected([e for d in self.parts.detectors for e in d.update(frame)])
         if not self._online:
             self._on_first_frame()
 
@@ -332,9 +321,8 @@ class CameraSupervisor:
     def _clear_presence(self) -> None:
         """Publish that no person is visible any more."""
         self.parts.pipeline.publish_empty()
-        if self.parts.occupancy.lost(self.clock()):
-            self._publish_occupancy()
-        self._publish_events(self.parts.track_events.lost())
+        now_ns = self.clock()
+        self._publish_detected([e for d in self.parts.detectors for e in d.lost(now_ns)])
 
     def _publish_status(self, status: bytes) -> None:
         self.publisher.set_state(self._topics.status(self.name), status)
@@ -344,23 +332,15 @@ class CameraSupervisor:
             self._topics.enabled(self.name), topics.ON if self.enabled else topics.OFF
         )
 
-    def _publish_occupancy(self) -> None:
-        occupancy = self.parts.occupancy
-        self.publisher.set_state(self._topics.count(self.name), str(occupancy.count).encode())
-        self.publisher.set_state(
-            self._topics.presence(self.name), topics.ON if occupancy.present else topics.OFF
-        )
-
-    def _publish_events(self, events: Iterable[TrackEvent]) -> None:
+    def _publish_detected(self, events: Sequence[Event]) -> None:
+        """Publish the states of the detectors that changed, then the events."""
+        for detector in self.parts.detectors:
+            for name, payload in detector.states.items():
+                if self._states.get(name) != payload:
+                    self._states[name] = payload
+                    topic = self._topics.camera_state(self.name, name)
+                    self.publisher.set_state(topic, payload.encode())
         for event in events:
             self._events += 1
-            message = EventMessage(
-                id=f"{boot_id()}-{self.name}-{self._events}",
-                boot=boot_id(),
-                type=event.kind,
-                node=self._topics.node,
-                camera=self.name,
-                track_id=event.track_id,
-                time=utc_of_boottime(event.time_ns),
-            )
+            message = event_message(event, self._events, node=self._topics.node, camera=self.name)
             self.publisher.send_event(self.name, encode(message))

@@ -2,16 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-
-@dataclass(frozen=True, slots=True)
-class TrackEvent:
-    """A track entered or left: `time_ns` is when it was first seen, or last."""
-
-    kind: Literal["enter", "leave"]
-    track_id: int
-    time_ns: int
+from edgepose.datatypes import Event
 
 
 @dataclass(slots=True)
@@ -40,7 +32,7 @@ class TrackEventDetector:
         self._on_delay_ns = round(on_delay_ms * 1e6)
         self._off_delay_ns = round(off_delay_ms * 1e6)
 
-    def update(self, track_ids: Iterable[int], timestamp_ns: int) -> list[TrackEvent]:
+    def update(self, track_ids: Iterable[int], timestamp_ns: int) -> list[Event]:
         """Add the next frame, with the ids of its tracks; return the events, leaves first."""
         before_ns, self._now_ns = self._now_ns, max(self._now_ns, timestamp_ns)
         now_ns, step_ns = self._now_ns, self._now_ns - before_ns
@@ -55,7 +47,7 @@ class TrackEventDetector:
             track.last_ns = now_ns
             if not track.entered and track.seen_ns >= self._on_delay_ns:
                 track.entered = True
-                entered.append(TrackEvent("enter", track_id, track.first_ns))
+                entered.append(Event("enter", track_id, track.first_ns))
         for track_id, track in list(self._tracks.items()):
             if track_id not in seen and not track.entered:
                 track.seen_ns -= step_ns // 2
@@ -63,7 +55,7 @@ class TrackEventDetector:
                     del self._tracks[track_id]
         return self.tick(now_ns) + entered
 
-    def tick(self, timestamp_ns: int) -> list[TrackEvent]:
+    def tick(self, timestamp_ns: int) -> list[Event]:
         """Advance the time without a frame; return the events."""
         self._now_ns = max(self._now_ns, timestamp_ns)
         return self._leave(
@@ -72,14 +64,12 @@ class TrackEventDetector:
             if self._now_ns - track.last_ns >= self._off_delay_ns and track.last_ns < self._now_ns
         )
 
-    def lost(self) -> list[TrackEvent]:
+    def lost(self) -> list[Event]:
         """End all tracks at once: the camera is closed or failed."""
         return self._leave(self._tracks)
 
-    def _leave(self, track_ids: Iterable[int]) -> list[TrackEvent]:
+    def _leave(self, track_ids: Iterable[int]) -> list[Event]:
         ended = [(track_id, self._tracks.pop(track_id)) for track_id in list(track_ids)]
         return [
-            TrackEvent("leave", track_id, track.last_ns)
-            for track_id, track in ended
-            if track.entered
+            Event("leave", track_id, track.last_ns) for track_id, track in ended if track.entered
         ]

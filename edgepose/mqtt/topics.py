@@ -119,6 +119,10 @@ class Topics:
         """Return the topic of the number of persons."""
         return self._of_camera(camera, "count")
 
+    def camera_state(self, camera: str, name: str) -> str:
+        """Return the topic of a retained state of a camera, such as `presence`."""
+        return self._of_camera(camera, name)
+
     def event(self, camera: str) -> str:
         """Return the topic of a camera's events (JSON)."""
         return self._of_camera(camera, "event")

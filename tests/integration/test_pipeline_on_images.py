@@ -82,7 +82,7 @@ def test_pipeline_presence_and_events_of_a_visitor(tmp_path: Path) -> None:
         if not near_change and occupancy.present != (ENTERS_S <= at_s < LEAVES_S):
             wrong.append(round(at_s, 1))
     assert wrong == []
-    assert [event.kind for event in events] == ["enter", "leave"]
+    assert [event.type for event in events] == ["enter", "leave"]
     assert len(ids) == 1
 
 

@@ -21,8 +21,7 @@ from edgepose.errors import (
     SourceLoginError,
     SourceStalledError,
 )
-from edgepose.events.occupancy import OccupancyDetector
-from edgepose.events.track_events import TrackEventDetector
+from edgepose.events.presence import PresenceDetector
 from edgepose.messages import boot_id
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import FrameSource
@@ -56,8 +55,7 @@ class Rig:
                 self._open,
                 5 * SECOND_NS,
                 rig.pipeline,
-                OccupancyDetector(on_delay_ms=0),
-                TrackEventDetector(on_delay_ms=0),
+                (PresenceDetector(on_delay_ms=0, leave_delay_ms=1000),),
             ),
             self.mailbox,
             self,

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgepose.config.fields import dotted
 from edgepose.config.loader import SYSTEM_FILE, find_config_file, load_config
 from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
-from edgepose.config.schema import CameraConfig, Config, MqttConfig, dotted, value_keys
+from edgepose.config.schema import CameraConfig, Config, MqttConfig, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
 from edgepose.errors import ConfigError, ModelFileError, SecretFileError

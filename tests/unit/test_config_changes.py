@@ -6,18 +6,15 @@ import msgspec
 import pytest
 
 from edgepose.config.changes import changed_keys, reload_effect
+from edgepose.config.fields import ReloadEffect, Section, dotted, section_of
 from edgepose.config.schema import (
     CameraConfig,
     Config,
     EdgeTpuPoseConfig,
     MqttConfig,
     PoseConfig,
-    ReloadEffect,
-    Section,
     SmoothingConfig,
     TlsConfig,
-    dotted,
-    section_of,
     sections,
     value_keys,
 )

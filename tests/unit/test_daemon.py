@@ -16,8 +16,7 @@ from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
 from edgepose.errors import ConfigError, SourceBusyError, SourceError
-from edgepose.events.occupancy import OccupancyDetector
-from edgepose.events.track_events import TrackEventDetector
+from edgepose.events.presence import PresenceDetector
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.commands import Command
@@ -96,8 +95,7 @@ class Rig:
                     node="node",
                     camera=f"cam{number}",
                 ),
-                OccupancyDetector(on_delay_ms=0),
-                TrackEventDetector(on_delay_ms=0),
+                (PresenceDetector(on_delay_ms=0, leave_delay_ms=1000),),
             )
             for number, open_source in enumerate(cameras)
         ]

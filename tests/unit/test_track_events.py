@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.events.track_events import TrackEvent, TrackEventDetector
+from edgepose.datatypes import Event
+from edgepose.events.track_events import TrackEventDetector
 
 MS = 1_000_000
 
@@ -17,8 +18,8 @@ def test_track_events_enter_and_leave() -> None:
         for event in detector.update([7] if 1200 <= at <= 1800 else [], at * MS)
     ]
     assert events == [
-        (1500, TrackEvent("enter", 7, 1200 * MS)),
-        (2800, TrackEvent("leave", 7, 1800 * MS)),
+        (1500, Event("enter", 7, 1200 * MS)),
+        (2800, Event("leave", 7, 1800 * MS)),
     ]
 
 
@@ -38,7 +39,7 @@ def test_track_events_flickering_track() -> None:
     """A track seen in two of three frames enters later."""
     detector = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     events = [
-        (at, event.kind)
+        (at, event.type)
         for at in range(1000, 2500, 100)
         for event in detector.update([1] if at % 300 else [], at * MS)
     ]
@@ -50,10 +51,10 @@ def test_track_events_without_delays() -> None:
     """The first frame is an enter event, the next frame without the track a leave event."""
     detector = TrackEventDetector(on_delay_ms=0, off_delay_ms=0)
     assert detector.update([1, 2], 5 * MS) == [
-        TrackEvent("enter", 1, 5 * MS),
-        TrackEvent("enter", 2, 5 * MS),
+        Event("enter", 1, 5 * MS),
+        Event("enter", 2, 5 * MS),
     ]
-    assert detector.update([2], 6 * MS) == [TrackEvent("leave", 1, 5 * MS)]
+    assert detector.update([2], 6 * MS) == [Event("leave", 1, 5 * MS)]
 
 
 def test_track_events_tick() -> None:
@@ -61,7 +62,7 @@ def test_track_events_tick() -> None:
     detector = TrackEventDetector(on_delay_ms=0, off_delay_ms=1000)
     detector.update([3], 1000 * MS)
     assert detector.tick(1999 * MS) == []
-    assert detector.tick(2000 * MS) == [TrackEvent("leave", 3, 1000 * MS)]
+    assert detector.tick(2000 * MS) == [Event("leave", 3, 1000 * MS)]
     assert detector.tick(9000 * MS) == []
 
 
@@ -70,7 +71,7 @@ def test_track_events_lost_camera() -> None:
     detector = TrackEventDetector(on_delay_ms=300, off_delay_ms=1000)
     detector.update([1], 1000 * MS)
     detector.update([1, 2], 1400 * MS)
-    assert detector.lost() == [TrackEvent("leave", 1, 1400 * MS)]
+    assert detector.lost() == [Event("leave", 1, 1400 * MS)]
     assert detector.lost() == []
 
 
@@ -91,6 +92,6 @@ def test_track_events_random_frames(
         for event in detector.update(ids, (1000 + 100 * number) * MS)
     ]
     for event in events + detector.lost():
-        assert (event.track_id in entered) == (event.kind == "leave")
+        assert (event.track_id in entered) == (event.type == "leave")
         entered ^= {event.track_id}
     assert not entered
