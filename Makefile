@@ -88,8 +88,8 @@ chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rt
 bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
 	$(RUN) tools.bench
 
-# Not part of `test`: the first run takes a quarter of an hour. How well tracks follow persons, in
-# sequences made of annotated images; QUALITY=--write puts the table into docs/people.md.
+# Not part of `test`: the first run takes a quarter of an hour. QUALITY="tracking --write" measures
+# one part only and puts its table into its document.
 quality: $(VENV)/.dev
 	$(RUN) tests.quality $(QUALITY)
 

@@ -1,1 +1,1 @@
-"""How well tracks follow persons, measured on sequences made of annotated images."""
+"""How well poses, tracks and filters do, measured on images and clips."""
