@@ -30,6 +30,10 @@ LEFT_SHOULDER: Final = KEYPOINT_NAMES.index("left_shoulder")
 RIGHT_SHOULDER: Final = KEYPOINT_NAMES.index("right_shoulder")
 LEFT_HIP: Final = KEYPOINT_NAMES.index("left_hip")
 RIGHT_HIP: Final = KEYPOINT_NAMES.index("right_hip")
+LEFT_KNEE: Final = KEYPOINT_NAMES.index("left_knee")
+RIGHT_KNEE: Final = KEYPOINT_NAMES.index("right_knee")
+LEFT_ANKLE: Final = KEYPOINT_NAMES.index("left_ankle")
+RIGHT_ANKLE: Final = KEYPOINT_NAMES.index("right_ankle")
 
 EDGES: Final = (
     (0, 1),
