@@ -200,16 +200,23 @@ class TrackedFrame:
     smoothed: TrackedPoses
 
 
-EventType = Literal["enter", "leave"]
+EventType = Literal["enter", "leave", "fall", "zone_enter", "zone_leave", "repetition"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a track; `time_ns` is CLOCK_BOOTTIME."""
+    """Something that happened to a track; `time_ns` is CLOCK_BOOTTIME.
+
+    A zone is that of `zone_enter` and `zone_leave`, an exercise with its count that of a
+    `repetition`.
+    """
 
     type: EventType
     track_id: int
     time_ns: int
+    zone: str | None = None
+    exercise: str | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

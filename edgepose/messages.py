@@ -97,7 +97,11 @@ class EstimateLine(PoseMessage, frozen=True, kw_only=True):
 
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A person entered or left; `time` is when the track was seen first, or last."""
+    """Something happened to a person, at `time`.
+
+    For `enter` and `leave` that is when the track was seen first, or last. `zone` is that of a zone
+    event, `exercise` and `count` those of a repetition; other events lack them.
+    """
 
     schema: int = SCHEMA
     id: Annotated[str, msgspec.Meta(description="the same if an event arrives twice")] = ""
@@ -107,6 +111,9 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
     camera: str
     track_id: Annotated[int, msgspec.Meta(ge=1)]
     time: str
+    zone: str | msgspec.UnsetType = msgspec.UNSET
+    exercise: str | msgspec.UnsetType = msgspec.UNSET
+    count: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class AcceleratorMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +229,9 @@ def event_message(event: Event, number: int, *, node: str, camera: str) -> Event
         camera=camera,
         track_id=event.track_id,
         time=utc_of_boottime(event.time_ns),
+        zone=msgspec.UNSET if event.zone is None else event.zone,
+        exercise=msgspec.UNSET if event.exercise is None else event.exercise,
+        count=msgspec.UNSET if event.count is None else event.count,
     )
 
 

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
+from edgepose.datatypes import EventType
 from edgepose.messages import EventMessage
 
 RESUME_LIMIT_S: Final = 5.0
@@ -19,8 +20,6 @@ KILL_MARGIN_S: Final = 0.05
 """An event due this short before a kill may not have been published."""
 SIMULTANEOUS_S: Final = 0.2
 """Two events closer than this may arrive in either order."""
-
-Kind = Literal["enter", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,13 @@ class PoseRecord:
 class ExpectedEvent:
     """An enter or leave event; not `certain` if a kill may have preceded its publication."""
 
-    kind: Kind
+    kind: EventType
     track_id: int
     at_s: float = 0.0
     certain: bool = True
 
     @property
-    def name(self) -> tuple[Kind, int]:
+    def name(self) -> tuple[EventType, int]:
         """Identifies it among the events of one run of the daemon."""
         return self.kind, self.track_id
 
@@ -69,7 +68,7 @@ def expected_events(
     if killed_at_s is None:
         gone = set(last_seen)
 
-    def event(kind: Kind, track_id: int, at_s: float, due_s: float) -> ExpectedEvent:
+    def event(kind: EventType, track_id: int, at_s: float, due_s: float) -> ExpectedEvent:
         certain = killed_at_s is None or due_s + KILL_MARGIN_S < killed_at_s
         return ExpectedEvent(kind, track_id, at_s, certain)
 
@@ -84,14 +83,14 @@ def expected_events(
     return sorted(found, key=lambda event: event.at_s)
 
 
-def arrivals(payloads: Iterable[bytes]) -> list[tuple[Kind, int]]:
+def arrivals(payloads: Iterable[bytes]) -> list[tuple[EventType, int]]:
     """Return the events that arrived, in order, without repetitions of a message."""
     events = [msgspec.json.decode(text, type=EventMessage) for text in dict.fromkeys(payloads)]
     return [(event.type, event.track_id) for event in events]
 
 
 def lost_events(
-    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[Kind, int]]
+    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[EventType, int]]
 ) -> tuple[list[ExpectedEvent], int]:
     """Return the events that did not arrive in order, and the number of unexpected ones."""
     orders = (expected, _reordered(arrived, expected))
@@ -99,7 +98,7 @@ def lost_events(
 
 
 def _lost(
-    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[Kind, int]]
+    expected: Sequence[ExpectedEvent], arrived: Sequence[tuple[EventType, int]]
 ) -> tuple[list[ExpectedEvent], int]:
     """Compare by the longest common subsequence: an event in a wrong place is lost."""
     weights = [1.0 if event.certain else 0.001 for event in expected]
@@ -129,7 +128,7 @@ def _lost(
 
 
 def _reordered(
-    arrived: Sequence[tuple[Kind, int]], expected: Sequence[ExpectedEvent]
+    arrived: Sequence[tuple[EventType, int]], expected: Sequence[ExpectedEvent]
 ) -> list[ExpectedEvent]:
     """Swap simultaneous events that arrived in the other order."""
     place = {name: index for index, name in enumerate(arrived)}

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Final
 
 from edgepose import messages
+from edgepose.datatypes import EventType
 from edgepose.messages import EventMessage
 from edgepose.mqtt.event_store import EventStore
 from edgepose.sinks.mqtt import EVENTS_FILE
 from tests.chaos.broker_faults import LOST
-from tests.chaos.judge import Kind, Row
+from tests.chaos.judge import Row
 from tests.chaos.observer import wait
 from tests.chaos.proxy import TcpProxy
 from tests.chaos.registry import OPTIONS, UnavailableError, fault
 from tests.chaos.rig import TOPICS, Broker, Rig, has_own_network, preloaded, run
 
 _KILLS: Final = 6
-KINDS: Final[tuple[Kind, ...]] = ("enter", "leave")
+KINDS: Final[tuple[EventType, ...]] = ("enter", "leave")
 REFUSED: Final = "keeping the previous configuration"
 """What the daemon logs if a reload fails."""
 _JUMPS_S: Final = (3600, -86_400, 0)

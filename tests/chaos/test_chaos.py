@@ -14,11 +14,12 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgepose.datatypes import EventType
 from edgepose.messages import EventMessage
 from tests.chaos import __main__ as suite
 from tests.chaos import judge
 from tests.chaos.hanging import HangingFolder
-from tests.chaos.judge import ExpectedEvent, Kind, PoseRecord, Row
+from tests.chaos.judge import ExpectedEvent, PoseRecord, Row
 from tests.chaos.observer import Observer, WaitTimeoutError, wait
 from tests.chaos.packets import MqttProxy, PacketKind
 from tests.chaos.registry import FAULTS, Fault, UnavailableError
@@ -33,12 +34,12 @@ def records(*entries: tuple[float, set[int]]) -> list[PoseRecord]:
     return [PoseRecord(at_s, frozenset(ids), at_s) for at_s, ids in entries]
 
 
-def names(expected_events: list[ExpectedEvent]) -> list[tuple[Kind, int]]:
+def names(expected_events: list[ExpectedEvent]) -> list[tuple[EventType, int]]:
     return [event.name for event in expected_events]
 
 
 VISITS = records((0.0, {1}), (1.0, {1}), (1.1, set()), (3.0, {2}), (3.9, {2}), (4.0, set()))
-EXPECTED: list[tuple[Kind, int]] = [("enter", 1), ("leave", 1), ("enter", 2), ("leave", 2)]
+EXPECTED: list[tuple[EventType, int]] = [("enter", 1), ("leave", 1), ("enter", 2), ("leave", 2)]
 
 
 def test_judge_derives_enter_and_leave_from_poses() -> None:
@@ -81,7 +82,7 @@ def test_judge_kill_excuses_only_events_in_progress() -> None:
     ],
 )
 def test_judge_event_out_of_order_is_lost(
-    arrived: list[tuple[Kind, int]], lost: list[tuple[Kind, int]], unexplained: int
+    arrived: list[tuple[EventType, int]], lost: list[tuple[EventType, int]], unexplained: int
 ) -> None:
     found = judge.lost_events(judge.expected_events(VISITS, leave_delay_s=DELAY_S), arrived)
     assert (sorted(names(found[0])), found[1]) == (sorted(lost), unexplained)
@@ -96,7 +97,7 @@ def test_judge_simultaneous_events_in_any_order() -> None:
 
 
 def test_judge_duplicate_message_counts_once() -> None:
-    def event(kind: Kind, second: int) -> bytes:
+    def event(kind: EventType, second: int) -> bytes:
         time = f"2026-01-31T12:00:{second:02}.000000Z"
         return msgspec.json.encode(
             EventMessage(type=kind, node="a", camera="b", track_id=1, time=time)

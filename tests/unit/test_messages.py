@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgepose import messages
 from edgepose.clock import boottime_ns, isoformat_utc
-from edgepose.datatypes import Poses, StageTimings, TrackedPoses
+from edgepose.datatypes import Event, Poses, StageTimings, TrackedPoses
 from edgepose.messages import PoseMessage, pose_message
 from tests.builders import frame_of, tracked_of
 
@@ -85,6 +85,24 @@ def test_pose_message_any_poses_fit_schema(points: list[float], scores: list[flo
 def test_pose_message_size() -> None:
     points = np.random.default_rng(0).uniform(0, 480, (17, 2))
     assert len(messages.encode(message(tracked_of(points)))) < 1024
+
+
+@pytest.mark.parametrize(
+    ("event", "own"),
+    [
+        (Event("enter", 3, 0), {}),
+        (Event("zone_leave", 3, 0, zone="door"), {"zone": "door"}),
+        (Event("repetition", 3, 0, exercise="squat", count=12), {"exercise": "squat", "count": 12}),
+    ],
+)
+def test_event_message_has_the_fields_of_its_type_only(
+    event: Event, own: dict[str, object]
+) -> None:
+    encoded = messages.encode(messages.event_message(event, 7, node="gym", camera="main"))
+    decoded = json.loads(encoded)
+    for name in ("schema", "id", "boot", "node", "camera", "time"):
+        del decoded[name]
+    assert decoded == {"type": event.type, "track_id": 3, **own}
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b"null", b"\xff", b'{"schema": "x"}'])
