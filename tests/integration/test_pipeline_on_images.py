@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.datatypes import Frame, Image
-from edgepose.events.occupancy import OccupancyDetector
-from edgepose.events.track_events import TrackEventDetector
+from edgepose.datatypes import Event, Frame, Image
+from edgepose.events.presence import PresenceDetector
 from edgepose.sources.video_file import VideoFileSource
 from tests.builders import load_model, pipeline_of
 from tests.images import EMPTY, frame, image
@@ -68,18 +67,19 @@ def test_pipeline_presence_and_events_of_a_visitor(tmp_path: Path) -> None:
     background = np.full((360, 480, 3), 150, np.uint8)
     clip = write_video(tmp_path / "visitor.avi", visitor(background), fps=FPS)
     pipeline = pipeline_of(load_model("movenet-lightning-int8"))
-    occupancy, track_events = OccupancyDetector(), TrackEventDetector()
-    wrong, events, ids = [], [], set()
+    presence = PresenceDetector()
+    wrong, ids = [], set()
+    events: list[Event] = []
     start_ns: int | None = None
     for each in VideoFileSource(clip).frames():
         start_ns = each.timestamp_ns if start_ns is None else start_ns
         at_s = (each.timestamp_ns - start_ns) / 1e9
-        tracked = pipeline.process(each).tracked
-        ids |= set(tracked.track_ids.tolist())
-        occupancy.update(len(tracked), each.timestamp_ns)
-        events += track_events.update(tracked.track_ids.tolist(), each.timestamp_ns)
+        result = pipeline.process(each)
+        ids |= set(result.tracked.track_ids.tolist())
+        events += presence.update(result.tracked_frame)
         near_change = min(abs(at_s - ENTERS_S), abs(at_s - LEAVES_S)) <= 1.5
-        if not near_change and occupancy.present != (ENTERS_S <= at_s < LEAVES_S):
+        present = presence.states["presence"] == "ON"
+        if not near_change and present != (ENTERS_S <= at_s < LEAVES_S):
             wrong.append(round(at_s, 1))
     assert wrong == []
     assert [event.type for event in events] == ["enter", "leave"]

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from edgepose.datatypes import Frame
-from edgepose.events.occupancy import OccupancyDetector
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.sources.images import list_images, read_image
 from edgepose.sources.video_file import VideoFileSource
@@ -67,24 +66,6 @@ def test_pipeline_false_positives_and_recall_on_coco(shared_data: Path, name: st
         shares.append(with_pose / len(paths))
     assert shares[0] <= 1 / 20
     assert shares[1] >= 0.6
-
-
-def test_presence_on_annotated_clip(shared_data: Path) -> None:
-    video = shared_data / "video"
-    truth = json.loads((video / "one_by_one_A.presence.json").read_text())
-    spans = truth["person_visible_seconds"]
-    pipeline, presence = pipeline_of(load_model(LIGHTNINGS[0])), OccupancyDetector()
-    wrong = []
-    start_ns = None
-    for frame in VideoFileSource(video / "one_by_one_A.mp4").frames():
-        start_ns = frame.timestamp_ns if start_ns is None else start_ns
-        seconds = (frame.timestamp_ns - start_ns) / 1e9
-        presence.update(len(pipeline.process(frame).tracked), frame.timestamp_ns)
-        visible = any(begin <= seconds <= end for begin, end in spans)
-        near_edge = any(abs(seconds - edge) <= 1.5 for span in spans for edge in span)
-        if presence.present != visible and not near_edge:
-            wrong.append(round(seconds, 1))
-    assert wrong == []
 
 
 def test_keypoint_names_equal_coco(shared_data: Path) -> None:
