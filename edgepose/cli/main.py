@@ -21,6 +21,7 @@ SUBCOMMANDS: Final = {
     "models": "List, inspect, download, check and build models.",
     "config": "Check and show the configuration.",
     "replay": "Publish a recording on MQTT.",
+    "doctor": "Check what is there and what is missing, with the remedy.",
     "demo": "Run without configuration and print the published messages.",
 }
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}

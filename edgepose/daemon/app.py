@@ -101,7 +101,10 @@ def _when_available(build: Callable[[], "App"]) -> "App":
                     raise
                 if str(error) != failure:
                     failure = str(error)
-                    log.warning("%s; trying again until it succeeds", failure)
+                    log.warning(
+                        "%s; trying again until it succeeds; `edgepose doctor` checks every part",
+                        failure,
+                    )
             status = failure.replace("\n", " ")
             for _ in range(pause_s):
                 notifier.send(f"READY=1\nWATCHDOG=1\nSTATUS=waiting: {status}")

@@ -121,6 +121,21 @@ class StateFolder:
                 os.ftruncate(self._lock, len(content))
 
 
+def lock_holder(shared: Path, node: str) -> int | None:
+    """Return the process that uses the folder of a node, None if none does or it is not readable.
+
+    `shared` is the state directory. Nothing is created.
+    """
+    try:
+        lock = open_regular_file(shared / "nodes" / node / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return None if _try_lock(lock) else _read(lock).pid
+    finally:
+        os.close(lock)
+
+
 def _try_lock(lock: int) -> bool:
     """Lock an open file; return False if another process has locked it."""
     try:

@@ -23,9 +23,14 @@ from edgepose.errors import AcceleratorError, AcceleratorLostError
 from edgepose.inference import edgetpu_worker as worker
 from edgepose.inference.interpreter import read_model
 from edgepose.inference.runtime import RuntimeName, installed_runtimes, load_runtime
-from edgepose.monitoring.edgetpu_devices import find_devices, holders
+from edgepose.monitoring.edgetpu_devices import find_devices
 from edgepose.protocols import Tensor
-from edgepose.util.process import environment_without_secrets, exit_description, main_command
+from edgepose.util.process import (
+    environment_without_secrets,
+    exit_description,
+    main_command,
+    processes_using,
+)
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +151,8 @@ class EdgeTpuAccelerator:
                 "install the udev rules (`make install`, or 60-edgepose.rules), join the group "
                 "plugdev and plug it in again"
             )
-        users = [name for device in fitting for name in holders(device)] or ["another process"]
+        using = processes_using(device.node for device in fitting)
+        users = [f"{name} (pid {pid})" for pid, name in using.items()] or ["another process"]
         return (
             f"the Edge TPU is there but busy: {', '.join(users)} uses it, and only one process "
             f"can ({text}); stop the other, or choose another device with inference.device"

@@ -52,18 +52,5 @@ def _usb_devices(root: Path) -> Iterator[EdgeTpuDevice]:
         yield EdgeTpuDevice("usb", node, int(speed) if speed.isdigit() else None)
 
 
-def holders(device: EdgeTpuDevice) -> tuple[str, ...]:
-    """Return the visible processes that have a device open, as `name (pid 12)`."""
-    found = []
-    for process in glob_sorted(Path("/"), "proc/[0-9]*"):
-        try:
-            if any(link.readlink() == device.node for link in (process / "fd").iterdir()):
-                found.append(f"{_line(process / 'comm')} (pid {process.name})")
-        except OSError:
-            # The process belongs to another user, or has exited.
-            continue
-    return tuple(found)
-
-
 def _line(path: Path) -> str:
     return path.read_text(encoding="ascii", errors="replace").strip()

@@ -262,6 +262,11 @@ class MqttConnection:
                 self._retained_subscriptions.add(self._client.subscribe(requests)[1])
 
     @property
+    def max_packet_bytes(self) -> int | None:
+        """The largest packet that the broker takes; None if it states no limit."""
+        return self._max_bytes
+
+    @property
     def acknowledges(self) -> bool:
         """Whether the broker has acknowledged any message."""
         return bool(self._acknowledged)

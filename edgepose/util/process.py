@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +62,25 @@ def return_free_memory() -> None:
     """Return memory that glibc keeps for later to the system."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def processes_using(nodes: Iterable[Path]) -> dict[int, str]:
+    """Return the visible processes that have one of the device nodes open: name by process id."""
+    wanted, found = set(nodes), {}
+    try:
+        processes = sorted(Path("/proc").glob("[0-9]*"))
+    except OSError:
+        # This process has no descriptor left to list them.
+        return {}
+    for process in processes:
+        try:
+            if any(link.readlink() in wanted for link in (process / "fd").iterdir()):
+                name = (process / "comm").read_text(errors="replace").strip()
+                found[int(process.name)] = name
+        except OSError:
+            # The process belongs to another user, or has exited.
+            continue
+    return found
 
 
 def exit_description(code: int) -> str:

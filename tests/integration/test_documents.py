@@ -18,6 +18,8 @@ from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, require, wait_for
 
+# `mosquitto_sub` ends with the signal, and the doctor finds no camera here.
+MAY_FAIL = ("mosquitto_sub", "edgepose doctor")
 ENDLESS = {"edgepose run": "connected to the MQTT broker", "mosquitto_sub": "availability"}
 """Commands that run until they are stopped, and what they must have printed by then."""
 
@@ -78,7 +80,7 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
             process.send_signal(signal.SIGTERM)
         process.wait(60)
     text = log.read_text()
-    assert process.returncode == 0 or words[0].endswith("mosquitto_sub"), text
+    assert process.returncode == 0 or command.startswith(MAY_FAIL), text
     assert "Traceback" not in text
 
 

@@ -1,9 +1,8 @@
 """Finding Edge TPUs in a tree of files like the kernel's."""
 
-import os
 from pathlib import Path
 
-from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices, holders
+from edgepose.monitoring.edgetpu_devices import EdgeTpuDevice, find_devices
 from tests.machines import plug_in
 
 
@@ -42,13 +41,3 @@ def test_find_devices_pci(tmp_path: Path) -> None:
     for name in ("apex_1", "apex_0"):
         (tmp_path / "dev" / name).touch()
     assert [device.node.name for device in find_devices(tmp_path)] == ["apex_0", "apex_1"]
-
-
-def test_holders_of_an_open_device(tmp_path: Path) -> None:
-    """Processes are listed with name and pid."""
-    node = plug_in(tmp_path, "2-1", "18d1", "9302")
-    (device,) = find_devices(tmp_path)
-    assert holders(device) == ()
-    with node.open():
-        (holder,) = holders(device)
-    assert holder.endswith(f"(pid {os.getpid()})")

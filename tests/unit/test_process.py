@@ -1,11 +1,13 @@
 """Child processes."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from edgepose.util.process import environment_without_secrets
+from edgepose.util.process import environment_without_secrets, processes_using
 
 
 def test_environment_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +26,16 @@ def test_environment_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not secrets.keys() & environment.keys()
     assert environment["LD_LIBRARY_PATH"] == "/opt/coral"
     assert "PATH" in environment
+
+
+def test_processes_using_an_open_device(tmp_path: Path) -> None:
+    """Processes are found by the files they have open."""
+    node = tmp_path / "node"
+    node.touch()
+    assert processes_using([node]) == {}
+    with node.open():
+        using = processes_using([node, tmp_path / "other"])
+    assert list(using) == [os.getpid()]
 
 
 def test_return_free_memory_between_blocks_in_use() -> None:
