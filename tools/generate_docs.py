@@ -87,17 +87,18 @@ def _sections() -> Iterator[str]:
     texts = descriptions()
     for key, section in sections():
         path = dotted(key).replace(".0", "[]")
-        named = tuple(part for part in key if part != 0)
+        # The comment of a list is above it, not above its first entry.
+        named = key[:-1] if key and key[-1] == 0 else key
         yield f"\n## {path}\n\n{texts[named]}\n\n" if key else "\n## Top level\n\n"
         yield _row("key", "values", "default", "reload", "meaning") + _row(*5 * ["---"])
         for name, field in fields_of(section).items():
             if section_of(field.type) is None:
                 default = field.default
-                text = default if isinstance(default, str) else json.dumps(default)
+                text = default if isinstance(default, str) else json.dumps(default, default=str)
                 yield _row(
                     f"`{path}.{name}`" if key else f"`{name}`",
                     expected(field.type),
-                    f"`{text}`",
+                    "required" if field.required else f"`{text}`",
                     reload_effect(field.type).value,
                     texts[*key, name],
                 )

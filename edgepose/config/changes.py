@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from edgepose.config.fields import ReloadEffect, Section, fields_of
+from edgepose.config.fields import ReloadEffect, Section, fields_of, section_of
 from edgepose.config.schema import Config
 from edgepose.config.values import parts
 from edgepose.config.yaml_reader import Key
@@ -35,4 +35,13 @@ def _changes(old: Section, new: Section, key: Key) -> Iterator[tuple[Key, Reload
             for index, (a, b) in enumerate(zip(before, after, strict=True)):
                 yield from _changes(a, b, (*here, index))
         else:
-            yield here, reload_effect(field.type)
+            yield here, _effect(field.type)
+
+
+def _effect(annotation: object) -> ReloadEffect:
+    """Return the effect of a value, or of a list of sections, whose keys have the same one."""
+    section = section_of(annotation)
+    if section is None:
+        return reload_effect(annotation)
+    (effect,) = {reload_effect(field.type) for field in fields_of(section).values()}
+    return effect

@@ -3,6 +3,7 @@
 The meaning of a key is written only in the sample; the JSON Schema takes its descriptions from it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,25 @@ def sample_text() -> str:
     return sample_path().read_text("utf-8")
 
 
+def text_with_examples() -> str:
+    """Return the sample with an entry in each list that is empty.
+
+    The entry is in comments below the list: `zones: []`, then `# - name: door` and so on.
+    """
+
+    def uncomment(match: re.Match[str]) -> str:
+        indent, key, comments = match.groups()
+        return f"{indent}{key}:\n" + re.sub(rf"^{indent}# ?", indent, comments, flags=re.MULTILINE)
+
+    return re.sub(r"^( *)(\w+): \[\]\n((?:\1#.*\n)+)", uncomment, sample_text(), flags=re.MULTILINE)
+
+
 def descriptions() -> dict[Key, str]:
     """Return the comment directly above each key and section in the sample, on one line.
 
     Keys of list entries have index 0.
     """
-    text = sample_text()
+    text = text_with_examples()
     lines = text.splitlines()
     found: dict[Key, str] = {}
     for key, number in parse(text, sample_path()).lines.items():

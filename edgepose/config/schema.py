@@ -40,7 +40,7 @@ from edgepose.config.fields import (
     section_of,
 )
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
-from edgepose.config.people import PresenceConfig
+from edgepose.config.people import PresenceConfig, ZoneConfig
 from edgepose.config.source_uri import (
     UNFIT_OPTIONS,
     FrameRate,
@@ -66,13 +66,15 @@ from edgepose.util.secrets import (
 )
 
 MAX_CAMERAS: Final = 16
+MAX_ZONES: Final = 32
 
 
-def _unique_names(cameras: tuple["CameraConfig", ...]) -> None:
-    names = [camera.name for camera in cameras]
+def _unique_names(entries: tuple["CameraConfig | ZoneConfig", ...]) -> None:
+    names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"several cameras are named {', '.join(twice)}; give each another name")
+        what = "cameras" if isinstance(entries[0], CameraConfig) else "zones"
+        raise ValueError(f"several {what} are named {', '.join(twice)}; give each another name")
 
 
 class CameraConfig(Section, frozen=True, kw_only=True):
@@ -89,6 +91,9 @@ class CameraConfig(Section, frozen=True, kw_only=True):
     username: ReopensCamera[Printable | None] = None
     password: ReopensCamera[Secret | None] = None
     password_file: ReopensCamera[FilePath | None] = None
+    zones: Annotated[
+        tuple[ZoneConfig, ...], Meta(max_length=MAX_ZONES), Validate(_unique_names)
+    ] = ()
 
     def conflicts(self) -> Iterator[str]:
         """Report contradictions of the login, and options that do not fit."""

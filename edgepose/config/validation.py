@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgepose.config.fields import Section, dotted, fields_of, section_of
-from edgepose.config.schema import MAX_CAMERAS, value_keys
-from edgepose.config.values import convert, either, resolved, validate
+from edgepose.config.schema import value_keys
+from edgepose.config.values import convert, either, expected, length_limits, resolved, validate
 from edgepose.config.yaml_reader import ConfigIssue, Key, describe
 from edgepose.errors import EdgeposeError
 from edgepose.util.suggest import closest
@@ -49,6 +49,9 @@ class Builder:
                 self._add(here, _unknown_key(name, fields) if hint else "unknown key")
             elif value is not None or section_of(fields[name].type) is None:
                 known[name] = self._value(fields[name].type, value, here)
+        for name, field in fields.items():
+            if field.required and name not in values:
+                self._add(key, f"{name} is missing; expected {expected(field.type)}")
         if len(self.issues) > before:
             return None
         built = section(**known)
@@ -64,10 +67,11 @@ class Builder:
             if inner is None:
                 absolute = resolved(annotation, value, self._folder)
                 return convert(annotation, absolute, _got(key, value))
-            if not isinstance(value, list) or not 1 <= len(value) <= MAX_CAMERAS:
+            fewest, most = length_limits(annotation)
+            if not isinstance(value, list) or not fewest <= len(value) <= most:
                 got = len(value) if isinstance(value, list) else _got(key, value)
                 raise ValueError(
-                    f"expected a list of 1 to {MAX_CAMERAS} entries, each beginning with `- `, "
+                    f"expected a list of {fewest} to {most} entries, each beginning with `- `, "
                     f"got {got}"
                 )
             sections = tuple(self.section(inner, each, (*key, n)) for n, each in enumerate(value))

@@ -4,6 +4,7 @@ msgspec validates. Its messages are for programmers, so errors are written here,
 edit YAML. No type is guessed: neither `true` nor `'5'` is a number.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,12 @@ def expected(annotation: object) -> str:
         elif isinstance(part, type):
             words.append(_WORDS[part])
     return either(words)
+
+
+def length_limits(annotation: object) -> tuple[int, int]:
+    """Return the least and the greatest length of a list, as its type states them."""
+    (limits,) = (part for part in parts(annotation) if isinstance(part, Meta))
+    return limits.min_length or 0, limits.max_length or sys.maxsize
 
 
 def either(words: Iterable[str]) -> str:

@@ -10,7 +10,13 @@ import pytest
 
 from edgepose.config.fields import dotted
 from edgepose.config.loader import SYSTEM_FILE, find_config_file, load_config
-from edgepose.config.reference import descriptions, json_schema, sample_path, sample_text
+from edgepose.config.people import ZoneConfig
+from edgepose.config.reference import (
+    descriptions,
+    json_schema,
+    sample_path,
+    text_with_examples,
+)
 from edgepose.config.schema import CameraConfig, Config, MqttConfig, value_keys
 from edgepose.config.values import Resolve, parts
 from edgepose.config.yaml_reader import parse
@@ -49,7 +55,7 @@ def test_sample_config_equals_the_defaults() -> None:
 
 def test_sample_config_has_every_key() -> None:
     """`config.yaml` has every key of the schema and no other."""
-    document = parse(sample_text(), sample_path())
+    document = parse(text_with_examples(), sample_path())
     written = {key for key in document.lines if isinstance(key[-1], str)}
     known = set(value_keys())
     sections = {key[:i] for key in known for i in range(1, len(key)) if key[i - 1] != 0}
@@ -58,7 +64,7 @@ def test_sample_config_has_every_key() -> None:
 
 def test_sample_config_describes_every_key() -> None:
     """Each key has a comment that no other key has."""
-    document = parse(sample_text(), sample_path())
+    document = parse(text_with_examples(), sample_path())
     texts = descriptions()
     for key in document.lines:
         if isinstance(key[-1], str):
@@ -70,6 +76,8 @@ def test_sample_config_describes_every_key() -> None:
 def test_schema_defaults_have_the_declared_type() -> None:
     """Structs take any default; `30` instead of a float would only show in the output."""
     for key, field in value_keys().items():
+        if field.required:
+            continue
         again = msgspec.convert(
             field.default, field.type, dec_hook=lambda wanted, value: wanted(value)
         )
@@ -787,3 +795,83 @@ def test_json_schema_descriptions() -> None:
         for name, prop in group["properties"].items():
             assert prop.get("description"), name
     json.dumps(schema)
+
+
+# --- zones
+
+SQUARE = "[[0, 0], [1, 0], [1, 1], [0, 1]]"
+
+
+def with_zones(*zones: str) -> str:
+    """Return a configuration with these entries in the zones of a camera, from line 4 on."""
+    return "cameras:\n  - name: main\n    zones:\n" + "".join(f"      - {z}\n" for z in zones)
+
+
+def test_load_config_zones(tmp_path: Path) -> None:
+    """Only name and corners are needed."""
+    zones = f"{{name: b, polygon: {SQUARE}, exclude: all}}", f"{{name: a, polygon: {SQUARE}}}"
+    first, second = load(tmp_path, with_zones(*zones)).cameras[0].zones
+    assert list(map(list, first.polygon)) == [[0, 0], [1, 0], [1, 1], [0, 1]]
+    assert (first.name, first.place, first.dwell_ms) == ("b", "feet", 0)
+    assert [first.exclude, second.exclude] == ["all", "none"]
+    for nothing in ("[]", ""):
+        assert not load(tmp_path, f"cameras: [{{name: main, zones: {nothing}}}]").cameras[0].zones
+
+
+def test_sample_config_example_of_a_zone(tmp_path: Path) -> None:
+    """The commented entry is valid, and has the defaults of all other keys."""
+    (zone,) = load(tmp_path, text_with_examples()).cameras[0].zones
+    assert zone == ZoneConfig(name=zone.name, polygon=zone.polygon)
+
+
+@pytest.mark.parametrize(
+    ("zone", "expected"),
+    [
+        ("name: a b, polygon: SQUARE", ".name: expected 1 to 64 of the"),
+        ("name: a", ": polygon is missing; expected 3 corners or more, such"),
+        ("polygon: SQUARE", ": name is missing; expected a text"),
+        ("name: a, polygon: 5", ".polygon: expected 3 corners or more, such as [[0.1, "),
+        ("name: a, polygon: [1, 2]", ".polygon: expected 3 corners or more"),
+        ("name: a, polygon: [[0, 0], [.nan, 0], [1, 1]]", ".polygon: expected 3 corners or more"),
+        ("name: a, polygon: [[0, 0], [1, 1]]", ".polygon: expected 3 to 64 corners, got 2"),
+        (
+            "name: a, polygon: [[0, 0], [320, 0], [1, 1]]",
+            ".polygon: corner 2 is [320, 0], expected fractions of the frame, 0 to 1; divide",
+        ),
+        (
+            "name: a, polygon: [[0, 0], [1, 0], [1, 1], [0, 0]]",
+            ".polygon: corners 1 and 4 are the same point; leave one out",
+        ),
+        (
+            "name: a, polygon: [[0, 0], [1, 1], [1, 0], [0, 1]]",
+            ".polygon: the side from corner 1 to 2 crosses or touches that from 3 to 4; give the",
+        ),
+        (
+            "name: a, polygon: SQUARE, exclude: al",
+            ".exclude: expected none, falls or all, got 'al'",
+        ),
+        ("name: a, polygon: SQUARE, place: null", ".place: expected feet or torso, got nothing"),
+        ("name: a, polygon: SQUARE, polygons: 1", ".polygons: unknown key; did you mean 'polygon'"),
+        ("name: a, polygon: SQUARE, dwell_ms: -1", ".dwell_ms: expected a whole number, at least"),
+    ],
+)
+def test_load_config_invalid_zone(tmp_path: Path, zone: str, expected: str) -> None:
+    """One mistake is one error, with its line and what to do."""
+    (found,) = errors_of(tmp_path, with_zones(f"{{{zone.replace('SQUARE', SQUARE)}}}"))
+    assert found.startswith(f"4: cameras.0.zones.0{expected}")
+
+
+def test_load_config_zones_with_one_name(tmp_path: Path) -> None:
+    """Topics are made of the names."""
+    zone = f"{{name: a, polygon: {SQUARE}}}"
+    assert errors_of(tmp_path, with_zones(zone, zone)) == [
+        "3: cameras.0.zones: several zones are named a; give each another name"
+    ]
+
+
+def test_load_config_too_many_zones(tmp_path: Path) -> None:
+    """A camera has 32 zones at most."""
+    zones = [f"{{name: z{n}, polygon: {SQUARE}}}" for n in range(33)]
+    assert errors_of(tmp_path, with_zones(*zones)) == [
+        "3: cameras.0.zones: expected a list of 0 to 32 entries, each beginning with `- `, got 33"
+    ]

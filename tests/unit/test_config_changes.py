@@ -7,6 +7,7 @@ import pytest
 
 from edgepose.config.changes import changed_keys, reload_effect
 from edgepose.config.fields import ReloadEffect, Section, dotted, section_of
+from edgepose.config.people import ZoneConfig
 from edgepose.config.schema import (
     CameraConfig,
     Config,
@@ -83,6 +84,13 @@ def test_changed_keys_one_camera() -> None:
     """Only the camera whose keys changed is opened again."""
     cameras = (CAMERAS[0], CameraConfig(name="yard", rotation=180))
     assert changed(cameras=cameras) == {"camera": ["cameras.1.rotation"]}
+
+
+def test_changed_keys_zones() -> None:
+    """Zones are added, removed and moved while the camera runs."""
+    door = ZoneConfig(name="door", polygon=((0, 0), (1, 0), (1, 1)))
+    cameras = (CAMERAS[0], msgspec.structs.replace(CAMERAS[1], zones=(door,)))
+    assert changed(cameras=cameras) == {"live": ["cameras.1.zones"]}
 
 
 def test_changed_keys_restart() -> None:
