@@ -190,14 +190,29 @@ class TrackedPoses:
         return len(self.track_ids)
 
 
+PostureName = Literal["standing", "sitting", "lying", "bending", "unclear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """The posture of a pose and its probability, or `unclear` if that is too low."""
+
+    name: PostureName
+    score: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedFrame:
-    """The tracked poses of one frame, as measured (`raw`) and `smoothed`, in the same order."""
+    """The tracked poses of one frame, as measured (`raw`) and `smoothed`, in the same order.
+
+    `postures` are theirs, or empty if postures are not enabled.
+    """
 
     timestamp_ns: int
     size_wh: tuple[int, int]
     raw: TrackedPoses
     smoothed: TrackedPoses
+    postures: tuple[Posture, ...] = ()
 
 
 EventType = Literal["enter", "leave", "fall", "zone_enter", "zone_leave", "repetition"]
