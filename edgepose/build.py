@@ -17,7 +17,10 @@ from edgepose.errors import (
     ModelShapeError,
     UsageError,
 )
+from edgepose.events.detectors import Detectors
 from edgepose.events.presence import PresenceDetector
+from edgepose.events.visits import Delays
+from edgepose.events.zones import Zone, ZoneDetector
 from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
@@ -216,22 +219,29 @@ def apply_tracking(tracker: Tracker, config: Config) -> None:
     tracker.max_age_ns = config.tracking.max_age_ms * 1_000_000
 
 
-def build_detectors(
-    config: Config, running: Sequence[EventDetector] = ()
-) -> tuple[EventDetector, ...]:
-    """Return the detectors of a camera's states and events.
+def build_detectors(config: Config, camera: CameraConfig) -> Detectors:
+    """Return the detectors of a camera's states and events."""
+    detectors = Detectors()
+    apply_detectors(detectors, config, camera)
+    return detectors
 
-    Those that are `running` go on with the settings of the configuration; their states stay.
-    """
-    presence = next((d for d in running if isinstance(d, PresenceDetector)), PresenceDetector())
-    off_delay_ms = config.presence.off_delay_ms
-    presence.set_delays(
-        on_delay_ms=config.presence.on_delay_ms,
-        off_delay_ms=off_delay_ms,
-        # A track that can still be continued under its id has not left.
-        leave_delay_ms=max(off_delay_ms, config.tracking.max_age_ms),
-    )
-    return (presence,)
+
+def apply_detectors(detectors: Detectors, config: Config, camera: CameraConfig) -> None:
+    """Apply settings to running detectors; their states stay."""
+    on_ms, off_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
+    # A track that can still be continued under its id has not left.
+    delays = Delays(on_ms, off_ms, leave_ms=max(off_ms, config.tracking.max_age_ms))
+    presence = detectors.running(PresenceDetector)
+    presence.set_delays(delays)
+    parts: list[EventDetector] = [presence]
+    zones = [Zone(**msgspec.structs.asdict(zone)) for zone in camera.zones]
+    counted = [zone for zone in zones if zone.exclude != "all"]
+    if counted:
+        in_zones = detectors.running(ZoneDetector)
+        in_zones.set_zones(counted, delays)
+        parts.append(in_zones)
+    excluded = [zone for zone in zones if zone.exclude == "all"]
+    detectors.replace(parts, excluded=excluded, on_delay_ms=on_ms)
 
 
 def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameSource]:

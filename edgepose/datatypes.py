@@ -189,6 +189,10 @@ class TrackedPoses:
     def __len__(self) -> int:
         return len(self.track_ids)
 
+    def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "TrackedPoses":
+        """Return the poses selected by a mask or an index array (n,), in its order."""
+        return TrackedPoses(self.poses.select(which), self.track_ids[which])
+
 
 PostureName = Literal["standing", "sitting", "lying", "bending", "unclear"]
 

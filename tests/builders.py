@@ -1,7 +1,7 @@
 """Constructors that several test modules use."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker
 from edgepose.config.loader import load_config
-from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedPoses
+from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedFrame, TrackedPoses
+from edgepose.events.detectors import Detectors
+from edgepose.events.presence import PresenceDetector
+from edgepose.events.visits import Delays
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import FrameSize, PoseEntry, PoseMessage, Timings
 from edgepose.pipeline import Pipeline
@@ -57,6 +60,22 @@ def pipeline_of(model: LoadedModel, sinks: Sequence[Sink] = ()) -> Pipeline:
         node="test",
         camera="main",
     )
+
+
+def tracked_frame(
+    at_ms: int, persons: Mapping[int, ArrayLike], size_wh: tuple[int, int] = (640, 480)
+) -> TrackedFrame:
+    """Return a frame with the keypoints (17, 2) in px of each track id."""
+    tracked = TrackedPoses(poses_of(*persons.values()), np.array([*persons], np.int64))
+    return TrackedFrame(at_ms * 1_000_000, size_wh, tracked, tracked)
+
+
+def presence_of(delays: Delays) -> Detectors:
+    """Return the detectors of a camera that has only presence."""
+    detectors, presence = Detectors(), PresenceDetector()
+    presence.set_delays(delays)
+    detectors.replace([presence], excluded=(), on_delay_ms=delays.on_ms)
+    return detectors
 
 
 def frame_of(

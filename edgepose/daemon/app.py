@@ -15,6 +15,7 @@ import msgspec
 
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
+    apply_detectors,
     apply_tracking,
     build_cpu_model,
     build_detectors,
@@ -157,7 +158,7 @@ class App:
                     new_source or source_opener(camera),
                     stall_timeout_ns(camera),
                     pipeline,
-                    build_detectors(config),
+                    build_detectors(config, camera),
                 )
             )
         self.daemon = Daemon(
@@ -254,7 +255,8 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     if new.smoothing != old.smoothing:
         camera.pipeline.smoother = build_smoother(new.smoothing)
     apply_tracking(camera.pipeline.tracker, new)
-    camera.detectors = build_detectors(new, camera.detectors)
+    (settings,) = (each for each in new.cameras if each.name == camera.name)
+    apply_detectors(camera.detectors, new, settings)
 
 
 def build_models(config: Config, *, wait: bool = True) -> Models:

@@ -1,7 +1,7 @@
 """One camera's life: opened, online, stalled or lost, opened again, switched off and on."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, Protocol
 
@@ -11,12 +11,13 @@ from edgepose.daemon.inference_thread import Result
 from edgepose.daemon.reopening import LAST_UNSTABLE_PAUSE_NS, Reopening
 from edgepose.datatypes import Event
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
+from edgepose.events.detectors import Detectors
 from edgepose.messages import encode, event_message
 from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Detection, Pipeline
-from edgepose.protocols import EventDetector, FrameSource
+from edgepose.protocols import FrameSource
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class CameraParts:
     new_source: Callable[[], FrameSource]
     stall_timeout_ns: int
     pipeline: Pipeline
-    detectors: Sequence[EventDetector]
+    detectors: Detectors
 
 
 class StatePublisher(Protocol):
@@ -48,6 +49,10 @@ class StatePublisher(Protocol):
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a retained state."""
+        ...
+
+    def clear_state(self, topic: str) -> None:
+        """Clear the topic of a retained state."""
         ...
 
     def send_event(self, camera: str, payload: bytes) -> None:
@@ -82,9 +87,9 @@ class CameraSupervisor:
         self.failure: SourceError | None = None
         self._topics = self.publisher.topics
         self._reopened = self._events = 0
-        self._states: dict[str, str] = {}
+        self._states: Mapping[str, str] = {}
         self._frames_without_model = 0
-        self._online = False
+        self._online = self._status_online = False
         self._capture: Capture | None = None
         self._left: list[Capture] = []
         self._left_hangs = False
@@ -170,7 +175,7 @@ class CameraSupervisor:
 
         Raises as `handle` does.
         """
-        self._publish_detected([e for d in self.parts.detectors for e in d.tick(now_ns)])
+        self._publish_detected(self.parts.detectors.tick(now_ns))
         self._check_stall()
         self._check_left()
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
@@ -224,10 +229,9 @@ class CameraSupervisor:
     def _publish_detection(self, detection: Detection) -> None:
         result = self.parts.pipeline.publish(detection)
         self.statistics.add(result.timings, result.publish_ns)
-        frame = result.tracked_frame
-        self._publish_detected([e for d in self.parts.detectors for e in d.update(frame)])
         if not self._online:
             self._on_first_frame()
+        self._publish_detected(self.parts.detectors.update(result.tracked_frame))
 
     def _on_first_frame(self) -> None:
         if self._outage_logged:
@@ -236,7 +240,6 @@ class CameraSupervisor:
         self.failure = None
         self._outage_logged = self._long_hang_logged = False
         self._reopening.online(self.clock())
-        self._publish_status(topics.ONLINE)
 
     def _check_stall(self) -> None:
         """Notice a source that delivers nothing; its thread goes on if it ever returns.
@@ -314,15 +317,14 @@ class CameraSupervisor:
             self._capture = None
 
     def _close(self, status: bytes) -> None:
-        self._online = False
+        self._online = self._status_online = False
         self._publish_status(status)
         self._clear_presence()
 
     def _clear_presence(self) -> None:
         """Publish that no person is visible any more."""
         self.parts.pipeline.publish_empty()
-        now_ns = self.clock()
-        self._publish_detected([e for d in self.parts.detectors for e in d.lost(now_ns)])
+        self._publish_detected(self.parts.detectors.lost(self.clock()))
 
     def _publish_status(self, status: bytes) -> None:
         self.publisher.set_state(self._topics.status(self.name), status)
@@ -333,14 +335,28 @@ class CameraSupervisor:
         )
 
     def _publish_detected(self, events: Sequence[Event]) -> None:
-        """Publish the states of the detectors that changed, then the events."""
-        for detector in self.parts.detectors:
-            for name, payload in detector.states.items():
-                if self._states.get(name) != payload:
-                    self._states[name] = payload
-                    topic = self._topics.camera_state(self.name, name)
-                    self.publisher.set_state(topic, payload.encode())
+        """Publish events, then the states that changed, then that the camera is online.
+
+        Not before the first verdict: after an outage, a person who is still there must not be seen
+        to leave.
+        """
         for event in events:
             self._events += 1
             message = event_message(event, self._events, node=self._topics.node, camera=self.name)
             self.publisher.send_event(self.name, encode(message))
+        states = self.parts.detectors.states
+        if states != self._states:
+            self._publish_changes(states)
+        if self._online and not self._status_online and self.parts.detectors.decided:
+            self._status_online = True
+            self._publish_status(topics.ONLINE)
+
+    def _publish_changes(self, states: Mapping[str, str]) -> None:
+        """Publish the states that changed, and clear those that a reload removed."""
+        for name in self._states.keys() - states:
+            self.publisher.clear_state(self._topics.camera_state(self.name, name))
+        for name, payload in states.items():
+            if self._states.get(name) != payload:
+                topic = self._topics.camera_state(self.name, name)
+                self.publisher.set_state(topic, payload.encode())
+        self._states = states

@@ -109,6 +109,11 @@ class Daemon:
         if self.mqtt is not None:
             self.mqtt.set_state(topic, payload)
 
+    def clear_state(self, topic: str) -> None:
+        """Clear the topic of a retained state."""
+        if self.mqtt is not None:
+            self.mqtt.clear_state(topic)
+
     def send_event(self, camera: str, payload: bytes) -> None:
         """Publish an event."""
         if self.mqtt is not None:

@@ -3,25 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from edgepose.datatypes import Event, TrackedFrame
-from edgepose.events.visits import Visits
+from edgepose.events.visits import Delays, Visits
 
 
 class PresenceDetector:
     """Detects who is there: states `presence` and `count`, events `enter` and `leave`."""
 
-    def __init__(
-        self, *, on_delay_ms: float = 300, off_delay_ms: float = 1000, leave_delay_ms: float = 2000
-    ) -> None:
+    def __init__(self) -> None:
         self._visits = Visits()
-        self.set_delays(
-            on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms, leave_delay_ms=leave_delay_ms
-        )
 
-    def set_delays(self, *, on_delay_ms: float, off_delay_ms: float, leave_delay_ms: float) -> None:
+    def set_delays(self, delays: Delays) -> None:
         """Change the delays; states and tracks stay."""
-        self._visits.set_delays(
-            on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms, leave_delay_ms=leave_delay_ms
-        )
+        self._visits.set_delays(delays)
 
     @property
     def states(self) -> Mapping[str, str]:

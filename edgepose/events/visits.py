@@ -11,6 +11,15 @@ from edgepose.protocols import MAX_RESULT_DELAY_NS
 _ZONE_EVENTS: Final[Mapping[str, EventType]] = {"enter": "zone_enter", "leave": "zone_leave"}
 
 
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Until a track enters, until it does not count any more, and until it leaves."""
+
+    on_ms: float = 300
+    off_ms: float = 1000
+    leave_ms: float = 2000
+
+
 @dataclass(slots=True)
 class _Track:
     """A track that was seen in the place.
@@ -31,29 +40,29 @@ class _Track:
 class Visits:
     """Debounced visits of a zone, or of the whole frame if it is None.
 
-    A track enters once it was seen there for `on_delay_ms`, counted from the first frame with it;
+    A track enters once it was seen there for the on delay, counted from the first frame with it;
     the time before a frame without it then counts against it by half. So a false positive in one
     frame is no visit at any frame rate, and a missed detection only delays one. A track without
-    frames for `off_delay_ms` does not count any more, and must be seen for `on_delay_ms` again; it
-    leaves after `leave_delay_ms`, or with `off_delay_ms` if it is seen elsewhere.
+    frames for the off delay does not count any more, and must be seen for the on delay again; it
+    leaves after the leave delay, or with the off delay if it is seen elsewhere.
 
     Times are CLOCK_BOOTTIME ns and may repeat; one that goes back counts as the latest one.
     """
 
-    def __init__(self, zone: str | None = None) -> None:
+    def __init__(self, zone: str | None = None, delays: Delays = Delays()) -> None:
         self._zone = zone
         folder = "" if zone is None else f"zones/{zone}/"
         self._count_topic, self._presence_topic = f"{folder}count", f"{folder}presence"
         self._tracks: dict[int, _Track] = {}
         self._persons = HeadCount(0)
         self._now_ns = 0
-        self.set_delays(on_delay_ms=300, off_delay_ms=1000, leave_delay_ms=2000)
+        self.set_delays(delays)
 
-    def set_delays(self, *, on_delay_ms: float, off_delay_ms: float, leave_delay_ms: float) -> None:
+    def set_delays(self, delays: Delays) -> None:
         """Change the delays; visits and count stay."""
-        self._on_delay_ns = round(on_delay_ms * 1e6)
-        self._off_delay_ns = self._persons.off_delay_ns = round(off_delay_ms * 1e6)
-        self._leave_delay_ns = max(round(leave_delay_ms * 1e6), self._off_delay_ns)
+        self._on_delay_ns = round(delays.on_ms * 1e6)
+        self._off_delay_ns = self._persons.off_delay_ns = round(delays.off_ms * 1e6)
+        self._leave_delay_ns = max(round(delays.leave_ms * 1e6), self._off_delay_ns)
 
     @property
     def count(self) -> int:
@@ -67,11 +76,11 @@ class Visits:
         return {self._count_topic: str(count), self._presence_topic: "ON" if count else "OFF"}
 
     def update(
-        self, track_ids: Collection[int], timestamp_ns: int, elsewhere: Collection[int] = ()
+        self, track_ids: Collection[int], timestamp_ns: int, in_frame: Collection[int] = ()
     ) -> list[Event]:
         """Add the next frame, with the ids of the tracks there; return the events, leaves first.
 
-        `elsewhere` are the other tracks of the frame.
+        `in_frame` are all tracks of the frame, if these are those of a zone.
         """
         before_ns, now_ns = self._now_ns, max(self._now_ns, timestamp_ns)
         self._now_ns = now_ns
@@ -93,7 +102,7 @@ class Visits:
                     entered.append(self._event("enter", track_id, track.first_ns))
             persons += track.counts
         if len(self._tracks) > len(track_ids):
-            self._note_missing(track_ids, before_ns, elsewhere)
+            self._note_missing(track_ids, before_ns, in_frame)
         events = self._leave(now_ns) + entered
         self._persons.update(persons, now_ns)
         return events
@@ -112,12 +121,12 @@ class Visits:
         return self._end(list(self._tracks))
 
     def _note_missing(
-        self, track_ids: Collection[int], before_ns: int, elsewhere: Collection[int]
+        self, track_ids: Collection[int], before_ns: int, in_frame: Collection[int]
     ) -> None:
         """Note which tracks are not there in the newest frame."""
         for track_id in self._tracks.keys() - track_ids:
             track = self._tracks[track_id]
-            track.elsewhere = track_id in elsewhere
+            track.elsewhere = track_id in in_frame
             if track.missing_ns is None:
                 track.missing_ns = self._now_ns
             if not track.counts:

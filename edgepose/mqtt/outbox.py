@@ -59,6 +59,17 @@ class Outbox:
                 self._states[topic] = state
                 self._send(state)
 
+    def clear_state(self, topic: str) -> None:
+        """Forget a state, and clear it at the broker if there is a connection."""
+        with self.changed:
+            if self._states.pop(topic, None) is not None:
+                self._send(Outgoing(topic, b"", 1, retain=True))
+
+    def has_state(self, topic: str) -> bool:
+        """Return whether a state was set on a topic, or it is that of the availability."""
+        with self.changed:
+            return topic in self._states or topic == self._availability
+
     def acknowledged_states(self) -> dict[str, bytes] | None:
         """Return the payloads of all states, None unless the broker has acknowledged them."""
         with self.changed:

@@ -3,11 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from edgepose.mqtt.outbox import Outbox
-from edgepose.mqtt.topics import ONLINE, Topics, state_filters, state_owner
+from edgepose.mqtt.topics import ONLINE, Topics, in_groups, state_filters, state_owner
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -23,18 +23,17 @@ _STABLE_CHECKS: Final = 30
 class RetainedTopics:
     """Compares what the broker retains for a node with what the node published.
 
-    Cleared are the states of cameras that are not among `cameras`, and all states under
+    Cleared are states of cameras and zones that the node does not have, and all states under
     `previous_root`, a prefix with an earlier node id or base topic, once no node is online there;
     `forget_previous` is called then. A state that another client changes is published again.
-    `filters` are what to subscribe to, a group for each prefix. After two connections that ended
-    soon there are none: the broker may not allow them, or another client may have left a message
-    there that is too large. Used by the network thread only.
+    `filters` are what to subscribe to, in groups. After two connections that ended soon there are
+    none: the broker may not allow them, or another client may have left a message there that is too
+    large. Used by the network thread only.
     """
 
     def __init__(
         self,
         topics: Topics,
-        cameras: Sequence[str],
         outbox: Outbox,
         *,
         previous_root: str | None = None,
@@ -42,7 +41,6 @@ class RetainedTopics:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topics = topics
-        self._owners = {"", *cameras}
         self._outbox = outbox
         self._previous = previous_root
         self._forget_previous = forget_previous
@@ -53,11 +51,11 @@ class RetainedTopics:
         self.connected()
 
     @property
-    def filters(self) -> tuple[tuple[str, ...], ...]:
+    def filters(self) -> Iterator[Sequence[str]]:
         """The filters for this connection."""
-        if self._ended > _MAX_ENDED:
-            return ()
-        return tuple(map(state_filters, filter(None, (self._topics.root, self._previous))))
+        if self._ended <= _MAX_ENDED:
+            for root in filter(None, (self._topics.root, self._previous)):
+                yield from in_groups(state_filters(root))
 
     def subscribed(self) -> None:
         """Take the broker's answer to the subscriptions."""
@@ -76,7 +74,7 @@ class RetainedTopics:
     def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a message on a topic; `retained` means that it is older than the subscription."""
         owner = state_owner(self._topics.root, topic)
-        if owner in self._owners:
+        if owner is not None and self._outbox.has_state(topic):
             if not retained:
                 self._received[topic] = payload
         elif owner and retained and payload and len(self._leftovers) < _MAX_LEFTOVERS:
@@ -95,7 +93,7 @@ class RetainedTopics:
             self._ended = 0
         if not self._subscribed:
             return
-        self._clear(self._leftovers)
+        self._clear(self._leftovers - current.keys())
         self._leftovers.clear()
         online = self._of_previous.get(f"{self._previous}/availability") == ONLINE
         # By the second check, the broker has sent all that it retains.
@@ -110,8 +108,8 @@ class RetainedTopics:
             self._outbox.publish_retained(topic, b"")
         if topics:
             _log.info(
-                "cleared %d retained topics of cameras or node ids that are not configured any "
-                "more, such as %s",
+                "cleared %d retained topics of cameras, zones or node ids that are not configured "
+                "any more, such as %s",
                 len(topics),
                 min(topics),
             )

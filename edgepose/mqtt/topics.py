@@ -1,6 +1,7 @@
 """Every MQTT topic of a node."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,12 @@ ID_PATTERN: Final = "[a-zA-Z0-9_-]{1,64}"
 
 _MAX_TOPIC_BYTES = 65535
 _NODE_STATES: Final = ("availability", "info", "stats", "accelerator")
-_CAMERA_STATES: Final = ("presence", "count", "status", "enabled")
+_CAMERA_STATES: Final = (
+    *("presence", "count", "status", "enabled", "posture", "fall", "repetitions"),
+)
+_ZONE_STATES: Final = ("presence", "count")
+_MAX_FILTERS: Final = 8
+"""What AWS IoT Core takes in one SUBSCRIBE."""
 
 
 def check_id(value: str, what: str = "") -> str:
@@ -57,7 +63,13 @@ def check_base(value: str) -> str:
 def state_filters(root: str) -> tuple[str, ...]:
     """Return the filters of all retained topics of a node; `root` is their prefix."""
     of_cameras = (f"{root}/+/{name}" for name in _CAMERA_STATES)
-    return (*(f"{root}/{name}" for name in _NODE_STATES), *of_cameras)
+    return (*(f"{root}/{name}" for name in _NODE_STATES), *of_cameras, f"{root}/+/zones/+/+")
+
+
+def in_groups(filters: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield filters in groups that every broker takes in one SUBSCRIBE."""
+    for first in range(0, len(filters), _MAX_FILTERS):
+        yield filters[first : first + _MAX_FILTERS]
 
 
 def state_owner(root: str, topic: str) -> str | None:
@@ -67,6 +79,8 @@ def state_owner(root: str, topic: str) -> str | None:
         case [name] if name in _NODE_STATES:
             return ""
         case [camera, name] if name in _CAMERA_STATES:
+            return camera
+        case [camera, "zones", _, name] if name in _ZONE_STATES:
             return camera
     return None
 
@@ -120,7 +134,7 @@ class Topics:
         return self._of_camera(camera, "count")
 
     def camera_state(self, camera: str, name: str) -> str:
-        """Return the topic of a retained state of a camera, such as `presence`."""
+        """Return the topic of a retained state of a camera: `presence`, `zones/door/count`."""
         return self._of_camera(camera, name)
 
     def event(self, camera: str) -> str:

@@ -28,8 +28,8 @@ class MqttSink:
     broker is unreachable, pose messages are dropped and counted, of each state the newest is kept,
     and up to 1000 events wait in their order, in `state_directory` even over a restart.
 
-    States that another client overwrites are published again. Cleared are those of cameras that are
-    not among `cameras` any more, and those under `previous_root`; `forget_previous` is called on
+    States that another client overwrites are published again. Cleared are those of cameras and
+    zones that there are no more, and those under `previous_root`; `forget_previous` is called on
     the network thread when that is done, as `on_command` is for each valid command. MQTT 5 is
     preferred because only its reason codes distinguish missing permissions, or a second client with
     the same id, from a broken connection.
@@ -54,7 +54,6 @@ class MqttSink:
         receiver = None if on_command is None else CommandReceiver(topics, cameras, on_command)
         retained = RetainedTopics(
             topics,
-            cameras,
             self._outbox,
             previous_root=previous_root,
             forget_previous=forget_previous,
@@ -80,6 +79,10 @@ class MqttSink:
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a state (retained, QoS 1); nothing is sent if it did not change."""
         self._outbox.set_state(topic, payload, 1)
+
+    def clear_state(self, topic: str) -> None:
+        """Clear the topic of a state that there is no more."""
+        self._outbox.clear_state(topic)
 
     def send_stats(self, payload: bytes) -> None:
         """Publish the statistics (retained, QoS 0)."""

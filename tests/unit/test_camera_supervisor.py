@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from edgepose.build import stall_timeout_ns
-from edgepose.config.schema import CameraConfig
+from edgepose.build import apply_detectors, build_detectors, stall_timeout_ns
+from edgepose.config.people import PresenceConfig, ZoneConfig
+from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
 from edgepose.daemon.inference_thread import Result, detect
@@ -21,11 +22,11 @@ from edgepose.errors import (
     SourceLoginError,
     SourceStalledError,
 )
-from edgepose.events.presence import PresenceDetector
+from edgepose.events.visits import Delays
 from edgepose.messages import boot_id
 from edgepose.mqtt.topics import Topics
 from edgepose.protocols import FrameSource
-from tests.builders import SECOND_NS
+from tests.builders import SECOND_NS, presence_of
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
 from tests.mosquitto import wait_for
@@ -55,7 +56,7 @@ class Rig:
                 self._open,
                 5 * SECOND_NS,
                 rig.pipeline,
-                (PresenceDetector(on_delay_ms=0, leave_delay_ms=1000),),
+                presence_of(Delays(on_ms=0, leave_ms=1000)),
             ),
             self.mailbox,
             self,
@@ -69,9 +70,12 @@ class Rig:
         return ScriptedSource(source) if isinstance(source, list) else source
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        name = topic.rpartition("/")[2]
+        name = topic.removeprefix(f"{self.topics.root}/main/")
         self.states[name] = payload
         self.state_history.append((name, payload))
+
+    def clear_state(self, topic: str) -> None:
+        del self.states[topic.removeprefix(f"{self.topics.root}/main/")]
 
     def send_event(self, camera: str, payload: bytes) -> None:
         self.events.append(json.loads(payload))
@@ -141,6 +145,35 @@ def test_supervisor_order_of_states_when_a_camera_comes_and_goes() -> None:
         ("count", b"0"),
         ("presence", b"OFF"),
     ]
+
+
+def test_supervisor_online_after_the_first_verdict() -> None:
+    """After an outage, a person who is still there must not be seen to leave and enter."""
+    rig = Rig([101, 102, 103])
+    rig.camera.parts.detectors = presence_of(Delays(on_ms=2000))
+    rig.camera.publish_states()
+    rig.state_history.clear()
+    rig.camera.start()
+    for _ in range(2):
+        rig.next()
+        assert rig.camera.has_delivered
+        assert rig.state_history == []
+    rig.next()
+    assert rig.state_history == [("count", b"1"), ("presence", b"ON"), ("status", b"online")]
+
+
+def test_supervisor_online_without_a_person() -> None:
+    """The verdict on an empty room comes with the on delay, even without a second frame."""
+    rig = Rig([101])
+    rig.camera.parts.detectors = presence_of(Delays(on_ms=2000))
+    rig.camera.publish_states()
+    rig.state_history.clear()
+    rig.camera.start()
+    rig.next()
+    rig.camera.tick(103 * SECOND_NS - 1)
+    assert rig.state_history == []
+    rig.camera.tick(103 * SECOND_NS)
+    assert rig.state_history == [("status", b"online")]
 
 
 def test_supervisor_source_that_never_opened() -> None:
@@ -479,6 +512,27 @@ def test_supervisor_publishes_enter_and_leave() -> None:
     # A subscriber drops one that arrives twice by its id.
     assert [event["id"] for event in rig.events] == [f"{boot_id()}-main-{n}" for n in (1, 2)]
     assert str(entered["time"]) <= str(rig.events[1]["time"])
+
+
+def test_supervisor_zone_that_a_reload_removes() -> None:
+    """Its events come, and its topics are cleared."""
+    rig = Rig([101, 102])
+    config = Config(presence=PresenceConfig(on_delay_ms=0))
+    zone = ZoneConfig(name="room", polygon=((0, 0), (1, 0), (1, 1), (0, 1)))
+    rig.camera.parts.detectors = build_detectors(config, CameraConfig(zones=(zone,)))
+    rig.camera.publish_states()
+    rig.camera.start()
+    rig.next()
+    assert rig.states["zones/room/presence"] == b"ON"
+    assert rig.states["zones/room/count"] == b"1"
+    apply_detectors(rig.camera.parts.detectors, config, CameraConfig())
+    rig.next()
+    assert sorted(rig.states) == ["count", "enabled", "presence", "status"]
+    assert [(event["type"], event.get("zone")) for event in rig.events] == [
+        ("enter", None),
+        ("zone_enter", "room"),
+        ("zone_leave", "room"),
+    ]
 
 
 def test_stall_timeout_of_a_slow_camera_is_longer() -> None:

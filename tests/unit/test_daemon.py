@@ -16,7 +16,7 @@ from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
 from edgepose.errors import ConfigError, SourceBusyError, SourceError
-from edgepose.events.presence import PresenceDetector
+from edgepose.events.visits import Delays
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import PoseMessage
 from edgepose.mqtt.commands import Command
@@ -26,7 +26,7 @@ from edgepose.protocols import FrameSource, LoadedModel, Tensor
 from edgepose.sinks.queued import QueuedSink
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
-from tests.builders import SECOND_NS
+from tests.builders import SECOND_NS, presence_of
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, MessageCollector, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource, SteppedSource
 from tests.mosquitto import wait_for
@@ -95,7 +95,7 @@ class Rig:
                     node="node",
                     camera=f"cam{number}",
                 ),
-                (PresenceDetector(on_delay_ms=0, leave_delay_ms=1000),),
+                presence_of(Delays(on_ms=0, leave_ms=1000)),
             )
             for number, open_source in enumerate(cameras)
         ]

@@ -9,7 +9,7 @@ from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.retained import RetainedTopics
-from edgepose.mqtt.topics import Topics, state_filters, state_owner
+from edgepose.mqtt.topics import Topics, in_groups, state_filters, state_owner
 
 TOPICS = Topics(node="gym")
 AVAILABILITY, STATUS = TOPICS.availability, TOPICS.status("main")
@@ -42,7 +42,6 @@ class Node:
         self.outbox.set_state(STATUS, b"online", 1)
         self.retained = RetainedTopics(
             TOPICS,
-            ["main"],
             self.outbox,
             previous_root=previous,
             forget_previous=self.forget_previous,
@@ -77,10 +76,16 @@ def test_state_filters_match_states_only() -> None:
     root = "a/gym"
     assert f"{root}/availability" in state_filters(root)
     assert f"{root}/+/enabled" in state_filters(root)
-    assert len(state_filters(root)) <= 8, "what AWS IoT Core takes in one SUBSCRIBE"
+    groups = list(in_groups(state_filters(root)))
+    assert [topic for group in groups for topic in group] == list(state_filters(root))
+    assert max(map(len, groups)) <= 8, "what AWS IoT Core takes in one SUBSCRIBE"
     for topic, owner in {
         "a/gym/info": "",
         "a/gym/main/count": "main",
+        "a/gym/main/fall": "main",
+        "a/gym/main/zones/door/presence": "main",
+        "a/gym/main/zones/door/event": None,
+        "a/gym/main/zones/presence": None,
         "a/gym/main/poses": None,
         "a/gym/main/enabled/set": None,
         "a/gym/hall/main/count": None,
@@ -100,6 +105,35 @@ def test_retained_states_of_a_removed_camera_are_cleared(caplog: pytest.LogCaptu
     assert node.checks(5) == [(topic, b"") for topic in old]
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert old[0] in caplog.text
+
+
+def test_retained_states_of_a_removed_zone_are_cleared() -> None:
+    """And those of a feature that is off, but nothing that the node has, as of now."""
+    node = Node()
+    door, bed = (TOPICS.camera_state("main", f"zones/{name}/presence") for name in ("door", "bed"))
+    fall = TOPICS.camera_state("main", "fall")
+    node.outbox.set_state(bed, b"OFF", 1)
+    for topic in (door, bed, fall, TOPICS.stats):
+        node.retained.receive(topic, b"ON", retained=True)
+    sent = node.checks(5)
+    assert [(topic, payload) for topic, payload in sent if topic != bed] == [
+        (fall, b""),
+        (door, b""),
+    ]
+
+
+def test_retained_state_that_is_cleared_stays_so() -> None:
+    """It is not published again, on this connection or the next."""
+    node = Node()
+    door = TOPICS.camera_state("main", "zones/door/presence")
+    node.outbox.set_state(door, b"ON", 1)
+    node.outbox.clear_state(door)
+    node.outbox.clear_state(door)
+    assert node.connection.sent == [(door, b"ON"), (door, b"")]
+    node.connection.sent.clear()
+    assert node.checks(5) == []
+    node.outbox.attach(cast("MqttConnection", node.connection))
+    assert door not in dict(node.connection.sent)
 
 
 def test_retained_states_of_a_removed_camera_wait_for_our_own() -> None:
@@ -127,7 +161,7 @@ def test_retained_leftovers_are_cleared_in_bounded_number() -> None:
 
 def test_retained_topics_of_a_renamed_node_are_cleared() -> None:
     node = Node("edgepose/old")
-    assert "edgepose/old/availability" in node.retained.filters[1]
+    assert any("edgepose/old/availability" in group for group in node.retained.filters)
     left = {"availability": b"offline", "info": b"{}", "main/presence": b"ON"}
     for name, payload in left.items():
         node.retained.receive(f"edgepose/old/{name}", payload, retained=True)
@@ -189,15 +223,15 @@ def test_retained_states_of_two_living_clients_make_no_flood(
 
 
 def groups(node: Node) -> int:
-    return len(node.retained.filters)
+    return len(list(node.retained.filters))
 
 
 def test_retained_subscriptions_at_which_connections_end() -> None:
     """The broker may not allow them; then the node works without, until one lasts."""
     node = Node("edgepose/old")
-    assert groups(node) == 2
+    assert groups(node) == 4
     node.retained.connected()
-    assert groups(node) == 2
+    assert groups(node) == 4
     assert node.checks(5) == []
     node.retained.connected()
     assert groups(node) == 0
@@ -207,7 +241,7 @@ def test_retained_subscriptions_at_which_connections_end() -> None:
     assert node.checks(35) == []
     assert node.forgotten == 0
     node.retained.connected()
-    assert groups(node) == 2
+    assert groups(node) == 4
 
 
 def test_retained_own_state_on_its_way_is_not_foreign(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,20 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import Event
-from edgepose.events.visits import Visits
+from edgepose.events.visits import Delays, Visits
 
 MS = 1_000_000
 
 
-def visits_of(
-    on_delay_ms: int = 300, off_delay_ms: int = 1000, leave_delay_ms: int = 2000
-) -> Visits:
+def visits_of(on_ms: int = 300, off_ms: int = 1000, leave_ms: int = 2000) -> Visits:
     """Return visits with these delays."""
-    visits = Visits()
-    visits.set_delays(
-        on_delay_ms=on_delay_ms, off_delay_ms=off_delay_ms, leave_delay_ms=leave_delay_ms
-    )
-    return visits
+    return Visits(delays=Delays(on_ms, off_ms, leave_ms))
 
 
 def test_visits_one_visit() -> None:
@@ -40,7 +34,7 @@ def test_visits_one_visit() -> None:
 
 def test_visits_states() -> None:
     """Presence is ON if the count is above zero; a zone has topics of its own."""
-    visits = visits_of(on_delay_ms=0)
+    visits = visits_of(on_ms=0)
     assert visits.states == {"count": "0", "presence": "OFF"}
     visits.update([1, 2], 0)
     assert visits.states == {"count": "2", "presence": "ON"}
@@ -115,7 +109,7 @@ def test_visits_second_person_missed_in_turn() -> None:
 
 def test_visits_track_that_comes_back() -> None:
     """After the off delay it must be seen for the on delay again; it has not left, nor enters."""
-    visits = visits_of(leave_delay_ms=3000)
+    visits = visits_of(leave_ms=3000)
     events = []
     counts = {}
     for at in range(0, 6000, 100):
@@ -138,7 +132,7 @@ def test_visits_seen_elsewhere() -> None:
     events = [
         (at, event.type)
         for at in range(0, 5000, 100)
-        for event in visits.update([1] if at < 1000 else [], at * MS, elsewhere=[1])
+        for event in visits.update([1] if at < 1000 else [], at * MS, in_frame=[1])
     ]
     assert events == [(300, "enter"), (2000, "leave")]
 
