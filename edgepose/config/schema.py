@@ -185,6 +185,7 @@ class SmoothingConfig(Section, frozen=True, kw_only=True):
     min_cutoff_hz: Live[Positive | None] = None
     beta: Live[NotNegative | None] = None
     derivative_cutoff_hz: Live[Positive | None] = None
+    speed_floor: Live[NotNegative | None] = None
 
 
 class TlsConfig(Section, frozen=True, kw_only=True):

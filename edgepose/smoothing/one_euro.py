@@ -1,8 +1,10 @@
 """The one-euro filter: strong smoothing for a keypoint at rest, little lag for one that moves.
 
 Source: Casiez, Roussel, Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
-Interactive Systems", CHI 2012. Speed is measured in body sizes a second instead of px a second, so
-one set of parameters serves near and far people and every resolution.
+Interactive Systems", CHI 2012. Three things differ: speed is in body sizes a second instead of px a
+second, so one set of parameters serves near and far people and every resolution; it is that of x
+and y together; and a floor is subtracted from it, below which a speed is taken for jitter.
+docs/people.md has the formula and the figures.
 """
 
 import math
@@ -14,9 +16,11 @@ import numpy as np
 from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.skeleton import KEYPOINT_COUNT
 
-_NUMBERS: Final = 2 * KEYPOINT_COUNT
 MAX_GAP_NS: Final = 500_000_000
-"""A track with a longer gap than this starts anew."""
+"""A keypoint that was not measured for longer than this starts anew."""
+MIN_SCORE: Final = 0.2
+"""Below it a keypoint is not measured, but guessed: on clips at 30 frames a second, such keypoints
+move five times as far from frame to frame as the others. Any value from 0.2 to 0.3 does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,35 +28,39 @@ class OneEuroParameters:
     """Parameters of the filter.
 
     `min_cutoff_hz`: jitter at rest, lower is steadier; `beta`: lag in motion, higher is less (Hz
-    per body size a second); `derivative_cutoff_hz`: how fast the estimated speed changes.
+    per body size a second); `derivative_cutoff_hz`: how fast the estimated speed changes;
+    `speed_floor`: the speed, in body sizes a second, up to which a keypoint is at rest.
     """
 
     min_cutoff_hz: float
     beta: float
     derivative_cutoff_hz: float
+    speed_floor: float
 
 
 PRESETS: Final = {
     # Close to the published constants of tfjs-models' MoveNet (2.5 Hz, 300 per frame side a
     # second, 2.5 Hz): hardly any lag.
-    "responsive": OneEuroParameters(2.5, 150.0, 2.5),
-    "steady": OneEuroParameters(1.0, 25.0, 1.5),
+    "responsive": OneEuroParameters(2.5, 150.0, 2.5, 0.0),
+    "steady": OneEuroParameters(0.5, 25.0, 1.0, 0.06),
 }
+
+_Keypoint = tuple[float, float, float, float, int]
+"""Filtered x and y in px, velocity in body sizes a second, and when it was measured last, in ns."""
 
 
 @dataclass(slots=True)
 class _State:
-    """State of one track: x and y of each keypoint in turn, in px and in body sizes a second."""
+    """State of one track; None for a keypoint that was not measured yet."""
 
-    positions: list[float]
-    speeds: list[float]
+    keypoints: list[_Keypoint | None]
     timestamp_ns: int
 
 
 class OneEuro:
     """Smooths every keypoint of every track by the timestamps of the frames.
 
-    In plain floats: arrays of 34 numbers take five times as long (14 us a pose on x86-64).
+    In plain floats: arrays of 17 keypoints take several times as long.
     """
 
     def __init__(self, parameters: OneEuroParameters) -> None:
@@ -60,26 +68,25 @@ class OneEuro:
         self._states: dict[int, _State] = {}
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
-        """Return smoothed keypoints; boxes move with the mean of their keypoints.
+        """Return smoothed keypoints; boxes move with the mean of their measured keypoints.
 
-        A new track, one after a gap of more than MAX_GAP_NS, and one whose timestamp did not
-        advance are returned unchanged.
+        A keypoint with a score below MIN_SCORE stays in its place. One that is measured for the
+        first time, after more than MAX_GAP_NS, or with a timestamp that did not advance, is
+        returned unchanged.
         """
         poses = tracked.poses
-        keypoints = poses.keypoints.reshape(-1, _NUMBERS).tolist()
-        boxes = poses.boxes_xyxy.tolist()
+        keypoints, boxes = poses.keypoints.tolist(), poses.boxes_xyxy.tolist()
+        scores = poses.keypoint_scores.tolist()
         for index, track_id in enumerate(tracked.track_ids.tolist()):
-            state, measured, box = self._states.get(track_id), keypoints[index], boxes[index]
-            if state is not None and 0 < timestamp_ns - state.timestamp_ns <= MAX_GAP_NS:
-                body_px = max(box[2] - box[0], box[3] - box[1], 1.0)
-                self._advance(state, measured, body_px, timestamp_ns)
-                keypoints[index] = now = state.positions
-                shift_x = (sum(now[::2]) - sum(measured[::2])) / KEYPOINT_COUNT
-                shift_y = (sum(now[1::2]) - sum(measured[1::2])) / KEYPOINT_COUNT
-                x_min, y_min, x_max, y_max = box
-                boxes[index] = x_min + shift_x, y_min + shift_y, x_max + shift_x, y_max + shift_y
-            elif state is None or timestamp_ns != state.timestamp_ns:
-                self._states[track_id] = _State(measured, [0.0] * _NUMBERS, timestamp_ns)
+            state = self._states.get(track_id)
+            if state is None:
+                state = self._states[track_id] = _State([None] * KEYPOINT_COUNT, timestamp_ns)
+            x_min, y_min, x_max, y_max = boxes[index]
+            body_px = max(x_max - x_min, y_max - y_min, 1.0)
+            shift_x, shift_y = self._advance(
+                state, keypoints[index], scores[index], body_px, timestamp_ns
+            )
+            boxes[index] = x_min + shift_x, y_min + shift_y, x_max + shift_x, y_max + shift_y
         if len(self._states) > len(tracked):
             self._states = {
                 track_id: state
@@ -99,20 +106,57 @@ class OneEuro:
         self._states.clear()
 
     def _advance(
-        self, state: _State, measured: list[float], body_px: float, timestamp_ns: int
-    ) -> None:
+        self,
+        state: _State,
+        places: list[list[float]],
+        scores: list[float],
+        body_px: float,
+        timestamp_ns: int,
+    ) -> tuple[float, float]:
+        """Filter the places of one pose, and return the mean shift of those that are measured."""
         parameters = self._parameters
-        dt = (timestamp_ns - state.timestamp_ns) * 1e-9
-        # A new value weighs 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), here as w / (1 + w).
-        radians = 2.0 * math.pi * dt
-        w = parameters.derivative_cutoff_hz * radians
-        speed_weight, to_speed = w / (1.0 + w), 1.0 / (body_px * dt)
-        resting, moving = parameters.min_cutoff_hz * radians, parameters.beta * radians
-        positions, speeds = [], []
-        for value, position, speed in zip(measured, state.positions, state.speeds, strict=True):
-            change = value - position
-            speed += speed_weight * (change * to_speed - speed)
-            w = resting + moving * abs(speed)
-            positions.append(position + change * (w / (1.0 + w)))
-            speeds.append(speed)
-        state.positions, state.speeds, state.timestamp_ns = positions, speeds, timestamp_ns
+        floor, hypot = parameters.speed_floor, math.hypot
+        keypoints = state.keypoints
+        state.timestamp_ns = timestamp_ns
+        measured, shift_x, shift_y = 0, 0.0, 0.0
+        step_ns = 0
+        for index, (place, score) in enumerate(zip(places, scores, strict=True)):
+            last = keypoints[index]
+            x, y = place
+            if last is None or not 0 < timestamp_ns - last[4] <= MAX_GAP_NS:
+                keypoints[index] = None
+                if score >= MIN_SCORE:
+                    keypoints[index] = x, y, 0.0, 0.0, timestamp_ns
+                    measured += 1
+                continue
+            last_x, last_y, vx, vy, measured_ns = last
+            if score < MIN_SCORE:
+                place[:] = last_x, last_y
+                continue
+            if step_ns != timestamp_ns - measured_ns:  # Nearly always the same for all.
+                step_ns = timestamp_ns - measured_ns
+                # A new value weighs 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), here as
+                # w / (1 + w).
+                radians = 2.0 * math.pi * step_ns * 1e-9
+                w = parameters.derivative_cutoff_hz * radians
+                new = w / (1.0 + w)
+                old, to_speed = 1.0 - new, new / (body_px * step_ns * 1e-9)
+                resting, moving = parameters.min_cutoff_hz * radians, parameters.beta * radians
+            dx, dy = x - last_x, y - last_y
+            vx = old * vx + to_speed * dx
+            vy = old * vy + to_speed * dy
+            speed = hypot(vx, vy) - floor
+            w = resting + moving * speed if speed > 0.0 else resting
+            # What is left of the way to the measured place.
+            rest = -1.0 / (1.0 + w)
+            dx *= rest
+            dy *= rest
+            x += dx
+            y += dy
+            keypoints[index] = x, y, vx, vy, timestamp_ns
+            place[:] = x, y
+            measured += 1
+            shift_x += dx
+            shift_y += dy
+        count = max(measured, 1)
+        return shift_x / count, shift_y / count

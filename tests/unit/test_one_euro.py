@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgepose.datatypes import Floats
+from edgepose.datatypes import Floats, TrackedPoses
 from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro
 from tests.builders import SECOND_NS, tracked_of
 
@@ -116,3 +116,75 @@ def test_one_euro_drops_old_tracks() -> None:
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept_bytes < 100_000
+
+
+def test_one_euro_slower_than_the_floor() -> None:
+    """A keypoint that moves by 0.05 body sizes a second is filtered as one at rest, at 0.5 Hz."""
+    smoother = OneEuro(PRESETS["steady"])
+    points = np.linspace(100, 300, 34).reshape(17, 2)
+    smoother.apply(tracked_of(points), SECOND_NS)
+    move = np.array([0.03, 0.04]) * (points[-1, 1] - points[0, 1]) / 30
+    smoothed = smoother.apply(tracked_of(points + move), SECOND_NS + FRAME_NS)
+    weight = 1 / (1 + 30 / (2 * np.pi * 0.5))
+    assert smoothed.poses.keypoints[0] == pytest.approx(points + weight * move, abs=1e-3)
+
+
+def test_one_euro_speed_of_both_axes() -> None:
+    """A keypoint that moves along one axis is not held back on the other."""
+    smoother = OneEuro(PRESETS["steady"])
+    points = np.linspace(100, 300, 34).reshape(17, 2)
+    smoother.apply(tracked_of(points), SECOND_NS)
+    smoothed = smoother.apply(tracked_of(points + np.array([40, 1])), SECOND_NS + FRAME_NS)
+    moved = smoothed.poses.keypoints[0] - points
+    assert moved[:, 0] / 40 == pytest.approx(moved[:, 1], abs=1e-3)
+    assert (moved[:, 1] > 0.5).all()
+
+
+def weak(points: Floats, *which: int) -> TrackedPoses:
+    """Return a tracked pose of which some keypoints have a score of 0.1."""
+    tracked = tracked_of(points)
+    tracked.poses.keypoint_scores[0, list(which)] = 0.1
+    return tracked
+
+
+def test_one_euro_weak_keypoint_stays() -> None:
+    """While its score is low a keypoint stays where it was, and what it does leaves no trace."""
+    smoother, other = OneEuro(PRESETS["steady"]), OneEuro(PRESETS["steady"])
+    points = np.linspace(100, 300, 34).reshape(17, 2)
+    jumped = points.copy()
+    jumped[9] += 80
+    smoother.apply(tracked_of(points), SECOND_NS)
+    other.apply(tracked_of(points), SECOND_NS)
+    during = smoother.apply(weak(jumped, 9), SECOND_NS + FRAME_NS).poses
+    assert during.keypoints[0, 9] == pytest.approx(points[9])
+    # The other keypoints and the box have not moved either.
+    assert during.keypoints[0] == pytest.approx(points, abs=1e-3)
+    assert during.boxes_xyxy[0] == pytest.approx(tracked_of(jumped).poses.boxes_xyxy[0], abs=1e-3)
+    after = SECOND_NS + 2 * FRAME_NS
+    assert smoother.apply(tracked_of(points + 5), after).poses.keypoints[0, 9] == pytest.approx(
+        other.apply(tracked_of(points + 5), after).poses.keypoints[0, 9]
+    )
+
+
+def test_one_euro_long_weak_keypoint() -> None:
+    """After MAX_GAP_NS its place is returned as it is, and it starts anew once it is measured."""
+    smoother = OneEuro(PRESETS["steady"])
+    points = np.linspace(100, 300, 34).reshape(17, 2)
+    smoother.apply(tracked_of(points), SECOND_NS)
+    found = []
+    for index, tracked in enumerate(
+        (weak(points + 20, 9), weak(points + 30, 9), tracked_of(points))
+    ):
+        now_ns = SECOND_NS + MAX_GAP_NS + index * FRAME_NS
+        found.append(smoother.apply(tracked, now_ns).poses.keypoints[0, 9] - points[9])
+    assert np.array(found) == pytest.approx(np.array([[0, 0], [30, 30], [0, 0]]), abs=1e-3)
+
+
+def test_one_euro_weak_keypoint_of_a_new_track() -> None:
+    """A place that was never measured does not pull the first one that is."""
+    smoother = OneEuro(PRESETS["steady"])
+    points = np.linspace(100, 300, 34).reshape(17, 2)
+    smoother.apply(weak(points + 50, 9), SECOND_NS)
+    smoothed = smoother.apply(tracked_of(points), SECOND_NS + FRAME_NS).poses.keypoints[0]
+    assert smoothed[9] == pytest.approx(points[9], abs=1e-3)
+    assert smoothed[8] != pytest.approx(points[8], abs=1e-3)
