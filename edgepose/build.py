@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edgepose.config.people import ALL_EXERCISES, RepetitionsConfig
 from edgepose.config.schema import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import SourceUri, parse_source_uri
 from edgepose.errors import (
@@ -19,6 +20,7 @@ from edgepose.errors import (
 )
 from edgepose.events.detectors import Detectors
 from edgepose.events.presence import PresenceDetector
+from edgepose.events.repetitions import BODIES, MOVEMENTS, Movement, RepetitionDetector
 from edgepose.events.visits import Delays
 from edgepose.events.zones import Zone, ZoneDetector
 from edgepose.inference import cpu, replay
@@ -240,8 +242,22 @@ def apply_detectors(detectors: Detectors, config: Config, camera: CameraConfig) 
         in_zones = detectors.running(ZoneDetector)
         in_zones.set_zones(counted, delays)
         parts.append(in_zones)
+    if config.repetitions.exercise is not None:
+        repetitions = detectors.running(RepetitionDetector)
+        repetitions.set_movements(_movements(config.repetitions))
+        parts.append(repetitions)
     excluded = [zone for zone in zones if zone.exclude == "all"]
     detectors.replace(parts, excluded=excluded, on_delay_ms=on_ms)
+
+
+def _movements(config: RepetitionsConfig) -> tuple[Movement, ...]:
+    """Return the exercises that are counted."""
+    name, joint, start, turn = config.exercise, config.joint, config.start_angle, config.turn_angle
+    if name is None or name == ALL_EXERCISES:
+        return tuple(MOVEMENTS.values())
+    if joint is None or start is None or turn is None:
+        return (MOVEMENTS[name],)
+    return (Movement(name, joint, start, turn, BODIES[config.body], each_side=config.each_side),)
 
 
 def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameSource]:

@@ -1,14 +1,18 @@
 """The sections about people over time: presence, publishing of poses, and what is made of them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from edgepose.config.fields import Id, Live, Milliseconds, Section
-from edgepose.config.values import Validate
+from edgepose.config.values import Boolean, Validate
 from edgepose.util.polygon import Polygon, crossing_sides
 
 MAX_CORNERS: Final = 64
+BUILT_IN_EXERCISES: Final = ("squat", "push_up", "curl")
+ALL_EXERCISES: Final = "auto"
+MIN_RANGE_DEG: Final = 20.0
 
 
 def _check_polygon(corners: Polygon) -> None:
@@ -40,6 +44,9 @@ Corners = Annotated[
 ]
 
 
+Degrees = Annotated[float, Meta(ge=0, le=180)]
+
+
 class ZoneConfig(Section, frozen=True, kw_only=True):
     """A part of a camera's frame."""
 
@@ -55,3 +62,36 @@ class PresenceConfig(Section, frozen=True, kw_only=True):
 
     on_delay_ms: Live[Milliseconds] = 300
     off_delay_ms: Live[Milliseconds] = 1000
+
+
+class RepetitionsConfig(Section, frozen=True, kw_only=True):
+    """The exercise whose repetitions are counted, and what an exercise of the user is."""
+
+    exercise: Live[Id | None] = None
+    joint: Live[Literal["elbow", "shoulder", "hip", "knee"] | None] = None
+    start_angle: Live[Degrees | None] = None
+    turn_angle: Live[Degrees | None] = None
+    body: Live[Literal["any", "upright", "horizontal"]] = "any"
+    each_side: Live[Boolean] = False
+
+    def conflicts(self) -> Iterator[str]:
+        """Report an exercise that is not defined, or a definition that has no effect."""
+        start, turn = self.start_angle, self.turn_angle
+        if self.exercise in (None, ALL_EXERCISES, *BUILT_IN_EXERCISES):
+            if self != RepetitionsConfig(exercise=self.exercise):
+                yield (
+                    "joint, start_angle, turn_angle, body and each_side define an exercise, which "
+                    f"exercise: {self.exercise or 'null'} does not use; write a name of your own "
+                    "there, or leave them out"
+                )
+        elif self.joint is None or start is None or turn is None:
+            yield (
+                f"{self.exercise} is not built in ({', '.join(BUILT_IN_EXERCISES)}, or "
+                f"{ALL_EXERCISES} for these); correct it, or define it with joint, start_angle and "
+                "turn_angle"
+            )
+        elif abs(start - turn) < MIN_RANGE_DEG:
+            yield (
+                f"start_angle {start:g} and turn_angle {turn:g} are closer than "
+                f"{MIN_RANGE_DEG:g} degrees, within which angles jitter; choose them further apart"
+            )
