@@ -3,20 +3,22 @@
 Schema 1. Unknown fields may be added; a changed meaning raises the number.
 """
 
+import math
 import secrets
 import time
 from functools import cache
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 
 from edgepose.clock import isoformat_utc, utc_of_boottime
-from edgepose.datatypes import Event, EventType, Frame, StageTimings, TrackedPoses
+from edgepose.datatypes import Event, EventType, Frame, Poses, StageTimings, TrackedPoses
 
 SCHEMA = 1
 
 _PLACES = 1e4
 _SCORES = 1e3
+_ANY_SCORE = -math.inf
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Keypoint = tuple[Fraction, Fraction, Fraction]
@@ -69,6 +71,17 @@ class PoseEntry(msgspec.Struct, frozen=True):
             description="COCO order, [x, y, score] each; null below the keypoint threshold",
         ),
     ]
+    raw_keypoints: (
+        Annotated[
+            list[Keypoint],
+            msgspec.Meta(
+                min_length=17,
+                max_length=17,
+                description="with publish.raw: before smoothing, with any score, never null",
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class PoseMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -152,15 +165,18 @@ def pose_message(
     model: str,
     accelerator: str,
     degraded: bool,
+    raw: Poses | None = None,
 ) -> PoseMessage:
     """Build the message of one frame; keypoints below the threshold are null.
 
+    `raw` are the poses before smoothing, in the same order, if they are to be published too.
     Keypoints that left the frame are moved to its edge, since every number is 0..1; four decimals
     are a quarter of a pixel at 2500 px and keep the message under 1 kB.
     """
     width, height = frame.size_wh
     to_x, to_y = _PLACES / width, _PLACES / height
     poses = tracked.poses
+    raw_places = [None] * len(poses) if raw is None else raw.keypoints.tolist()
     # Plain floats: for the one or two poses of a frame, NumPy's clip and round take longer.
     entries = [
         PoseEntry(
@@ -172,23 +188,20 @@ def pose_message(
                 _fraction(box[2] * to_x, _PLACES),
                 _fraction(box[3] * to_y, _PLACES),
             ),
-            [
-                (
-                    _fraction(x * to_x, _PLACES),
-                    _fraction(y * to_y, _PLACES),
-                    _fraction(keypoint_score * _SCORES, _SCORES),
-                )
-                if keypoint_score >= keypoint_threshold
-                else None
-                for (x, y), keypoint_score in zip(keypoints, keypoint_scores, strict=True)
-            ],
+            _keypoints(places, keypoint_scores, to_x, to_y, keypoint_threshold),
+            msgspec.UNSET
+            if measured is None
+            else cast(
+                "list[Keypoint]", _keypoints(measured, keypoint_scores, to_x, to_y, _ANY_SCORE)
+            ),
         )
-        for track_id, score, box, keypoints, keypoint_scores in zip(
+        for track_id, score, box, places, keypoint_scores, measured in zip(
             tracked.track_ids.tolist(),
             poses.scores.tolist(),
             poses.boxes_xyxy.tolist(),
             poses.keypoints.tolist(),
             poses.keypoint_scores.tolist(),
+            raw_places,
             strict=True,
         )
     ]
@@ -208,6 +221,21 @@ def pose_message(
         ),
         poses=entries,
     )
+
+
+def _keypoints(
+    places: list[list[float]], scores: list[float], to_x: float, to_y: float, threshold: float
+) -> list[Keypoint | None]:
+    return [
+        (
+            _fraction(x * to_x, _PLACES),
+            _fraction(y * to_y, _PLACES),
+            _fraction(score * _SCORES, _SCORES),
+        )
+        if score >= threshold
+        else None
+        for (x, y), score in zip(places, scores, strict=True)
+    ]
 
 
 def _fraction(value: float, steps: float) -> float:

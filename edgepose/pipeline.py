@@ -49,6 +49,7 @@ class Pipeline:
 
     `node` and `camera` name it in messages. `every_frame` publishes frames without poses too;
     otherwise only the first of them is published, to report that the last pose is gone.
+    `publish_raw` adds the keypoints before smoothing to the messages.
 
     `detect` runs on the inference thread and `publish` on the main thread; they share no state.
     `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
@@ -65,6 +66,7 @@ class Pipeline:
     node: str
     camera: str
     every_frame: bool = False
+    publish_raw: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
     _next_sequence: int = field(default=0, init=False)
@@ -151,6 +153,7 @@ class Pipeline:
                 model=model.name,
                 accelerator=model.device,
                 degraded=model.degraded,
+                raw=raw.poses if self.publish_raw else None,
             )
             if len(tracked) or self._last_with_poses or self.every_frame:
                 self._send(message)

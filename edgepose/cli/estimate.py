@@ -160,6 +160,7 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
         (),
         node=config.node_name,
         camera=config.cameras[0].name,
+        publish_raw=config.publish.raw,
     )
 
 

@@ -57,6 +57,12 @@ class ZoneConfig(Section, frozen=True, kw_only=True):
     dwell_ms: Live[Milliseconds] = 0
 
 
+class PublishConfig(Section, frozen=True, kw_only=True):
+    """What a pose message has beside the smoothed keypoints."""
+
+    raw: Live[Boolean] = False
+
+
 class PresenceConfig(Section, frozen=True, kw_only=True):
     """Delays of the presence topic."""
 

@@ -40,7 +40,12 @@ from edgepose.config.fields import (
     section_of,
 )
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
-from edgepose.config.people import PresenceConfig, RepetitionsConfig, ZoneConfig
+from edgepose.config.people import (
+    PresenceConfig,
+    PublishConfig,
+    RepetitionsConfig,
+    ZoneConfig,
+)
 from edgepose.config.source_uri import (
     UNFIT_OPTIONS,
     FrameRate,
@@ -287,6 +292,7 @@ class Config(Section, frozen=True, kw_only=True):
     smoothing: SmoothingConfig = SmoothingConfig()
     presence: PresenceConfig = PresenceConfig()
     repetitions: RepetitionsConfig = RepetitionsConfig()
+    publish: PublishConfig = PublishConfig()
     mqtt: MqttConfig = MqttConfig()
     output: OutputConfig = OutputConfig()
     stats_interval_s: NeedsRestart[Annotated[float, Meta(ge=1, le=86_400)]] = 30.0

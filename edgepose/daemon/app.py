@@ -151,6 +151,7 @@ class App:
                 node=config.node_name,
                 camera=camera.name,
                 turn=turn,
+                publish_raw=config.publish.raw,
             )
             cameras.append(
                 CameraParts(
@@ -254,6 +255,7 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     """Apply changed settings to a running camera; its tracks, ids and presence stay."""
     if new.smoothing != old.smoothing:
         camera.pipeline.smoother = build_smoother(new.smoothing)
+    camera.pipeline.publish_raw = new.publish.raw
     apply_tracking(camera.pipeline.tracker, new)
     (settings,) = (each for each in new.cameras if each.name == camera.name)
     apply_detectors(camera.detectors, new, settings)

@@ -58,6 +58,15 @@ def test_app_reload_with_an_invalid_source_changes_nothing(tmp_path: Path) -> No
     assert rig.state() == before
 
 
+def test_app_reload_publishes_raw_keypoints(tmp_path: Path) -> None:
+    """`publish.raw` is applied to running cameras."""
+    rig = Rig(tmp_path)
+    assert not rig.parts.pipeline.publish_raw
+    rig.config = load_config(None, {"mqtt.enabled": False, "publish.raw": True})
+    rig.app.daemon.reload()()
+    assert rig.parts.pipeline.publish_raw
+
+
 def test_app_reload_without_changes_changes_nothing(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     before = rig.state()

@@ -18,7 +18,7 @@ from tests.builders import frame_of, tracked_of
 TIMINGS = StageTimings(100_000, 5_000_000, 30_000, 20_000, 10_000)
 
 
-def message(tracked: TrackedPoses) -> PoseMessage:
+def message(tracked: TrackedPoses, raw: Poses | None = None) -> PoseMessage:
     return pose_message(
         frame_of((640, 480), boottime_ns(), 7),
         tracked,
@@ -30,6 +30,7 @@ def message(tracked: TrackedPoses) -> PoseMessage:
         model="movenet-lightning-int8",
         accelerator="cpu",
         degraded=False,
+        raw=raw,
     )
 
 
@@ -63,6 +64,20 @@ def test_pose_message_low_score_keypoints_are_null() -> None:
     assert entry.keypoints[5] is None
     assert entry.keypoints[3] == (0.0, 1.0, 0.9)
     assert all(0 <= side <= 1 for side in entry.box)
+
+
+def test_pose_message_raw_keypoints() -> None:
+    """All 17 with their scores, also those that are null among the smoothed ones."""
+    smoothed = tracked_of(np.full((17, 2), 96.0), np.full((17, 2), 192.0))
+    smoothed.poses.keypoint_scores[0, 5] = 0.29
+    raw = tracked_of(np.full((17, 2), 48.0), np.full((17, 2), 144.0)).poses
+    decoded = json.loads(messages.encode(message(smoothed, raw)))
+    first, second = (pose["raw_keypoints"] for pose in decoded["poses"])
+    assert first == [[0.075, 0.1, 0.29 if index == 5 else 0.9] for index in range(17)]
+    assert second == [[0.225, 0.3, 0.9]] * 17
+    assert decoded["poses"][0]["keypoints"][4:6] == [[0.15, 0.2, 0.9], None]
+    (_, without) = json.loads(messages.encode(message(smoothed)))["poses"]
+    assert "raw_keypoints" not in without
 
 
 def test_pose_message_without_poses() -> None:

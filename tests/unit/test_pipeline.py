@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.datatypes import Frame
+from edgepose.datatypes import Frame, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
 from edgepose.messages import boot_id
 from edgepose.protocols import Tensor
+from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.builders import SECOND_NS, frame_of
 from tests.fakes.pipeline import (
@@ -21,6 +22,14 @@ from tests.fakes.pipeline import (
     PipelineRig,
     loaded_model,
 )
+
+
+class Fixed(NoSmoother):
+    """Puts all keypoints at a quarter of the frame."""
+
+    def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
+        keypoints = np.tile(np.array([16, 12], np.float32), (len(tracked), 17, 1))
+        return replace(tracked, poses=replace(tracked.poses, keypoints=keypoints))
 
 
 def test_pipeline_confirms_a_pose_in_a_crop() -> None:
@@ -78,6 +87,18 @@ def test_publish_sends_every_frame_if_configured() -> None:
     for _ in range(3):
         rig.process()
     assert [len(message.poses) for message in rig.sink.messages] == [0, 0, 0]
+
+
+def test_publish_raw_keypoints_if_configured() -> None:
+    """Those before smoothing are beside the smoothed ones."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9))
+    rig.pipeline.smoother, rig.pipeline.publish_raw = Fixed(), True
+    rig.process()
+    (pose,) = rig.process().message.poses
+    assert pose.keypoints == [(0.25, 0.25, 0.9)] * 17
+    assert isinstance(pose.raw_keypoints, list)
+    assert pose.raw_keypoints[0] == pytest.approx((10 / 64, (10 + 30 / 33) / 48, 0.9), abs=1e-4)
+    assert pose.raw_keypoints[16] == pytest.approx(((40 - 30 / 33) / 64, 40 / 48, 0.9), abs=1e-4)
 
 
 def test_publish_empty_once_and_start_with_the_whole_frame() -> None:
