@@ -1,15 +1,22 @@
-"""Copies of frames with the poses drawn on them."""
+"""Copies of frames with the poses and zones drawn on them."""
 
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import PIL.Image
 
+from edgepose.config.people import ZoneConfig
+from edgepose.datatypes import Poses
 from edgepose.errors import SourceError
-from edgepose.imaging.draw import draw_poses
+from edgepose.events.place import PLACES, in_frame
+from edgepose.imaging.draw import draw_poses, draw_zones
 from edgepose.pipeline import FrameResult
+from edgepose.util.polygon import Point
+
+_PURPOSES: Final = {"none": "", "falls": " (no falls)", "all": " (excluded)"}
 
 
 class AnnotatedCopies:
@@ -20,9 +27,18 @@ class AnnotatedCopies:
     run are replaced, links are not: behind one may be an input.
     """
 
-    def __init__(self, folder: Path, inputs: Iterable[Path], keypoint_threshold: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        inputs: Iterable[Path],
+        keypoint_threshold: float,
+        zones: Iterable[ZoneConfig] = (),
+    ) -> None:
         self._folder = folder
         self._keypoint_threshold = keypoint_threshold
+        zones = tuple(zones)
+        self._zones = {f"{zone.name}{_PURPOSES[zone.exclude]}": zone.polygon for zone in zones}
+        self._places = {zone.place for zone in zones}
         self._input_folders = set(_identities(inputs))
         self._written: set[str] = set()
         self._attempt = 0
@@ -38,12 +54,21 @@ class AnnotatedCopies:
             target = self._target(folder, Path(str(result.frame.path)), number)
             poses, frame = result.tracked.poses, result.frame
             image = draw_poses(frame.image, poses, self._keypoint_threshold)
+            image = draw_zones(image, self._zones, self._places_of(poses, frame.size_wh))
             PIL.Image.fromarray(image).save(target, "JPEG", quality=95)
         except OSError as error:
             raise SourceError(
                 f"{error.filename or folder}: the annotated image cannot be written: "
                 f"{error.strerror or error}"
             ) from error
+
+    def _places_of(self, poses: Poses, size_wh: tuple[int, int]) -> Iterator[Point]:
+        """Yield what must be in a zone for each pose to be in it."""
+        for keypoints, scores, box in zip(
+            poses.keypoints, poses.keypoint_scores, poses.boxes_xyxy, strict=True
+        ):
+            for place in self._places:
+                yield in_frame(PLACES[place](keypoints, scores, box), size_wh)
 
     def _target(self, folder: Path, path: Path, number: int | None) -> Path:
         if not number:

@@ -44,7 +44,8 @@ SEQUENCE_FPS: Final = 30.0
     "--annotate",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write a copy of every frame with the skeletons drawn on it into this folder.",
+    help="Write a copy of every frame into this folder, with the skeletons, and the zones of the "
+    "first camera of the configuration, drawn on it.",
 )
 @click.option(
     "--mode",
@@ -92,7 +93,12 @@ def command(
         from edgepose.cli._annotate import AnnotatedCopies
 
         annotate.mkdir(parents=True, exist_ok=True)
-        copies = AnnotatedCopies(annotate, map(Path, inputs), config.pose.keypoint_threshold)
+        copies = AnnotatedCopies(
+            annotate,
+            map(Path, inputs),
+            config.pose.keypoint_threshold,
+            config.cameras[0].zones,
+        )
     loaded = build_model(config)
     failures: list[SourceError] = []
 

@@ -24,6 +24,9 @@ FEET_BELOW_HIPS: Final = 1.5
 is 0.06 of the body's size from the knees and 0.09 from the hips (133 annotated persons of COCO);
 the foot line of a box that ends at the knees is off by 0.22, one that ends at the hips by 0.41."""
 
+EDGE_PX: Final = 1e-3
+"""Feet that are guessed below the frame are this much inside, as zones end where the frame does."""
+
 
 def feet(
     keypoints: Sequence[Sequence[float]], scores: Sequence[float], box_xyxy: Sequence[float]
@@ -56,6 +59,15 @@ def torso(
     if shoulders is not None and hips is not None:
         return (shoulders[0] + hips[0]) / 2, (shoulders[1] + hips[1]) / 2
     return (box_xyxy[0] + box_xyxy[2]) / 2, (box_xyxy[1] + box_xyxy[3]) / 2
+
+
+PLACES: Final = {"feet": feet, "torso": torso}
+
+
+def in_frame(place: Point, size_wh: tuple[int, int]) -> Point:
+    """Return the nearest point that is in the frame, in px."""
+    (x, y), (width, height) = place, size_wh
+    return min(max(x, EDGE_PX), width - EDGE_PX), min(max(y, EDGE_PX), height - EDGE_PX)
 
 
 def _middle(

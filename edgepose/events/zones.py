@@ -7,15 +7,13 @@ from typing import Final, Literal
 import numpy as np
 
 from edgepose.datatypes import Event, TrackedFrame
-from edgepose.events.place import feet, torso
+from edgepose.events.place import PLACES, in_frame
 from edgepose.events.visits import Delays, Visits
 from edgepose.util.polygon import Point, contains, outline_distance
 
 MARGIN: Final = 0.1
 """How far outside, in sizes of the body's box, a person who was in a zone still is: feet that are
 guessed are off by 0.06 to 0.09."""
-EDGE_PX: Final = 1e-3
-"""Feet that are guessed below the frame are this much inside, as zones end where the frame does."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class ZoneMembership:
     def set_zones(self, zones: Sequence[Zone]) -> None:
         """Change the zones."""
         self.zones = zones
+        self._places = {zone.place for zone in zones}
         self._inside: list[set[int]] = [set() for _ in zones]
         self._size_wh = (0, 0)
         self._in_px: list[list[Point]] = []
@@ -67,9 +66,12 @@ class ZoneMembership:
             strict=True,
         ):
             margin_px = MARGIN * max(box[2] - box[0], box[3] - box[1])
-            places = {"feet": feet(keypoints, scores, box), "torso": torso(keypoints, scores, box)}
+            places = {
+                name: in_frame(PLACES[name](keypoints, scores, box), frame.size_wh)
+                for name in self._places
+            }
             for number, (zone, polygon) in enumerate(zip(self.zones, self._in_px, strict=True)):
-                x, y = self._in_frame(*places[zone.place])
+                x, y = places[zone.place]
                 if contains(polygon, x, y) or (
                     track_id in self._inside[number] and outline_distance(polygon, x, y) < margin_px
                 ):
@@ -89,11 +91,6 @@ class ZoneMembership:
         return TrackedFrame(
             frame.timestamp_ns, frame.size_wh, frame.raw.select(kept), frame.smoothed.select(kept)
         )
-
-    def _in_frame(self, x: float, y: float) -> Point:
-        width, height = self._size_wh
-        x = min(max(x, EDGE_PX), width - EDGE_PX)
-        return x, min(max(y, EDGE_PX), height - EDGE_PX)
 
 
 class ZoneDetector:

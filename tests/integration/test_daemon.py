@@ -179,6 +179,48 @@ def test_daemon_reload_valid_and_invalid_configuration(tmp_path: Path, broker: M
     assert model() == "movenet-thunder-int8"
 
 
+ZONES = (
+    "cameras: [{source: 'synthetic:?fps=10', zones: ["
+    "{name: room, polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]},"
+    "{name: sky, polygon: [[0, 0], [1, 0], [1, 0.01]], place: torso}]}]\n"
+)
+ROOM, SKY = f"{CAMERA}/zones/room", f"{CAMERA}/zones/sky"
+
+
+def test_daemon_zones_over_a_reload_and_a_restart(tmp_path: Path, broker: Mosquitto) -> None:
+    """A zone has topics and events; those of a zone that is removed are cleared."""
+    arguments = ("--mqtt", broker.url)
+    with broker.listener() as listener:
+        daemon = Daemon(tmp_path, *arguments, config=SLOW)
+        try:
+            wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+            daemon.configure(ZONES)
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for_last(listener, f"{ROOM}/presence", b"ON")
+            assert last(listener, f"{ROOM}/count") == b"1"
+            assert last(listener, f"{SKY}/presence") == b"OFF"
+            events = [json.loads(payload) for payload in listener.payloads(f"{CAMERA}/event")]
+            assert [(e["type"], e.get("zone")) for e in events] == [
+                ("enter", None),
+                ("zone_enter", "room"),
+            ]
+            daemon.configure(ZONES.replace("name: sky", "name: air"))
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for_last(listener, f"{SKY}/presence", b"")
+            wait_for_last(listener, f"{CAMERA}/zones/air/count", b"0")
+            assert last(listener, f"{ROOM}/presence") == b"ON"
+        finally:
+            daemon.end()
+        # The broker keeps the states of zones that the next configuration does not have.
+        daemon = Daemon(tmp_path, *arguments, config=SLOW)
+        try:
+            for topic in (ROOM, f"{CAMERA}/zones/air"):
+                wait_for_last(listener, f"{topic}/presence", b"")
+                wait_for_last(listener, f"{topic}/count", b"")
+        finally:
+            daemon.end()
+
+
 @pytest.mark.parametrize(
     ("config", "missing"),
     [

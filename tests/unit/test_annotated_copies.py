@@ -9,8 +9,10 @@ import PIL.Image
 import pytest
 
 from edgepose.cli._annotate import AnnotatedCopies
+from edgepose.config.people import ZoneConfig
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
+from edgepose.imaging.draw import draw_zones
 from edgepose.pipeline import FrameResult
 from tests.fakes.pipeline import FakePoseModel, PipelineRig
 from tests.media import quarters, save
@@ -43,6 +45,34 @@ def test_annotated_copy_is_an_image_with_the_poses(tmp_path: Path) -> None:
     with PIL.Image.open(tmp_path / "out" / "1.jpg") as copy:
         difference = np.abs(np.asarray(copy).astype(int) - quarters())
     assert difference.max() > 100
+
+
+def test_annotated_copy_shows_the_zones() -> None:
+    """The outlines are where the corners are, and a cross is where a person is."""
+    black = np.zeros((200, 300, 3), np.uint8)
+    zones = {"door": ((0.1, 0.2), (0.5, 0.2), (0.5, 0.9), (0.1, 0.9))}
+    drawn = draw_zones(black, zones, [])
+    assert not black.any()
+    rows, columns = np.nonzero(drawn.max(axis=2) > 200)
+    assert (columns.min(), columns.max()) == (30, 150)
+    assert (rows.min(), rows.max()) == (40, 180)
+    inside = drawn[45:170, 35:140]
+    assert 0 < np.count_nonzero(inside) < 0.1 * inside.size, "a label, and nothing else"
+    rows, columns = np.nonzero(draw_zones(black, {}, [(200.0, 100.0)]).max(axis=2))
+    assert (round(columns.mean()), round(rows.mean())) == (200, 100)
+
+
+def test_annotated_copy_has_the_zones_of_the_configuration(tmp_path: Path) -> None:
+    """With what an excluded zone is for."""
+    path = save(tmp_path / "1.png", quarters())
+    corners = ((0.1, 0.2), (0.9, 0.2), (0.9, 0.9), (0.1, 0.9))
+    copies = []
+    for exclude in (None, "none", "all"):
+        zones = [] if exclude is None else [ZoneConfig(name="a", polygon=corners, exclude=exclude)]
+        folder = tmp_path / f"{exclude}"
+        AnnotatedCopies(folder, [path], 0.0, zones).write(result_of(path), "", None)
+        copies.append((folder / "1.jpg").read_bytes())
+    assert len(set(copies)) == 3
 
 
 def test_annotated_copies_in_the_folder_of_the_inputs(tmp_path: Path) -> None:
