@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Protocol
 
 from edgepose.clock import boottime_ns
 from edgepose.daemon.capture import Capture, FrameMailbox
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
 from edgepose.daemon.inference_thread import Result
 from edgepose.daemon.reopening import LAST_UNSTABLE_PAUSE_NS, Reopening
 from edgepose.datatypes import Event
@@ -32,7 +33,8 @@ class CameraParts:
     """What one camera is made of.
 
     `new_source`, called in the capture thread, returns a new source for every attempt to open it;
-    one that delivers no frame for `stall_timeout_ns` counts as stalled.
+    one that delivers no frame for `stall_timeout_ns` counts as stalled. `limit` is that of the
+    frames that are processed.
     """
 
     name: str
@@ -40,6 +42,7 @@ class CameraParts:
     stall_timeout_ns: int
     pipeline: Pipeline
     detectors: Detectors
+    limit: FrameRateLimit = field(default_factory=FrameRateLimit)
 
 
 class StatePublisher(Protocol):
@@ -125,6 +128,7 @@ class CameraSupervisor:
             self.parts.stall_timeout_ns,
             self.parts.pipeline,
             self.mailbox,
+            self.parts.limit,
             clock=self.clock,
         )
         try:

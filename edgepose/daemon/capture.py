@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgepose.clock import boottime_ns
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
 from edgepose.datatypes import Frame
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import EdgeposeError, SourceError
@@ -71,10 +72,10 @@ class FrameMailbox:
 class Capture:
     """Creates, opens, reads and closes a source in its own thread.
 
-    Live sources drop and count stale frames; any other source waits, for the mailbox and for a
-    model, and loses none. A source is stalled if it delivers no frame for `stall_timeout_ns`, or
-    for 30 s if it is being opened or is not live. `crop` belongs to the inference thread: every
-    stream begins with the whole frame.
+    Live sources drop and count stale frames, and leave out those that `limit` does not accept; any
+    other source waits, for the mailbox and for a model, and loses none. A source is stalled if it
+    delivers no frame for `stall_timeout_ns`, or for 30 s if it is being opened or is not live.
+    `crop` belongs to the inference thread: every stream begins with the whole frame.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Capture:
     stall_timeout_ns: int
     pipeline: Pipeline
     mailbox: FrameMailbox
+    limit: FrameRateLimit = field(default_factory=FrameRateLimit)
     clock: Callable[[], int] = boottime_ns
 
     def __post_init__(self) -> None:
@@ -135,7 +137,8 @@ class Capture:
                     self._stalled_at_ns = None
                     if not live:
                         self._wait_for_model()
-                    self.dropped += self.mailbox.put(self, frame, overwrite=live)
+                    if not live or self.limit.accepts(frame.timestamp_ns):
+                        self.dropped += self.mailbox.put(self, frame, overwrite=live)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.
