@@ -39,6 +39,7 @@ from edgepose.config.fields import (
     fields_of,
     section_of,
 )
+from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
 from edgepose.config.people import (
     PresenceConfig,
@@ -56,6 +57,7 @@ from edgepose.config.source_uri import (
 )
 from edgepose.config.values import Boolean, Coerce, Validate, coerce_text
 from edgepose.config.yaml_reader import Key
+from edgepose.mqtt.commands import MAX_FPS
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
@@ -92,7 +94,10 @@ class CameraConfig(Section, frozen=True, kw_only=True):
     width: ReopensCamera[FrameSide | None] = None
     height: ReopensCamera[FrameSide | None] = None
     fps: ReopensCamera[FrameRate | None] = None
+    max_fps: Live[Annotated[float, Meta(ge=0, le=MAX_FPS)]] = 0.0
     stream: ReopensCamera[Stream] = "main"
+    label: Live[Printable | None] = None
+    area: Live[Printable | None] = None
     username: ReopensCamera[Printable | None] = None
     password: ReopensCamera[Secret | None] = None
     password_file: ReopensCamera[FilePath | None] = None
@@ -294,6 +299,7 @@ class Config(Section, frozen=True, kw_only=True):
     repetitions: RepetitionsConfig = RepetitionsConfig()
     publish: PublishConfig = PublishConfig()
     mqtt: MqttConfig = MqttConfig()
+    homeassistant: HomeAssistantConfig = HomeAssistantConfig()
     output: OutputConfig = OutputConfig()
     stats_interval_s: NeedsRestart[Annotated[float, Meta(ge=1, le=86_400)]] = 30.0
     log: LogConfig = LogConfig()

@@ -33,14 +33,18 @@ from edgepose.config.fields import ReloadEffect, dotted
 from edgepose.config.schema import Config, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
+from edgepose.daemon.settings import Settings, with_command
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager
 from edgepose.errors import ConfigError, EdgeposeError
+from edgepose.homeassistant.announced import discovery_messages, read_host
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
-from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.commands import Command
+from edgepose.mqtt.topics import DiscoveryTopics, Topics
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import FrameSource, Sink
 from edgepose.sinks.mqtt import MqttSink
@@ -51,6 +55,9 @@ from edgepose.sinks.recorder import RecorderSink
 log = logging.getLogger(__name__)
 
 SWITCHES_FILE: Final = "switches.json"
+SETTINGS_FILE: Final = "settings.json"
+RESTART_EXIT_CODE: Final = 1
+"""After which systemd starts the service again."""
 LONGEST_PAUSE_S: Final = 8
 """Between attempts to start, of which each loads the model."""
 
@@ -74,6 +81,8 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
         )
         signals.starting = False
         app.daemon.run(signals)
+    if app.daemon.restart_requested:
+        raise SystemExit(RESTART_EXIT_CODE)
 
 
 def _build(load: Callable[[], Config], config_file: Path | None, stack: ExitStack) -> "App":
@@ -82,6 +91,7 @@ def _build(load: Callable[[], Config], config_file: Path | None, stack: ExitStac
     with ExitStack() as opened:
         folder = StateFolder(config.state_path, topics_of(config), config_file)
         app = App(config, load, opened.enter_context(closing(folder)))
+        opened.callback(app.close)
         stack.enter_context(opened.pop_all())
         return app
 
@@ -119,7 +129,7 @@ def topics_of(config: Config) -> Topics:
 
 
 class App:
-    """The parts of the running configuration.
+    """The parts of the running configuration: that of the file, with what commands have set.
 
     A benchmark passes its own `models`, `new_source` of its camera and `new_pipeline`.
     """
@@ -134,9 +144,12 @@ class App:
         new_source: Callable[[], FrameSource] | None = None,
         new_pipeline: Callable[..., Pipeline] = Pipeline,
     ) -> None:
-        self.config = config
         self._load = load
         self._state = state
+        self._in_file = config
+        self._settings = Settings(state.path / SETTINGS_FILE)
+        self.config = config = self._settings.applied_to(config)
+        self._host = read_host(restartable=has_service_manager())
         topics = topics_of(config)
         models = models or build_models(config, wait=not has_service_manager())
         mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
@@ -160,6 +173,7 @@ class App:
                     stall_timeout_ns(camera),
                     pipeline,
                     build_detectors(config, camera),
+                    FrameRateLimit(camera.max_fps),
                 )
             )
         self.daemon = Daemon(
@@ -174,8 +188,7 @@ class App:
                 frozenset(camera.name for camera in cameras),
                 earlier=state.shared / SWITCHES_FILE,
             ),
-            info=lambda: info_message(self.config, self.daemon.models),
-            reload=self._prepare_reload,
+            settings=self,
         )
 
     def _mqtt_sink(self, topics: Topics) -> MqttSink:
@@ -188,14 +201,57 @@ class App:
             on_command=lambda command: self.daemon.command(command),
             previous_root=self._state.previous_root,
             forget_previous=self._state.forget_previous,
+            discovery=DiscoveryTopics(topics.node, config.homeassistant.discovery_prefix),
         )
 
-    def _prepare_reload(self) -> Callable[[], None]:
+    def discovery(self) -> Mapping[str, bytes]:
+        """Return the discovery messages by topic."""
+        return discovery_messages(self.config, self._host)
+
+    def states(self) -> Mapping[str, bytes]:
+        """Return `info`, and the states of what commands can set, by topic."""
+        config, models, topics = self.config, self.daemon.models, self.daemon.topics
+        states = {
+            topics.info: info_message(config, models),
+            topics.node_state("smoothing"): config.smoothing.preset.encode(),
+        }
+        if models.state.model is not None:
+            threshold = models.state.model.pose_threshold
+            states[topics.node_state("pose_threshold")] = f"{threshold:g}".encode()
+        for camera in config.cameras:
+            states[topics.camera_state(camera.name, "max_fps")] = f"{camera.max_fps:g}".encode()
+        return states
+
+    def reload(self) -> Callable[[], None]:
         """Load the configuration again, in a background thread, and return what applies it.
 
         Raises ConfigError, or what logins, sources and models raise; nothing is applied then.
         """
-        config = self._load()
+        in_file = self._load()
+        apply = self._prepare(self._settings.applied_to(in_file))
+
+        def apply_all() -> None:
+            apply()
+            self._in_file = in_file
+            self._settings.forget_outdated(in_file)
+
+        return apply_all
+
+    def change(self, command: Command) -> Callable[[], None]:
+        """Prepare what a command sets, as `reload` does."""
+        apply = self._prepare(with_command(self.config, command))
+
+        def apply_and_keep() -> None:
+            apply()
+            self._settings.keep(command, self._in_file)
+
+        return apply_and_keep
+
+    def close(self) -> None:
+        """Save what was set."""
+        self._settings.close()
+
+    def _prepare(self, config: Config) -> Callable[[], None]:
         changes = changed_keys(self.config, config)
         if changes[ReloadEffect.RESTART]:
             raise ConfigError(
@@ -220,7 +276,9 @@ class App:
         sources: Mapping[str, tuple[Callable[[], FrameSource], int]],
     ) -> None:
         """Apply a configuration, on the main thread; nothing here fails or waits."""
-        for camera in self.daemon.cameras.values():
+        for camera_config in config.cameras:
+            camera = self.daemon.cameras[camera_config.name]
+            camera.parts.limit.max_fps = camera_config.max_fps
             _apply_settings(camera.parts, self.config, config)
             # Its password may have been corrected in a file.
             camera.retry_now()

@@ -9,10 +9,11 @@ background threads. Signals only set a flag that the main loop reads.
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from edgepose.clock import boottime_ns, utc_of_boottime
 from edgepose.daemon.camera import CameraParts, CameraSupervisor
@@ -26,7 +27,7 @@ from edgepose.inference.failover import AcceleratorState, Models
 from edgepose.messages import AcceleratorMessage, boot_id, encode
 from edgepose.monitoring.host import resident_memory_mb, temperatures_c, throttling
 from edgepose.mqtt.commands import Command, parse_switch
-from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.topics import OFF, Topics
 from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.queued import QueuedSink
@@ -43,6 +44,42 @@ WATCHDOG_NS: Final = 20_000_000_000
 """The interval of the unit's watchdog, with which hung threads are reported without it too."""
 MIN_OFF_NS: Final = 1_000_000_000
 """How long a camera that was switched off stays off at least."""
+CHANGE_INTERVAL_NS: Final = 1_000_000_000
+"""Between two changes of one setting by commands."""
+RESTART_INTERVAL_NS: Final = 60_000_000_000
+"""After a start, and so between two restarts by commands."""
+
+
+class NodeSettings(Protocol):
+    """The configuration of the running node."""
+
+    def discovery(self) -> Mapping[str, bytes]:
+        """Return the discovery messages by topic."""
+        ...
+
+    def states(self) -> Mapping[str, bytes]:
+        """Return the retained states that follow from the configuration, by topic."""
+        ...
+
+    def reload(self) -> Callable[[], None]:
+        """Load a changed configuration, in a background thread; return what applies it.
+
+        That is called on the main thread. Raises EdgeposeError if the configuration is invalid.
+        """
+        ...
+
+    def change(self, command: Command, /) -> Callable[[], None]:
+        """Prepare what a command sets, as `reload` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change that is prepared in the background, and what is logged about it."""
+
+    prepared: Future[Callable[[], None]]
+    done: str
+    failed: str
 
 
 @dataclass(eq=False)
@@ -50,9 +87,8 @@ class Daemon:
     """Runs the given parts; `run` returns after a signal, or at the end of every file.
 
     `mqtt` may be None (NDJSON or a recording only). `sinks` are closed at the end, in reverse.
-    SIGHUP calls `reload` in a background thread; it loads a changed configuration and returns what
-    applies it in the main thread, or raises EdgeposeError if it is invalid. `info` returns the
-    payload of the `info` topic.
+    SIGHUP, and commands that set something, change the `settings` in the background. After `run`,
+    `restart_requested` is whether a command asked for a restart.
     """
 
     parts: InitVar[Sequence[CameraParts]]
@@ -63,14 +99,16 @@ class Daemon:
     _: KW_ONLY
     stats_interval_ns: int
     switches: Switches
-    info: Callable[[], bytes]
-    reload: Callable[[], Callable[[], None]]
+    settings: NodeSettings
 
     def __post_init__(self, parts: Sequence[CameraParts]) -> None:
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
         self._switched_off_ns: dict[str, int] = {}
+        self._changed_ns: dict[tuple[str | None, str], int] = {}
         self._published_accelerator: AcceleratorState | None = None
-        self._reloading: Future[Callable[[], None]] | None = None
+        self._changing: _Change | None = None
+        self.restart_requested = False
+        self._started_ns = boottime_ns()
         self._hung: list[str] = []
         self._notifier = Notifier()
         self._host: dict[str, object] = {}
@@ -154,7 +192,7 @@ class Daemon:
         next_stats_ns = now_ns + self.stats_interval_ns
         watchdog_ns = watchdog_interval_ns() or WATCHDOG_NS
         next_watchdog_ns = now_ns
-        while not signals.stop_requested:
+        while not (signals.stop_requested or self.restart_requested):
             self._reload_config(signals)
             result = self._inference.next_result(POLL_S)
             if result is not None:
@@ -194,25 +232,38 @@ class Daemon:
         return hung
 
     def _reload_config(self, signals: Signals) -> None:
-        """Prepare a reload in the background; apply it once that is done."""
-        if self._reloading is None:
+        """Prepare a reload in the background; apply a change once it is prepared."""
+        if self._changing is None:
             if signals.reload_requested:
                 signals.reload_requested = False
                 microseconds = time.monotonic_ns() // 1000
                 self._notifier.send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
-                self._reloading = run_in_background("reload", self.reload)
+                self._changing = _Change(
+                    run_in_background("reload", self.settings.reload),
+                    "configuration reloaded",
+                    "reload failed, keeping the previous configuration",
+                )
             return
-        if not self._reloading.done():
+        change = self._changing
+        if not change.prepared.done():
             return
-        prepared, self._reloading = self._reloading, None
+        self._changing = None
         try:
-            prepared.result()()
+            change.prepared.result()()
         # OSError: the process may have no descriptor left to read a file.
         except (EdgeposeError, OSError) as error:
-            log.error("reload failed, keeping the previous configuration: %s", error)
+            log.error("%s: %s", change.failed, error)
         else:
-            log.info("configuration reloaded")
+            self._publish_settings()
+            log.info("%s", change.done)
         self._notifier.send("READY=1")
+
+    def _publish_settings(self) -> None:
+        """Publish the discovery messages and the states that follow from the configuration."""
+        if self.mqtt is not None:
+            self.mqtt.announce(self.settings.discovery())
+        for topic, payload in self.settings.states().items():
+            self.set_state(topic, payload)
 
     def replace_models(self, models: Models) -> None:
         """Run other models, and close the previous ones in the background: a device may hang."""
@@ -248,7 +299,7 @@ class Daemon:
             keypoint_threshold=None if model is None else model.keypoint_threshold,
             restarts=state.restarts,
         )
-        self.set_state(self.topics.info, self.info())
+        self._publish_settings()
         self.set_state(self.topics.accelerator, encode(message))
         status = "no model" if model is None else f"running {model.name} on {state.device}"
         if state.reason:
@@ -259,18 +310,49 @@ class Daemon:
         for key in list(self._pending_commands):
             command = self._pending_commands.pop(key)
             camera = self.cameras.get(command.camera or "")
-            if camera is None:
-                continue
-            enabled = parse_switch(command.payload)
-            # Off takes effect at once; on waits until a second after it, so that a flood of both
-            # neither wears out the SD card nor keeps this loop busy.
-            if enabled and now_ns < self._switched_off_ns.get(camera.name, 0) + MIN_OFF_NS:
-                self._pending_commands.setdefault(key, command)
-                continue
-            if camera.enabled and not enabled:
-                self._switched_off_ns[camera.name] = now_ns
-            camera.set_enabled(enabled=enabled)
-            self.switches.set(camera.name, enabled=enabled)
+            if command.name == "restart":
+                self._restart(now_ns)
+            elif command.name != "enabled":
+                self._change(command, now_ns)
+            elif camera is not None:
+                self._switch(camera, command, now_ns)
+
+    def _switch(self, camera: CameraSupervisor, command: Command, now_ns: int) -> None:
+        enabled = parse_switch(command.payload)
+        # Off takes effect at once; on waits until a second after it, so that a flood of both
+        # neither wears out the SD card nor keeps this loop busy.
+        if enabled and now_ns < self._switched_off_ns.get(camera.name, 0) + MIN_OFF_NS:
+            self._postpone(command)
+            return
+        if camera.enabled and not enabled:
+            self._switched_off_ns[camera.name] = now_ns
+        camera.set_enabled(enabled=enabled)
+        self.switches.set(camera.name, enabled=enabled)
+
+    def _change(self, command: Command, now_ns: int) -> None:
+        """Begin what a command sets; of a flood, the newest value each second."""
+        key = (command.camera, command.name)
+        due_ns = self._changed_ns.get(key, -CHANGE_INTERVAL_NS) + CHANGE_INTERVAL_NS
+        if self._changing is not None or now_ns < due_ns:
+            self._postpone(command)
+            return
+        self._changed_ns[key] = now_ns
+        prepared = run_in_background("reload", partial(self.settings.change, command))
+        what = f"command {'/'.join(filter(None, key))} {command.payload.decode()}"
+        self._changing = _Change(prepared, f"{what}: applied", f"{what} failed")
+
+    def _restart(self, now_ns: int) -> None:
+        if not has_service_manager():
+            log.warning("command restart: ignored, no service manager would start edgepose again")
+        elif now_ns < self._started_ns + RESTART_INTERVAL_NS:
+            log.warning("command restart: ignored, edgepose was started less than a minute ago")
+        else:
+            log.info("command restart: ending, for the service manager to start edgepose again")
+            self.restart_requested = True
+
+    def _postpone(self, command: Command) -> None:
+        # A newer one may have arrived.
+        self._pending_commands.setdefault((command.camera, command.name), command)
 
     def _read_host(self) -> None:
         """Read what may block: on a Pi 5 its firmware answers through another process."""
@@ -317,6 +399,6 @@ class Daemon:
                 log.warning("%s", error)
         # MQTT has received and acknowledged commands until now; a camera must not miss its OFF.
         for command in list(self._pending_commands.values()):
-            if command.camera in self.cameras and not parse_switch(command.payload):
+            if command.camera in self.cameras and command.payload == OFF:
                 self.switches.set(command.camera, enabled=False)
         self.switches.close()

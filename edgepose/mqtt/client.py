@@ -130,6 +130,9 @@ class MqttClient:
             if self._closing.is_set():
                 return
             self._protocol_accepted = True
+            if self._retained is not None:
+                # Before the states are sent, which replace what the broker retains.
+                connection.watch(self._retained)
             self._outbox.attach(connection)
             self._serve(connection)
             self._shut_down(connection)
@@ -151,8 +154,6 @@ class MqttClient:
             if outbox.online and not connected:
                 connected = True
                 log.connected(self._protocol, outbox.dropped_transient)
-                if self._retained is not None:
-                    connection.watch(self._retained)
             now = time.monotonic()
             if now >= check_at:
                 check_at = now + timeouts.unacknowledged_s

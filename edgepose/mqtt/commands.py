@@ -1,6 +1,7 @@
 """Commands from subscribers, on `<topic>/set`."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from typing import Final
 from edgepose.mqtt.topics import OFF, ON, Topics
 
 _log = logging.getLogger("edgepose.mqtt")
+
+MAX_FPS: Final = 120.0
+SMOOTHING: Final = ("steady", "responsive", "off")
+PRESS: Final = b"PRESS"
 
 _MAX_QUOTED_BYTES: Final = 40
 _WARNINGS: Final = 10
@@ -31,8 +36,40 @@ def parse_switch(payload: bytes) -> bool:
     return payload == ON
 
 
-CAMERA_COMMANDS: Final[Mapping[str, Callable[[bytes], object]]] = {"enabled": parse_switch}
+def parse_max_fps(payload: bytes) -> float:
+    """Return a limit of frames a second, at most 120; 0 is none. Raises ValueError."""
+    return _number(payload, MAX_FPS)
+
+
+def parse_pose_threshold(payload: bytes) -> float:
+    """Return a score from 0 to 1; raises ValueError."""
+    return _number(payload, 1.0)
+
+
+def parse_smoothing(payload: bytes) -> str:
+    """Return the name of a preset; raises ValueError."""
+    name = payload.decode("utf-8", "replace")
+    if name not in SMOOTHING:
+        raise ValueError(f"expected {', '.join(SMOOTHING)}, got {_quoted(payload)}")
+    return name
+
+
+def parse_press(payload: bytes) -> None:
+    """Accept `PRESS`; raises ValueError for anything else."""
+    if payload != PRESS:
+        raise ValueError(f"expected PRESS, got {_quoted(payload)}")
+
+
+CAMERA_COMMANDS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    "enabled": parse_switch,
+    "max_fps": parse_max_fps,
+}
 """The commands of a camera by name, each with what parses its payload or raises ValueError."""
+NODE_COMMANDS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    "pose_threshold": parse_pose_threshold,
+    "smoothing": parse_smoothing,
+    "restart": parse_press,
+}
 
 
 class CommandReceiver:
@@ -45,10 +82,10 @@ class CommandReceiver:
     def __init__(
         self, topics: Topics, cameras: Sequence[str], on_command: Callable[[Command], None]
     ) -> None:
-        self._commands = {
-            topics.command(camera, name): (camera, name)
-            for camera in cameras
-            for name in CAMERA_COMMANDS
+        self._commands: dict[str, tuple[str | None, str, Callable[[bytes], object]]] = {
+            topics.command(camera, name): (camera, name, parse)
+            for camera in (*cameras, None)
+            for name, parse in (NODE_COMMANDS if camera is None else CAMERA_COMMANDS).items()
         }
         self.topics = tuple(self._commands)
         self._on_command = on_command
@@ -56,9 +93,10 @@ class CommandReceiver:
         self._logged = self._left_out = 0
 
     def receive_earlier(self, topic: str, payload: bytes) -> None:
-        """Pass a command on that waited at the broker, or is retained, if it is `OFF`.
+        """Pass a command on that waited at the broker, or is retained, if it switches a camera off.
 
-        It may be older than the last `OFF`, so it must not open a camera.
+        Any other may be older than the last `OFF`, so it must not open a camera, or restart again
+        and again.
         """
         if payload == OFF:
             self.receive(topic, payload)
@@ -72,9 +110,9 @@ class CommandReceiver:
         """Pass a valid command on; log any other."""
         if topic not in self._commands:
             return
-        camera, name = self._commands[topic]
+        camera, name, parse = self._commands[topic]
         try:
-            CAMERA_COMMANDS[name](payload)
+            parse(payload)
             self._on_command(Command(camera, name, payload))
         except ValueError as error:
             self._warn(f"{topic}: {error}; ignored")
@@ -93,6 +131,13 @@ class CommandReceiver:
             _log.warning("%s", message)
         else:
             self._left_out += 1
+
+
+def _number(payload: bytes, highest: float) -> float:
+    """Return a decimal number, moved into the range from 0 to `highest`; raises ValueError."""
+    if not re.fullmatch(rb"-?[0-9]{1,9}(\.[0-9]{1,9})?", payload):
+        raise ValueError(f"expected a number from 0 to {highest:g}, got {_quoted(payload)}")
+    return min(max(0.0, float(payload)), highest)
 
 
 def _quoted(payload: bytes) -> str:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.tls import tls_context
-from edgepose.mqtt.topics import OFF, OFFLINE, ON
+from edgepose.mqtt.topics import OFF, OFFLINE, ON, in_groups
 
 if TYPE_CHECKING:
     from edgepose.mqtt.retained import RetainedTopics
@@ -120,6 +120,7 @@ class MqttConnection:
         self._queued_events: deque[Outgoing] = deque()
         self._unacknowledged: dict[int, tuple[float, Outgoing]] = {}
         self._subscribed = not self._topics
+        self._subscribing: dict[int | None, Sequence[str]] = {}
         self._earlier_commands: dict[str, bytes] = {}
         self._commands: list[tuple[str, bytes]] = []
         self._client = self._make_client()
@@ -363,12 +364,11 @@ class MqttConnection:
         self._max_bytes = getattr(properties, "MaximumPacketSize", None)
         if not self._topics:
             return
-        if self._protocol == "5":
-            # Retained commands matter if the broker has lost the session, and what waited in it.
-            options = SubscribeOptions(qos=1, retainHandling=1)
-            client.subscribe([(topic, options) for topic in self._topics])
-        else:
-            client.subscribe([(topic, 1) for topic in self._topics])
+        # Retained commands matter if the broker has lost the session, and what waited in it.
+        options: Any = SubscribeOptions(qos=1, retainHandling=1) if self._protocol == "5" else 1
+        for group in in_groups(self._topics):
+            number = client.subscribe([(topic, options) for topic in group])[1]
+            self._subscribing[number] = group
 
     def _on_disconnect(self, *event: Any) -> None:
         _, _, flags, code, _ = event
@@ -396,10 +396,10 @@ class MqttConnection:
         if self._retained is not None and number in self._retained_subscriptions:
             self._retained.subscribed()
             return
-        self._subscribed = True
-        for topic, code in zip(self._topics, codes, strict=False):
+        for topic, code in zip(self._subscribing.pop(number, ()), codes, strict=False):
             if code.is_failure:
                 self._refuse(f"the subscription to {topic}", code)
+        self._subscribed = not self._subscribing
 
     def _refuse(self, subject: str, code: ReasonCode) -> None:
         self.refused.append(diagnostics.denied(subject, code, self._options.address.username))

@@ -70,6 +70,12 @@ class Outbox:
         with self.changed:
             return topic in self._states or topic == self._availability
 
+    def send_states(self) -> None:
+        """Send all states again, in their order."""
+        with self.changed:
+            for state in self._states.values():
+                self._send(state)
+
     def acknowledged_states(self) -> dict[str, bytes] | None:
         """Return the payloads of all states, None unless the broker has acknowledged them."""
         with self.changed:
@@ -151,8 +157,7 @@ class Outbox:
         with self.changed:
             self._connection = connection
             self._ticks = 0
-            for state in self._states.values():
-                self._send(state)
+            self.send_states()
             if self._availability is None or not self._send(
                 Outgoing(self._availability, ONLINE, 1, True, self._go_online)
             ):

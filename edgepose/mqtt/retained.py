@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from edgepose.mqtt.announcements import Announcements
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.topics import ONLINE, Topics, in_groups, state_filters, state_owner
 
@@ -26,8 +27,9 @@ class RetainedTopics:
     Cleared are states of cameras and zones that the node does not have, and all states under
     `previous_root`, a prefix with an earlier node id or base topic, once no node is online there;
     `forget_previous` is called then. A state that another client changes is published again.
-    `filters` are what to subscribe to, in groups. After two connections that ended soon there are
-    none: the broker may not allow them, or another client may have left a message there that is too
+    `filters` are what to subscribe to, in groups. What `announcements` finds of a camera that is
+    gone is removed before its states. After two connections that ended soon there are no filters:
+    the broker may not allow them, or another client may have left a message there that is too
     large. Used by the network thread only.
     """
 
@@ -36,12 +38,14 @@ class RetainedTopics:
         topics: Topics,
         outbox: Outbox,
         *,
+        announcements: Announcements | None = None,
         previous_root: str | None = None,
         forget_previous: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topics = topics
         self._outbox = outbox
+        self._announcements = announcements
         self._previous = previous_root
         self._forget_previous = forget_previous
         self._monotonic = monotonic
@@ -53,9 +57,12 @@ class RetainedTopics:
     @property
     def filters(self) -> Iterator[Sequence[str]]:
         """The filters for this connection."""
-        if self._ended <= _MAX_ENDED:
-            for root in filter(None, (self._topics.root, self._previous)):
-                yield from in_groups(state_filters(root))
+        if self._ended > _MAX_ENDED:
+            return
+        groups = [() if self._announcements is None else self._announcements.filters]
+        groups += map(state_filters, filter(None, (self._topics.root, self._previous)))
+        for group in groups:
+            yield from in_groups(group)
 
     def subscribed(self) -> None:
         """Take the broker's answer to the subscriptions."""
@@ -70,9 +77,13 @@ class RetainedTopics:
         self._leftovers: set[str] = set()
         self._of_previous: dict[str, bytes] = {}
         self._checks = 0
+        if self._announcements is not None:
+            self._announcements.connected()
 
     def receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a message on a topic; `retained` means that it is older than the subscription."""
+        if self._announcements is not None:
+            self._announcements.receive(topic, payload, retained=retained)
         owner = state_owner(self._topics.root, topic)
         if owner is not None and self._outbox.has_state(topic):
             if not retained:
@@ -93,15 +104,25 @@ class RetainedTopics:
             self._ended = 0
         if not self._subscribed:
             return
+        # By the second check, the broker has sent all that it retains.
+        if self._checks > 1:
+            self._clear_leftovers(current)
+        self._restore(current)
+
+    def _clear_leftovers(self, current: dict[str, bytes]) -> None:
+        online = self._of_previous.get(f"{self._previous}/availability") == ONLINE
+        replaced = self._previous is not None and not online
+        # Discovery messages first: Home Assistant logs an error at an empty state.
+        if self._announcements is not None:
+            self._announcements.check(current)
+            if replaced:
+                self._announcements.clear_previous()
         self._clear(self._leftovers - current.keys())
         self._leftovers.clear()
-        online = self._of_previous.get(f"{self._previous}/availability") == ONLINE
-        # By the second check, the broker has sent all that it retains.
-        if self._previous is not None and self._checks > 1 and not online:
+        if replaced:
             self._clear({topic for topic, payload in self._of_previous.items() if payload})
             self._previous = None
             self._forget_previous()
-        self._restore(current)
 
     def _clear(self, topics: set[str]) -> None:
         for topic in sorted(topics):

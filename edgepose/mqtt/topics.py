@@ -17,9 +17,11 @@ ID_PATTERN: Final = "[a-zA-Z0-9_-]{1,64}"
 """Ids of nodes and cameras: one level of a topic, and valid in file names and URLs."""
 
 _MAX_TOPIC_BYTES = 65535
-_NODE_STATES: Final = ("availability", "info", "stats", "accelerator")
+_NODE_STATES: Final = (
+    *("availability", "info", "stats", "accelerator", "pose_threshold", "smoothing"),
+)
 _CAMERA_STATES: Final = (
-    *("presence", "count", "status", "enabled", "posture", "fall", "repetitions"),
+    *("presence", "count", "status", "enabled", "max_fps", "posture", "fall", "repetitions"),
 )
 _ZONE_STATES: Final = ("presence", "count")
 _MAX_FILTERS: Final = 8
@@ -149,10 +151,52 @@ class Topics:
         """Return the topic of the privacy switch's state, `ON` or `OFF`."""
         return self._of_camera(camera, "enabled")
 
-    def command(self, camera: str, name: str) -> str:
-        """Return the topic of a camera's command, to which edgepose subscribes."""
-        return f"{self._of_camera(camera, name)}/set"
+    def node_state(self, name: str) -> str:
+        """Return the topic of a retained state of the node, such as `smoothing`."""
+        return f"{self.root}/{name}"
+
+    def command(self, camera: str | None, name: str) -> str:
+        """Return the topic of a command to a camera, or (None) to the node."""
+        state = self.node_state(name) if camera is None else self.camera_state(camera, name)
+        return f"{state}/set"
 
     def _of_camera(self, camera: str, name: str) -> str:
         check_id(camera, "the camera id")
         return f"{self.root}/{camera}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryTopics:
+    """The topics on which Home Assistant finds a node; raises ConfigError for an invalid prefix.
+
+    Other programs announce themselves by the host name, which is the default node id: hence
+    `edgepose-`.
+    """
+
+    node: str
+    prefix: str = "homeassistant"
+
+    def __post_init__(self) -> None:
+        check_base(self.prefix)
+        check_id(self.node, "the node id")
+
+    @property
+    def birth(self) -> str:
+        """Where Home Assistant publishes `online` when it starts."""
+        return f"{self.prefix}/status"
+
+    def device(self, camera: str | None = None) -> str:
+        """Return the topic of the message about a camera, or about the node."""
+        path = "" if camera is None else f"/{camera}"
+        return f"{self.prefix}/device/edgepose-{self.node}{path}/config"
+
+    @property
+    def filters(self) -> tuple[str, str]:
+        """The filters of all messages about the node, also about cameras that are gone."""
+        return self.device(), self.device("+")
+
+    def announces(self, topic: str) -> bool:
+        """Return whether `filters` match a topic."""
+        levels, own = topic.split("/"), self.device().split("/")
+        camera = [] if len(levels) == len(own) else levels[-2:-1]
+        return levels == [*own[:-1], *camera, own[-1]]

@@ -1,20 +1,22 @@
 """Pose messages, states and events on MQTT."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from edgepose import messages
 from edgepose.errors import BrokerError
+from edgepose.homeassistant.discovery import with_removals
 from edgepose.messages import PoseMessage
+from edgepose.mqtt.announcements import Announcements
 from edgepose.mqtt.client import MqttClient
 from edgepose.mqtt.commands import Command, CommandReceiver
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.options import ConnectOptions
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.retained import RetainedTopics
-from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.topics import DiscoveryTopics, Topics
 
 EVENTS_FILE: Final = "events.sqlite"
 _MAX_EVENTS: Final = 1000
@@ -30,7 +32,8 @@ class MqttSink:
 
     States that another client overwrites are published again. Cleared are those of cameras and
     zones that there are no more, and those under `previous_root`; `forget_previous` is called on
-    the network thread when that is done, as `on_command` is for each valid command. MQTT 5 is
+    the network thread when that is done, as `on_command` is for each valid command. What is not
+    announced any more on the topics of `discovery` is removed too. MQTT 5 is
     preferred because only its reason codes distinguish missing permissions, or a second client with
     the same id, from a broken connection.
     """
@@ -45,8 +48,10 @@ class MqttSink:
         on_command: Callable[[Command], None] | None = None,
         previous_root: str | None = None,
         forget_previous: Callable[[], None] = lambda: None,
+        discovery: DiscoveryTopics | None = None,
     ) -> None:
         self.topics = topics
+        self._announced: Mapping[str, bytes] = {}
         self._pose_topics = {camera: topics.poses(camera) for camera in cameras}
         path = None if state_directory is None else state_directory / EVENTS_FILE
         options = replace(options, availability=topics.availability)
@@ -55,6 +60,7 @@ class MqttSink:
         retained = RetainedTopics(
             topics,
             self._outbox,
+            announcements=self._announcements(discovery, previous_root),
             previous_root=previous_root,
             forget_previous=forget_previous,
         )
@@ -83,6 +89,29 @@ class MqttSink:
     def clear_state(self, topic: str) -> None:
         """Clear the topic of a state that there is no more."""
         self._outbox.clear_state(topic)
+
+    def announce(self, messages: Mapping[str, bytes]) -> None:
+        """Publish discovery messages by topic (retained, QoS 1), in place of the previous ones.
+
+        They are sent before all states that are set later.
+        """
+        for topic in self._announced.keys() - messages.keys():
+            self._outbox.clear_state(topic)
+        for topic, message in messages.items():
+            removal = with_removals(self._announced.get(topic, b""), message)
+            if removal is not None:
+                self._outbox.publish_retained(topic, removal)
+            self._outbox.set_state(topic, message, 1)
+        self._announced = messages
+
+    def _announcements(
+        self, topics: DiscoveryTopics | None, previous_root: str | None
+    ) -> Announcements | None:
+        if topics is None:
+            return None
+        node = (previous_root or "").rpartition("/")[2]
+        previous = replace(topics, node=node) if node not in ("", topics.node) else None
+        return Announcements(topics, self._outbox, with_removals, previous=previous)
 
     def send_stats(self, payload: bytes) -> None:
         """Publish the statistics (retained, QoS 0)."""

@@ -1,16 +1,22 @@
 """A reload: everything is checked before anything changes."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.loader import load_config
-from edgepose.config.schema import CameraConfig, SmoothingConfig
+from edgepose.config.people import PublishConfig
+from edgepose.config.schema import CameraConfig, Config, SmoothingConfig
 from edgepose.daemon.app import App, topics_of
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.errors import EdgeposeError
 from edgepose.inference.failover import SingleModel
+from edgepose.mqtt.commands import Command
+from edgepose.smoothing.no_smoother import NoSmoother
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, loaded_model
 from tests.fakes.sources import ScriptedSource
 
@@ -19,12 +25,13 @@ class Rig:
     """An app of a fake model, and the configuration that it loads."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = load_config(None, {"mqtt.enabled": False})
+        self.config = load_config(None, {"mqtt.enabled": False, "node": "gym"})
         model = loaded_model(FakeInterpreter(), FakePoseModel(0.6, 0.9))
+        self.state_folder = StateFolder(folder, topics_of(self.config), None)
         self.app = App(
             self.config,
             lambda: self.config,
-            StateFolder(folder, topics_of(self.config), None),
+            self.state_folder,
             models=SingleModel(model),
             new_source=lambda: ScriptedSource([]),
         )
@@ -54,7 +61,7 @@ def test_app_reload_with_an_invalid_source_changes_nothing(tmp_path: Path) -> No
         smoothing=SmoothingConfig(preset="off"),
     )
     with pytest.raises(EdgeposeError, match="rtsp"):
-        rig.app.daemon.reload()()
+        rig.app.reload()()
     assert rig.state() == before
 
 
@@ -62,14 +69,74 @@ def test_app_reload_publishes_raw_keypoints(tmp_path: Path) -> None:
     """`publish.raw` is applied to running cameras."""
     rig = Rig(tmp_path)
     assert not rig.parts.pipeline.publish_raw
-    rig.config = load_config(None, {"mqtt.enabled": False, "publish.raw": True})
-    rig.app.daemon.reload()()
+    rig.config = msgspec.structs.replace(rig.config, publish=PublishConfig(raw=True))
+    rig.app.reload()()
     assert rig.parts.pipeline.publish_raw
 
 
 def test_app_reload_without_changes_changes_nothing(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     before = rig.state()
-    rig.config = load_config(None, {"mqtt.enabled": False})
-    rig.app.daemon.reload()()
+    rig.app.reload()()
     assert rig.state() == before
+
+
+def test_app_commands_are_changes_of_the_configuration(tmp_path: Path) -> None:
+    """Live ones at once; they are published, and outlast a reload of the file and a restart."""
+    rig = Rig(tmp_path)
+    for command in (Command(None, "smoothing", b"off"), Command("main", "max_fps", b"500")):
+        rig.app.change(command)()
+    assert isinstance(rig.parts.pipeline.smoother, NoSmoother)
+    assert rig.parts.limit.max_fps == 120
+    rig.app.reload()()
+    assert isinstance(rig.parts.pipeline.smoother, NoSmoother)
+    states = rig.app.states()
+    assert states["edgepose/gym/smoothing"] == b"off"
+    assert states["edgepose/gym/main/max_fps"] == b"120"
+    assert states["edgepose/gym/pose_threshold"] == b"0.5"
+    rig.app.close()
+    rig.state_folder.close()
+    again = Rig(tmp_path)
+    assert isinstance(again.parts.pipeline.smoother, NoSmoother)
+    assert again.parts.limit.max_fps == 120
+    again.config = msgspec.structs.replace(
+        again.config, smoothing=SmoothingConfig(preset="responsive")
+    )
+    again.app.reload()()
+    assert again.app.states()["edgepose/gym/smoothing"] == b"responsive"
+
+
+def test_app_threshold_command_replaces_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path)
+    built: list[float | None] = []
+
+    def build(config: Config, *, wait: bool) -> SingleModel:
+        built.append(config.pose.for_device("edgetpu").pose_threshold)
+        model = loaded_model(FakeInterpreter(), FakePoseModel(0.6, 0.9))
+        return SingleModel(dataclasses.replace(model, pose_threshold=0.25))
+
+    monkeypatch.setattr("edgepose.daemon.app.build_models", build)
+    rig.app.change(Command(None, "pose_threshold", b"0.25"))()
+    assert built == [0.25]
+    assert rig.app.states()["edgepose/gym/pose_threshold"] == b"0.25"
+
+
+def test_app_discovery_follows_the_configuration(tmp_path: Path) -> None:
+    """The node first; none with `enabled: false`."""
+    rig = Rig(tmp_path)
+    topics = ["homeassistant/device/edgepose-gym/config"]
+    topics += ["homeassistant/device/edgepose-gym/main/config"]
+    assert list(rig.app.discovery()) == topics
+    camera = msgspec.structs.replace(rig.config.cameras[0], label="Kitchen", area="Hall")
+    named = HomeAssistantConfig(name="Gym", area="Cellar")
+    rig.config = msgspec.structs.replace(rig.config, homeassistant=named, cameras=(camera,))
+    rig.app.reload()()
+    node, main = (json.loads(message)["device"] for message in rig.app.discovery().values())
+    assert (node["name"], node["suggested_area"]) == ("Gym", "Cellar")
+    assert (main["name"], main["suggested_area"]) == ("Kitchen", "Hall")
+    off = HomeAssistantConfig(enabled=False)
+    rig.config = msgspec.structs.replace(rig.config, homeassistant=off)
+    rig.app.reload()()
+    assert rig.app.discovery() == {}

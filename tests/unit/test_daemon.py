@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,8 +51,14 @@ class FakeMqtt:
     def open(self, *, require_connection_within_s: float | None = None) -> None: ...
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        self.states[topic.removeprefix("edgepose/node/")] = payload
-        self.history.append((topic.removeprefix("edgepose/node/"), payload))
+        name = topic.removeprefix("edgepose/node/")
+        if self.states.get(name) != payload:
+            self.states[name] = payload
+            self.history.append((name, payload))
+
+    def announce(self, messages: Mapping[str, bytes]) -> None:
+        for topic, message in messages.items():
+            self.set_state(topic, message)
 
     def send_event(self, camera: str, payload: bytes) -> None: ...
 
@@ -69,6 +75,31 @@ class FakeMqtt:
         self.closed = True
 
 
+class FakeSettings:
+    """The settings of a node, with what commands have set."""
+
+    daemon: Daemon
+
+    def __init__(self, reload: Callable[[], Callable[[], None]]) -> None:
+        self.reload = reload
+        self.changes: list[bytes] = []
+        self.prepared: Callable[[], None] = lambda: None
+
+    def discovery(self) -> dict[str, bytes]:
+        return {"discovery": b"{}"}
+
+    def states(self) -> dict[str, bytes]:
+        model = self.daemon.models.current.name
+        return {
+            self.daemon.topics.info: json.dumps({"model": model}).encode(),
+            self.daemon.topics.node_state("smoothing"): b"".join(self.changes[-1:]),
+        }
+
+    def change(self, command: Command) -> Callable[[], None]:
+        self.prepared()
+        return lambda: self.changes.append(command.payload)
+
+
 class Rig:
     """A daemon of fakes, one camera for each list of sources."""
 
@@ -80,6 +111,7 @@ class Rig:
         reload: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         self.mqtt = FakeMqtt()
+        self.settings = FakeSettings(reload)
         self.signals = Signals()
         self.models = self.model("first", interpreter)
         self.parts = [
@@ -110,14 +142,11 @@ class Rig:
             Topics(node="node"),
             stats_interval_ns=3600 * SECOND_NS,
             switches=self.switches,
-            info=self.info,
-            reload=reload,
+            settings=self.settings,
         )
+        self.settings.daemon = self.daemon
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
-
-    def info(self) -> bytes:
-        return json.dumps({"model": self.daemon.models.current.name}).encode()
 
     @staticmethod
     def model(name: str, interpreter: FakeInterpreter | None = None) -> SingleModel:
@@ -550,3 +579,83 @@ def test_daemon_source_error_is_logged_with_its_camera(
     with running(rig):
         wait_for(lambda: "camera cam0: camera: unplugged" in caplog.text, "the log line")
         healthy.allow(9)
+
+
+def test_daemon_command_changes_a_setting(tmp_path: Path) -> None:
+    """Of a flood, the first and the newest value."""
+    source = SteppedSource(9, live=True)
+    rig = Rig(tmp_path, lambda: source)
+    with running(rig):
+        rig.daemon.command(Command(None, "smoothing", b"off"))
+        rig.wait_for_state("smoothing", b"off")
+        for number in range(50):
+            rig.daemon.command(Command(None, "smoothing", b"%d" % number))
+        rig.wait_for_state("smoothing", b"49")
+        source.allow(9)
+    assert rig.settings.changes == [b"off", b"49"]
+
+
+def test_daemon_command_that_fails_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = SteppedSource(9, live=True)
+    rig = Rig(tmp_path, lambda: source)
+
+    def fail() -> None:
+        raise ConfigError("no model has this threshold")
+
+    rig.settings.prepared = fail
+    with running(rig):
+        rig.daemon.command(Command(None, "pose_threshold", b"0.5"))
+        wait_for(lambda: "no model has this" in caplog.text, "the error")
+        source.allow(9)
+    assert "command pose_threshold 0.5 failed: no model has this threshold" in caplog.text
+    assert rig.settings.changes == []
+
+
+def test_daemon_announces_before_all_states(tmp_path: Path) -> None:
+    """Home Assistant then has the entity when its state arrives."""
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source)
+    with running(rig):
+        rig.wait_for_state("cam0/status", b"offline")
+        source.allow(9)
+    assert [topic for topic, _ in rig.mqtt.history[:3]] == ["discovery", "info", "smoothing"]
+
+
+@pytest.mark.parametrize("started_s", [59, 61])
+def test_daemon_restart_command_of_a_service(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    started_s: int,
+) -> None:
+    """Once a minute at most."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    now_ns = boottime_ns() + started_s * SECOND_NS
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source)
+    monkeypatch.setattr("edgepose.daemon.daemon.boottime_ns", lambda: now_ns)
+    rig.daemon.command(Command(None, "restart", b"PRESS"))
+    if started_s > 60:
+        rig.start()
+        source.allow(9)
+        rig.join()
+        assert rig.daemon.restart_requested
+    else:
+        with running(rig):
+            wait_for(lambda: "less than a minute ago" in caplog.text, "the warning")
+            source.allow(9)
+        assert not rig.daemon.restart_requested
+
+
+def test_daemon_restart_command_at_a_terminal_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = SteppedSource(1, live=True)
+    rig = Rig(tmp_path, lambda: source)
+    rig.daemon.command(Command(None, "restart", b"PRESS"))
+    with running(rig):
+        wait_for(lambda: "no service manager" in caplog.text, "the warning")
+        source.allow(9)
+    assert not rig.daemon.restart_requested

@@ -5,13 +5,21 @@ from typing import cast
 
 import pytest
 
+from edgepose.homeassistant.discovery import with_removals
+from edgepose.mqtt.announcements import BIRTH_DELAY_S, Announcements
 from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.outbox import Outbox
 from edgepose.mqtt.retained import RetainedTopics
-from edgepose.mqtt.topics import Topics, in_groups, state_filters, state_owner
+from edgepose.mqtt.topics import (
+    DiscoveryTopics,
+    Topics,
+    in_groups,
+    state_filters,
+    state_owner,
+)
 
-TOPICS = Topics(node="gym")
+TOPICS, DISCOVERY = Topics(node="gym"), DiscoveryTopics("gym")
 AVAILABILITY, STATUS = TOPICS.availability, TOPICS.status("main")
 
 
@@ -33,16 +41,26 @@ class FakeConnection:
 
 
 class Node:
-    """A connected node with the camera `main`, online."""
+    """A connected node with the camera `main`, online, and what it `announces`."""
 
-    def __init__(self, previous: str | None = None) -> None:
+    def __init__(self, previous: str | None = None, **announces: bytes) -> None:
         self.now_s = 0.0
         self.forgotten = 0
         self.outbox = Outbox(EventStore(None, max_events=1), AVAILABILITY)
+        for camera, message in announces.items():
+            self.outbox.set_state(DISCOVERY.device(camera), message, 1)
         self.outbox.set_state(STATUS, b"online", 1)
+        announcements = Announcements(
+            DISCOVERY,
+            self.outbox,
+            with_removals,
+            previous=None if previous is None else DiscoveryTopics(previous.rpartition("/")[2]),
+            monotonic=lambda: self.now_s,
+        )
         self.retained = RetainedTopics(
             TOPICS,
             self.outbox,
+            announcements=announcements,
             previous_root=previous,
             forget_previous=self.forget_previous,
             monotonic=lambda: self.now_s,
@@ -229,9 +247,9 @@ def groups(node: Node) -> int:
 def test_retained_subscriptions_at_which_connections_end() -> None:
     """The broker may not allow them; then the node works without, until one lasts."""
     node = Node("edgepose/old")
-    assert groups(node) == 4
+    assert groups(node) == 5
     node.retained.connected()
-    assert groups(node) == 4
+    assert groups(node) == 5
     assert node.checks(5) == []
     node.retained.connected()
     assert groups(node) == 0
@@ -241,7 +259,7 @@ def test_retained_subscriptions_at_which_connections_end() -> None:
     assert node.checks(35) == []
     assert node.forgotten == 0
     node.retained.connected()
-    assert groups(node) == 4
+    assert groups(node) == 5
 
 
 def test_retained_own_state_on_its_way_is_not_foreign(caplog: pytest.LogCaptureFixture) -> None:
@@ -254,3 +272,91 @@ def test_retained_own_state_on_its_way_is_not_foreign(caplog: pytest.LogCaptureF
         assert node.checks(1) == []
         node.retained.receive(STATUS, payload, retained=False)
     assert not caplog.records
+
+
+# --- what Home Assistant was sent by earlier runs
+
+PLAIN = b'{"components":{"people":{"platform":"sensor","name":"People"}}}'
+WITH_ZONE = b'{"components":{"people":{"platform":"sensor"},"zone_a":{"platform":"binary_sensor"}}}'
+MAIN, OLD = DISCOVERY.device("main"), DISCOVERY.device("old")
+
+
+def test_discovery_topics_match_their_filters() -> None:
+    for topic, announces in {
+        "homeassistant/device/edgepose-gym/config": True,
+        "homeassistant/device/edgepose-gym/main/config": True,
+        "homeassistant/device/edgepose-gym/config/config": True,
+        "homeassistant/device/edgepose-gym2/config": False,
+        "homeassistant/device/edgepose-gym/a/b/config": False,
+        "homeassistant/device/edgepose-gym/main": False,
+        "homeassistant/device/gym/main/config": False,
+        "homeassistant/sensor/edgepose-gym/main/config": False,
+        "config": False,
+        "": False,
+    }.items():
+        assert DISCOVERY.announces(topic) == announces, topic
+
+
+def test_announced_camera_that_is_gone_is_removed_before_its_states() -> None:
+    """An empty state is an error in the log of Home Assistant."""
+    node = Node(main=PLAIN)
+    node.retained.receive(TOPICS.presence("old"), b"ON", retained=True)
+    node.retained.receive(OLD, WITH_ZONE, retained=True)
+    node.retained.receive(MAIN, PLAIN, retained=True)
+    node.retained.receive(DISCOVERY.device("other"), b"", retained=False)
+    assert node.checks(5) == [(OLD, b""), (TOPICS.presence("old"), b"")]
+
+
+def test_announced_part_that_is_gone_is_removed_once() -> None:
+    """A part that is only left out stays in Home Assistant for ever."""
+    node = Node(main=PLAIN)
+    node.retained.receive(MAIN, WITH_ZONE, retained=True)
+    (removal, again) = node.checks(5)
+    assert removal[0] == MAIN
+    assert removal[1].endswith(b'"zone_a":{"platform":"binary_sensor"}}}')
+    assert again == (MAIN, PLAIN)
+
+
+def test_announced_node_is_removed_while_discovery_is_off() -> None:
+    node = Node()
+    node.retained.receive(DISCOVERY.device(), PLAIN, retained=True)
+    node.retained.receive(MAIN, PLAIN, retained=True)
+    assert node.checks(5) == [(DISCOVERY.device(), b""), (MAIN, b"")]
+
+
+def test_announced_node_that_was_renamed_is_removed_before_its_states() -> None:
+    node = Node("edgepose/old", main=PLAIN)
+    earlier = DiscoveryTopics("old")
+    node.retained.receive("edgepose/old/info", b"{}", retained=True)
+    for topic in (earlier.device(), earlier.device("main")):
+        assert any(topic in group or earlier.filters[1] in group for group in node.retained.filters)
+        node.retained.receive(topic, PLAIN, retained=True)
+    assert node.checks(5) == [
+        (earlier.device(), b""),
+        (earlier.device("main"), b""),
+        ("edgepose/old/info", b""),
+    ]
+
+
+def test_announced_device_that_the_user_deletes_stays_away_for_now() -> None:
+    """Home Assistant clears the message then; the next connection announces it again."""
+    node = Node(main=PLAIN)
+    node.retained.receive(MAIN, b"", retained=False)
+    assert node.checks(30) == []
+
+
+def test_announced_again_some_time_after_the_birth_of_home_assistant() -> None:
+    node = Node(main=PLAIN)
+    assert node.checks(3) == []
+    for _ in range(3):
+        node.retained.receive(DISCOVERY.birth, b"online", retained=False)
+    assert node.checks(5) == [(MAIN, PLAIN), (STATUS, b"online")]
+    assert node.checks(30) == []
+    assert BIRTH_DELAY_S[1] + 1 <= 5
+
+
+@pytest.mark.parametrize(("payload", "retained"), [(b"online", True), (b"offline", False)])
+def test_announced_not_again_at_what_is_no_birth(payload: bytes, retained: bool) -> None:
+    node = Node(main=PLAIN)
+    node.retained.receive(DISCOVERY.birth, payload, retained=retained)
+    assert node.checks(30) == []

@@ -1,0 +1,1 @@
+"""What Home Assistant is sent, so that it finds the node and its cameras."""
