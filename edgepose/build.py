@@ -27,9 +27,8 @@ from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.probe import probe_model
-from edgepose.pose_models import movenet_multipose, posenet
+from edgepose.pose_models import movenet_multipose, movenet_single, posenet
 from edgepose.pose_models.detect_kind import detect_kind
-from edgepose.pose_models.movenet_single import MovenetSingle
 from edgepose.protocols import (
     EventDetector,
     FrameSource,
@@ -45,14 +44,6 @@ from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks_tracker import OksTracker
-
-POSE_THRESHOLDS: Final = {
-    "movenet_single": 0.33,
-    "movenet_multipose": movenet_multipose.DEFAULT_POSE_THRESHOLD,
-    "posenet": posenet.DEFAULT_POSE_THRESHOLD,
-}
-"""From which score on a pose is one, by kind of model; `models/README.md` has the measurements."""
-EDGETPU_POSE_THRESHOLDS: Final = {**POSE_THRESHOLDS, "movenet_single": 0.30}
 
 MIN_STALL_TIMEOUT_NS: Final = 5_000_000_000
 
@@ -179,9 +170,7 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
     thresholds = config.pose.for_device(device)
     pose_threshold = thresholds.pose_threshold
     if pose_threshold is None:
-        # Recorded outputs have the scores of a CPU, unless configured.
-        defaults = EDGETPU_POSE_THRESHOLDS if device == "edgetpu" else POSE_THRESHOLDS
-        pose_threshold = defaults[kind]
+        pose_threshold = _default_pose_threshold(kind, interpreter)
     pose_model = _pose_model(kind, interpreter, str(file.path), chosen, pose_threshold)
     width, height = pose_model.input_spec.size_wh
     if chosen.input_size not in (None, (width, height)):
@@ -198,6 +187,16 @@ def _loaded(config: Config, file: ModelFile, device: str, interpreter: Interpret
         pose_threshold=pose_threshold,
         keypoint_threshold=thresholds.keypoint_threshold,
     )
+
+
+def _default_pose_threshold(kind: str, interpreter: Interpreter) -> float:
+    match kind:
+        case "movenet_single":
+            return movenet_single.default_pose_threshold(interpreter.input)
+        case "movenet_multipose":
+            return movenet_multipose.DEFAULT_POSE_THRESHOLD
+        case _:
+            return posenet.DEFAULT_POSE_THRESHOLD
 
 
 def build_smoother(config: SmoothingConfig) -> Smoother:
@@ -371,7 +370,7 @@ def _pose_model(
     max_poses = config.max_poses
     match kind:
         case "movenet_single":
-            return MovenetSingle(*specs, name=name, crop=config.crop)
+            return movenet_single.MovenetSingle(*specs, name=name, crop=config.crop)
         case "movenet_multipose":
             return movenet_multipose.MovenetMultipose(*specs, name=name, max_poses=max_poses)
         case _:

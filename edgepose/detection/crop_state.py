@@ -1,45 +1,71 @@
 """Where the next inference takes place, and which of its poses count."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from edgepose.datatypes import CropRegion, Frame, Poses
+from edgepose.imaging.crop import MIN_CROP_SCORE
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import MIRRORED
+from edgepose.tracking.similarity import keypoint_similarity
+
+MIN_AGREEMENT: Final = 0.15
+"""The object keypoint similarity from which on two inferences have found the same pose."""
+CONFIRMATIONS: Final = 2
+"""How many crops in a row confirm a pose of a video; of a still frame it is one."""
 
 
 @dataclass(eq=False)
 class CropState:
     """Crop region and confirmation of one stream of frames; belongs to the inference thread."""
 
-    region: CropRegion | None = None
-    _confirmed: bool = field(default=False, init=False)
+    confirmations: int = CONFIRMATIONS
+    region: CropRegion | None = field(default=None, init=False)
+    _confirmed: int = field(default=0, init=False)
+    _last: Poses = field(default_factory=Poses.empty, init=False)
     _size_wh: tuple[int, int] | None = field(default=None, init=False)
 
     def region_for(self, frame: Frame) -> CropRegion | None:
         """Return the crop region of a frame; None, the whole of it, if the size has changed."""
         if frame.size_wh != self._size_wh:
             self._size_wh = frame.size_wh
-            self.region, self._confirmed = None, False
+            self.region, self._confirmed = None, 0
         return self.region
 
     def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
         """Return the poses that are confirmed, and choose the crop region of the next frame.
 
-        A candidate found in the whole frame is reported only after a second inference on a crop
-        around it, in which a person scores higher and a coat on a hook lower. Of 98 COCO images
-        with people and 50 without, movenet-lightning-int8 finds 45 and 1 in the whole frame, 61
-        and 0 this way.
+        A pose is reported once it is found again, with a sufficient score, on crops around it: a
+        person is, while false positives score less or move to another place. One for which there
+        is no crop region is reported at once. docs/models.md has the figures.
         """
         poses = candidates.above_threshold(model.pose_threshold)
-        cropped = self.region is not None
         region = model.pose_model.next_region(candidates, frame.size_wh)
-        if not (cropped or self._confirmed or region is None):
+        cropped = self.region is not None
+        if cropped and not self._is_confirmed and not _agree(candidates, self._last):
             poses = Poses.empty()
-        self._confirmed = len(poses) > 0
+        if not len(poses):
+            self._confirmed = 0
+        elif cropped:
+            self._confirmed += 1
+        elif region is None:
+            self._confirmed = self.confirmations
+        self._last = candidates
         # A crop without a pose leads back to the whole frame, so that a false positive cannot lock
         # the crop away from a person elsewhere in the frame.
         self.region = None if cropped and not len(poses) else region
+        if not self._is_confirmed:
+            poses = Poses.empty()
         return _exchange_left_and_right(poses) if frame.mirrored else poses
+
+    @property
+    def _is_confirmed(self) -> bool:
+        return self._confirmed >= self.confirmations
+
+
+def _agree(poses: Poses, others: Poses) -> bool:
+    similarity = keypoint_similarity(poses, others, MIN_CROP_SCORE)
+    return bool(similarity.max(initial=0.0) >= MIN_AGREEMENT)
 
 
 def _exchange_left_and_right(poses: Poses) -> Poses:

@@ -1,5 +1,6 @@
 """MoveNet Lightning and Thunder: one pose a frame."""
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,17 @@ from edgepose.skeleton import KEYPOINT_COUNT
 
 OUTPUT_SHAPE: Final = (1, 1, KEYPOINT_COUNT, 3)
 """One pose of 17 (y, x, score), y and x 0..1 of the input square."""
+
+LIGHTNING_POSE_THRESHOLD: Final = 0.30
+THUNDER_POSE_THRESHOLD: Final = 0.28
+"""The scores from which a pose is reported; docs/models.md has the measurements."""
+THUNDER_SIDE: Final = 256
+
+
+def default_pose_threshold(input_tensor: TensorSpec) -> float:
+    """Return the threshold of a model with this input, by its height in px."""
+    is_thunder = input_tensor.shape[1] >= THUNDER_SIDE
+    return THUNDER_POSE_THRESHOLD if is_thunder else LIGHTNING_POSE_THRESHOLD
 
 
 class MovenetSingle:
@@ -41,10 +53,11 @@ class MovenetSingle:
         self._crop = crop
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
-        """Return the one pose, in frame px, with the mean of its 17 keypoint scores as score.
+        """Return the one pose, in frame px; its score is the root mean square of its 17 scores.
 
-        MoveNet places 17 keypoints in any image; the mean of all scores distinguishes a body from a
-        false positive better than that of the high ones alone.
+        MoveNet places 17 keypoints in any image. All scores together distinguish a body from a
+        false positive better than the high ones alone; their root mean square counts a body of
+        which half is outside the frame for more than their mean does. docs/models.md compares them.
         """
         values = dequantize(outputs[0], self._output).reshape(KEYPOINT_COUNT, 3).tolist()
         side = self.input_spec.size_wh[0]
@@ -61,7 +74,7 @@ class MovenetSingle:
         return Poses(
             np.array([points], np.float32),
             np.array([scores], np.float32),
-            np.array([sum(scores) / KEYPOINT_COUNT], np.float32),
+            np.array([_root_mean_square(scores)], np.float32),
             np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
         )
 
@@ -72,3 +85,7 @@ class MovenetSingle:
         return body_region(
             poses.keypoints[0].tolist(), poses.keypoint_scores[0].tolist(), frame_size_wh
         )
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))

@@ -17,16 +17,18 @@ MAX_SIZE_RATIO: Final = 2.0
 _VARIANCES: Final = 2.0 * np.square(2.0 * np.array(OKS_FALLOFFS, np.float32))
 
 
-def keypoint_similarity(poses: Poses, others: Poses) -> Floats:
+def keypoint_similarity(
+    poses: Poses, others: Poses, min_score: float = MIN_KEYPOINT_SCORE
+) -> Floats:
     """Return the object keypoint similarity, 0..1, of n poses and m others, (n, m).
 
-    The mean of exp(-d^2 / (2 area k^2)) over the keypoints visible in both, 0 if they are fewer
-    than MIN_SHARED_KEYPOINTS; k is twice a keypoint's falloff, the area that of the box around the
-    visible keypoints of the other pose (COCO's evaluation uses the area of the person's
-    segmentation, which is not available here).
+    The mean of exp(-d^2 / (2 area k^2)) over the keypoints whose score reaches `min_score` in both,
+    0 if they are fewer than MIN_SHARED_KEYPOINTS; k is twice a keypoint's falloff, the area that of
+    the box around the visible keypoints of the other pose (COCO's evaluation uses the area of the
+    person's segmentation, which is not available here).
     """
-    visible = others.keypoint_scores >= MIN_KEYPOINT_SCORE
-    shared = (poses.keypoint_scores >= MIN_KEYPOINT_SCORE)[:, np.newaxis] & visible
+    visible = others.keypoint_scores >= min_score
+    shared = (poses.keypoint_scores >= min_score)[:, np.newaxis] & visible
     counts = shared.sum(axis=2)
     mask = visible[:, :, np.newaxis]
     extents = np.where(mask, others.keypoints, -np.inf).max(axis=1) - np.where(

@@ -42,7 +42,8 @@ def test_pipeline_clip_of_tfjs(shared_data: Path, name: str, mean_px: float) -> 
     found: list[NDArray[np.float32]] = []
     for frame in VideoFileSource(folder / "pose_1.mp4").frames():
         if frame.sequence == 0:
-            # Confirms the pose, so that the first frame counts too.
+            # Confirm the pose, so that the first frame counts too.
+            pipeline.process(frame)
             pipeline.process(frame)
         result = pipeline.process(frame)
         assert len(result.tracked) == 1

@@ -59,9 +59,23 @@ def test_body_region_low_score_keypoint() -> None:
 
 @pytest.mark.parametrize("hidden", [("hip",), ("shoulder",)])
 def test_body_region_without_torso(hidden: tuple[str, ...]) -> None:
-    """Without a visible hip or shoulder there is no region."""
+    """Without a visible hip or shoulder it is 1.5 times the box of the visible keypoints."""
     scores = [0.1 if name.endswith(hidden) else 0.9 for name in KEYPOINT_NAMES]
-    assert region_of(standing(), scores) is None
+    # From the eyes, 100 px above the hips, to the ankles, 100 px below them.
+    assert region_of(standing(), scores) == CropRegion(170, 110, 470, 410)
+
+
+def test_body_region_head_and_shoulders() -> None:
+    """Of a person whose hips are outside the frame, the square is around what is visible."""
+    scores = [0.9 if index <= 6 else 0.1 for index in range(17)]
+    # The shoulders are 44 px apart, the eyes 30 px above them.
+    assert region_of(standing(), scores) == CropRegion(287, 142, 353, 208)
+
+
+@pytest.mark.parametrize(("visible", "has_region"), [(2, False), (3, True)])
+def test_body_region_of_few_keypoints(visible: int, has_region: bool) -> None:
+    scores = [0.9] * visible + [0.1] * (17 - visible)
+    assert (region_of(standing(), scores) is not None) == has_region
 
 
 def test_body_region_one_hip_and_shoulder() -> None:

@@ -6,7 +6,7 @@ import pytest
 from edgepose.datatypes import CropRegion, Floats, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.imaging.preprocess import preprocess
-from edgepose.pose_models.movenet_single import MovenetSingle
+from edgepose.pose_models.movenet_single import MovenetSingle, default_pose_threshold
 
 INPUT = TensorSpec("image", (1, 192, 192, 3), np.dtype(np.uint8))
 OUTPUT = TensorSpec("poses", (1, 1, 17, 3), np.dtype(np.float32))
@@ -42,6 +42,20 @@ def test_movenet_single_turned_crop(turns: int, place: tuple[int, int]) -> None:
     poses = single.decode([output(y=0.5, x=0.25)], to_frame)
     assert poses.keypoints[0, 3] == pytest.approx(place)
     assert poses.boxes_xyxy[0] == pytest.approx(place + place)
+
+
+def test_movenet_single_score_is_the_root_mean_square() -> None:
+    """Of a body of which half is visible it is higher than the mean, which is 0.4."""
+    values = output(score=0.0)
+    values[0, 0, :8, 2] = 0.85
+    poses = model().decode([values], IDENTITY)
+    assert poses.scores[0] == pytest.approx(0.85 * (8 / 17) ** 0.5)
+
+
+@pytest.mark.parametrize(("side", "threshold"), [(192, 0.30), (256, 0.28)])
+def test_movenet_single_default_threshold(side: int, threshold: float) -> None:
+    spec = TensorSpec("image", (1, side, side, 3), np.dtype(np.uint8))
+    assert default_pose_threshold(spec) == threshold
 
 
 def test_movenet_single_keypoint_order() -> None:
