@@ -22,7 +22,7 @@ from edgepose.events.detectors import Detectors
 from edgepose.events.presence import PresenceDetector
 from edgepose.events.repetitions import BODIES, MOVEMENTS, Movement, RepetitionDetector
 from edgepose.events.visits import Delays
-from edgepose.events.zones import Zone, ZoneDetector
+from edgepose.events.zones import Zone
 from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
@@ -232,15 +232,10 @@ def apply_detectors(detectors: Detectors, config: Config, camera: CameraConfig) 
     on_ms, off_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
     # A track that can still be continued under its id has not left.
     delays = Delays(on_ms, off_ms, leave_ms=max(off_ms, config.tracking.max_age_ms))
-    presence = detectors.running(PresenceDetector)
-    presence.set_delays(delays)
-    parts: list[EventDetector] = [presence]
     zones = [Zone(**msgspec.structs.asdict(zone)) for zone in camera.zones]
-    counted = [zone for zone in zones if zone.exclude != "all"]
-    if counted:
-        in_zones = detectors.running(ZoneDetector)
-        in_zones.set_zones(counted, delays)
-        parts.append(in_zones)
+    presence = detectors.running(PresenceDetector)
+    presence.configure(delays, [zone for zone in zones if zone.exclude != "all"])
+    parts: list[EventDetector] = [presence]
     if config.repetitions.exercise is not None:
         repetitions = detectors.running(RepetitionDetector)
         repetitions.set_movements(_movements(config.repetitions))

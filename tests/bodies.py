@@ -24,6 +24,11 @@ def at(x: float, y: float = 0.0) -> Body:
     return moved
 
 
+def standing(x: float, y: float) -> Body:
+    """Return BODY with its feet at a point; its box is 183 px high."""
+    return at(x - 50, y - 190)
+
+
 def ids(tracked: TrackedPoses) -> list[int]:
     """Return the track ids in the order of the poses."""
     found: list[int] = tracked.track_ids.tolist()

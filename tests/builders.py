@@ -73,7 +73,7 @@ def tracked_frame(
 def presence_of(delays: Delays) -> Detectors:
     """Return the detectors of a camera that has only presence."""
     detectors, presence = Detectors(), PresenceDetector()
-    presence.set_delays(delays)
+    presence.configure(delays)
     detectors.replace([presence], excluded=(), on_delay_ms=delays.on_ms)
     return detectors
 

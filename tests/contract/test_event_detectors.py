@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgepose.datatypes import Event
 from edgepose.events.presence import PresenceDetector
 from edgepose.events.visits import Delays
-from edgepose.events.zones import Zone, ZoneDetector
+from edgepose.events.zones import Zone
 from edgepose.messages import event_message
 from edgepose.mqtt.topics import state_owner
 from edgepose.protocols import EventDetector
@@ -17,11 +17,11 @@ from tests.bodies import MS, at
 from tests.builders import tracked_frame
 
 
-def _zones() -> ZoneDetector:
-    detector = ZoneDetector()
+def _zones() -> PresenceDetector:
+    detector = PresenceDetector()
     whole = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
     left = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0))
-    detector.set_zones([Zone("room", whole), Zone("bed", left, place="torso")], Delays())
+    detector.configure(Delays(), [Zone("room", whole), Zone("bed", left, place="torso")])
     return detector
 
 
