@@ -39,10 +39,14 @@ class ZoneMembership:
     """Which tracks are in which zone; one that was inside still is within MARGIN of the outline."""
 
     def __init__(self, zones: Sequence[Zone]) -> None:
-        self.set_zones(zones)
+        self._use(zones)
 
     def set_zones(self, zones: Sequence[Zone]) -> None:
-        """Change the zones, whose names differ."""
+        """Change the zones, whose names differ; if they are the same, who is inside still is."""
+        if zones != self._zones:
+            self._use(zones)
+
+    def _use(self, zones: Sequence[Zone]) -> None:
         self._zones = zones
         self._places = {zone.place for zone in zones}
         self._inside: dict[str, list[int]] = {zone.name: [] for zone in zones}

@@ -47,6 +47,16 @@ def test_zone_membership_margin() -> None:
     assert members(zones, {1: standing(256 + 18, 300)}) == [set()]
 
 
+def test_zone_membership_same_zones_again() -> None:
+    """A reload that changes something else does not move a person out of a zone."""
+    zones = ZoneMembership([DOOR])
+    assert members(zones, {1: standing(250, 300)}) == [{1}]
+    zones.set_zones([DOOR])
+    assert members(zones, {1: standing(256 + 18, 300)}) == [{1}]
+    zones.set_zones([SOFA, DOOR])
+    assert members(zones, {1: standing(256 + 18, 300)}) == [set(), set()]
+
+
 def test_zone_membership_feet_below_the_frame() -> None:
     """They are on its last row: a zone to the lower side of the frame contains them."""
     zones = ZoneMembership([DOOR])
