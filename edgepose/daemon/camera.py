@@ -18,7 +18,7 @@ from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Detection, Pipeline
-from edgepose.protocols import FrameSource
+from edgepose.protocols import MAX_RESULT_DELAY_NS, FrameSource
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class CameraSupervisor:
         self._topics = self.publisher.topics
         self._reopened = self._events = 0
         self._states: Mapping[str, str] = {}
-        self._frames_without_model = 0
+        self._frames_without_model = self._lag_ns = 0
         self._online = self._status_online = False
         self._capture: Capture | None = None
         self._left: list[Capture] = []
@@ -179,7 +179,7 @@ class CameraSupervisor:
 
         Raises as `handle` does.
         """
-        self._publish_detected(self.parts.detectors.tick(now_ns))
+        self._publish_detected(self.parts.detectors.tick(now_ns - self._lag_ns))
         self._check_stall()
         self._check_left()
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
@@ -235,6 +235,9 @@ class CameraSupervisor:
         self.statistics.add(result.timings, result.publish_ns)
         if not self._online:
             self._on_first_frame()
+        # A file that is processed more slowly than it was recorded is behind the clock.
+        delay_ns = self.clock() - detection.frame.timestamp_ns
+        self._lag_ns = max(0, delay_ns - MAX_RESULT_DELAY_NS)
         self._publish_detected(self.parts.detectors.update(result.tracked_frame))
 
     def _on_first_frame(self) -> None:
@@ -328,7 +331,7 @@ class CameraSupervisor:
     def _clear_presence(self) -> None:
         """Publish that no person is visible any more."""
         self.parts.pipeline.publish_empty()
-        self._publish_detected(self.parts.detectors.lost(self.clock()))
+        self._publish_detected(self.parts.detectors.lost(self.clock() - self._lag_ns))
 
     def _publish_status(self, status: bytes) -> None:
         self.publisher.set_state(self._topics.status(self.name), status)

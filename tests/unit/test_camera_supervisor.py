@@ -49,6 +49,7 @@ class Rig:
         self.mailbox = FrameMailbox()
         rig = PipelineRig(FakePoseModel(0.6, 0.9, crops=False))
         self.pipeline = rig.pipeline
+        self.model = rig.model
         self.messages = rig.sink.messages
         self.camera = CameraSupervisor(
             CameraParts(
@@ -174,6 +175,22 @@ def test_supervisor_online_without_a_person() -> None:
     assert rig.state_history == []
     rig.camera.tick(103 * SECOND_NS)
     assert rig.state_history == [("status", b"online")]
+
+
+def test_supervisor_file_that_is_slower_than_it_was_recorded() -> None:
+    """Presence follows the time of the recording, in which a person is missed in one frame."""
+    rig = Rig([101, 102, 103, 104])
+    rig.camera.parts.detectors = presence_of(Delays(on_ms=0, off_ms=3000, leave_ms=3000))
+    rig.camera.start()
+    for score in (0.9, 0.0, 0.9, 0.0):
+        rig.model.scores[False] = score
+        rig.next()
+        for _ in range(20):
+            rig.wait_s(0.1)
+        assert rig.states["presence"] == b"ON"
+    assert [event["type"] for event in rig.events] == ["enter"]
+    rig.next()
+    assert [event["type"] for event in rig.events] == ["enter", "leave"]
 
 
 def test_supervisor_source_that_never_opened() -> None:
