@@ -185,7 +185,7 @@ class PoseConfig(Section, frozen=True, kw_only=True):
 class TrackingConfig(Section, frozen=True, kw_only=True):
     """How long a track is kept after its last pose."""
 
-    max_age_ms: Live[Milliseconds] = 2000
+    max_age_ms: Live[Milliseconds] = 3000
 
 
 class SmoothingConfig(Section, frozen=True, kw_only=True):

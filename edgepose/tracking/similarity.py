@@ -29,7 +29,7 @@ def keypoint_similarity(
     """
     visible = others.keypoint_scores >= min_score
     shared = (poses.keypoint_scores >= min_score)[:, np.newaxis] & visible
-    counts = shared.sum(axis=2)
+    counts = np.count_nonzero(shared, axis=2)
     mask = visible[:, :, np.newaxis]
     extents = np.where(mask, others.keypoints, -np.inf).max(axis=1) - np.where(
         mask, others.keypoints, np.inf
@@ -38,8 +38,10 @@ def keypoint_similarity(
     # but with a width of 1 px there is no division by zero.
     np.maximum(extents, 1.0, out=extents)
     areas = (extents[:, 0] * extents[:, 1])[:, np.newaxis]
-    squared = np.square(poses.keypoints[:, np.newaxis] - others.keypoints).sum(axis=3)
-    per_keypoint = np.exp(-squared / (areas * _VARIANCES)) * shared
+    squared = np.square(poses.keypoints[:, np.newaxis] - others.keypoints)
+    # Not `sum(axis=3)`, which takes three times as long for two numbers.
+    distances = squared[:, :, :, 0] + squared[:, :, :, 1]
+    per_keypoint = np.exp(distances / (areas * -_VARIANCES)) * shared
     similarity: Floats = per_keypoint.sum(axis=2) / np.maximum(counts, 1)
     similarity[counts < MIN_SHARED_KEYPOINTS] = 0.0
     return similarity
