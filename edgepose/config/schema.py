@@ -149,6 +149,7 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     input_size: ReloadsModel[InputSize | None] = None
     max_poses: ReloadsModel[Annotated[int, Meta(ge=1, le=20)]] = 6
     nms_radius_px: ReloadsModel[NotNegative] = 20.0
+    verify: ReloadsModel[Annotated[Literal["auto", "off"], Coerce(coerce_text)]] = "auto"
 
 
 class InferenceConfig(Section, frozen=True, kw_only=True):

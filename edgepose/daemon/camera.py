@@ -228,6 +228,7 @@ class CameraSupervisor:
             "dropped": dropped,
             "frames_without_model": self._frames_without_model,
             "reopened": self._reopened,
+            "verifications": self.parts.pipeline.verifications,
         }
 
     def _publish_detection(self, detection: Detection) -> None:
