@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
 test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc \
-  /usr/bin/systemd-analyze $(VENV)/.rtsp lint
+  /usr/bin/systemd-analyze /usr/bin/chromedriver $(VENV)/.rtsp lint
 	$(RUN) pytest
 
 test-fast: $(VENV)/.dev
@@ -169,6 +169,11 @@ $(VENV)/.rtsp: $(BIN)/python
 	@echo "== installing Debian's ffmpeg, which makes the tests' videos"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends ffmpeg
+
+/usr/bin/chromedriver:
+	@echo "== installing Debian's Chromium, in which the live page is tested"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends chromium chromium-driver
 
 /usr/bin/gcc:
 	@echo "== installing Debian's gcc, which builds the fake Edge TPU of the tests"

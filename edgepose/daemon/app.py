@@ -35,6 +35,7 @@ from edgepose.config.schema import Config, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.frame_rate_limit import FrameRateLimit
+from edgepose.daemon.page_process import PageProcess
 from edgepose.daemon.settings import Settings, with_command
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
@@ -80,6 +81,9 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
             f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
             config_file or "built in",
         )
+        if config.dashboard.listen is not None:
+            page = stack.enter_context(closing(PageProcess(config)))
+            page.start()
         signals.starting = False
         app.daemon.run(signals)
     if app.daemon.restart_requested:

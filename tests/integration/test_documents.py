@@ -20,7 +20,11 @@ from tests.mosquitto import Mosquitto, require, wait_for
 
 # `mosquitto_sub` ends with the signal, and the doctor finds no camera here.
 MAY_FAIL = ("mosquitto_sub", "edgepose doctor")
-ENDLESS = {"edgepose run": "connected to the MQTT broker", "mosquitto_sub": "availability"}
+ENDLESS = {
+    "edgepose run": "connected to the MQTT broker",
+    "edgepose dashboard": "dashboard: http://",
+    "mosquitto_sub": "availability",
+}
 """Commands that run until they are stopped, and what they must have printed by then."""
 
 
