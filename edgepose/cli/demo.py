@@ -59,6 +59,8 @@ def command(*, source: str | None, model: str | None, as_json: bool, seconds: fl
                 "mqtt.url": url,
                 "mqtt.protocol": protocol,
                 "stats_interval_s": 1.0,
+                # A real Home Assistant would keep the entities of a node that is gone.
+                "homeassistant.enabled": False,
                 "dashboard.listen": _page_address(),
             },
         )
