@@ -91,7 +91,7 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
 def test_document_annotate_command_writes_every_frame(folder: Path) -> None:
     """`--annotate` of the documents draws every frame of the clip."""
     shutil.rmtree(folder / "annotated", ignore_errors=True)
-    command = next(line for line in commands() if "--annotate" in line)
+    command = next(line for line in commands() if "clip.mp4 --annotate" in line)
     words = [sys.executable, "-m", *shlex.split(command)]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     assert len(list((folder / "annotated").glob("clip-*.jpg"))) == 10
