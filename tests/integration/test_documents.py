@@ -1,5 +1,6 @@
 """Every command and every configuration of the documents, run as written."""
 
+import os
 import shlex
 import shutil
 import signal
@@ -77,7 +78,14 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
         words[:1] = [require(words[0]), "-p", str(broker.port)]
     log = folder / "output"
     with log.open("w+") as output:
-        process = subprocess.Popen(words, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # An edgepose of this user on this machine has the same node.
+            env={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
+        )
         printed = next((text for start, text in ENDLESS.items() if command.startswith(start)), None)
         if printed is not None:
             wait_for(lambda: printed in log.read_text(), f"{printed!r}")
