@@ -89,7 +89,7 @@ class Pipeline:
         """
         if not frame.still:
             return self._detect_once(frame, crop)
-        crop = CropState(confirmations=1)
+        crop = CropState(still=True)
         detection = self._detect_once(frame, crop)
         return self._detect_once(frame, crop) if crop.region is not None else detection
 

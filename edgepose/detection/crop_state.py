@@ -14,13 +14,18 @@ MIN_AGREEMENT: Final = 0.15
 """The object keypoint similarity from which on two inferences have found the same pose."""
 CONFIRMATIONS: Final = 2
 """How many crops in a row confirm a pose of a video; of a still frame it is one."""
+CONFIRMING_SCORE: Final = 1.2
+"""To confirm a pose of a video, a score must reach the threshold times this; then less will do."""
 
 
 @dataclass(eq=False)
 class CropState:
-    """Crop region and confirmation of one stream of frames; belongs to the inference thread."""
+    """Crop region and confirmation of one stream of frames; belongs to the inference thread.
 
-    confirmations: int = CONFIRMATIONS
+    `still` is for a frame that is not part of a sequence.
+    """
+
+    still: bool = False
     region: CropRegion | None = field(default=None, init=False)
     verification: Verification = field(default_factory=Verification, init=False)
     _confirmed: int = field(default=0, init=False)
@@ -44,14 +49,14 @@ class CropState:
         poses = candidates.above_threshold(model.pose_threshold)
         region = model.pose_model.next_region(candidates, frame.size_wh)
         cropped = self.region is not None
-        if cropped and not self._is_confirmed and not _agree(candidates, self._last):
-            poses = Poses.empty()
+        if cropped and not self._is_confirmed:
+            poses = self._confirming(candidates, model.pose_threshold)
         if not len(poses):
             self._confirmed = 0
         elif cropped:
             self._confirmed += 1
         elif region is None:
-            self._confirmed = self.confirmations
+            self._confirmed = CONFIRMATIONS
         self._last = candidates
         # A crop without a pose leads back to the whole frame, so that a false positive cannot lock
         # the crop away from a person elsewhere in the frame.
@@ -62,12 +67,13 @@ class CropState:
 
     @property
     def _is_confirmed(self) -> bool:
-        return self._confirmed >= self.confirmations
+        return self._confirmed >= (1 if self.still else CONFIRMATIONS)
 
-
-def _agree(poses: Poses, others: Poses) -> bool:
-    similarity = keypoint_similarity(poses, others, MIN_CROP_SCORE)
-    return bool(similarity.max(initial=0.0) >= MIN_AGREEMENT)
+    def _confirming(self, candidates: Poses, threshold: float) -> Poses:
+        similarity = keypoint_similarity(candidates, self._last, MIN_CROP_SCORE)
+        if similarity.max(initial=0.0) < MIN_AGREEMENT:
+            return Poses.empty()
+        return candidates.above_threshold(threshold * (1.0 if self.still else CONFIRMING_SCORE))
 
 
 def _exchange_left_and_right(poses: Poses) -> Poses:

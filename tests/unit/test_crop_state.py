@@ -61,10 +61,19 @@ def test_crop_state_lost_pose_is_confirmed_again(model: LoadedModel) -> None:
     assert steps[3] == (0, False)
 
 
+def test_crop_state_confirming_score_in_a_video(model: LoadedModel) -> None:
+    """From 1.2 times the threshold of 0.5; the threshold is sufficient from then on."""
+    weak, strong = poses_of(BODY, score=0.59), poses_of(BODY, score=0.61)
+    assert [reported for reported, _ in found(CropState(), model, *[weak] * 4)] == [0, 0, 0, 0]
+    steps = found(CropState(), model, strong, strong, strong, weak)
+    assert [reported for reported, _ in steps] == [0, 0, 1, 1]
+    assert found(CropState(still=True), model, weak, weak)[-1][0] == 1
+
+
 def test_crop_state_of_a_still_frame_needs_one_crop(model: LoadedModel) -> None:
     there, elsewhere = poses_of(BODY), poses_of(ELSEWHERE)
-    assert found(CropState(confirmations=1), model, there, there)[-1][0] == 1
-    assert found(CropState(confirmations=1), model, there, elsewhere)[-1][0] == 0
+    assert found(CropState(still=True), model, there, there)[-1][0] == 1
+    assert found(CropState(still=True), model, there, elsewhere)[-1][0] == 0
 
 
 def test_crop_state_few_keypoints_in_common_are_no_agreement(model: LoadedModel) -> None:
@@ -73,7 +82,7 @@ def test_crop_state_few_keypoints_in_common_are_no_agreement(model: LoadedModel)
     scores[0, :3] = 0.9
     pose = poses_of(BODY)
     few = Poses(pose.keypoints, scores, pose.scores, pose.boxes_xyxy)
-    assert found(CropState(confirmations=1), model, few, few)[-1][0] == 0
+    assert found(CropState(still=True), model, few, few)[-1][0] == 0
 
 
 def test_crop_state_without_a_region_reports_at_once(model: LoadedModel) -> None:
