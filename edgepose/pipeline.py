@@ -3,10 +3,9 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from time import perf_counter_ns
 
-from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
+from edgepose.datatypes import Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
@@ -16,11 +15,15 @@ from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Track
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The poses that a model found in one frame, and how long each stage took."""
+    """The poses that a model found in one frame, and how long each stage took.
+
+    `candidate` is whether any reached the threshold, also one that is not confirmed yet.
+    """
 
     frame: Frame
     model: LoadedModel
     poses: Poses
+    candidate: bool
     preprocess_ns: int
     invoke_ns: int
     decode_ns: int
@@ -56,7 +59,7 @@ class Pipeline:
     `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
     one for all pipelines of a process, keeps the two from competing for the GIL at other times.
     `models` may be replaced between two frames: crop regions and tracks are in frame px, and begin
-    again if the frames change their size. `verifications` counts the inferences of verifiers.
+    again if the frames change their size.
     """
 
     models: ModelProvider
@@ -69,7 +72,6 @@ class Pipeline:
     every_frame: bool = False
     publish_raw: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)
-    verifications: int = field(default=0, init=False)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
     _next_sequence: int = field(default=0, init=False)
     _sequence_offset: int = field(default=0, init=False)
@@ -81,7 +83,7 @@ class Pipeline:
         return self.publish(self.detect(frame, self._crop))
 
     def detect(self, frame: Frame, crop: CropState) -> Detection:
-        """Find the poses of a frame: preprocess, invoke, decode, and verify new ones.
+        """Find the poses of a frame: preprocess, invoke, decode.
 
         A still frame has no part in `crop`: what is found in it is confirmed by a second inference
         on the same frame, as the next frame of a video would do. Raises AcceleratorLostError if the
@@ -109,27 +111,17 @@ class Pipeline:
             return self._detect_once(frame, crop)
         invoked = perf_counter_ns()
         with self.turn:
-            poses = crop.update(model.pose_model.decode(outputs, to_frame), model, frame)
-        if model.verifier is not None:
-            score = partial(self._score, model.verifier, frame)
-            poses = crop.verification.update(poses, frame, score)
+            candidates = model.pose_model.decode(outputs, to_frame)
+            poses = crop.update(candidates, model, frame)
         return Detection(
             frame,
             model,
             poses,
+            candidate=max(candidates.scores.tolist(), default=0.0) >= model.pose_threshold,
             preprocess_ns=preprocessed - started,
             invoke_ns=invoked - preprocessed,
             decode_ns=perf_counter_ns() - invoked,
         )
-
-    def _score(self, verifier: LoadedModel, frame: Frame, region: CropRegion) -> float:
-        """Return the score of the pose that a single-pose model finds in a region."""
-        self.verifications += 1
-        with self.turn:
-            tensor, to_frame = preprocess(frame.image, region, verifier.pose_model.input_spec)
-        outputs = verifier.interpreter.invoke(tensor)
-        with self.turn:
-            return float(verifier.pose_model.decode(outputs, to_frame).scores[0])
 
     def publish(self, detection: Detection) -> FrameResult:
         """Track, smooth and publish one detection."""

@@ -25,7 +25,21 @@ from edgepose.messages import PoseMessage
 Tensor = NDArray[np.generic]
 
 
-FrameStream = Generator[Frame, None, None]
+class FrameDemand(Protocol):
+    """What the consumer of a live source needs of it now."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether so few frames are used that the camera may deliver fewer."""
+        ...
+
+    def wanted(self) -> bool:
+        """Return whether a frame that arrives now is used."""
+        ...
+
+
+FrameStream = Generator[Frame, FrameDemand | None, None]
+"""Frames; a consumer that sends a demand for the next one may still be given others."""
 
 
 @runtime_checkable
@@ -42,6 +56,7 @@ class FrameSource(Protocol):
     def frames(self) -> FrameStream:
         """Open the source, yield its frames, and close it at their end or with the generator.
 
+        A live source may use the demand that was sent to save work for frames that are not wanted.
         Raises SourceError with the reason and the remedy if it cannot be opened or fails for good,
         and SourceStalledError if a live source delivers nothing for too long.
         """
@@ -90,8 +105,7 @@ class LoadedModel:
     Scores do not carry over from one accelerator to another, so the thresholds belong to the model:
     poses below `pose_threshold` are dropped, keypoints below `keypoint_threshold` are published as
     null. `degraded` marks the fallback of an accelerator that is not available. `check` raises
-    AcceleratorLostError if the accelerator is lost, and costs next to nothing. `verifier` is the
-    single-pose model, on the CPU, by which new poses are verified; None if they count at once.
+    AcceleratorLostError if the accelerator is lost, and costs next to nothing.
     """
 
     name: str
@@ -103,13 +117,6 @@ class LoadedModel:
     keypoint_threshold: float
     degraded: bool = False
     check: Callable[[], None] = lambda: None
-    verifier: "LoadedModel | None" = None
-
-    def close(self) -> None:
-        """Free the model and its verifier; closing twice is fine."""
-        self.interpreter.close()
-        if self.verifier is not None:
-            self.verifier.close()
 
 
 class ModelProvider(Protocol):

@@ -1,7 +1,8 @@
 """Measure the cost of the daemon: `make bench`, or `python -m tools.bench` in the repository.
 
 Prints the figures of `edgepose benchmark --pipeline` with INT8 Lightning on the CPU and with a fake
-Edge TPU that takes 7 ms, then start, memory, smoothing, and the cost of the Edge TPU's process.
+Edge TPU that takes 7 ms, then start, memory, what idling saves, smoothing, and the cost of the Edge
+TPU's process.
 """
 
 import os
@@ -17,13 +18,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.benchmark.subscriber import Subscriber
+from edgepose.benchmark.traced_daemon import run_daemon
 from edgepose.build import build_model, build_smoother
 from edgepose.clock import boottime_ns
-from edgepose.config.schema import Config, ModelConfig, MqttConfig, SmoothingConfig
+from edgepose.config.people import IdleConfig
+from edgepose.config.schema import (
+    Config,
+    InferenceConfig,
+    ModelConfig,
+    MqttConfig,
+    SmoothingConfig,
+)
+from edgepose.daemon.signals import Signals
+from edgepose.datatypes import Frame
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.failover import SingleModel
 from edgepose.inference.interpreter import RuntimeInterpreter
@@ -31,7 +43,9 @@ from edgepose.inference.runtime import load_runtime
 from edgepose.mqtt.local_broker import local_broker
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import Interpreter, LoadedModel, Smoother
+from edgepose.protocols import FrameDemand, FrameStream, Interpreter, LoadedModel, Smoother
+from edgepose.sources._base import Pacer
+from edgepose.sources._video import JpegDecoder
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.edgetpu import FakeEdgeTpu
@@ -40,6 +54,7 @@ MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
 STEP_NS = 33_333_333
 EDGETPU_MS = 7
+IDLE_AFTER_S = 10
 ROUND_TRIP: Final = "EDGEPOSE_BENCH_ROUND_TRIP"
 
 
@@ -51,6 +66,7 @@ def main() -> None:
     pipeline()
     with local_broker() as broker:
         start_and_memory(broker.url)
+    idle()
     smoothing()
     edgetpu()
 
@@ -95,6 +111,56 @@ def start_and_memory(url: str) -> None:
             daemon.wait()
     _print(f"start to first pose at a subscriber: median {statistics.median(times_s):.2f} s")
     _print(f"resident memory after 5 s: {memory_mb:.1f} MB")
+
+
+class EmptyRoom:
+    """A camera of 30 frames a second that nobody is in front of, with JPEG as of a USB camera.
+
+    `processor_s` is the time that this process took for a second, awake and idle.
+    """
+
+    live = True
+    description = "an empty room"
+
+    def __init__(self) -> None:
+        self.processor_s: list[float] = []
+
+    def frames(self) -> FrameStream:
+        """Yield those frames that are wanted, for the time to become idle twice."""
+        noise = np.random.default_rng(0).normal(128, 8, (SIZE_WH[1], SIZE_WH[0], 3))
+        room = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.uint8)
+        jpeg = cv2.imencode(".jpg", room)[1].tobytes()
+        decoder, pacer = JpegDecoder(), Pacer()
+        demand: FrameDemand | None = None
+        before_s = 0.0
+        for sequence in range(60 * IDLE_AFTER_S):
+            pacer.wait_for(sequence * STEP_NS)
+            # The first seconds warm up, and idling begins somewhat after its time.
+            if sequence in (60, 30 * IDLE_AFTER_S + 60):
+                before_s = time.process_time()
+            elif sequence in (30 * IDLE_AFTER_S - 30, 60 * IDLE_AFTER_S - 1):
+                self.processor_s.append((time.process_time() - before_s) / (IDLE_AFTER_S - 3))
+            if demand is None or demand.wanted():
+                image, _ = decoder.decode(jpeg)
+                assert image is not None
+                demand = yield Frame(image, boottime_ns(), sequence)
+
+
+def idle() -> None:
+    """Measure the processor time of the daemon at an empty room, before and while it idles."""
+    config = Config(
+        model=ModelConfig(name=MODEL),
+        inference=InferenceConfig(threads=1),
+        accelerator="cpu",
+        mqtt=MqttConfig(enabled=False),
+        idle=IdleConfig(enabled=True, after_s=IDLE_AFTER_S),
+    )
+    room = EmptyRoom()
+    with Signals() as signals:
+        run_daemon(config, build_model(config), room, signals)
+    awake_s, idle_s = room.processor_s
+    _print("processor time of the daemon at an empty room, of one core")
+    _print(f"  30 frames a second {awake_s:.1%}, idle {idle_s:.1%}: {idle_s / awake_s:.2f} of it")
 
 
 def edgetpu() -> None:

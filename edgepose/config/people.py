@@ -70,6 +70,14 @@ class PresenceConfig(Section, frozen=True, kw_only=True):
     off_delay_ms: Live[Milliseconds] = 1000
 
 
+class IdleConfig(Section, frozen=True, kw_only=True):
+    """Fewer frames while no person is there."""
+
+    enabled: Live[Boolean] = False
+    after_s: Live[Annotated[float, Meta(ge=1, le=3600)]] = 10.0
+    fps: Live[Annotated[float, Meta(ge=1, le=30)]] = 5.0
+
+
 class RepetitionsConfig(Section, frozen=True, kw_only=True):
     """The exercise whose repetitions are counted, and what an exercise of the user is."""
 

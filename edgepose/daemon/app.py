@@ -27,15 +27,14 @@ from edgepose.build import (
     model_files,
     source_opener,
     stall_timeout_ns,
-    verifier_adder,
 )
 from edgepose.config.changes import changed_keys
 from edgepose.config.fields import ReloadEffect, dotted
+from edgepose.config.people import IdleConfig
 from edgepose.config.schema import Config, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.frame_rate_limit import FrameRateLimit
-from edgepose.daemon.page_process import PageProcess
 from edgepose.daemon.settings import Settings, with_command
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
@@ -48,7 +47,7 @@ from edgepose.monitoring.host import device_name
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import DiscoveryTopics, Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import FrameSource, LoadedModel, Sink
+from edgepose.protocols import FrameSource, Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.queued import QueuedSink
@@ -81,9 +80,6 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
             f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
             config_file or "built in",
         )
-        if config.dashboard.listen is not None:
-            page = stack.enter_context(closing(PageProcess(config)))
-            page.start()
         signals.starting = False
         app.daemon.run(signals)
     if app.daemon.restart_requested:
@@ -171,16 +167,16 @@ class App:
                 turn=turn,
                 publish_raw=config.publish.raw,
             )
-            cameras.append(
-                CameraParts(
-                    camera.name,
-                    new_source or source_opener(camera),
-                    stall_timeout_ns(camera),
-                    pipeline,
-                    build_detectors(config, camera),
-                    FrameRateLimit(camera.max_fps),
-                )
+            parts = CameraParts(
+                camera.name,
+                new_source or source_opener(camera),
+                stall_timeout_ns(camera),
+                pipeline,
+                build_detectors(config, camera),
+                FrameRateLimit(camera.max_fps),
             )
+            _apply_idle(parts, config.idle)
+            cameras.append(parts)
         self.daemon = Daemon(
             cameras,
             models,
@@ -322,6 +318,11 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     apply_tracking(camera.pipeline.tracker, new)
     (settings,) = (each for each in new.cameras if each.name == camera.name)
     apply_detectors(camera.detectors, new, settings)
+    _apply_idle(camera, new.idle)
+
+
+def _apply_idle(camera: CameraParts, idle: IdleConfig) -> None:
+    camera.limit.set_idle(fps=idle.fps if idle.enabled else 0, after_s=idle.after_s)
 
 
 def build_models(config: Config, *, wait: bool = True) -> Models:
@@ -335,23 +336,19 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
         return SingleModel(build_replay_model(config))
     files = model_files(config.model.name)
     edgetpu = edgetpu_accelerator(config, files)
-    add_verifier = verifier_adder(config)
     if edgetpu is None:
         reason = files.missing if config.accelerator == "auto" else None
-        return SingleModel(add_verifier(build_cpu_model(config, files)), reason=reason)
-    fallback = None if files.cpu is None else add_verifier(build_cpu_model(config, files))
+        return SingleModel(build_cpu_model(config, files), reason=reason)
+    fallback = None if files.cpu is None else build_cpu_model(config, files)
     if fallback is None:
         log.warning("there is no fallback for the Edge TPU: %s", files.missing)
-
-    def opener() -> LoadedModel:
-        return add_verifier(build_edgetpu_model(config, files, edgetpu))
-
+    opener = partial(build_edgetpu_model, config, files, edgetpu)
     required = config.accelerator == "edgetpu" or fallback is None
     try:
         primary = opener() if wait and required else None
     except BaseException:
         if fallback is not None:
-            fallback.close()
+            fallback.interpreter.close()
         raise
     return Failover(opener, fallback, primary=primary, fingerprint=edgetpu.fingerprint)
 
@@ -361,7 +358,6 @@ def info_message(config: Config, models: Models) -> bytes:
     # The keypoint threshold is that of the model that runs.
     model = models.state.model
     threshold = config.pose.keypoint_threshold if model is None else model.keypoint_threshold
-    verifier = None if model is None else model.verifier
     return json.dumps(
         {
             "version": __version__,
@@ -370,7 +366,6 @@ def info_message(config: Config, models: Models) -> bytes:
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],
             "models": [model.name for model in models.loaded],
-            "verifier": None if verifier is None else verifier.name,
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": threshold,

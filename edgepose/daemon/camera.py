@@ -131,6 +131,7 @@ class CameraSupervisor:
             self.parts.limit,
             clock=self.clock,
         )
+        self.parts.limit.wake()
         try:
             capture.start()
         except RuntimeError as error:
@@ -228,7 +229,7 @@ class CameraSupervisor:
             "dropped": dropped,
             "frames_without_model": self._frames_without_model,
             "reopened": self._reopened,
-            "verifications": self.parts.pipeline.verifications,
+            "idle": self._capture is not None and self.parts.limit.idle,
         }
 
     def _publish_detection(self, detection: Detection) -> None:

@@ -130,25 +130,37 @@ class Capture:
             # Here, and not in the main thread: a disk or a network may be slow.
             source = self.new_source()
             live = source.live
-            timeout_ns = max(self.stall_timeout_ns, 0 if live else OPEN_TIMEOUT_NS)
+            demand = None
             with closing(source.frames()) as frames:
-                for frame in frames:
+                while True:
+                    try:
+                        frame = frames.send(demand)
+                    except StopIteration:
+                        break
                     # What follows may take its time without a fault of the source.
                     self._stalled_at_ns = None
                     if not live:
                         self._wait_for_model()
-                    if not live or self.limit.accepts(frame.timestamp_ns):
-                        self.dropped += self.mailbox.put(self, frame, overwrite=live)
+                        self.mailbox.put(self, frame, overwrite=False)
+                    elif self.limit.accepts(self.clock()):
+                        self.dropped += self.mailbox.put(self, frame, overwrite=True)
                     if self.closed:
                         break
                     # A frame that was taken or dropped would otherwise live until the next one.
                     del frame
-                    self._stalled_at_ns = self.clock() + timeout_ns
+                    demand = self.limit if live else None
+                    self._stalled_at_ns = self.clock() + self._timeout_ns(live=live)
         except BaseException as error:  # noqa: BLE001 - camera drivers raise anything
             end = _source_error(error)
         self._stalled_at_ns = None
         # After the last frame, which must not be lost.
         self.mailbox.put(self, end, overwrite=False)
+
+    def _timeout_ns(self, *, live: bool) -> int:
+        """Return how long the next frame may take; a source may skip those that are not wanted."""
+        if not live:
+            return max(self.stall_timeout_ns, OPEN_TIMEOUT_NS)
+        return max(self.stall_timeout_ns, 3 * self.limit.interval_ns)
 
     def _wait_for_model(self) -> None:
         """Hold a recorded frame back while there is no model: it can wait, a camera cannot."""

@@ -1,6 +1,9 @@
-"""Which frames of a camera are processed, so that there are not more than so many a second."""
+"""Which frames of a camera are processed: not too many a second, few while no person is there."""
 
+from collections.abc import Callable
 from typing import Final
+
+from edgepose.clock import boottime_ns
 
 _TOLERANCE: Final = 0.25
 """Of the interval: frames of a camera come somewhat early and late."""
@@ -10,25 +13,69 @@ _LONG_AGO_NS: Final = -(10**18)
 class FrameRateLimit:
     """Accepts at most `max_fps` frames a second, evenly spread; 0 is no limit.
 
-    `max_fps` may be changed by another thread than the one that asks.
+    If `set_idle` was called, it accepts fewer once no candidate was detected for some time. A
+    candidate, confirmed or not, ends that at once; what is too weak for one gets the next frame,
+    for a second inference.
+
+    The main thread sets limits, the inference thread reports, the capture thread asks. No attribute
+    depends on another one's change.
     """
 
-    def __init__(self, max_fps: float = 0.0) -> None:
+    def __init__(self, max_fps: float = 0.0, *, clock: Callable[[], int] = boottime_ns) -> None:
         self.max_fps = max_fps
+        self._clock = clock
+        self.idle_fps = 0.0
+        self._idle_after_ns = 0
+        self._awake_ns = self._accepted_ns = self._uncertain_ns = clock()
         self._slot_ns = _LONG_AGO_NS
         """When the last frame that was accepted was due."""
 
-    def accepts(self, timestamp_ns: int) -> bool:
-        """Return whether the next frame is processed."""
-        max_fps = self.max_fps
-        if not max_fps:
-            return True
-        interval_ns = round(1e9 / max_fps)
-        since_ns = timestamp_ns - self._slot_ns
-        # A clock that goes back has begun again.
-        if -interval_ns < since_ns < interval_ns * (1 - _TOLERANCE):
-            return False
-        # A late frame does not lower the rate, and a pause is not caught up on.
-        in_time = 0 < since_ns < 2 * interval_ns
-        self._slot_ns = self._slot_ns + interval_ns if in_time else timestamp_ns
+    def set_idle(self, *, fps: float, after_s: float) -> None:
+        """Accept so many frames a second after a time without a candidate; 0 is never."""
+        self._idle_after_ns = round(after_s * 1e9)
+        self.idle_fps = fps
+
+    def wake(self) -> None:
+        """Take the time without a candidate from now on."""
+        self._awake_ns = self._clock()
+
+    def detected(self, *, candidate: bool, uncertain: bool) -> None:
+        """Take what is in a frame: a candidate, or something that needs another inference."""
+        if candidate:
+            self.wake()
+        elif uncertain:
+            self._uncertain_ns = self._clock()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no candidate was detected for so long that fewer frames are accepted."""
+        return self.idle_fps > 0 and self._clock() - self._awake_ns >= self._idle_after_ns
+
+    @property
+    def interval_ns(self) -> int:
+        """The time between two frames that are accepted; 0 if all are."""
+        fps = self.max_fps
+        if self.idle and self._uncertain_ns <= self._accepted_ns:
+            fps = min(fps or self.idle_fps, self.idle_fps)
+        return round(1e9 / fps) if fps else 0
+
+    def wanted(self) -> bool:
+        """Return whether a frame that arrives now is accepted."""
+        return self._is_due(self._clock(), self.interval_ns)
+
+    def accepts(self, now_ns: int) -> bool:
+        """Return whether a frame is processed that arrived now."""
+        interval_ns = self.interval_ns
+        if interval_ns:
+            if not self._is_due(now_ns, interval_ns):
+                return False
+            # A late frame does not lower the rate, and a pause is not caught up on.
+            in_time = 0 < now_ns - self._slot_ns < 2 * interval_ns
+            self._slot_ns = self._slot_ns + interval_ns if in_time else now_ns
+        self._accepted_ns = self._clock()
         return True
+
+    def _is_due(self, now_ns: int, interval_ns: int) -> bool:
+        since_ns = now_ns - self._slot_ns
+        # A clock that goes back has begun again.
+        return not (interval_ns and -interval_ns < since_ns < interval_ns * (1 - _TOLERANCE))

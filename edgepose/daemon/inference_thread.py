@@ -32,7 +32,9 @@ def detect(capture: Capture, item: Captured) -> Result:
     if not isinstance(item, Frame):
         return Result(capture, item)
     try:
-        return Result(capture, capture.pipeline.detect(item, capture.crop))
+        detection = capture.pipeline.detect(item, capture.crop)
+        capture.limit.detected(candidate=detection.candidate, uncertain=capture.crop.has_candidate)
+        return Result(capture, detection)
     except Exception as error:  # noqa: BLE001 - the main loop separates bugs from EdgeposeErrors
         return Result(capture, error)
 

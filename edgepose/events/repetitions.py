@@ -10,8 +10,8 @@ from edgepose.datatypes import Event, TrackedFrame
 from edgepose.events.angles import JOINTS, Points, joint_angle
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 
-MIN_SCORE: Final = 0.2
-"""Keypoints with a lower score have no part in an angle."""
+MIN_SCORE: Final = 0.3
+"""Keypoints with a lower score have no part in an angle: with 0.2, a person who walked counted."""
 MIN_HOLD_NS: Final = 80_000_000
 """How long an angle stays beyond a limit before it counts: one frame alone is an error."""
 MAX_TURNED_NS: Final = 10_000_000_000

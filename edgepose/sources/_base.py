@@ -11,7 +11,7 @@ from typing import Final
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Frame, Image
 from edgepose.errors import SourceError, SourceNotFoundError
-from edgepose.protocols import FrameStream
+from edgepose.protocols import FrameDemand, FrameStream
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +89,25 @@ class DamageCounter:
             log.warning("%s: damaged frames: %d", self._description, self._count)
 
 
-def camera_frames(read: Callable[[], tuple[Image, int | None]]) -> FrameStream:
+Captured = tuple[Image, int | None]
+"""An image and the driver's timestamp, if there is one."""
+
+
+def camera_frames(read: Callable[[FrameDemand | None], Captured | None]) -> FrameStream:
     """Yield frames as a camera delivers them.
 
-    `read` waits for the next image and returns it with the driver's timestamp, if there is one.
+    `read` waits for the next image and returns it, or None for one that is not wanted.
     """
     clock = CaptureClock()
+    demand: FrameDemand | None = None
     for sequence in count():
-        image, driver_ns = read()
-        yield Frame(image, clock.stamp(driver_ns), sequence)
-        # The consumer alone holds the frame while the next one is awaited.
-        del image
+        captured = read(demand)
+        if captured is not None:
+            image, driver_ns = captured
+            demand = yield Frame(image, clock.stamp(driver_ns), sequence)
+            # The consumer alone holds the frame while the next one is awaited.
+            del image
+        del captured
 
 
 def warn_if_adjusted(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import Image
-from edgepose.protocols import FrameSource, FrameStream
+from edgepose.protocols import FrameDemand, FrameSource, FrameStream
 
 # Rotation and mirroring together are one flip or one transposition: half the work of two steps.
 _STEPS: Final[Mapping[tuple[int, bool], Callable[[Image], NDArray[Any]]]] = {
@@ -43,8 +43,13 @@ class OrientedSource:
     def frames(self) -> FrameStream:
         """Yield the frames, rotated and mirrored."""
         with closing(self._source.frames()) as frames:
-            for frame in frames:
+            demand: FrameDemand | None = None
+            while True:
+                try:
+                    frame = frames.send(demand)
+                except StopIteration:
+                    return
                 image = self._step(frame.image).astype(np.uint8, copy=False)
-                yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
+                demand = yield replace(frame, image=image, mirrored=frame.mirrored ^ self._mirror)
                 # The consumer alone holds the frame while the next one is awaited.
                 del frame, image

@@ -17,10 +17,9 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.protocols import FrameStream
-from edgepose.sources._base import camera_frames, warn_if_adjusted
+from edgepose.protocols import FrameDemand, FrameStream
+from edgepose.sources._base import Captured, camera_frames, warn_if_adjusted
 from edgepose.sources._buffer_format import FORMATS, BufferFormat
 from edgepose.sources._opencv import configure_opencv
 
@@ -28,6 +27,10 @@ log = logging.getLogger(__name__)
 
 FRAME_TIMEOUT_S: Final = 1.0
 TIMEOUTS_TO_STALL: Final = 3
+DEFAULT_FPS: Final = 30.0
+"""The frame rate of picamera2's video configuration."""
+IDLE_FPS: Final = 15.0
+"""The camera's rate while idle: a new rate takes effect up to three frames later, here 200 ms."""
 LATE_RESULT_S: Final = 0.5
 """How long a capture that was running when its time ran out may take to end."""
 
@@ -50,6 +53,7 @@ class PicameraSource:
         self.description = f"picamera:{self.index}"
         # At a low frame rate the next frame is not late before it is due.
         self._timeout_s = max(FRAME_TIMEOUT_S, 2 / self.fps) if self.fps else FRAME_TIMEOUT_S
+        self._idle = False
         self._camera: Any = None
         self._loop: _EventLoop
         self._format: BufferFormat
@@ -80,6 +84,7 @@ class PicameraSource:
         self._loop = _EventLoop(picamera2.Preview.NULL.value())
         self._camera.start_preview(self._loop.preview)
         self._camera.start()
+        self._idle = False
 
     def _close(self) -> None:
         """Stop and free the camera, so that it can be opened again."""
@@ -97,12 +102,15 @@ class PicameraSource:
         del camera
         gc.collect()
 
-    def _read(self) -> tuple[Image, int | None]:
+    def _read(self, demand: FrameDemand | None) -> Captured | None:
+        self._slow_down(idle=demand is not None and demand.idle)
         for _ in range(TIMEOUTS_TO_STALL):
             request = self._next_request()
             if request is None:
                 continue
             try:
+                if demand is not None and not demand.wanted():
+                    return None
                 image = self._format.to_rgb(request.make_buffer(self.stream))
                 return image, request.get_metadata().get("SensorTimestamp")
             finally:
@@ -111,6 +119,14 @@ class PicameraSource:
             f"{self.description}: no frame for {TIMEOUTS_TO_STALL * self._timeout_s:.0f} s; "
             "check the ribbon cable and `dmesg` for messages of the sensor"
         )
+
+    def _slow_down(self, *, idle: bool) -> None:
+        """Let the camera deliver fewer frames while idle."""
+        fps = self.fps or DEFAULT_FPS
+        if idle == self._idle or fps <= IDLE_FPS:
+            return
+        self._idle = idle
+        self._camera.set_controls(_frame_duration(IDLE_FPS if idle else fps))
 
     def _next_request(self) -> Any:
         """Return the next completed request, which the caller must release; None on timeout."""
@@ -147,10 +163,7 @@ class PicameraSource:
             # The colour space that OpenCV converts fast; picamera2 selects another from 1280x720.
             libcamera = _import("libcamera", self.description)
             options["colour_space"] = libcamera.ColorSpace.Smpte170m()
-        controls: dict[str, Any] = {}
-        if self.fps:
-            duration_us = round(1e6 / self.fps)
-            controls["FrameDurationLimits"] = (duration_us, duration_us)
+        controls = _frame_duration(self.fps) if self.fps else {}
         return self._camera.create_video_configuration(
             **options, controls=controls, buffer_count=4, queue=False, display=None, encode=None
         )
@@ -216,6 +229,12 @@ class _EventLoop:
             camera.cancel_all_and_flush()
             # Ends the loop's thread as the error would, but without a traceback on stderr.
             raise SystemExit from error
+
+
+def _frame_duration(fps: float) -> dict[str, tuple[int, int]]:
+    """Return the controls that set a frame rate."""
+    duration_us = round(1e6 / fps)
+    return {"FrameDurationLimits": (duration_us, duration_us)}
 
 
 def _construct(picamera2_class: Any, index: int) -> Any:

@@ -7,6 +7,7 @@ import os
 import struct
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ import numpy as np
 from edgepose.clock import boottime_ns
 from edgepose.datatypes import Image
 from edgepose.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceStalledError
-from edgepose.protocols import FrameStream
+from edgepose.protocols import FrameDemand, FrameStream
 from edgepose.sources._base import DamageCounter, camera_frames, warn_if_adjusted
 from edgepose.sources._opencv import SELECT_TIMEOUT_S, open_capture, to_rgb
 from edgepose.sources._video import JpegDecoder
@@ -71,7 +72,7 @@ class UsbCameraSource:
             _remember_port(self.description, node)
             with closing(DamageCounter(self.description, live=True)) as damage:
                 reader = _Reader(capture, damage)
-                yield from camera_frames(lambda: self._read(reader, node))
+                yield from camera_frames(partial(self._read, reader, node))
 
     def _configure(self, capture: cv2.VideoCapture, name: str) -> None:
         # JPEG, since USB 2 has no bandwidth for more than uncompressed 640x480 at 30 fps. The
@@ -95,10 +96,15 @@ class UsbCameraSource:
         log.info("%s: %s, %dx%d at %.3g fps", device, name, *actual_wh, fps)
         warn_if_adjusted(device, self.size_wh, actual_wh)
 
-    def _read(self, reader: "_Reader", node: str) -> tuple[Image, int]:
+    def _read(
+        self, reader: "_Reader", node: str, demand: FrameDemand | None
+    ) -> tuple[Image, int] | None:
         for _ in range(MAX_FAILED_READS):
             started_ns = boottime_ns()
-            image = reader.read()
+            grabbed = reader.grab()
+            if grabbed and demand is not None and not demand.wanted():
+                return None
+            image = reader.retrieve() if grabbed else None
             if image is not None:
                 return image, reader.driver_ns
             waited_s = (boottime_ns() - started_ns) / 1e9
@@ -136,9 +142,13 @@ class _Reader:
         """When the driver began to fill the buffer: for V4L2, that is the position."""
         return round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
 
-    def read(self) -> Image | None:
-        """Return the next image as RGB, or None if it could not be read."""
-        read, array = self._capture.read()
+    def grab(self) -> bool:
+        """Wait for the next image; return False if it could not be read."""
+        return self._capture.grab()
+
+    def retrieve(self) -> Image | None:
+        """Return the image that was grabbed as RGB, or None if it could not be read."""
+        read, array = self._capture.retrieve()
         if not read or array is None:
             return None
         data = array.astype(np.uint8, copy=False)

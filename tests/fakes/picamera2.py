@@ -59,6 +59,7 @@ class World:
     opened: list["FakeCamera"] = field(default_factory=list)
     configured: dict[str, Any] = field(default_factory=dict)
     waits: list[object] = field(default_factory=list)
+    controls: list[dict[str, Any]] = field(default_factory=list)
 
 
 def packed(rgb: Bytes, fmt: str, stride: int) -> Bytes:
@@ -222,6 +223,10 @@ class FakeCamera:
 
     def camera_configuration(self) -> dict[str, Any]:
         return self.settled
+
+    def set_controls(self, controls: dict[str, Any]) -> None:
+        assert self.started
+        self.world.controls.append(controls)
 
     def start_preview(self, preview: FakePreview) -> None:
         self.preview = preview

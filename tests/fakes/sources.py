@@ -81,3 +81,14 @@ class SteppedSource:
                 raise self.failure
         finally:
             self.closed.set()
+
+
+class ScriptedDemand:
+    """Wants the frames that its script does; once the script is over, all of them."""
+
+    def __init__(self, *wanted: bool, idle: bool = False) -> None:
+        self.idle = idle
+        self._wanted = list(wanted)
+
+    def wanted(self) -> bool:
+        return self._wanted.pop(0) if self._wanted else True

@@ -33,6 +33,8 @@ class FakeUsbCamera:
         self.properties: dict[int, float] = {}
         self.refused: set[int] = set()
         self.released = 0
+        self.retrieved = 0
+        self._grabbed: NDArray[np.uint8] | None = None
         self.opened: list[str] = []
         self.now_ns = boottime_ns()
         monkeypatch.setattr(fcntl, "ioctl", self._ioctl)
@@ -75,7 +77,11 @@ class FakeUsbCamera:
     def get(self, name: int) -> float:
         return self.properties.get(name, 0.0)
 
-    def read(self) -> tuple[bool, NDArray[np.uint8] | None]:
+    def grab(self) -> bool:
         self.now_ns += self.read_takes_ns
-        image = self.images.pop(0) if self.images else None
-        return image is not None, image
+        self._grabbed = self.images.pop(0) if self.images else None
+        return self._grabbed is not None
+
+    def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        self.retrieved += 1
+        return True, self._grabbed

@@ -9,7 +9,7 @@ import pytest
 
 from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.loader import load_config
-from edgepose.config.people import PublishConfig
+from edgepose.config.people import IdleConfig, PublishConfig
 from edgepose.config.schema import CameraConfig, Config, SmoothingConfig
 from edgepose.daemon.app import App, topics_of
 from edgepose.daemon.state_folder import StateFolder
@@ -104,6 +104,18 @@ def test_app_commands_are_changes_of_the_configuration(tmp_path: Path) -> None:
     )
     again.app.reload()()
     assert again.app.states()["edgepose/gym/smoothing"] == b"responsive"
+
+
+def test_app_reload_switches_idle_saving(tmp_path: Path) -> None:
+    """It is off by default; a running camera takes the change."""
+    rig = Rig(tmp_path)
+    assert rig.parts.limit.idle_fps == 0
+    rig.config = msgspec.structs.replace(rig.config, idle=IdleConfig(enabled=True, fps=4))
+    rig.app.reload()()
+    assert rig.parts.limit.idle_fps == 4
+    rig.config = msgspec.structs.replace(rig.config, idle=IdleConfig(fps=4))
+    rig.app.reload()()
+    assert rig.parts.limit.idle_fps == 0
 
 
 def test_app_threshold_command_replaces_the_model(

@@ -13,10 +13,11 @@ from edgepose.daemon.capture import (
     Captured,
     FrameMailbox,
 )
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError, SourceStalledError, UsageError
-from edgepose.protocols import FrameSource
-from tests.builders import frame_of
+from edgepose.protocols import FrameDemand, FrameSource, FrameStream
+from tests.builders import SECOND_NS, frame_of
 from tests.fakes.pipeline import FakeModels, FakePoseModel, PipelineRig
 from tests.fakes.sources import PATIENCE_S, SteppedSource
 from tests.mosquitto import wait_for
@@ -111,6 +112,72 @@ def test_capture_live_source_does_not_wait_for_a_model() -> None:
     source.allow()
     assert rig.sequence() == 0
     source.allow(9)
+
+
+def test_capture_live_source_skips_frames_beyond_the_limit() -> None:
+    """They are not dropped ones; the first frame that is due again is taken."""
+    source = SteppedSource(9, live=True)
+    rig = CaptureRig(source, start=False)
+    rig.capture.limit = FrameRateLimit(10, clock=lambda: rig.now_ns)
+    rig.capture.start()
+    taken = []
+    for _ in range(9):
+        source.wait_until_requested()
+        source.allow()
+        while (item := rig.mailbox.take(0.02)) is not None:
+            assert isinstance(item[1], Frame)
+            taken.append(item[1].sequence)
+        rig.now_ns += 33_000_000
+    assert taken == [0, 3, 6]
+    assert rig.capture.dropped == 0
+    source.allow(9)
+    rig.capture.stop()
+
+
+def test_capture_file_is_never_idle() -> None:
+    """All frames of a file are processed, whatever the limit and whoever is in it."""
+    source = SteppedSource(50, live=False)
+    source.allow(100)
+    rig = CaptureRig(source, start=False)
+    rig.capture.limit = FrameRateLimit(1, clock=lambda: rig.now_ns)
+    rig.capture.limit.set_idle(fps=1, after_s=0)
+    rig.capture.start()
+    assert [rig.sequence() for _ in range(50)] == list(range(50))
+    assert rig.take() is None
+
+
+def test_capture_tells_a_live_source_what_it_needs() -> None:
+    demands: list[FrameDemand | None] = []
+
+    class Source(SteppedSource):
+        def frames(self) -> FrameStream:
+            for sequence in range(3):
+                demands.append((yield frame_of(sequence=sequence)))
+
+    for live in (True, False):
+        rig = CaptureRig(Source(0, live=live))
+        while rig.take() is not None:
+            pass
+        assert demands == [rig.capture.limit if live else None] * 3
+        demands.clear()
+
+
+def test_capture_overdue_allows_for_a_low_limit() -> None:
+    """A source may skip what is not wanted: with a frame in 10 s, 5 s without one is no fault."""
+    source = SteppedSource(2, live=True)
+    rig = CaptureRig(source, start=False)
+    rig.capture.limit = FrameRateLimit(0.1, clock=lambda: rig.now_ns)
+    rig.capture.start()
+    source.wait_until_requested()
+    source.allow()
+    source.wait_until_requested()
+    assert rig.sequence() == 0
+    rig.now_ns += 30 * SECOND_NS
+    assert rig.capture.overdue_ns == 0
+    rig.now_ns += 1
+    assert rig.capture.overdue_ns == 1
+    source.allow(9)
+    rig.capture.stop()
 
 
 def test_capture_opens_and_closes_in_its_own_thread() -> None:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from edgepose.daemon.capture import Capture, FrameMailbox
-from edgepose.daemon.inference_thread import MAX_PENDING_RESULTS, InferenceThread, Result
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
+from edgepose.daemon.inference_thread import MAX_PENDING_RESULTS, InferenceThread, Result, detect
 from edgepose.datatypes import Frame
 from edgepose.errors import SourceError
 from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import Detection
 from edgepose.protocols import Tensor
-from tests.builders import frame_of
+from tests.builders import SECOND_NS, frame_of
 from tests.fakes.pipeline import FakeInterpreter, FakePoseModel, PipelineRig, loaded_model
 from tests.fakes.sources import PATIENCE_S, ScriptedSource
 from tests.mosquitto import wait_for
@@ -70,6 +71,32 @@ def test_inference_thread_delivers_detections_in_order(rig: Rig) -> None:
         outcome = rig.result().outcome
         assert isinstance(outcome, Detection)
         assert (outcome.frame.sequence, len(outcome.poses)) == (sequence, 1)
+
+
+@pytest.mark.parametrize(("in_frame", "candidate"), [(0.6, True), (0.4, False)])
+def test_inference_thread_reports_candidates_before_they_are_confirmed(
+    in_frame: float, candidate: bool
+) -> None:
+    """A camera that is idle returns to its full rate at the first frame with a person."""
+    mailbox = FrameMailbox()
+    now_ns = [SECOND_NS]
+    limit = FrameRateLimit(clock=lambda: now_ns[0])
+    limit.set_idle(fps=5, after_s=10)
+    pipeline = PipelineRig(FakePoseModel(in_frame, 0.9)).pipeline
+    capture = Capture("main", lambda: ScriptedSource([]), 10**10, pipeline, mailbox, limit)
+    now_ns[0] += 20 * SECOND_NS
+    assert limit.idle
+    assert limit.accepts(now_ns[0])
+    now_ns[0] += 20_000_000
+    outcome = detect(capture, frame_of()).outcome
+    assert isinstance(outcome, Detection)
+    assert len(outcome.poses) == 0, "not confirmed yet"
+    assert limit.idle is not candidate
+    # A weak one gets a second inference at once, in which it is a candidate.
+    now_ns[0] += 1
+    assert limit.accepts(now_ns[0])
+    assert isinstance(detect(capture, frame_of()).outcome, Detection)
+    assert not limit.idle
 
 
 def test_inference_thread_passes_the_end_and_errors_on(rig: Rig) -> None:

@@ -8,6 +8,7 @@ import pytest
 from edgepose.datatypes import Frame
 from edgepose.protocols import FrameStream
 from edgepose.sources.orientation import OrientedSource
+from tests.fakes.sources import ScriptedDemand
 from tests.media import BLUE, GREEN, GREY, RED, corners, quarters
 
 Colours = list[tuple[int, int, int]]
@@ -89,3 +90,21 @@ def test_oriented_source_opens_and_closes_inner() -> None:
         next(frames)
         assert inner.open
     assert not inner.open
+
+
+def test_oriented_source_passes_the_demand_on() -> None:
+    received = []
+
+    class Inner(_SingleFrameSource):
+        def frames(self) -> FrameStream:
+            while True:
+                received.append((yield self.frame))
+
+    demand = ScriptedDemand()
+    with closing(
+        OrientedSource(Inner(Frame(quarters(), 0, 0)), rotation=90, mirror=False).frames()
+    ) as frames:
+        next(frames)
+        frames.send(demand)
+        frames.send(None)
+    assert received == [demand, None]

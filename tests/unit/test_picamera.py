@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgepose.clock import boottime_ns
+from edgepose.datatypes import Image
 from edgepose.errors import (
     SourceBusyError,
     SourceError,
@@ -19,9 +21,11 @@ from edgepose.errors import (
     SourceStalledError,
 )
 from edgepose.sources import _base
+from edgepose.sources._buffer_format import BufferFormat
 from edgepose.sources.picamera import PicameraSource
 from tests.fakes import picamera2
 from tests.fakes.picamera2 import ColourSpace, Named, World
+from tests.fakes.sources import ScriptedDemand
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 
 
@@ -357,3 +361,58 @@ def test_capture_clock_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _base.CaptureClock().stamp(123) == now_ns, "an unknown clock"
     assert _base.CaptureClock().stamp(now_ns + 10**9) == now_ns, "a clock that is ahead"
     assert _base.CaptureClock().stamp(None) == now_ns
+
+
+def test_picamera_unwanted_frames_are_not_converted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their buffers go back to the camera, and their numbers are used up."""
+    converted = []
+    to_rgb = BufferFormat.to_rgb
+
+    def counted(of: BufferFormat, buffer: NDArray[np.uint8]) -> Image:
+        converted.append(buffer)
+        return to_rgb(of, buffer)
+
+    monkeypatch.setattr(BufferFormat, "to_rgb", counted)
+    with closing(PicameraSource(0, size_wh=(64, 48)).frames()) as frames:
+        assert next(frames).sequence == 0
+        assert frames.send(ScriptedDemand(False, False, False, True)).sequence == 4
+        assert frames.send(ScriptedDemand(True)).sequence == 5
+        assert world.requests_out == 0
+    assert len(converted) == 3
+
+
+def test_picamera_is_slower_while_idle(world: World) -> None:
+    """To 15 frames a second, from which it is back within 300 ms; each change is set once."""
+    with closing(PicameraSource(0, size_wh=(64, 48), fps=25).frames()) as frames:
+        next(frames)
+        for idle in (False, True, True, False, False):
+            frames.send(ScriptedDemand(idle=idle))
+    assert world.controls == [
+        {"FrameDurationLimits": (66667, 66667)},
+        {"FrameDurationLimits": (40000, 40000)},
+    ]
+
+
+@pytest.mark.parametrize(("fps", "restored"), [(None, 33333), (15, None), (5, None)])
+def test_picamera_idle_rate_and_its_own(
+    world: World, fps: float | None, restored: int | None
+) -> None:
+    """Without a configured rate it returns to 30; a camera that is slow already stays so."""
+    with closing(PicameraSource(0, size_wh=(64, 48), fps=fps).frames()) as frames:
+        next(frames)
+        for idle in (True, False):
+            frames.send(ScriptedDemand(idle=idle))
+    limits = [controls["FrameDurationLimits"] for controls in world.controls]
+    assert limits == ([(66667, 66667), (restored, restored)] if restored else [])
+
+
+def test_picamera_opened_again_while_idle(world: World) -> None:
+    """A camera that is opened has its full rate."""
+    source = PicameraSource(0, size_wh=(64, 48))
+    for _ in range(2):
+        with closing(source.frames()) as frames:
+            next(frames)
+            frames.send(ScriptedDemand(idle=True))
+    assert len(world.controls) == 2

@@ -193,20 +193,20 @@ def test_repetitions_curl_needs_a_hanging_upper_arm() -> None:
 
 
 def test_repetitions_hidden_side_has_no_part() -> None:
-    """The far leg of a side view, with a score below 0.2 and at a place of chance."""
+    """The far leg of a side view, with a score below 0.3 and at a place of chance."""
     gym = Gym("squat")
     random = np.random.default_rng(3)
     for angle in repeated(5, seconds=2, top=172, bottom=80, fps=10):
         body = NEAR.project(squat((angle, angle)))
         body[[14, 16]] = random.uniform(0, 480, (2, 2))
-        gym.see({1: body}, {14: 0.15, 16: 0.15})
+        gym.see({1: body}, {14: 0.25, 16: 0.25})
     assert gym.counted() == up_to(5, "squat")
 
 
 def test_repetitions_weak_keypoints_count_nothing() -> None:
     gym = Gym("squat")
     for angle in repeated(5, seconds=2, top=172, bottom=80, fps=10):
-        gym.see({1: NEAR.project(squat((angle, angle)))}, {13: 0.19, 14: 0.19})
+        gym.see({1: NEAR.project(squat((angle, angle)))}, {13: 0.29, 14: 0.29})
     assert gym.counted() == []
 
 

@@ -19,6 +19,7 @@ from edgepose.errors import (
 )
 from edgepose.sources import _base, v4l2
 from edgepose.sources.v4l2 import UsbCameraSource
+from tests.fakes.sources import ScriptedDemand
 from tests.fakes.usb_camera import METADATA, FakeUsbCamera
 from tests.media import BLUE, GREEN, GREY, RED, assert_colours, quarters
 
@@ -262,3 +263,13 @@ def test_usb_camera_other_camera_at_other_port(camera: FakeUsbCamera, tmp_path: 
     (tmp_path / "by-path" / "usb-0:1.3:1.0-video-index0").symlink_to(tmp_path / "video1")
     next(_source(camera).frames())
     assert camera.opened == [str(camera.node)] * 2
+
+
+def test_usb_camera_unwanted_frames_are_not_decoded(camera: FakeUsbCamera) -> None:
+    """They are taken from the driver only, and their numbers are used up."""
+    camera.images = camera.images[:1] * 6
+    with closing(_source(camera).frames()) as frames:
+        assert next(frames).sequence == 0
+        assert frames.send(ScriptedDemand(False, False, True)).sequence == 3
+        assert frames.send(None).sequence == 4
+    assert camera.retrieved == 3
