@@ -14,13 +14,13 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 chaos lint docs bench quality setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 test-homeassistant chaos lint docs bench quality setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
 test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc \
-  /usr/bin/systemd-analyze $(VENV)/.rtsp lint
+  /usr/bin/systemd-analyze /usr/bin/chromedriver $(VENV)/.rtsp lint
 	$(RUN) pytest
 
 test-fast: $(VENV)/.dev
@@ -64,6 +64,12 @@ test-camera: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap
 test-arm64: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap /usr/bin/qemu-aarch64-static
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
 	  -m arm64 tests/arm64
+
+# Not part of `test`: it needs root, for a Debian of its own with a real Home Assistant, which it
+# makes once (1.7 GB each in ~/.cache/edgepose-tests). SUITES=testing runs only the newest release.
+test-homeassistant: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/sbin/debootstrap
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
+	  -m homeassistant tests/homeassistant
 
 # The service of this machine; everything it does is in systemd/install.sh.
 install uninstall:
@@ -163,6 +169,11 @@ $(VENV)/.rtsp: $(BIN)/python
 	@echo "== installing Debian's ffmpeg, which makes the tests' videos"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends ffmpeg
+
+/usr/bin/chromedriver:
+	@echo "== installing Debian's Chromium, in which the live page is tested"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends chromium chromium-driver
 
 /usr/bin/gcc:
 	@echo "== installing Debian's gcc, which builds the fake Edge TPU of the tests"

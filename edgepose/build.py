@@ -1,6 +1,8 @@
 """Config to parts: the only file that names concrete classes."""
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,11 @@ from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.smoothing.one_euro import PRESETS, OneEuro
 from edgepose.sources.orientation import OrientedSource
 from edgepose.tracking.oks_tracker import OksTracker
+
+log = logging.getLogger(__name__)
+
+VERIFIER: Final = "movenet-lightning-int8"
+"""The model that verifies new poses of a model that finds several."""
 
 MIN_STALL_TIMEOUT_NS: Final = 5_000_000_000
 
@@ -125,6 +132,43 @@ def check_model(file: ModelFile, config: Config) -> None:
         check_hash(file.path, file.entry)
     elif device_of(file) == "cpu":
         probe_model(file.path, config.inference.runtime, config.model.input_size)
+
+
+def verifier_adder(config: Config) -> Callable[[LoadedModel], LoadedModel]:
+    """Return a function that adds the verifier to a model that finds several persons.
+
+    It loads the verifier at the first such model, and all models share it. The function raises
+    ModelError or AcceleratorError if it is installed and cannot be loaded.
+    """
+    verifier = functools.cache(lambda: _load_verifier(config))
+
+    def add_verifier(model: LoadedModel) -> LoadedModel:
+        # Recorded outputs do not belong to the frames.
+        without = (
+            isinstance(model.pose_model, movenet_single.MovenetSingle)
+            or model.device == replay.DEVICE
+        )
+        if without or config.model.verify == "off":
+            return model
+        try:
+            return dataclasses.replace(model, verifier=verifier())
+        except EdgeposeError:
+            model.interpreter.close()
+            raise
+
+    return add_verifier
+
+
+def _load_verifier(config: Config) -> LoadedModel | None:
+    """Load the single-pose model that verifies poses, on one thread; None if it is missing."""
+    try:
+        files = model_files(VERIFIER)
+    except ModelError as error:
+        log.info("new poses are not verified: %s", error)
+        return None
+    inference = msgspec.structs.replace(config.inference, threads=1)
+    model = ModelConfig(name=VERIFIER)
+    return build_cpu_model(msgspec.structs.replace(config, model=model, inference=inference), files)
 
 
 def edgetpu_accelerator(config: Config, files: ModelFiles) -> EdgeTpuAccelerator | None:

@@ -5,6 +5,7 @@ check again. "Frame px" are continuous pixel coordinates of the upright frame: (
 corner of its first pixel, (width, height) the outer corner of its last.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -189,8 +190,8 @@ class TrackedPoses:
     def __len__(self) -> int:
         return len(self.track_ids)
 
-    def select(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "TrackedPoses":
-        """Return the poses selected by a mask or an index array (n,), in its order."""
+    def select(self, which: NDArray[np.intp]) -> "TrackedPoses":
+        """Return the poses selected by an index array (n,), in its order."""
         return TrackedPoses(self.poses.select(which), self.track_ids[which])
 
 
@@ -217,6 +218,17 @@ class TrackedFrame:
     raw: TrackedPoses
     smoothed: TrackedPoses
     postures: tuple[Posture, ...] = ()
+
+    def select(self, which: Sequence[int]) -> "TrackedFrame":
+        """Return the frame with the poses of these indices only."""
+        index = np.array(which, np.intp)
+        return TrackedFrame(
+            self.timestamp_ns,
+            self.size_wh,
+            self.raw.select(index),
+            self.smoothed.select(index),
+            tuple(self.postures[pose] for pose in which) if self.postures else (),
+        )
 
 
 EventType = Literal["enter", "leave", "fall", "zone_enter", "zone_leave", "repetition"]

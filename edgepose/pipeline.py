@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from time import perf_counter_ns
 
-from edgepose.datatypes import Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
+from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
@@ -59,7 +60,7 @@ class Pipeline:
     `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
     one for all pipelines of a process, keeps the two from competing for the GIL at other times.
     `models` may be replaced between two frames: crop regions and tracks are in frame px, and begin
-    again if the frames change their size.
+    again if the frames change their size. `verifications` counts the inferences of verifiers.
     """
 
     models: ModelProvider
@@ -72,6 +73,7 @@ class Pipeline:
     every_frame: bool = False
     publish_raw: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)
+    verifications: int = field(default=0, init=False)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
     _next_sequence: int = field(default=0, init=False)
     _sequence_offset: int = field(default=0, init=False)
@@ -83,7 +85,7 @@ class Pipeline:
         return self.publish(self.detect(frame, self._crop))
 
     def detect(self, frame: Frame, crop: CropState) -> Detection:
-        """Find the poses of a frame: preprocess, invoke, decode.
+        """Find the poses of a frame: preprocess, invoke, decode, and verify new ones.
 
         A still frame has no part in `crop`: what is found in it is confirmed by a second inference
         on the same frame, as the next frame of a video would do. Raises AcceleratorLostError if the
@@ -113,6 +115,9 @@ class Pipeline:
         with self.turn:
             candidates = model.pose_model.decode(outputs, to_frame)
             poses = crop.update(candidates, model, frame)
+        if model.verifier is not None:
+            score = partial(self._score, model.verifier, frame)
+            poses = crop.verification.update(poses, frame, score)
         return Detection(
             frame,
             model,
@@ -122,6 +127,15 @@ class Pipeline:
             invoke_ns=invoked - preprocessed,
             decode_ns=perf_counter_ns() - invoked,
         )
+
+    def _score(self, verifier: LoadedModel, frame: Frame, region: CropRegion) -> float:
+        """Return the score of the pose that a single-pose model finds in a region."""
+        self.verifications += 1
+        with self.turn:
+            tensor, to_frame = preprocess(frame.image, region, verifier.pose_model.input_spec)
+        outputs = verifier.interpreter.invoke(tensor)
+        with self.turn:
+            return float(verifier.pose_model.decode(outputs, to_frame).scores[0])
 
     def publish(self, detection: Detection) -> FrameResult:
         """Track, smooth and publish one detection."""

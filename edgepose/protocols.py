@@ -105,7 +105,8 @@ class LoadedModel:
     Scores do not carry over from one accelerator to another, so the thresholds belong to the model:
     poses below `pose_threshold` are dropped, keypoints below `keypoint_threshold` are published as
     null. `degraded` marks the fallback of an accelerator that is not available. `check` raises
-    AcceleratorLostError if the accelerator is lost, and costs next to nothing.
+    AcceleratorLostError if the accelerator is lost, and costs next to nothing. `verifier` is the
+    single-pose model, on the CPU, by which new poses are verified; None if they count at once.
     """
 
     name: str
@@ -117,6 +118,13 @@ class LoadedModel:
     keypoint_threshold: float
     degraded: bool = False
     check: Callable[[], None] = lambda: None
+    verifier: "LoadedModel | None" = None
+
+    def close(self) -> None:
+        """Free the model and its verifier; closing twice is fine."""
+        self.interpreter.close()
+        if self.verifier is not None:
+            self.verifier.close()
 
 
 class ModelProvider(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgepose import messages
-from edgepose.build import build_model, build_smoother, build_tracker
+from edgepose.build import build_model, build_smoother, build_tracker, verifier_adder
 from edgepose.config.loader import load_config
 from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedFrame, TrackedPoses
 from edgepose.events.detectors import Detectors
@@ -27,8 +27,9 @@ SECOND_NS = 1_000_000_000
 
 
 def load_model(name: str) -> LoadedModel:
-    """Load a model with the default configuration."""
-    return build_model(load_config(None, {"model.name": name}))
+    """Load a model with the default configuration, and its verifier if it has one."""
+    config = load_config(None, {"model.name": name})
+    return verifier_adder(config)(build_model(config))
 
 
 def model_entry(content: bytes, name: str = "tiny", **changes: object) -> ModelEntry:

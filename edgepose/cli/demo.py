@@ -1,48 +1,45 @@
 """`edgepose demo`: the daemon without configuration, and a subscriber that prints its messages."""
 
-import logging
 import os
 import secrets
-import shutil
-import signal
 import socket
 import threading
-import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import click
 from msgspec.structs import replace
 
 from edgepose.build import source_opener
+from edgepose.cli._demo_subscriber import Subscriber, stop
 from edgepose.cli._options import model_option, set_up_logging, source_option
 from edgepose.cli._terminal import print_on_stderr
 from edgepose.config.loader import load_config
-from edgepose.config.schema import CameraConfig, Config
+from edgepose.config.schema import CameraConfig
 from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
-from edgepose.mqtt.local_broker import local_broker
-from edgepose.mqtt.topics import OFFLINE, Topics
+from edgepose.mqtt.local_broker import free_port, local_broker
 from edgepose.util.redact import masked_url
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import MQTTMessage
+    pass
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
-LAST_MESSAGE_S: Final = 2.0
-POSES_EVERY_S: Final = 0.5
-"""There is a pose message for every frame; printing all of them would be unreadable."""
+PAGE: Final = ("127.0.0.1", 8080)
 
 
 @click.command()
 @source_option("Use this source instead of searching for a camera.")
 @model_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print every message as a subscriber gets it."
+)
 @click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop after this time.")
-def command(*, source: str | None, model: str | None, seconds: float | None) -> None:
-    """Run the daemon without configuration and print the messages that a subscriber receives.
+def command(*, source: str | None, model: str | None, as_json: bool, seconds: float | None) -> None:
+    """Run the daemon without configuration, with the live page and a line of text a second.
 
     The source is the first camera found, else the bundled photograph in motion; the broker is the
     one on this machine, else an embedded one. Ctrl-C stops it.
@@ -61,24 +58,27 @@ def command(*, source: str | None, model: str | None, seconds: float | None) -> 
                 "model.name": model,
                 "mqtt.url": url,
                 "mqtt.protocol": protocol,
+                "stats_interval_s": 1.0,
+                # A real Home Assistant would keep the entities of a node that is gone.
+                "homeassistant.enabled": False,
+                "dashboard.listen": _page_address(),
             },
         )
+        if config.dashboard.listen is not None:
+            _print(f"live page: http://{config.dashboard.listen}/")
         # The broker keeps nothing for a client without an id.
         config = replace(config, mqtt=replace(config.mqtt, client_id=""))
         _print(f"source: {masked_url(source)}")
-        subscriber = stack.enter_context(_Subscriber(config))
+        _print("Ctrl-C stops")
+        subscriber = stack.enter_context(Subscriber(config, as_json=as_json))
         if seconds is not None:
-            timer = threading.Timer(seconds, _stop)
+            timer = threading.Timer(seconds, stop)
             timer.start()
             stack.callback(timer.cancel)
         launch(lambda: config, config_file=None)
     if subscriber.failure is not None:
         raise subscriber.failure
     _print("stopped")
-
-
-def _stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _print(text: str) -> None:
@@ -98,6 +98,21 @@ def _broker(stack: ExitStack) -> tuple[str, str]:
     return f"mqtt://{host}:{port}", "5"
 
 
+def _page_address() -> str | None:
+    """Return where the page is served, None if its extra is not installed."""
+    if find_spec("aiohttp") is None:
+        _print("no live page: `pip install 'edgepose[dashboard]'` installs it")
+        return None
+    host, port = PAGE
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(PAGE)
+        except OSError:
+            port = free_port()
+    return f"{host}:{port}"
+
+
 def _find_camera() -> str:
     """Return the URI of the first camera that delivers a frame, else the synthetic source."""
     devices = map(str, sorted(Path("/dev").glob("video[0-9]*")))
@@ -114,68 +129,3 @@ def _find_camera() -> str:
             return candidate
     _print("no camera found; using the bundled photograph in motion")
     return "synthetic:"
-
-
-class _Subscriber:
-    """Prints the messages of the node, one a line, in a thread, and clears the retained ones last.
-
-    `failure` is why a message could not be printed, which ends the demonstration.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.failure: OSError | None = None
-        topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
-        self._all = f"{topics.root}/#"
-        self._availability = topics.availability
-        address = config.mqtt.address
-        self._broker: dict[str, Any] = {"hostname": address.host, "port": address.port}
-        self._retained: set[str] = set()
-        self._offline = threading.Event()
-        self._next_poses_s = 0.0
-
-    def __enter__(self) -> Self:
-        """Subscribe, in the background."""
-        from paho.mqtt.subscribe import callback
-
-        threading.Thread(
-            target=callback,
-            args=(self._on_message, self._all),
-            kwargs={"qos": 1, **self._broker},
-            name="subscriber",
-            daemon=True,
-        ).start()
-        _print(f"subscribed to {self._all}; Ctrl-C stops")
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Wait for the last message of the daemon, briefly, and clear what the broker retains."""
-        from paho.mqtt.publish import multiple
-
-        self._offline.wait(LAST_MESSAGE_S)
-        # `multiple` logs it as an error when its connection ends.
-        logging.getLogger("paho").setLevel(logging.CRITICAL)
-        empty: list[Any] = [(topic, None, 1, True) for topic in sorted(self._retained)]
-        if empty:
-            # Without a broker, nothing can be cleared.
-            with suppress(OSError):
-                multiple(empty, **self._broker)
-
-    def _on_message(self, _client: object, _userdata: object, message: "MQTTMessage") -> None:
-        if message.topic.endswith("/poses"):
-            if time.monotonic() < self._next_poses_s:
-                return
-            self._next_poses_s = time.monotonic() + POSES_EVERY_S
-        elif not message.topic.endswith("/event"):
-            if not message.payload:
-                return
-            self._retained.add(message.topic)
-        line = f"{message.topic} {message.payload.decode(errors='replace')}"
-        width = shutil.get_terminal_size((400, 24)).columns
-        try:
-            print(line if len(line) <= width else f"{line[: width - 1]}…", flush=True)
-        except OSError as error:
-            if self.failure is None:
-                self.failure = error
-                _stop()
-        if message.topic == self._availability and message.payload == OFFLINE:
-            self._offline.set()

@@ -16,6 +16,7 @@ from edgepose.build import (
     build_smoother,
     build_tracker,
     image_sequence,
+    verifier_adder,
 )
 from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
@@ -99,7 +100,7 @@ def command(
             config.pose.keypoint_threshold,
             config.cameras[0].zones,
         )
-    loaded = build_model(config)
+    loaded = verifier_adder(config)(build_model(config))
     failures: list[SourceError] = []
 
     def lines() -> Iterator[EstimateLine]:

@@ -21,6 +21,7 @@ SUBCOMMANDS: Final = {
     "models": "List, inspect, download, check and build models.",
     "config": "Check and show the configuration.",
     "replay": "Publish a recording on MQTT.",
+    "dashboard": "Serve a page with live skeletons and states.",
     "doctor": "Check what is there and what is missing, with the remedy.",
     "demo": "Run without configuration and print the published messages.",
 }

@@ -27,6 +27,8 @@ FLAGS: Final = {
     "model.name": "--model",
     "accelerator": "--accelerator",
     "mqtt.url": "--mqtt",
+    "dashboard.listen": "--listen",
+    "dashboard.token_file": "--token-file",
     "pose.keypoint_threshold": "--keypoint-threshold",
     "pose.pose_threshold": "--pose-threshold",
 }

@@ -62,11 +62,14 @@ from edgepose.mqtt.commands import MAX_FPS
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
+from edgepose.util.address import parse_listen
 from edgepose.util.folders import MACHINE_STATE, xdg_folder
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import (
     CAMERA_PASSWORD,
     CAMERA_VARIABLE,
+    DASHBOARD_TOKEN,
+    DASHBOARD_VARIABLE,
     MQTT_PASSWORD,
     MQTT_VARIABLE,
     Secret,
@@ -150,6 +153,7 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     input_size: ReloadsModel[InputSize | None] = None
     max_poses: ReloadsModel[Annotated[int, Meta(ge=1, le=20)]] = 6
     nms_radius_px: ReloadsModel[NotNegative] = 20.0
+    verify: ReloadsModel[Annotated[Literal["auto", "off"], Coerce(coerce_text)]] = "auto"
 
 
 class InferenceConfig(Section, frozen=True, kw_only=True):
@@ -186,7 +190,7 @@ class PoseConfig(Section, frozen=True, kw_only=True):
 class TrackingConfig(Section, frozen=True, kw_only=True):
     """How long a track is kept after its last pose."""
 
-    max_age_ms: Live[Milliseconds] = 2000
+    max_age_ms: Live[Milliseconds] = 3000
 
 
 class SmoothingConfig(Section, frozen=True, kw_only=True):
@@ -275,6 +279,23 @@ class OutputConfig(Section, frozen=True, kw_only=True):
     record_keep: NeedsRestart[Annotated[int, Meta(ge=1, le=1000)]] = 3
 
 
+def _check_listen(value: str) -> None:
+    parse_listen(value)
+
+
+class DashboardConfig(Section, frozen=True, kw_only=True):
+    """The live page beside the daemon."""
+
+    listen: NeedsRestart[Annotated[str, Validate(_check_listen)] | None] = None
+    token_file: NeedsRestart[FilePath | None] = None
+
+    def read_token(self) -> Secret | None:
+        """Return the token that opens the page, None without one; raises SecretFileError."""
+        return find_password(
+            None, self.token_file, credential=DASHBOARD_TOKEN, variable=DASHBOARD_VARIABLE
+        )
+
+
 class LogConfig(Section, frozen=True, kw_only=True):
     """Logging."""
 
@@ -304,11 +325,14 @@ class Config(Section, frozen=True, kw_only=True):
     homeassistant: HomeAssistantConfig = HomeAssistantConfig()
     output: OutputConfig = OutputConfig()
     stats_interval_s: NeedsRestart[Annotated[float, Meta(ge=1, le=86_400)]] = 30.0
+    dashboard: DashboardConfig = DashboardConfig()
     log: LogConfig = LogConfig()
     state_directory: NeedsRestart[FilePath | None] = None
 
     def conflicts(self) -> Iterator[str]:
-        """Report that recorded outputs are missing."""
+        """Report recorded outputs that are missing, and a page without a broker."""
+        if self.dashboard.listen is not None and not self.mqtt.enabled:
+            yield "dashboard.listen is set, but mqtt.enabled is false; the page reads the broker"
         if self.accelerator == "replay" and self.inference.recording is None:
             yield (
                 "accelerator is replay, which needs inference.recording, a file made by "

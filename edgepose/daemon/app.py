@@ -27,6 +27,7 @@ from edgepose.build import (
     model_files,
     source_opener,
     stall_timeout_ns,
+    verifier_adder,
 )
 from edgepose.config.changes import changed_keys
 from edgepose.config.fields import ReloadEffect, dotted
@@ -35,6 +36,7 @@ from edgepose.config.schema import Config, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.frame_rate_limit import FrameRateLimit
+from edgepose.daemon.page_process import PageProcess
 from edgepose.daemon.settings import Settings, with_command
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
@@ -47,7 +49,7 @@ from edgepose.monitoring.host import device_name
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import DiscoveryTopics, Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import FrameSource, Sink
+from edgepose.protocols import FrameSource, LoadedModel, Sink
 from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.queued import QueuedSink
@@ -80,6 +82,9 @@ def launch(load: Callable[[], Config], *, config_file: Path | None) -> None:
             f"broker {config.mqtt.address}" if config.mqtt.enabled else "no broker",
             config_file or "built in",
         )
+        if config.dashboard.listen is not None:
+            page = stack.enter_context(closing(PageProcess(config)))
+            page.start()
         signals.starting = False
         app.daemon.run(signals)
     if app.daemon.restart_requested:
@@ -336,19 +341,23 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
         return SingleModel(build_replay_model(config))
     files = model_files(config.model.name)
     edgetpu = edgetpu_accelerator(config, files)
+    add_verifier = verifier_adder(config)
     if edgetpu is None:
         reason = files.missing if config.accelerator == "auto" else None
-        return SingleModel(build_cpu_model(config, files), reason=reason)
-    fallback = None if files.cpu is None else build_cpu_model(config, files)
+        return SingleModel(add_verifier(build_cpu_model(config, files)), reason=reason)
+    fallback = None if files.cpu is None else add_verifier(build_cpu_model(config, files))
     if fallback is None:
         log.warning("there is no fallback for the Edge TPU: %s", files.missing)
-    opener = partial(build_edgetpu_model, config, files, edgetpu)
+
+    def opener() -> LoadedModel:
+        return add_verifier(build_edgetpu_model(config, files, edgetpu))
+
     required = config.accelerator == "edgetpu" or fallback is None
     try:
         primary = opener() if wait and required else None
     except BaseException:
         if fallback is not None:
-            fallback.interpreter.close()
+            fallback.close()
         raise
     return Failover(opener, fallback, primary=primary, fingerprint=edgetpu.fingerprint)
 
@@ -358,6 +367,7 @@ def info_message(config: Config, models: Models) -> bytes:
     # The keypoint threshold is that of the model that runs.
     model = models.state.model
     threshold = config.pose.keypoint_threshold if model is None else model.keypoint_threshold
+    verifier = None if model is None else model.verifier
     return json.dumps(
         {
             "version": __version__,
@@ -366,6 +376,7 @@ def info_message(config: Config, models: Models) -> bytes:
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],
             "models": [model.name for model in models.loaded],
+            "verifier": None if verifier is None else verifier.name,
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": threshold,

@@ -229,6 +229,7 @@ class CameraSupervisor:
             "dropped": dropped,
             "frames_without_model": self._frames_without_model,
             "reopened": self._reopened,
+            "verifications": self.parts.pipeline.verifications,
             "idle": self._capture is not None and self.parts.limit.idle,
         }
 

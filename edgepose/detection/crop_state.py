@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgepose.datatypes import CropRegion, Frame, Poses
+from edgepose.detection.verification import Verification
 from edgepose.imaging.crop import MIN_CROP_SCORE
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import MIRRORED
@@ -26,6 +27,7 @@ class CropState:
 
     still: bool = False
     region: CropRegion | None = field(default=None, init=False)
+    verification: Verification = field(default_factory=Verification, init=False)
     _confirmed: int = field(default=0, init=False)
     _last: Poses = field(default_factory=Poses.empty, init=False)
     _size_wh: tuple[int, int] | None = field(default=None, init=False)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
 from edgepose.datatypes import TrackedFrame
 from edgepose.events.place import PLACES, in_frame
 from edgepose.util.polygon import Point, contains, outline_distance
@@ -89,7 +87,4 @@ class ZoneMembership:
         if not excluded:
             return frame
         track_ids = frame.smoothed.track_ids.tolist()
-        kept = np.array([n for n, track in enumerate(track_ids) if track not in excluded], np.intp)
-        return TrackedFrame(
-            frame.timestamp_ns, frame.size_wh, frame.raw.select(kept), frame.smoothed.select(kept)
-        )
+        return frame.select([n for n, track in enumerate(track_ids) if track not in excluded])

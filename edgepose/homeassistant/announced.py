@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from edgepose.config.people import ALL_EXERCISES, BUILT_IN_EXERCISES
 from edgepose.config.schema import Config
 from edgepose.homeassistant.discovery import (
     CameraDevice,
@@ -69,6 +70,15 @@ def discovery_messages(config: Config, host: Host) -> Mapping[str, bytes]:
             label=camera.label,
             area=camera.area,
             expire_after_s=expire_after_s,
+            exercises=_exercises(config.repetitions.exercise),
+            # A part of the frame that is ignored has no topics.
+            zones=[zone.name for zone in camera.zones if zone.exclude != "all"],
         )
         messages[places.device(camera.name)] = camera_message(device)
     return messages
+
+
+def _exercises(counted: str | None) -> tuple[str, ...]:
+    if counted is None:
+        return ()
+    return BUILT_IN_EXERCISES if counted == ALL_EXERCISES else (counted,)

@@ -60,7 +60,7 @@ class SingleModel:
 
     def close(self) -> None:
         """Free the model."""
-        self.current.interpreter.close()
+        self.current.close()
 
 
 class Failover:
@@ -134,7 +134,7 @@ class Failover:
             self._thread.join(CHECK_S + 1)
         for model in (self._lost, self._primary, self._fallback):
             if model is not None:
-                model.interpreter.close()
+                model.close()
 
     def _run(self) -> None:
         while not self._closing:

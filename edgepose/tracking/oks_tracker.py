@@ -14,7 +14,7 @@ from edgepose.tracking.similarity import box_iou, box_nearness, keypoint_similar
 from edgepose.tracking.track import Track, torsos
 
 MAX_TRACKS: Final = 18
-MAX_AGE_NS: Final = 2_000_000_000
+MAX_AGE_NS: Final = 3_000_000_000
 
 # At a few frames a second, the keypoints of a walker move too far for OKS, and a body at the edge
 # of the frame has too few of them: then the overlap of the boxes decides.
@@ -89,15 +89,19 @@ class OksTracker:
     def _match(self, poses: Poses, timestamp_ns: int) -> list[int]:
         """Return the index of each pose's track, NO_TRACK for none."""
         track_of = [NO_TRACK] * len(poses)
+        free = set(range(len(self._tracks)))
         for similarity in self._similarities(poses, timestamp_ns):
-            matched = [pose for pose, track in enumerate(track_of) if track != NO_TRACK]
-            similarity[matched] = NO_MATCH
-            similarity[:, [track_of[pose] for pose in matched]] = NO_MATCH
-            while similarity.size and similarity.max() > NO_MATCH:
-                pose, track = divmod(int(similarity.argmax()), similarity.shape[1])
-                track_of[pose] = track
-                similarity[pose] = similarity[:, track] = NO_MATCH
-            if NO_TRACK not in track_of:
+            pairs = [
+                (-similar, pose, track)
+                for pose, row in enumerate(similarity.tolist())
+                for track, similar in enumerate(row)
+                if similar > NO_MATCH
+            ]
+            for _, pose, track in sorted(pairs):
+                if track_of[pose] == NO_TRACK and track in free:
+                    track_of[pose] = track
+                    free.remove(track)
+            if not free or NO_TRACK not in track_of:
                 break
         return track_of
 

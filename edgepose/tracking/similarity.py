@@ -1,6 +1,7 @@
 """Similarity of poses: by keypoints (OKS) and by boxes (IoU)."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,7 @@ def keypoint_similarity(
     """
     visible = others.keypoint_scores >= min_score
     shared = (poses.keypoint_scores >= min_score)[:, np.newaxis] & visible
-    counts = shared.sum(axis=2)
+    counts = np.count_nonzero(shared, axis=2)
     mask = visible[:, :, np.newaxis]
     extents = np.where(mask, others.keypoints, -np.inf).max(axis=1) - np.where(
         mask, others.keypoints, np.inf
@@ -38,8 +39,10 @@ def keypoint_similarity(
     # but with a width of 1 px there is no division by zero.
     np.maximum(extents, 1.0, out=extents)
     areas = (extents[:, 0] * extents[:, 1])[:, np.newaxis]
-    squared = np.square(poses.keypoints[:, np.newaxis] - others.keypoints).sum(axis=3)
-    per_keypoint = np.exp(-squared / (areas * _VARIANCES)) * shared
+    squared = np.square(poses.keypoints[:, np.newaxis] - others.keypoints)
+    # Not `sum(axis=3)`, which takes three times as long for two numbers.
+    distances = squared[:, :, :, 0] + squared[:, :, :, 1]
+    per_keypoint = np.exp(distances / (areas * -_VARIANCES)) * shared
     similarity: Floats = per_keypoint.sum(axis=2) / np.maximum(counts, 1)
     similarity[counts < MIN_SHARED_KEYPOINTS] = 0.0
     return similarity
@@ -61,23 +64,20 @@ def box_nearness(poses: Poses, others: Poses) -> Floats:
     The distance is that of their centres, the size the square root of the other box's area; -inf
     if the sizes differ by more than MAX_SIZE_RATIO.
     """
-    boxes = [(*_centre(box), math.sqrt(_area(box))) for box in others.boxes_xyxy.tolist()]
-    nearness = [
-        [_nearness(*_centre(box), math.sqrt(_area(box)), *other) for other in boxes]
-        for box in poses.boxes_xyxy.tolist()
-    ]
-    return np.array(nearness, np.float32).reshape(len(poses), len(others))
+    boxes = others.boxes_xyxy.tolist()
+    nearnesses = [[nearness(box, other) for other in boxes] for box in poses.boxes_xyxy.tolist()]
+    return np.array(nearnesses, np.float32).reshape(len(poses), len(others))
 
 
-def _nearness(
-    x: float, y: float, size: float, other_x: float, other_y: float, other: float
-) -> float:
-    if not 0.0 < max(size, other) <= MAX_SIZE_RATIO * min(size, other):
+def nearness(box: Sequence[float], other: Sequence[float]) -> float:
+    """Return the nearness of two boxes x_min, y_min, x_max, y_max, see `box_nearness`."""
+    size, other_size = math.sqrt(_area(box)), math.sqrt(_area(other))
+    if not 0.0 < max(size, other_size) <= MAX_SIZE_RATIO * min(size, other_size):
         return -math.inf
-    return 1.0 - math.hypot(x - other_x, y - other_y) / other
+    return 1.0 - math.dist(_centre(box), _centre(other)) / other_size
 
 
-def _centre(box: list[float]) -> tuple[float, float]:
+def _centre(box: Sequence[float]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
@@ -90,5 +90,5 @@ def _iou(first: list[float], second: list[float]) -> float:
     return shared / (_area(first) + _area(second) - shared)
 
 
-def _area(box: list[float]) -> float:
+def _area(box: Sequence[float]) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

@@ -13,6 +13,8 @@ MQTT_PASSWORD: Final = "mqtt-password"  # noqa: S105
 MQTT_VARIABLE: Final = "EDGEPOSE_MQTT_PASSWORD"
 CAMERA_PASSWORD: Final = "camera-password"  # noqa: S105
 CAMERA_VARIABLE: Final = "EDGEPOSE_CAMERA_PASSWORD"
+DASHBOARD_TOKEN: Final = "dashboard-token"  # noqa: S105
+DASHBOARD_VARIABLE: Final = "EDGEPOSE_DASHBOARD_TOKEN"
 MAX_BYTES: Final = 64 << 10
 
 

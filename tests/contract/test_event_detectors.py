@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgepose.datatypes import Event
 from edgepose.events.presence import PresenceDetector
+from edgepose.events.repetitions import RepetitionDetector
 from edgepose.events.visits import Delays
 from edgepose.events.zones import Zone
 from edgepose.messages import event_message
@@ -28,6 +29,7 @@ def _zones() -> PresenceDetector:
 DETECTORS: Mapping[str, Callable[[], EventDetector]] = {
     "presence": PresenceDetector,
     "zones": _zones,
+    "repetitions": RepetitionDetector,
 }
 
 every_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,22 +18,23 @@ from edgepose.mqtt.topics import Topics
 from edgepose.sinks.mqtt import MqttSink
 from tests.mosquitto import Mosquitto, wait_for
 
+PAGE = re.compile(r"live page: (http://127\.0\.0\.1:\d+/)")
 PRESENCE = re.compile(r"(edgepose/demo-[0-9a-f]{8})/main/presence")
 DEMO = """
 import sys
 import edgepose.cli.demo as demo
 from edgepose.cli.main import run_command
 demo.LOCAL_BROKER = ("127.0.0.1", int(sys.argv[1]))
-sys.exit(run_command(["demo", "--source", "synthetic:"]))
+sys.exit(run_command(["demo", "--source", "synthetic:", *sys.argv[2:]]))
 """
 
 
 @contextmanager
 def running_demo(
-    broker: Mosquitto, environment: Mapping[str, str], **options: Any
+    broker: Mosquitto, environment: Mapping[str, str], *arguments: str, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", DEMO, str(broker.port)],
+        [sys.executable, "-c", DEMO, str(broker.port), *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
@@ -92,7 +94,7 @@ def test_demo_beside_a_service(broker: Mosquitto, tmp_path: Path, number: int) -
 
 def test_demo_closed_stdout(broker: Mosquitto) -> None:
     """`edgepose demo | head -1` ends without an error, and nothing stays behind."""
-    with running_demo(broker, {}, stdout=subprocess.PIPE) as demo:
+    with running_demo(broker, {}, "--json", stdout=subprocess.PIPE) as demo:
         assert demo.stdout is not None
         assert demo.stdout.readline().startswith("edgepose/demo-")
         demo.stdout.close()
@@ -102,3 +104,17 @@ def test_demo_closed_stdout(broker: Mosquitto) -> None:
     assert demo.returncode == 0, errors
     assert "rror" not in errors
     assert retained(broker) == {}
+
+
+def test_demo_prints_page_and_who_is_there(broker: Mosquitto) -> None:
+    """The address of the live page, which is served, and a line of text a second."""
+    with running_demo(broker, {}, stdout=subprocess.PIPE) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        address = next(found[1] for line in demo.stderr if (found := PAGE.search(line)))
+        lines = (line for line in demo.stdout if "frames a second" in line)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d  person 1 .*\(\d+ frames a second\)\n", next(lines))
+        with urllib.request.urlopen(f"{address}healthz", timeout=20) as answer:
+            assert answer.read() == b"ok"
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(20) == 0

@@ -1,5 +1,6 @@
 """Every command and every configuration of the documents, run as written."""
 
+import os
 import shlex
 import shutil
 import signal
@@ -20,7 +21,11 @@ from tests.mosquitto import Mosquitto, require, wait_for
 
 # `mosquitto_sub` ends with the signal, and the doctor finds no camera here.
 MAY_FAIL = ("mosquitto_sub", "edgepose doctor")
-ENDLESS = {"edgepose run": "connected to the MQTT broker", "mosquitto_sub": "availability"}
+ENDLESS = {
+    "edgepose run": "connected to the MQTT broker",
+    "edgepose dashboard": "dashboard: http://",
+    "mosquitto_sub": "availability",
+}
 """Commands that run until they are stopped, and what they must have printed by then."""
 
 
@@ -73,7 +78,14 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
         words[:1] = [require(words[0]), "-p", str(broker.port)]
     log = folder / "output"
     with log.open("w+") as output:
-        process = subprocess.Popen(words, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # An edgepose of this user on this machine has the same node.
+            env={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
+        )
         printed = next((text for start, text in ENDLESS.items() if command.startswith(start)), None)
         if printed is not None:
             wait_for(lambda: printed in log.read_text(), f"{printed!r}")
@@ -87,7 +99,7 @@ def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -
 def test_document_annotate_command_writes_every_frame(folder: Path) -> None:
     """`--annotate` of the documents draws every frame of the clip."""
     shutil.rmtree(folder / "annotated", ignore_errors=True)
-    command = next(line for line in commands() if "--annotate" in line)
+    command = next(line for line in commands() if "clip.mp4 --annotate" in line)
     words = [sys.executable, "-m", *shlex.split(command)]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     assert len(list((folder / "annotated").glob("clip-*.jpg"))) == 10

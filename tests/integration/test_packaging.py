@@ -62,7 +62,7 @@ def test_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (Path(sys.prefix) / ".dev").exists(), reason="not installed by make")
 def test_make_demo(tmp_path: Path) -> None:
-    """`make demo` prints poses and stops at Ctrl-C."""
+    """`make demo` prints the page's address and who is there, and stops at Ctrl-C."""
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -72,13 +72,13 @@ def test_make_demo(tmp_path: Path) -> None:
             start_new_session=True,
         )
         try:
-            wait_for(lambda: "/main/poses" in log.read_text(), "poses from make demo", 60)
+            wait_for(lambda: "person 1" in log.read_text(), "a person from make demo", 60)
             os.killpg(process.pid, signal.SIGINT)
             process.wait(20)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     output = log.read_text()
-    assert "availability online" in output
+    assert "demo: live page: http://127.0.0.1:" in output
     assert "demo: stopped" in output
     assert "Traceback" not in output

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.conftest import ROOT
-from tests.quality import smoothing, tracking
+from tests.quality import ghosts, smoothing, tracking
 
 MEASUREMENTS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "tracking": ("people.md", tracking.table),
     "smoothing": ("people.md", smoothing.table),
+    "ghosts": ("models.md", ghosts.table),
 }
 """By name: the document, and the function that measures and returns the table."""
 END: Final = "<!-- end -->\n"

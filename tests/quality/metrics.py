@@ -1,4 +1,4 @@
-"""IDF1, switches and fragments of tracks (Ristani et al. 2016, and CLEAR MOT)."""
+"""IDF1 and switches of tracks (Ristani et al. 2016, and CLEAR MOT)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Score:
 
     `expected` and `found` are persons and poses in all frames, `matched` the poses of a person,
     `right` those whose track is that of their person, `ids` the tracks, `switches` how often a
-    person goes on under another id, `fragments` how often one is missed and found again.
+    person goes on under another id.
     """
 
     persons: int = 0
@@ -24,7 +24,6 @@ class Score:
     right: int = 0
     ids: int = 0
     switches: int = 0
-    fragments: int = 0
 
     @property
     def best_idf1(self) -> float:
@@ -40,14 +39,12 @@ class Score:
         """Track one sequence and add what came of it."""
         pairs: Counter[tuple[int, int]] = Counter()
         last_id: dict[int, int] = {}
-        followed: set[int] = set()
         persons, ids = set[int](), set[int]()
         for frame in frames:
             tracked = tracker.update(frame.poses, frame.timestamp_ns)
             persons |= frame.expected
             self.expected += len(frame.expected)
             ids.update(tracked.track_ids.tolist())
-            now = set()
             persons_of = {
                 keypoints.tobytes(): person
                 for keypoints, person in zip(frame.poses.keypoints, frame.persons, strict=True)
@@ -59,13 +56,10 @@ class Score:
                 self.found += person != NOT_COUNTED
                 if person < 0:
                     continue
-                now.add(person)
                 self.matched += 1
                 pairs[person, track_id] += 1
                 self.switches += last_id.get(person, track_id) != track_id
-                self.fragments += person in last_id and person not in followed
                 last_id[person] = track_id
-            followed = now | (followed - frame.expected)
         self.persons += len(persons)
         self.ids += len(ids)
         self.right += most_right(pairs)

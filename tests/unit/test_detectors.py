@@ -67,15 +67,30 @@ def test_detectors_decided() -> None:
 
 
 def test_detectors_decided_again_after_a_loss() -> None:
-    """Time alone is enough after the first frame."""
+    """After the first frame, time alone is enough once no frame can be on its way any more."""
     detectors = detectors_of()
     detectors.update(tracked_frame(0, {}))
     detectors.lost(6400 * MS)
     detectors.tick(6900 * MS)
     assert not detectors.decided
     detectors.update(tracked_frame(7000, {1: at(X_LEFT)}))
-    detectors.tick(7300 * MS)
+    detectors.tick(8299 * MS)
+    assert not detectors.decided
+    detectors.tick(8300 * MS)
     assert detectors.decided
+
+
+def test_detectors_not_decided_while_a_person_appears() -> None:
+    """Who is in every frame but the first will be present; `OFF` until then would be wrong."""
+    detectors = detectors_of()
+    detectors.update(tracked_frame(0, {}))
+    for at_ms in range(100, 400, 100):
+        detectors.update(tracked_frame(at_ms, {1: at(X_LEFT)}))
+        detectors.tick((at_ms + 99) * MS)
+        assert not detectors.decided
+    detectors.update(tracked_frame(400, {1: at(X_LEFT)}))
+    assert detectors.decided
+    assert detectors.states["presence"] == "ON"
 
 
 FRAMES = st.lists(

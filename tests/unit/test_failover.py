@@ -164,6 +164,34 @@ def test_failover_close_frees_both_models_and_ends_the_thread() -> None:
         assert "accelerator" not in names
 
 
+def test_failover_close_frees_the_verifier_and_a_loss_does_not() -> None:
+    """The fallback needs it after the loss."""
+    device, verifier = Device(), model("verifier", "cpu")
+    interpreter = verifier.interpreter
+    assert isinstance(interpreter, FakeInterpreter)
+    cpu = replace(model("cpu", "cpu"), verifier=verifier)
+    models = Failover(
+        lambda: replace(device.open(), verifier=verifier),
+        cpu,
+        primary=replace(device.open(), verifier=verifier),
+        fingerprint=lambda: device.plugged,
+    )
+    models.start()
+    models.report_lost(models.current, AcceleratorLostError("pulled"))
+    wait_for(lambda: models.current.name == "tpu-1", "the device")
+    assert models.current.verifier is verifier
+    assert not interpreter.closed
+    models.close()
+    assert interpreter.closed
+
+
+def test_single_model_close_frees_the_verifier() -> None:
+    verifier = model("verifier", "cpu")
+    SingleModel(replace(model("cpu", "cpu"), verifier=verifier)).close()
+    assert isinstance(verifier.interpreter, FakeInterpreter)
+    assert verifier.interpreter.closed
+
+
 def test_single_model() -> None:
     cpu = model("cpu", "cpu")
     models = SingleModel(cpu, reason="there is no compiled file")

@@ -10,6 +10,7 @@ import pytest
 from edgepose.datatypes import Frame, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
+from edgepose.inference.failover import SingleModel
 from edgepose.messages import boot_id
 from edgepose.protocols import Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
@@ -238,3 +239,44 @@ def test_pipeline_uses_each_sequence_number_once() -> None:
     assert [m.sequence for m in rig.sink.messages] == [0, 2, 3, 4, 5, 6, 7, 8, 12]
     assert {m.boot for m in rig.sink.messages} == {boot_id()}
     assert len(boot_id()) == 8
+
+
+def rig_with_verifier(score: float) -> tuple[PipelineRig, FakeInterpreter]:
+    """Return a pipeline without cropping, and the interpreter of a verifier with a fixed score."""
+    rig, interpreter = PipelineRig(FakePoseModel(0.6, 0.6, crops=False)), FakeInterpreter()
+    verifier = loaded_model(interpreter, FakePoseModel(score, score))
+    model = replace(loaded_model(rig.interpreter, rig.model), verifier=verifier)
+    rig.pipeline.models = SingleModel(model)
+    return rig, interpreter
+
+
+def test_pipeline_verifies_new_poses() -> None:
+    """Two inferences of the verifier, on different frames, and none after them."""
+    rig, interpreter = rig_with_verifier(0.3)
+    assert [len(rig.process().tracked) for _ in range(4)] == [0, 1, 1, 1]
+    assert (interpreter.invoked, rig.pipeline.verifications) == (2, 2)
+
+
+def test_pipeline_does_not_report_poses_that_are_refused() -> None:
+    rig, interpreter = rig_with_verifier(0.1)
+    assert [len(rig.process().tracked) for _ in range(4)] == [0, 0, 0, 0]
+    assert rig.pipeline.verifications == interpreter.invoked > 0
+    assert rig.sink.messages == []
+
+
+@pytest.mark.parametrize(("score", "count"), [(0.9, 1), (0.1, 0)])
+def test_pipeline_verifies_a_still_frame_at_once(score: float, count: int) -> None:
+    rig, interpreter = rig_with_verifier(score)
+    assert len(rig.process(still=True).tracked) == count
+    assert interpreter.invoked == 1
+
+
+def test_pipeline_verifier_goes_on_when_the_accelerator_is_lost() -> None:
+    """What was verified before stays verified with the fallback."""
+    rig, interpreter = rig_with_verifier(0.3)
+    verifier = rig.pipeline.models.current.verifier
+    lost = replace(loaded_model(DyingInterpreter(), rig.model), verifier=verifier)
+    fallback = replace(loaded_model(rig.interpreter, rig.model), verifier=verifier)
+    rig.pipeline.models = FakeModels(lost, fallback)
+    assert [len(rig.process().tracked) for _ in range(3)] == [0, 1, 1]
+    assert interpreter.invoked == 2

@@ -101,7 +101,7 @@ def test_score_of_a_switch() -> None:
     ]
     score = Score()
     score.add(Scripted([1, 2], [1], [1, 3], [1, 3, 4]), frames)
-    assert (score.persons, score.ids, score.switches, score.fragments) == (2, 4, 1, 1)
+    assert (score.persons, score.ids, score.switches) == (2, 4, 1)
     assert (score.expected, score.found, score.matched, score.right) == (8, 8, 7, 6)
     assert score.idf1 == pytest.approx(2 * 6 / 16)
     assert score.best_idf1 == pytest.approx(2 * 7 / 16)
@@ -113,7 +113,7 @@ def test_score_of_a_hidden_person() -> None:
     frames = [frame(poses, (0,), 0), frame(poses, (NOT_COUNTED,)), frame(poses, (0,), 0)]
     score = Score()
     score.add(Scripted([1], [1], [1]), frames)
-    assert (score.expected, score.found, score.right, score.fragments) == (2, 2, 2, 0)
+    assert (score.expected, score.found, score.right) == (2, 2, 2)
 
 
 def test_most_right_best_pairs_together() -> None:

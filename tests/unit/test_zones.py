@@ -1,9 +1,11 @@
 """Zones: who is inside, with a margin; frames of 640 x 480 px."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from edgepose.datatypes import Posture
 from edgepose.events.zones import Zone, ZoneMembership
 from tests.bodies import Body, standing
 from tests.builders import tracked_frame
@@ -73,10 +75,12 @@ def test_zone_membership_of_another_frame_size() -> None:
 
 
 def test_zone_membership_without_those_inside() -> None:
-    """A reflection is taken out of the frame, raw and smoothed."""
+    """A reflection is taken out of the frame, raw, smoothed and its posture."""
     mirror = ZoneMembership([DOOR])
     frame = tracked_frame(0, {3: standing(160, 300), 4: standing(500, 300)})
-    seen = mirror.without(frame)
+    postures = (Posture("sitting", 0.8), Posture("standing", 0.9))
+    seen = mirror.without(replace(frame, postures=postures))
+    assert seen.postures == postures[1:]
     assert seen.raw.track_ids.tolist() == seen.smoothed.track_ids.tolist() == [4]
     np.testing.assert_array_equal(seen.raw.poses.keypoints[0], standing(500, 300))
     assert mirror.without(tracked_frame(0, {3: standing(160, 300)})).raw.track_ids.size == 0
