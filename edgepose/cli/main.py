@@ -22,6 +22,7 @@ SUBCOMMANDS: Final = {
     "config": "Check and show the configuration.",
     "replay": "Publish a recording on MQTT.",
     "dashboard": "Serve a page with live skeletons and states.",
+    "setup": "Ask for camera and broker, and write a configuration.",
     "doctor": "Check what is there and what is missing, with the remedy.",
     "demo": "Run without configuration and print the published messages.",
 }
