@@ -47,6 +47,16 @@ def blocks(*languages: str) -> list[Block]:
     ]
 
 
+def automations() -> list[Block]:
+    """Return the triggers of automations in Home Assistant."""
+    return [block for block in blocks("yaml") if block.text.startswith("triggers:")]
+
+
+def configurations() -> list[Block]:
+    """Return the examples of a configuration."""
+    return [block for block in blocks("yaml") if block not in automations()]
+
+
 def commands() -> list[str]:
     """Return every command of the shell blocks, each once."""
     lines = (line for block in blocks("sh") for line in block.text.splitlines())

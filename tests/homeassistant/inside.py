@@ -176,6 +176,12 @@ async def enable(session: Session, entity_id: str) -> None:
     await session.ask("config/entity_registry/update", entity_id=entity_id, disabled_by=None)
 
 
+async def valid(session: Session, triggers: str) -> bool:
+    """Return whether the triggers of an automation are valid."""
+    answer = await session.ask("validate_config", triggers=json.loads(triggers))
+    return bool(answer["triggers"]["valid"])
+
+
 async def ws(session: Session, kind: str) -> Any:
     """Return the answer to any question of the WebSocket that takes no arguments."""
     return await session.ask(kind)

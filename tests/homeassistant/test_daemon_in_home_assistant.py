@@ -1,5 +1,6 @@
 """The daemon itself in a real Home Assistant: what its users see, and that nothing is warned of."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.homeassistant.home import ADDRESS, Home, until
+from tests.documents import automations
+from tests.homeassistant.home import ADDRESS, Home
 
 pytestmark = [pytest.mark.homeassistant, pytest.mark.timeout(1200)]
 
@@ -150,6 +153,15 @@ def test_home_assistant_has_every_entity(home: Home, node: Node) -> None:
     assert entities["sensor.gym_accelerator"]["attributes"]["model"] == "movenet-lightning-int8"
 
 
+def test_home_assistant_accepts_the_automations_of_the_documents(home: Home, node: Node) -> None:
+    """They are valid, and their entities exist."""
+    assert automations()
+    for block in automations():
+        triggers = yaml.safe_load(block.text)["triggers"]
+        assert home.ask("valid", json.dumps(triggers))
+        assert {trigger["entity_id"] for trigger in triggers} <= home.states().keys()
+
+
 def test_home_assistant_switches_a_camera(home: Home, node: Node) -> None:
     with never_off(home):
         home.call("switch.turn_off", "switch.gym_main_enabled")
@@ -236,8 +248,9 @@ def test_home_assistant_sets_values(home: Home, node: Node) -> None:
     for entity in hidden:
         home.ask("enable", entity)
     # Home Assistant waits half a minute for more of them, then loads the integration again.
-    until(lambda: None not in home.states().values(), "the entities", 90)
-    home.wait(OCCUPANCY, "on")
+    for entity, state in (("number.gym_main_max_fps", "0"), ("select.gym_smoothing", "steady")):
+        home.wait(entity, state, 90)
+    home.wait("number.gym_pose_threshold", "0.3")
     home.call("number.set_value", "number.gym_main_max_fps", value=5)
     home.call("number.set_value", "number.gym_pose_threshold", value=0.25)
     home.call("select.select_option", "select.gym_smoothing", option="responsive")

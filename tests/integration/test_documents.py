@@ -15,7 +15,7 @@ import pytest
 from edgepose.config.loader import load_config
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import person_at, write_coco
-from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands
+from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands, configurations
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, require, wait_for
 
@@ -115,9 +115,9 @@ def test_readme_configuration_is_in_effect(folder: Path) -> None:
     assert password.reveal() == "secret"
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: str(block.document))
+@pytest.mark.parametrize("block", configurations(), ids=lambda block: str(block.document))
 def test_document_configuration_is_valid(block: Block, tmp_path: Path) -> None:
-    """Every YAML block is a valid configuration."""
+    """Every example of a configuration is valid."""
     path = tmp_path / "config.yaml"
     path.write_text(block.text)
     load_config(path)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edgepose.messages import AcceleratorMessage, EventMessage, PoseMessage
+from edgepose.mqtt.commands import CAMERA_COMMANDS, NODE_COMMANDS
 from edgepose.mqtt.topics import Topics
 from tests.documents import DOCUMENTS, ELSEWHERE, ROOT, blocks, commands
 from tools import generate_docs
@@ -95,7 +96,10 @@ def test_documents_topics_are_complete() -> None:
     camera = (topics.poses, topics.presence, topics.count, topics.event, topics.status)
     names = [topics.availability, topics.info, topics.stats, topics.accelerator]
     names += [topic("camera") for topic in (*camera, topics.enabled)]
-    names.append(topics.command("camera", "enabled"))
+    names += [topics.node_state(name) for name in ("pose_threshold", "smoothing")]
+    names.append(topics.camera_state("camera", "max_fps"))
+    names += [topics.command("camera", name) for name in CAMERA_COMMANDS]
+    names += [topics.command(None, name) for name in NODE_COMMANDS]
     for name in names:
         shown = name.removeprefix("b/n/").replace("camera/", "<camera>/")
         assert f"| `{shown}` |" in text
