@@ -43,8 +43,9 @@ class Visits:
     A track enters once it was seen there for the on delay, counted from the first frame with it;
     the time before a frame without it then counts against it by half. So a false positive in one
     frame is no visit at any frame rate, and a missed detection only delays one. A track without
-    frames for the off delay does not count any more, and must be seen for the on delay again; it
-    leaves after the leave delay, or with the off delay if it is seen elsewhere.
+    frames for the off delay does not count any more, and must be seen for the on delay again. It
+    leaves after the leave delay, or with the off delay if it is seen elsewhere, and at the latest
+    when the count falls to zero.
 
     Times are CLOCK_BOOTTIME ns and may repeat; one that goes back counts as the latest one.
     """
@@ -90,7 +91,9 @@ class Visits:
             track = self._tracks.get(track_id)
             if track is None:
                 track = self._tracks[track_id] = _Track(now_ns, now_ns)
-            elif _expired(track, self._off_delay_ns, now_ns):
+            elif (
+                track.missing_ns is not None and before_ns - track.missing_ns >= self._off_delay_ns
+            ):
                 track.counts, track.seen_ns = False, 0
             else:
                 track.seen_ns += now_ns - before_ns
@@ -103,9 +106,8 @@ class Visits:
             persons += track.counts
         if len(self._tracks) > len(track_ids):
             self._note_missing(track_ids, before_ns, in_frame)
-        events = self._leave(now_ns) + entered
         self._persons.update(persons, now_ns)
-        return events
+        return self._leave(now_ns) + entered
 
     def tick(self, timestamp_ns: int) -> list[Event]:
         """Advance the time without a frame; return the events."""
@@ -136,29 +138,20 @@ class Visits:
 
     def _leave(self, now_ns: int) -> list[Event]:
         """End the visits that are over."""
-        if all(track.missing_ns is None for track in self._tracks.values()):
-            return []
-        return self._end(
-            track_id
-            for track_id, track in self._tracks.items()
-            if _expired(
-                track, self._off_delay_ns if track.elsewhere else self._leave_delay_ns, now_ns
-            )
-        )
+        is_empty = not self._persons.value
+        over = []
+        for track_id, track in self._tracks.items():
+            delay_ns = self._off_delay_ns if track.elsewhere else self._leave_delay_ns
+            missing = track.missing_ns is not None and now_ns - track.missing_ns >= delay_ns
+            if missing or (is_empty and track.entered):
+                over.append(track_id)
+        return self._end(over)
 
     def _end(self, track_ids: Iterable[int]) -> list[Event]:
-        ended = [(track_id, self._tracks.pop(track_id)) for track_id in list(track_ids)]
-        return [
-            self._event("leave", track_id, track.last_ns)
-            for track_id, track in ended
-            if track.entered
-        ]
+        ended = [(track_id, self._tracks.pop(track_id)) for track_id in track_ids]
+        return [self._event("leave", n, track.last_ns) for n, track in ended if track.entered]
 
     def _event(self, kind: Literal["enter", "leave"], track_id: int, time_ns: int) -> Event:
         if self._zone is None:
             return Event(kind, track_id, time_ns)
         return Event(_ZONE_EVENTS[kind], track_id, time_ns, zone=self._zone)
-
-
-def _expired(track: _Track, delay_ns: int, now_ns: int) -> bool:
-    return track.missing_ns is not None and now_ns - track.missing_ns >= delay_ns

@@ -103,7 +103,7 @@ FRAMES = st.lists(
 def test_detectors_consistent_world(
     frames: Sequence[tuple[dict[int, int], int]], on_ms: int, off_ms: int
 ) -> None:
-    """Whatever comes: who is in a zone is in the frame, and an enter comes before presence."""
+    """Whatever comes: present are those who entered, and who is in a zone is in the frame."""
     config = Config(
         presence=PresenceConfig(on_delay_ms=on_ms, off_delay_ms=off_ms),
         tracking=TrackingConfig(max_age_ms=500),
@@ -122,7 +122,7 @@ def test_detectors_consistent_world(
             folder = "" if zone is None else f"zones/{zone}/"
             present = states[f"{folder}presence"] == "ON"
             assert present == (states[f"{folder}count"] != "0")
-            assert there or not present
+            assert present == bool(there)
             assert there <= inside[None]
             assert states["presence"] == "ON" or not present
 
