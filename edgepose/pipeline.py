@@ -7,7 +7,7 @@ from functools import partial
 from time import perf_counter_ns
 
 from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
-from edgepose.detection.crop_state import CropState
+from edgepose.detection.crop_state import CropState, exchange_left_and_right
 from edgepose.errors import AcceleratorLostError
 from edgepose.imaging.preprocess import preprocess
 from edgepose.messages import PoseMessage, pose_message, without_poses
@@ -116,8 +116,8 @@ class Pipeline:
             candidates = model.pose_model.decode(outputs, to_frame)
             poses = crop.update(candidates, model, frame)
         if model.verifier is not None:
-            score = partial(self._score, model.verifier, frame)
-            poses = crop.verification.update(poses, frame, score)
+            detect = partial(self._detect_region, model.verifier, frame)
+            poses = crop.verification.update(poses, frame, detect)
         return Detection(
             frame,
             model,
@@ -128,14 +128,15 @@ class Pipeline:
             decode_ns=perf_counter_ns() - invoked,
         )
 
-    def _score(self, verifier: LoadedModel, frame: Frame, region: CropRegion) -> float:
-        """Return the score of the pose that a single-pose model finds in a region."""
+    def _detect_region(self, verifier: LoadedModel, frame: Frame, region: CropRegion) -> Poses:
+        """Return what a verifier finds in a region of a frame."""
         self.verifications += 1
         with self.turn:
             tensor, to_frame = preprocess(frame.image, region, verifier.pose_model.input_spec)
         outputs = verifier.interpreter.invoke(tensor)
         with self.turn:
-            return float(verifier.pose_model.decode(outputs, to_frame).scores[0])
+            poses = verifier.pose_model.decode(outputs, to_frame)
+        return exchange_left_and_right(poses) if frame.mirrored else poses
 
     def publish(self, detection: Detection) -> FrameResult:
         """Track, smooth and publish one detection."""

@@ -68,7 +68,7 @@ class CropState:
         self.region = None if cropped and not len(poses) else region
         if not self._is_confirmed:
             poses = Poses.empty()
-        return _exchange_left_and_right(poses) if frame.mirrored else poses
+        return exchange_left_and_right(poses) if frame.mirrored else poses
 
     @property
     def _is_confirmed(self) -> bool:
@@ -81,7 +81,7 @@ class CropState:
         return candidates.above_threshold(threshold * (1.0 if self.still else CONFIRMING_SCORE))
 
 
-def _exchange_left_and_right(poses: Poses) -> Poses:
+def exchange_left_and_right(poses: Poses) -> Poses:
     """Return the poses with left and right keypoints exchanged, for a mirrored frame."""
     order = list(MIRRORED)
     return Poses(

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
-from edgepose.tracking.similarity import nearness
+from edgepose.tracking.similarity import keypoint_similarity, nearness
 
 THRESHOLD: Final = 0.24
 """The score, of the single-pose model, that a pose must reach."""
@@ -21,8 +21,9 @@ BOX_EXPANSION: Final = 1.25
 MIN_SIDE_PX: Final = 8.0
 INFERENCES: Final = 2
 """How many in a row must reach it; in a still frame, one."""
-SURE_THRESHOLD: Final = 0.40
-"""From here on, one does."""
+SURE_THRESHOLD: Final = 0.35
+SURE_SIMILARITY: Final = 0.5
+"""With this score, one inference confirms a pose if its keypoints are in the same places."""
 # What moves past the camera resembles a body for a few frames only, and then something else is in
 # its place.
 SECOND_AFTER_NS: Final = 100_000_000
@@ -33,7 +34,6 @@ LONGEST_PAUSE_NS: Final = 4_000_000_000
 """Pauses after a refusal, doubled from the first to the longest."""
 KEPT_NS: Final = 2_000_000_000
 """How long a candidate without a pose is remembered, as a track is."""
-MAX_PER_FRAME: Final = 2
 INFERENCES_PER_FRAME: Final = 0.125
 MAX_SAVED: Final = 12.0
 """Inferences at once after a pause: two for each of six persons."""
@@ -69,16 +69,15 @@ class Verification:
         self._saved = MAX_SAVED
         self._size_wh: tuple[int, int] | None = None
 
-    def update(self, poses: Poses, frame: Frame, score: Callable[[CropRegion], float]) -> Poses:
+    def update(self, poses: Poses, frame: Frame, detect: Callable[[CropRegion], Poses]) -> Poses:
         """Return the verified poses of the next frame.
 
-        `score` runs the verifying model on a crop region, at most twice a frame; in a still frame,
+        `detect` runs the verifying model on a crop region, at most once a frame; in a still frame,
         which has no part in the stream, once for each pose.
         """
         if frame.still:
-            reached = [
-                score(surroundings(poses, index)) >= THRESHOLD for index in range(len(poses))
-            ]
+            indices = range(len(poses))
+            reached = [detect(surroundings(poses, i)).scores[0] >= THRESHOLD for i in indices]
             return poses.select(np.array(reached, np.bool_))
         if frame.size_wh != self._size_wh:
             self._size_wh = frame.size_wh
@@ -89,11 +88,12 @@ class Verification:
             return poses
         found = self._follow(poses.boxes_xyxy.tolist(), now_ns)
         due = [i for i, c in enumerate(found) if not c.verified and c.next_ns <= now_ns]
-        # First those of which one inference is left, then new ones.
-        due.sort(key=lambda i: (-found[i].confirmed, found[i].pause_ns))
-        for index in due[: min(MAX_PER_FRAME, int(self._saved))]:
+        if due and self._saved >= 1.0:
             self._saved -= 1.0
-            _note(found[index], now_ns, score(surroundings(poses, index)))
+            # First those of which one inference is left, then new ones.
+            index = min(due, key=lambda i: (-found[i].confirmed, found[i].pause_ns))
+            verifying = detect(surroundings(poses, index))
+            _note(found[index], now_ns, _confirmations(poses, index, verifying))
         verified = [candidate.verified for candidate in found]
         return poses if all(verified) else poses.select(np.array(verified))
 
@@ -125,7 +125,7 @@ class Verification:
 
 
 def surroundings(poses: Poses, index: int) -> CropRegion:
-    """Return the square around a pose's box, turned so that its torso is upright.
+    """Return the square around a pose's box, turned by a quarter turn if its torso lies.
 
     In COCO images turned by a quarter turn, MultiPose finds poses in 48 of 98; 46 of them are
     verified this way, and 40 without the turn.
@@ -137,7 +137,7 @@ def surroundings(poses: Poses, index: int) -> CropRegion:
 
 
 def _turns(keypoints: Sequence[Sequence[float]]) -> int:
-    """Return the quarter turns, clockwise, that put the shoulders above the hips."""
+    """Return the quarter turns, clockwise, that put shoulders beside the hips above them."""
     right, down = (
         keypoints[LEFT_HIP][axis]
         + keypoints[RIGHT_HIP][axis]
@@ -145,15 +145,24 @@ def _turns(keypoints: Sequence[Sequence[float]]) -> int:
         - keypoints[RIGHT_SHOULDER][axis]
         for axis in (0, 1)
     )
-    if abs(right) > abs(down):
-        return 1 if right > 0 else 3
-    return 0 if down >= 0 else 2
+    if abs(right) <= abs(down):
+        return 0
+    return 1 if right > 0 else 3
 
 
-def _note(candidate: _Candidate, now_ns: int, score: float) -> None:
-    """Note the score of an inference, and when the next one is due."""
-    if score >= THRESHOLD:
-        candidate.confirmed += INFERENCES if score >= SURE_THRESHOLD else 1
+def _confirmations(poses: Poses, index: int, verifying: Poses) -> int:
+    """Return how often the pose of the verifying model confirms a pose: not, once or for good."""
+    score = verifying.scores[0]
+    if score < SURE_THRESHOLD:
+        return int(score >= THRESHOLD)
+    similarity = keypoint_similarity(poses.select(np.array([index])), verifying)[0, 0]
+    return INFERENCES if similarity >= SURE_SIMILARITY else 1
+
+
+def _note(candidate: _Candidate, now_ns: int, confirmations: int) -> None:
+    """Note what an inference confirmed, and when the next one is due."""
+    if confirmations:
+        candidate.confirmed += confirmations
         candidate.next_ns = now_ns + SECOND_AFTER_NS
     else:
         candidate.confirmed = 0

@@ -3,16 +3,18 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgepose.build import build_model, verifier_adder
 from edgepose.config.loader import load_config
 from edgepose.daemon.app import build_models, info_message
+from edgepose.datatypes import Frame
 from edgepose.errors import ModelHashError
 from edgepose.protocols import LoadedModel
 from tests.builders import load_model, pipeline_of
 from tests.conftest import MODELS
-from tests.images import EMPTY, THREE_PEOPLE, frame
+from tests.images import EMPTY, THREE_PEOPLE, frame, image
 
 MULTIPOSE = "movenet-multipose-int8"
 POSENET = "posenet-mobilenet-int8"
@@ -93,3 +95,14 @@ def test_verification_of_real_images(name: str) -> None:
     pipeline = pipeline_of(load_model(name))
     counts = [len(pipeline.process(frame(path)).tracked) for path in (THREE_PEOPLE, *EMPTY)]
     assert counts == [3, 0, 0, 0]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_verification_finds_the_same_keypoints(*, mirrored: bool) -> None:
+    """So that one inference confirms the pose, in a mirror image too."""
+    pixels = image("astronaut")
+    if mirrored:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+    pipeline = pipeline_of(load_model(MULTIPOSE))
+    result = pipeline.process(Frame(pixels, 1, 0, mirrored=mirrored))
+    assert (len(result.tracked), pipeline.verifications) == (1, 1)

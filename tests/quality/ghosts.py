@@ -186,13 +186,13 @@ class Scorer:
     frame: Frame
     count: int = 0
 
-    def __call__(self, region: CropRegion) -> float:
-        """Return the score of a region."""
+    def __call__(self, region: CropRegion) -> Poses:
+        """Return the pose in a region."""
         self.count += 1
         model = self.verifier
         tensor, to_frame = preprocess(self.frame.image, region, model.pose_model.input_spec)
         outputs = model.interpreter.invoke(tensor)
-        return float(model.pose_model.decode(outputs, to_frame).scores[0])
+        return model.pose_model.decode(outputs, to_frame)
 
 
 def _reduced(frame: DetectedFrame, poses: Poses) -> DetectedFrame:

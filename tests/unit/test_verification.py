@@ -1,6 +1,7 @@
 """Which poses of a stream are verified, and on which frames the verifying model runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ PERSON, GHOST = THRESHOLD + 0.01, THRESHOLD - 0.01
 
 
 class Stream:
-    """Frames at a rate, with a verifying model whose score depends on the place."""
+    """Frames at a rate, with a verifying model whose score depends on the place.
+
+    It finds the first body, or its keypoints in other places.
+    """
 
     def __init__(self, score: Callable[[float], float] = lambda _: PERSON, fps: float = 30) -> None:
         self.verification = Verification()
         self.fps = fps
+        self.elsewhere = False
         self.regions: list[tuple[int, CropRegion]] = []
         self._score = score
         self._count = 0
@@ -29,12 +34,14 @@ class Stream:
         self._count += 1
         time_ns = round(self._count * 1e9 / self.fps)
 
-        def score(region: CropRegion) -> float:
+        def detect(region: CropRegion) -> Poses:
             self.regions.append((self._count, region))
-            return self._score((region.x_min + region.x_max) / 2)
+            score = self._score((region.x_min + region.x_max) / 2)
+            found = poses_of(at(region.x_min, region.y_min) if self.elsewhere else bodies[0])
+            return replace(found, scores=np.array([score], np.float32))
 
         frame = Frame(image, time_ns, self._count, still=still)
-        poses = self.verification.update(poses_of(*bodies), frame, score)
+        poses = self.verification.update(poses_of(*bodies), frame, detect)
         return [float(x) for x in poses.boxes_xyxy[:, 0]]
 
     def frames(self, count: int, *bodies: Body) -> list[int]:
@@ -54,10 +61,18 @@ def test_verification_two_inferences_confirm_a_pose() -> None:
     assert stream.inferences == [1, 4]
 
 
-def test_verification_one_sure_inference_is_enough() -> None:
-    stream = Stream(lambda _: SURE_THRESHOLD)
+def test_verification_one_inference_that_finds_the_same_keypoints() -> None:
+    stream = Stream(lambda _: SURE_THRESHOLD + 0.01)
     assert stream.frames(60, at(0)) == [1] * 60
     assert stream.inferences == [1]
+
+
+def test_verification_one_inference_that_finds_other_keypoints() -> None:
+    """With whatever score, a second one must confirm it."""
+    stream = Stream(lambda _: 0.9)
+    stream.elsewhere = True
+    assert stream.frames(60, at(0)) == [0] * 3 + [1] * 57
+    assert stream.inferences == [1, 4]
 
 
 def test_verification_refused_pose_is_tried_again_after_longer_pauses() -> None:
@@ -95,11 +110,12 @@ def test_verification_person_who_is_missed(missed: int, shown: int) -> None:
 
 
 def test_verification_still_six_persons() -> None:
-    """Two inferences each, at most two a frame."""
+    """Two inferences each, one a frame."""
     stream = Stream()
-    persons = [at(150 * k) for k in range(6)]
-    assert stream.frames(300, *persons) == [0, 0, 0, 2, 4] + [6] * 295
-    assert stream.inferences == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    counts = stream.frames(300, *(at(150 * k) for k in range(6)))
+    assert counts[0] == 0
+    assert counts[11:] == [6] * 289
+    assert stream.inferences == list(range(1, 13))
 
 
 def test_verification_ghosts_in_every_frame_take_an_eighth_of_the_frames() -> None:
@@ -166,12 +182,15 @@ def turned(turns: int) -> Poses:
     return poses_of(body + 100)
 
 
-@pytest.mark.parametrize("turns", range(4))
-def test_surroundings_are_a_square_turned_upright(turns: int) -> None:
-    """1.25 times the larger side; clockwise is back from a body turned counterclockwise."""
+@pytest.mark.parametrize(("turns", "expected"), [(0, 0), (1, 1), (2, 0), (3, 3)])
+def test_surroundings_are_a_square_turned_upright(turns: int, expected: int) -> None:
+    """1.25 times the larger side; clockwise is back from a body turned counterclockwise.
+
+    Upside down are bottles more often than persons.
+    """
     poses = turned(turns)
     region = surroundings(poses, 0)
-    assert region.turns == turns
+    assert region.turns == expected
     x_min, y_min, x_max, y_max = poses.boxes_xyxy[0].tolist()
     assert region.x_min + region.x_max == pytest.approx(x_min + x_max)
     assert region.y_min + region.y_max == pytest.approx(y_min + y_max)
