@@ -39,7 +39,10 @@ def _check_polygon(corners: Polygon) -> None:
 
 Corners = Annotated[
     tuple[tuple[float, float], ...],
-    Meta(description="3 corners or more, such as [[0.1, 0.6], [0.4, 0.6], [0.4, 1], [0.1, 1]]"),
+    Meta(
+        description="3 corners or more, such as [[0.1, 0.6], [0.4, 0.6], [0.4, 1], [0.1, 1]]",
+        extra_json_schema={"minItems": 3, "maxItems": MAX_CORNERS},
+    ),
     Validate(_check_polygon),
 ]
 
