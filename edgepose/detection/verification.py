@@ -32,7 +32,7 @@ IN_A_ROW_NS: Final = 300_000_000
 FIRST_PAUSE_NS: Final = 250_000_000
 LONGEST_PAUSE_NS: Final = 4_000_000_000
 """Pauses after a refusal, doubled from the first to the longest."""
-KEPT_NS: Final = 2_000_000_000
+KEPT_NS: Final = 3_000_000_000
 """How long a candidate without a pose is remembered, as a track is."""
 INFERENCES_PER_FRAME: Final = 0.125
 MAX_SAVED: Final = 12.0

@@ -26,6 +26,7 @@ from tests.media import make_clip
 from tests.mosquitto import Mosquitto, wait_for
 
 SLOW = "cameras: [{source: 'synthetic:?fps=10'}]\n"
+VERIFIER = "movenet-lightning-int8"
 RETAINED = {
     f"{NODE}/availability": b"online",
     f"{CAMERA}/status": b"online",
@@ -92,6 +93,29 @@ def test_daemon_publishes_every_topic_of_the_contract(tmp_path: Path, broker: Mo
     assert stats["cameras"]["main"]["fps"] > 1
     assert stats["memory_mb"] > 10
     assert stats["mqtt"]["connected"] is True
+
+
+def test_daemon_verifies_poses_and_reloads_without(tmp_path: Path, broker: Mosquitto) -> None:
+    """Who verifies is in `info`, how often in `stats`; a reload switches it off."""
+    config = f"{SLOW}model: {{name: movenet-multipose-int8, verify: '%s'}}\n"
+    with (
+        broker.listener() as listener,
+        running(tmp_path, broker, "synthetic:?fps=10", config=config % "auto") as daemon,
+    ):
+        wait_for_last(listener, f"{CAMERA}/presence", b"ON")
+        stats = json.loads(listener.wait_for(f"{NODE}/stats").payload)
+        assert stats["cameras"]["main"]["verifications"] >= 1
+        assert json.loads(last(listener, f"{NODE}/info") or b"")["verifier"] == VERIFIER
+        daemon.configure(config % "off")
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: json.loads(last(listener, f"{NODE}/info") or b"")["verifier"] is None,
+            "the reload",
+        )
+        wait_for_more_poses(listener)
+        code, _, stderr = daemon.end()
+    assert code == 0
+    assert "Traceback" not in stderr
 
 
 def test_daemon_ends_after_clip_and_publishes_offline(tmp_path: Path, broker: Mosquitto) -> None:

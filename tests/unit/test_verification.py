@@ -100,9 +100,9 @@ def test_verification_inferences_in_a_row(missed: int, expected: list[int]) -> N
     assert stream.frames(8, at(0)) == expected
 
 
-@pytest.mark.parametrize(("missed", "shown"), [(10, 1), (59, 1), (61, 0)])
+@pytest.mark.parametrize(("missed", "shown"), [(10, 1), (89, 1), (91, 0)])
 def test_verification_person_who_is_missed(missed: int, shown: int) -> None:
-    """For two seconds, the place is remembered."""
+    """For three seconds, as by the tracker, the place is remembered."""
     stream = Stream()
     stream.frames(4, at(0))
     stream.frames(missed)
