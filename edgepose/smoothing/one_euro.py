@@ -1,9 +1,10 @@
 """The one-euro filter: strong smoothing for a keypoint at rest, little lag for one that moves.
 
 Source: Casiez, Roussel, Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
-Interactive Systems", CHI 2012. Three things differ: speed is in body sizes a second instead of px a
+Interactive Systems", CHI 2012. Four things differ: speed is in body sizes a second instead of px a
 second, so one set of parameters serves near and far people and every resolution; it is that of x
-and y together; and a floor is subtracted from it, below which a speed is taken for jitter.
+and y together; it is the mean of this frame's and the last one's, so a place that is wrong in one
+frame has half the effect; and a floor is subtracted from it, below which it is taken for jitter.
 docs/people.md has the formula and the figures.
 """
 
@@ -45,8 +46,9 @@ PRESETS: Final = {
     "steady": OneEuroParameters(0.5, 25.0, 1.0, 0.06),
 }
 
-_Keypoint = tuple[float, float, float, float, int]
-"""Filtered x and y in px, velocity in body sizes a second, and when it was measured last, in ns."""
+_Keypoint = tuple[float, float, float, float, float, int]
+"""Filtered x and y in px, velocity x and y and speed in body sizes a second, and when it was
+measured last, in ns."""
 
 
 @dataclass(slots=True)
@@ -123,13 +125,13 @@ class OneEuro:
         for index, (place, score) in enumerate(zip(places, scores, strict=True)):
             last = keypoints[index]
             x, y = place
-            if last is None or not 0 < timestamp_ns - last[4] <= MAX_GAP_NS:
+            if last is None or not 0 < timestamp_ns - last[5] <= MAX_GAP_NS:
                 keypoints[index] = None
                 if score >= MIN_SCORE:
-                    keypoints[index] = x, y, 0.0, 0.0, timestamp_ns
+                    keypoints[index] = x, y, 0.0, 0.0, 0.0, timestamp_ns
                     measured += 1
                 continue
-            last_x, last_y, vx, vy, measured_ns = last
+            last_x, last_y, vx, vy, last_speed, measured_ns = last
             if score < MIN_SCORE:
                 place[:] = last_x, last_y
                 continue
@@ -145,15 +147,16 @@ class OneEuro:
             dx, dy = x - last_x, y - last_y
             vx = old * vx + to_speed * dx
             vy = old * vy + to_speed * dy
-            speed = hypot(vx, vy) - floor
-            w = resting + moving * speed if speed > 0.0 else resting
+            speed = hypot(vx, vy)
+            above = (speed + last_speed) / 2.0 - floor
+            w = resting + moving * above if above > 0.0 else resting
             # What is left of the way to the measured place.
             rest = -1.0 / (1.0 + w)
             dx *= rest
             dy *= rest
             x += dx
             y += dy
-            keypoints[index] = x, y, vx, vy, timestamp_ns
+            keypoints[index] = x, y, vx, vy, speed, timestamp_ns
             place[:] = x, y
             measured += 1
             shift_x += dx

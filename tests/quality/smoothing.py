@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgepose.build import build_smoother
 from edgepose.config.schema import SmoothingConfig
 from edgepose.datatypes import TrackedPoses
+from edgepose.detection.crop_state import CONFIRMATIONS
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources.video_file import VideoFileSource
@@ -93,8 +94,9 @@ def measured(model: str, path: Path, every: int = 1) -> list[tuple[int, TrackedP
     found = []
     for frame in VideoFileSource(path).frames():
         if frame.sequence == 0:
-            # Confirms the pose, so that the first frame counts too.
-            pipeline.process(frame)
+            # Confirm the pose, so that the first frame counts too.
+            for _ in range(CONFIRMATIONS):
+                pipeline.process(frame)
         if frame.sequence % every == 0:
             tracked = pipeline.process(frame).tracked
             if len(tracked) == 1:
