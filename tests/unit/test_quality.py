@@ -6,11 +6,13 @@ from typing import Final
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgepose.datatypes import Poses, TrackedPoses
 from edgepose.tracking.no_tracker import NoTracker
 from tests.bodies import at
-from tests.builders import poses_of
+from tests.builders import SECOND_NS, poses_of, tracked_of
+from tests.quality import smoothing
 from tests.quality.detections import NO_PERSON, NOT_COUNTED, DetectedFrame, persons_of
 from tests.quality.metrics import Score, most_right
 from tests.quality.photographs import Photograph, Photographs, own_photographs
@@ -126,3 +128,29 @@ def test_tfjs_tracker_first_pose_takes_the_track() -> None:
     tracker = TfjsTracker()
     assert tracker.update(poses_of(at(0)), 0).track_ids.tolist() == [1]
     assert tracker.update(poses_of(at(8), at(1)), 1).track_ids.tolist() == [1, 2]
+
+
+def one_person(offsets: NDArray[np.float64]) -> smoothing.Clip:
+    """Return a body that moves along x, at 30 frames a second."""
+    return smoothing.clip(
+        [
+            (index * SECOND_NS // 30, tracked_of(at(offset)))
+            for index, offset in enumerate(offsets.tolist())
+        ]
+    )
+
+
+def test_jitter_of_keypoints_at_rest() -> None:
+    """Places that alternate by 2 px are that far apart in consecutive frames, less with steady."""
+    body_px = np.ptp(at(0), axis=0).max()
+    one = one_person(np.arange(60) % 2 * 2.0)
+    raw, steady = (smoothing.jitter([one], preset) for preset in ("off", "steady"))
+    assert raw == pytest.approx(2 / body_px)
+    assert steady < raw / 3
+
+
+def test_lag_of_keypoints_in_motion() -> None:
+    """Filtered places are those of an earlier time; unfiltered ones are not."""
+    one = one_person(100 * np.sin(np.arange(90) / 10))
+    assert smoothing.lag_ms([one], "off") == 0
+    assert 2 <= smoothing.lag_ms([one], "steady") <= 20
