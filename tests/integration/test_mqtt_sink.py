@@ -648,7 +648,8 @@ def test_mqtt_sink_invalid_brokers(
 def test_mqtt_sink_falls_back_to_mqtt_311(
     make_sink: MakeSink, log: pytest.LogCaptureFixture
 ) -> None:
-    acknowledged = b"\x40\x02\x00\x01" + b"\x40\x02\x00\x02"
+    # The subscriptions have the first numbers.
+    acknowledged = b"".join(b"\x40\x02\x00" + bytes((number,)) for number in range(1, 9))
     fake = FakeBroker(b"\x20\x02\x00\x01", b"\x20\x02\x00\x00" + acknowledged)
     sink = make_sink(fake.url)
     sink.open()
