@@ -70,6 +70,28 @@ def test_daemon_removes_what_it_announced_before(
             assert not {NODE_CONFIG, CAMERA_CONFIG} & set(newcomer.topics())
 
 
+def test_daemon_reload_removes_a_zone(
+    tmp_path: Path, broker: Mosquitto, listener: Listener
+) -> None:
+    """From Home Assistant first, then its states."""
+    zone = "{name: mat, polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}"
+    state = f"{CAMERA}/zones/mat/count"
+    config = f"cameras: [{{source: 'synthetic:', zones: [{zone}]}}]\n"
+    with running(tmp_path, broker, config=config) as daemon:
+        listener.wait_for(state)
+        daemon.configure("cameras: [{source: 'synthetic:'}]\n")
+        seen = len(listener.received)
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for_last(listener, state, b"")
+    received = [m for m in listener.received[seen:] if m.topic in (CAMERA_CONFIG, state)]
+    removal, plain, cleared = [m for m in received if m.topic != state or not m.payload]
+    removed = json.loads(removal.payload)["components"]
+    assert removed["zone_mat_people"] == {"platform": "sensor"}
+    assert removed["zone_mat_occupancy"] == {"platform": "binary_sensor"}
+    assert "zone_mat_people" not in json.loads(plain.payload)["components"]
+    assert cleared.topic == state
+
+
 def test_daemon_settings_outlast_a_restart(
     tmp_path: Path, broker: Mosquitto, listener: Listener
 ) -> None:

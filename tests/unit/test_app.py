@@ -11,7 +11,9 @@ from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.loader import load_config
 from edgepose.config.people import IdleConfig, PublishConfig
 from edgepose.config.schema import CameraConfig, Config, SmoothingConfig
-from edgepose.daemon.app import App, topics_of
+from edgepose.daemon.app import App, launch, topics_of
+from edgepose.daemon.daemon import Daemon
+from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
 from edgepose.errors import EdgeposeError
 from edgepose.inference.failover import SingleModel
@@ -152,3 +154,18 @@ def test_app_discovery_follows_the_configuration(tmp_path: Path) -> None:
     rig.config = msgspec.structs.replace(rig.config, homeassistant=off)
     rig.app.reload()()
     assert rig.app.discovery() == {}
+
+
+def test_app_restart_by_command_ends_with_the_exit_code_of_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts it again then; after 0 or 2 it would not."""
+
+    def run(daemon: Daemon, signals: Signals) -> None:
+        daemon.restart_requested = True
+
+    monkeypatch.setattr(Daemon, "run", run)
+    changes = {"mqtt.enabled": False, "state_directory": str(tmp_path)}
+    with pytest.raises(SystemExit) as ending:
+        launch(lambda: load_config(None, changes), config_file=None)
+    assert ending.value.code == 1
