@@ -19,6 +19,7 @@ class Detection:
     """The poses that a model found in one frame, and how long each stage took.
 
     `candidate` is whether any reached the threshold, also one that is not confirmed yet.
+    `new_subject` is whether a single-pose model goes on with another person than before.
     """
 
     frame: Frame
@@ -28,6 +29,7 @@ class Detection:
     preprocess_ns: int
     invoke_ns: int
     decode_ns: int
+    new_subject: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +89,25 @@ class Pipeline:
     def detect(self, frame: Frame, crop: CropState) -> Detection:
         """Find the poses of a frame: preprocess, invoke, decode, and verify new ones.
 
-        A still frame has no part in `crop`: what is found in it is confirmed by a second inference
-        on the same frame, as the next frame of a video would do. Raises AcceleratorLostError if the
+        A still frame has no part in `crop`: it is detected again and again, where the next frames
+        of a video would be, until it is clear what is in it. Raises AcceleratorLostError if the
         accelerator is lost and there is no fallback.
         """
         if not frame.still:
             return self._detect_once(frame, crop)
         crop = CropState(still=True)
-        detection = self._detect_once(frame, crop)
-        return self._detect_once(frame, crop) if crop.region is not None else detection
+        while True:
+            detection = self._detect_once(frame, crop)
+            if crop.decided:
+                return detection
 
     def _detect_once(self, frame: Frame, crop: CropState) -> Detection:
         models = self.models
         model = models.current
         started = perf_counter_ns()
         with self.turn:
-            region = crop.region_for(frame)
-            tensor, to_frame = preprocess(frame.image, region, model.pose_model.input_spec)
+            spec = model.pose_model.input_spec
+            tensor, to_frame = preprocess(frame.image, crop.region_for(frame, spec), spec)
         preprocessed = perf_counter_ns()
         try:
             outputs = model.interpreter.invoke(tensor)
@@ -126,6 +130,7 @@ class Pipeline:
             preprocess_ns=preprocessed - started,
             invoke_ns=invoked - preprocessed,
             decode_ns=perf_counter_ns() - invoked,
+            new_subject=crop.new_subject,
         )
 
     def _detect_region(self, verifier: LoadedModel, frame: Frame, region: CropRegion) -> Poses:
@@ -147,6 +152,9 @@ class Pipeline:
                 self._size_wh = frame.size_wh
                 self.tracker.reset()
                 self.smoother.reset()
+            if detection.new_subject:
+                # The tracker alone would go on with the old id where two persons meet.
+                self.tracker.reset()
             raw = self.tracker.update(detection.poses, frame.timestamp_ns)
             tracked_ns = perf_counter_ns()
             tracked = self.smoother.apply(raw, frame.timestamp_ns)

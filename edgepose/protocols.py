@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.datatypes import (
-    CropRegion,
     Event,
     Frame,
     InputSpec,
@@ -85,16 +84,16 @@ class Interpreter(Protocol):
 
 @runtime_checkable
 class PoseModel(Protocol):
-    """The meaning of a model's tensors."""
+    """The meaning of a model's tensors.
+
+    `crops` is whether it finds one pose, best in a crop of the frame around it.
+    """
 
     input_spec: InputSpec
+    crops: bool
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
         """Convert the raw outputs to poses in frame px, best first, unlikely ones included."""
-        ...
-
-    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
-        """Return the crop region of the next frame; None is the whole frame."""
         ...
 
 

@@ -29,6 +29,21 @@ def standing(x: float, y: float) -> Body:
     return at(x - 50, y - 190)
 
 
+def turned(body: Body, degrees: float) -> Body:
+    """Return a body turned about its hips; its head goes to the left, against the clock."""
+    centre = body[11:13].mean(axis=0)
+    radians = np.radians(degrees)
+    matrix = np.array(((np.cos(radians), -np.sin(radians)), (np.sin(radians), np.cos(radians))))
+    rotated: Body = (body - centre) @ matrix + centre
+    return rotated
+
+
+def lying(x: float, y: float) -> Body:
+    """Return a body that lies with its head to the left, 190 px long, moved by x and y px."""
+    moved: Body = np.column_stack((BODY[:, 1], 100 - BODY[:, 0])) + np.array((x, y))
+    return moved
+
+
 def ids(tracked: TrackedPoses) -> list[int]:
     """Return the track ids in the order of the poses."""
     found: list[int] = tracked.track_ids.tolist()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgepose.datatypes import CropRegion, Image
 from edgepose.events.posture import MIN_KNEE_SCORE, MIN_PROBABILITY, POSTURES
 from edgepose.events.posture_features import FEATURE_NAMES, posture_features
+from edgepose.imaging.crop import body_region
 from edgepose.imaging.preprocess import preprocess
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import LEFT_KNEE, MIRRORED, RIGHT_KNEE
@@ -64,7 +65,11 @@ def find(model: LoadedModel, image: Image, box_xywh: Sequence[float]) -> Iterato
         tensor, to_frame = preprocess(image, region, model.pose_model.input_spec)
         poses = model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
         yield np.column_stack((poses.keypoints[0], poses.keypoint_scores[0])).astype(float)
-        region = model.pose_model.next_region(poses, (image.shape[1], image.shape[0]))
+        region = body_region(
+            poses.keypoints[0].tolist(),
+            poses.keypoint_scores[0].tolist(),
+            (image.shape[1], image.shape[0]),
+        )
 
 
 def persons(data: Path, models: Sequence[str] = MODELS) -> Iterator[Sample]:

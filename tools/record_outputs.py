@@ -69,7 +69,8 @@ def main() -> None:
     recorder, crop = OutputRecorder(model.interpreter), CropState()
     source = source_opener(CameraConfig(source=options.source))()
     for frame in itertools.islice(source.frames(), options.frames):
-        tensor, to_frame = preprocess(frame.image, crop.region, model.pose_model.input_spec)
+        spec = model.pose_model.input_spec
+        tensor, to_frame = preprocess(frame.image, crop.region_for(frame, spec), spec)
         crop.update(model.pose_model.decode(recorder.invoke(tensor), to_frame), model, frame)
     recorder.save(options.output)
     print(f"{options.output}: {options.output.stat().st_size} bytes")

@@ -1,84 +1,204 @@
-"""Where the next inference takes place, and which of its poses count."""
+"""Which part of the next frame is detected, at which angle, and which of its poses are reported.
 
-from dataclasses import dataclass, field
+docs/single-pose.md has the rules, the reasons of the constants, and figures.
+"""
+
+from dataclasses import replace
+from enum import Enum, auto
 from typing import Final
 
-from edgepose.datatypes import CropRegion, Frame, Poses
+from edgepose.datatypes import CropRegion, Frame, InputSpec, Poses
+from edgepose.detection.subject import MIN_OKS, Subject
 from edgepose.detection.verification import Verification
-from edgepose.imaging.crop import MIN_CROP_SCORE
+from edgepose.imaging.crop import (
+    MIN_CROP_SCORE,
+    WHOLE,
+    Part,
+    body_region,
+    held_region,
+    padded_region,
+)
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import MIRRORED
-from edgepose.tracking.similarity import keypoint_similarity
+from edgepose.tracking.similarity import MIN_KEYPOINT_SCORE, pose_similarity
 
+NEEDED: Final = 6
+"""Crops in a row confirm a pose if they count so many together; one an upright pose of a still."""
+SURE: Final = 3
+SURE_SCORE: Final = 1.2
+"""A crop counts one, or SURE if its score reaches the threshold times this."""
 MIN_AGREEMENT: Final = 0.15
 """The object keypoint similarity from which on two inferences have found the same pose."""
-CONFIRMATIONS: Final = 2
-"""How many crops in a row confirm a pose of a video; of a still frame it is one."""
-CONFIRMING_SCORE: Final = 1.2
-"""To confirm a pose of a video, a score must reach the threshold times this; then less will do."""
+OTHER_TURNS: Final = (1, 3)
+"""The clockwise quarter turns that are tried beside upright."""
+TURNED_EVERY_NS: Final = 400_000_000
+CUT_NS: Final = 200_000_000
+LOST_NS: Final = 400_000_000
+MEMORY_NS: Final = 2_000_000_000
 
 
-@dataclass(eq=False)
+class Phase(Enum):
+    """What the next frame is for."""
+
+    SEARCHING = auto()
+    CONFIRMING = auto()
+    FOLLOWING = auto()
+
+
 class CropState:
-    """Crop region and confirmation of one stream of frames; belongs to the inference thread.
+    """What is detected in one stream of frames; belongs to the inference thread.
 
-    `still` is for a frame that is not part of a sequence.
+    A single-pose model is in one of three phases:
+
+    - SEARCHING: the whole frame, upright, and every TURNED_EVERY_NS at another angle. Its pose is
+      only a candidate.
+    - CONFIRMING: crops around the candidate, at its angle. Found again in enough of them in a row,
+      in the same place and at a sufficient score, it becomes the subject; otherwise the search goes
+      on.
+    - FOLLOWING: crops around the place where the subject is expected, turned so that it is upright.
+      Another body is not reported, unless the subject is missing for CUT_NS and two frames agree
+      on that body, which is the new subject then. Without any, the other angles are tried at the
+      same place. After LOST_NS the search begins.
+
+    Of other models, all poses of the whole frame are returned. `new_subject` is whether the pose
+    reported last is the first one of another person. `still` is for a frame that is not part of a
+    sequence: it is `decided` what is in it once a pose is reported, or every angle was tried.
     """
 
-    still: bool = False
-    region: CropRegion | None = field(default=None, init=False)
-    verification: Verification = field(default_factory=Verification, init=False)
-    _confirmed: int = field(default=0, init=False)
-    _last: Poses = field(default_factory=Poses.empty, init=False)
-    _size_wh: tuple[int, int] | None = field(default=None, init=False)
+    def __init__(self, *, still: bool = False) -> None:
+        self.decided = False
+        self.new_subject = False
+        self.verification = Verification()
+        self._still = still
+        self._size_wh: tuple[int, int] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._phase = Phase.SEARCHING
+        self._turns = 0
+        self._region: CropRegion | None = None
+        """Around the candidate or the subject; None is the whole frame."""
+        self._confirmed = 0
+        self._last: Poses | None = None
+        """The candidate in the last frame, or a body there that is not the subject's."""
+        self._subject: Subject | None = None
+        self._misses = 0
+        self._other_turns = list(OTHER_TURNS)
+        self._turned_ns: int | None = None
 
     @property
     def has_candidate(self) -> bool:
-        """Whether the next inference is on a crop, to confirm or follow a pose."""
-        return self.region is not None
+        """Whether the next inference is to confirm or to follow a pose."""
+        return self._phase is not Phase.SEARCHING
 
-    def region_for(self, frame: Frame) -> CropRegion | None:
-        """Return the crop region of a frame; None, the whole of it, if the size has changed."""
+    def region_for(self, frame: Frame, spec: InputSpec, part: Part = WHOLE) -> CropRegion:
+        """Return the region of a frame to detect; instead of the whole frame, that is `part`."""
         if frame.size_wh != self._size_wh:
             self._size_wh = frame.size_wh
-            self.region, self._confirmed = None, 0
-        return self.region
+            self._begin()
+        if self._phase is Phase.FOLLOWING and self._subject is not None:
+            expected = self._subject.expected_region(frame.timestamp_ns)
+            self._region = expected and held_region(self._region, expected)
+        region = self._region
+        if region is None:
+            region = padded_region(frame.size_wh, spec.size_wh, centred=spec.centred, part=part)
+        return replace(region, turns=self._turns) if self._turns else region
 
     def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
-        """Return the poses that are confirmed, and choose the crop region of the next frame.
-
-        A pose is reported once it is found again, with a sufficient score, on crops around it: a
-        person is, while false positives score less or move to another place. One for which there
-        is no crop region is reported at once. docs/models.md has the figures.
-        """
-        poses = candidates.above_threshold(model.pose_threshold)
-        region = model.pose_model.next_region(candidates, frame.size_wh)
-        cropped = self.region is not None
-        if cropped and not self._is_confirmed:
-            poses = self._confirming(candidates, model.pose_threshold)
-        if not len(poses):
-            self._confirmed = 0
-        elif cropped:
-            self._confirmed += 1
-        elif region is None:
-            self._confirmed = CONFIRMATIONS
-        self._last = candidates
-        # A crop without a pose leads back to the whole frame, so that a false positive cannot lock
-        # the crop away from a person elsewhere in the frame.
-        self.region = None if cropped and not len(poses) else region
-        if not self._is_confirmed:
-            poses = Poses.empty()
+        """Return the poses to report, and choose what the next frame is for."""
+        self.new_subject = False
+        if not model.pose_model.crops:
+            self.decided = True
+            poses = candidates.above_threshold(model.pose_threshold)
+        else:
+            reported = self._update(candidates, model.pose_threshold, frame)
+            poses = candidates if reported else Poses.empty()
         return exchange_left_and_right(poses) if frame.mirrored else poses
 
-    @property
-    def _is_confirmed(self) -> bool:
-        return self._confirmed >= (1 if self.still else CONFIRMATIONS)
+    def _update(self, pose: Poses, threshold: float, frame: Frame) -> bool:
+        """Return whether the only pose is reported."""
+        score, now_ns = pose.scores.item(), frame.timestamp_ns
+        region = body_region(
+            pose.keypoints[0].tolist(), pose.keypoint_scores[0].tolist(), frame.size_wh
+        )
+        if self._phase is Phase.FOLLOWING and self._subject is not None:
+            return self._follow(self._subject, pose if score >= threshold else None, region, now_ns)
+        if self._phase is Phase.SEARCHING:
+            # A body that leaves no smaller region is found by the whole frame.
+            found = region is not None or score >= threshold
+            needed = 0 if region is None and not self._turns else 1
+            self._confirmed = 0
+        else:
+            needed = 1 if self._still and not self._turns else NEEDED
+            found = score >= threshold and self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE)
+            self._confirmed += SURE if score >= threshold * SURE_SCORE else 1
+        if not found:
+            self._search(now_ns)
+        elif self._confirmed < needed:
+            self._phase, self._last, self._region = Phase.CONFIRMING, pose, region
+        else:
+            self._accept(pose, region, now_ns)
+            return True
+        return False
 
-    def _confirming(self, candidates: Poses, threshold: float) -> Poses:
-        similarity = keypoint_similarity(candidates, self._last, MIN_CROP_SCORE)
-        if similarity.max(initial=0.0) < MIN_AGREEMENT:
-            return Poses.empty()
-        return candidates.above_threshold(threshold * (1.0 if self.still else CONFIRMING_SCORE))
+    def _is_last(self, pose: Poses, min_oks: float, min_score: float = MIN_KEYPOINT_SCORE) -> bool:
+        last = self._last
+        return last is not None and pose_similarity(pose, last, min_score) >= min_oks
+
+    def _accept(self, pose: Poses, region: CropRegion | None, now_ns: int) -> None:
+        """Follow a pose that was found repeatedly; it may be that of the subject before."""
+        subject = self._subject
+        if (
+            subject is not None
+            and now_ns - subject.seen_ns <= MEMORY_NS
+            and subject.is_continued_by(pose, self._turns, now_ns)
+        ):
+            subject.follow(pose, region, self._turns, now_ns)
+        else:
+            self._subject = subject = Subject(pose, region, self._turns, now_ns)
+            self.new_subject = True
+        self._phase, self._region, self._turns = Phase.FOLLOWING, region, subject.turns
+        self._last, self._misses = None, 0
+        self.decided = True
+
+    def _follow(
+        self, subject: Subject, pose: Poses | None, region: CropRegion | None, now_ns: int
+    ) -> bool:
+        """Return whether the pose is reported; None is a score below the threshold."""
+        missing_ns = now_ns - subject.seen_ns
+        if pose is not None:
+            if self._turns == subject.turns and subject.is_continued_by(pose, self._turns, now_ns):
+                subject.follow(pose, region, self._turns, now_ns)
+                self._last, self._misses, self._turns = None, 0, subject.turns
+                return True
+            if missing_ns >= CUT_NS and self._is_last(pose, MIN_OKS):
+                self._accept(pose, region, now_ns)
+                return True
+        self._last = pose
+        if missing_ns > LOST_NS:
+            self._turned_ns = now_ns
+            self._search(now_ns)
+        elif pose is None:
+            # Once more at the same angle, then at the others in turn.
+            turns = (0, *OTHER_TURNS)
+            self._turns = (subject.turns + turns[self._misses % len(turns)]) % 4
+            self._misses += 1
+        return False
+
+    def _search(self, now_ns: int) -> None:
+        """Choose the angle at which the whole of the next frame is detected."""
+        self._phase, self._region = Phase.SEARCHING, None
+        if self._still:
+            self.decided = not self._other_turns
+            self._turns = self._other_turns.pop(0) if self._other_turns else 0
+            return
+        due = self._turned_ns is None or now_ns - self._turned_ns >= TURNED_EVERY_NS
+        if self._turns or not due:
+            self._turns = 0
+        else:
+            self._turns = self._other_turns[0]
+            self._other_turns.reverse()
+            self._turned_ns = now_ns
 
 
 def exchange_left_and_right(poses: Poses) -> Poses:

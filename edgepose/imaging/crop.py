@@ -6,6 +6,7 @@ visible, raised arms included. The square around the visible keypoints is for bo
 frame shows a part.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,25 +17,48 @@ MIN_CROP_SCORE: Final = 0.2
 """A keypoint counts for the crop region if its score reaches this."""
 TORSO_EXPANSION: Final = 1.9
 BODY_EXPANSION: Final = 1.2
+HELD: Final = 0.05
+"""A crop region stays until an edge is off by more than this share of its side."""
+MAX_LEAN: Final = 55.0
+"""Degrees by which a torso may lean before the crop is turned: beyond 45, or it would flicker."""
 BOX_EXPANSION: Final = 1.5
 MIN_BOX_KEYPOINTS: Final = 3
+
+Part = tuple[float, float, float, float]
+"""A part of the frame, x_min, y_min, x_max, y_max from 0 to 1."""
+WHOLE: Final[Part] = (0.0, 0.0, 1.0, 1.0)
 
 _TORSO: Final = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
 
 
 def padded_region(
-    frame_size_wh: tuple[int, int], tensor_size_wh: tuple[int, int], *, centred: bool
+    frame_size_wh: tuple[int, int],
+    tensor_size_wh: tuple[int, int],
+    *,
+    centred: bool,
+    part: Part = WHOLE,
 ) -> CropRegion:
-    """Return the smallest region of the tensor's shape that contains the whole frame, in frame px.
+    """Return the smallest region of the tensor's shape that contains a part of the frame.
 
-    `centred` pads on both sides; otherwise the frame is in the upper left corner.
+    It is in frame px and exceeds the frame no more than necessary: on both sides if `centred`, else
+    on the right or below.
     """
     (width, height), (tensor_width, tensor_height) = frame_size_wh, tensor_size_wh
-    region_width = max(width, height * tensor_width / tensor_height)
-    region_height = max(height, width * tensor_height / tensor_width)
-    left = (region_width - width) / 2 if centred else 0.0
-    top = (region_height - height) / 2 if centred else 0.0
-    return CropRegion(-left, -top, region_width - left, region_height - top)
+    x_min, y_min, x_max, y_max = part
+    part_width, part_height = (x_max - x_min) * width, (y_max - y_min) * height
+    region_width = max(part_width, part_height * tensor_width / tensor_height)
+    region_height = max(part_height, part_width * tensor_height / tensor_width)
+    left = _padded((x_min + x_max) / 2 * width, region_width, width, centred=centred)
+    top = _padded((y_min + y_max) / 2 * height, region_height, height, centred=centred)
+    return CropRegion(left, top, left + region_width, top + region_height)
+
+
+def _padded(centre: float, extent: float, frame_extent: float, *, centred: bool) -> float:
+    """Return where an extent begins, on one axis."""
+    spare = frame_extent - extent
+    if spare >= 0.0:
+        return min(max(centre - extent / 2, 0.0), spare)
+    return spare / 2 if centred else 0.0
 
 
 def body_region(
@@ -54,10 +78,7 @@ def body_region(
 def _around_hips(
     keypoints: Sequence[Sequence[float]], scores: Sequence[float], frame_size_wh: tuple[int, int]
 ) -> CropRegion | None:
-    if not (
-        max(scores[LEFT_HIP], scores[RIGHT_HIP]) >= MIN_CROP_SCORE
-        and max(scores[LEFT_SHOULDER], scores[RIGHT_SHOULDER]) >= MIN_CROP_SCORE
-    ):
+    if not _has_torso(scores):
         return None
     width, height = frame_size_wh
     centre_x = (keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]) / 2
@@ -89,3 +110,44 @@ def _square(
     if not 1.0 <= half <= max(frame_size_wh) / 2:
         return None
     return CropRegion(centre_x - half, centre_y - half, centre_x + half, centre_y + half)
+
+
+def held_region(held: CropRegion | None, wanted: CropRegion) -> CropRegion:
+    """Return the region held until now, unless an edge of the wanted one is off by too much.
+
+    A crop that moves with the jitter of the keypoints adds its own to it.
+    """
+    if held is None:
+        return wanted
+    off = max(
+        abs(held.x_min - wanted.x_min),
+        abs(held.y_min - wanted.y_min),
+        abs(held.x_max - wanted.x_max),
+        abs(held.y_max - wanted.y_max),
+    )
+    return held if off <= HELD * (held.x_max - held.x_min) else wanted
+
+
+def upright_turns(keypoints: Sequence[Sequence[float]], scores: Sequence[float], turns: int) -> int:
+    """Return the clockwise quarter turns that put a body upright, from its shoulders to its hips.
+
+    These are `turns`, its last ones, unless the torso is off by more than MAX_LEAN degrees.
+    """
+    if not _has_torso(scores):
+        return turns
+    x = keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]
+    x -= keypoints[LEFT_SHOULDER][0] + keypoints[RIGHT_SHOULDER][0]
+    y = keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]
+    y -= keypoints[LEFT_SHOULDER][1] + keypoints[RIGHT_SHOULDER][1]
+    # Hips to the right of the shoulders are below them after one turn clockwise.
+    degrees = math.degrees(math.atan2(x, y))
+    lean = (degrees - 90 * turns + 180) % 360 - 180
+    return turns if abs(lean) <= MAX_LEAN else round(degrees / 90) % 4
+
+
+def _has_torso(scores: Sequence[float]) -> bool:
+    """Whether a hip and a shoulder are visible."""
+    return (
+        max(scores[LEFT_HIP], scores[RIGHT_HIP]) >= MIN_CROP_SCORE
+        and max(scores[LEFT_SHOULDER], scores[RIGHT_SHOULDER]) >= MIN_CROP_SCORE
+    )

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
+from edgepose.datatypes import InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.pose_models._tensors import dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
@@ -44,6 +44,7 @@ class MovenetMultipose:
                 f"{SIDE_MULTIPLE}; choose such a model.input_size"
             )
         self.input_spec = InputSpec((width, height), input_tensor.dtype, centred=False)
+        self.crops = False
         self._output = output_tensors[0]
         self._max_poses = max_poses
 
@@ -60,7 +61,3 @@ class MovenetMultipose:
             values[:, -1],
             to_frame_px(corners, size_wh, to_frame).reshape(-1, 4),
         )
-
-    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:  # noqa: ARG002
-        """Return None: poses are detected in the whole frame."""
-        return None

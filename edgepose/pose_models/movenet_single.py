@@ -6,9 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
+from edgepose.datatypes import InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
-from edgepose.imaging.crop import body_region
 from edgepose.pose_models._tensors import BOX_SCORE, dequantize, input_size_wh
 from edgepose.protocols import Tensor
 from edgepose.skeleton import KEYPOINT_COUNT
@@ -50,7 +49,7 @@ class MovenetSingle:
             )
         self.input_spec = InputSpec((width, height), input_tensor.dtype)
         self._output = output_tensors[0]
-        self._crop = crop
+        self.crops = crop
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
         """Return the one pose, in frame px; its score is the root mean square of its 17 scores.
@@ -76,14 +75,6 @@ class MovenetSingle:
             np.array([scores], np.float32),
             np.array([_root_mean_square(scores)], np.float32),
             np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
-        )
-
-    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
-        """Return the square around the first pose, or None for the whole frame."""
-        if not self._crop or not len(poses):
-            return None
-        return body_region(
-            poses.keypoints[0].tolist(), poses.keypoint_scores[0].tolist(), frame_size_wh
         )
 
 

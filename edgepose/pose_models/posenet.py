@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import CropRegion, Floats, InputSpec, Poses, TensorSpec, TensorToFrame
+from edgepose.datatypes import Floats, InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.pose_models._tensors import bounding_boxes, dequantize, input_size_wh, to_frame_px
 from edgepose.protocols import Tensor
@@ -101,6 +101,7 @@ class Posenet:
     ) -> None:
         size_wh = input_size_wh(input_tensor, name=name)
         self.input_spec = _input_spec(input_tensor, size_wh)
+        self.crops = False
         self._rows, self._columns = output_tensors[0].shape[1:3]
         self._stride = _stride(size_wh, (self._columns, self._rows), name=name)
         # (cells, 1, 2): y and x of each cell, px of the input.
@@ -133,10 +134,6 @@ class Posenet:
         # on an odd side), half a px from the corner that coordinates count from.
         keypoints = to_frame_px(points_yx + 0.5, (1, 1), to_frame)
         return Poses(keypoints, keypoint_scores, scores, bounding_boxes(keypoints, keypoint_scores))
-
-    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:  # noqa: ARG002
-        """Return None: poses are detected in the whole frame."""
-        return None
 
     def _several(
         self, outputs: Sequence[Tensor], heatmap: Floats, offset_points: Doubles, logits: bool

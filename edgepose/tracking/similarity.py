@@ -16,6 +16,7 @@ MAX_SIZE_RATIO: Final = 2.0
 
 # The variance term 2 k^2, with k twice the keypoint's falloff.
 _VARIANCES: Final = 2.0 * np.square(2.0 * np.array(OKS_FALLOFFS, np.float32))
+_FLOAT_VARIANCES: Final = _VARIANCES.tolist()
 
 
 def keypoint_similarity(
@@ -46,6 +47,31 @@ def keypoint_similarity(
     similarity: Floats = per_keypoint.sum(axis=2) / np.maximum(counts, 1)
     similarity[counts < MIN_SHARED_KEYPOINTS] = 0.0
     return similarity
+
+
+def pose_similarity(pose: Poses, other: Poses, min_score: float = MIN_KEYPOINT_SCORE) -> float:
+    """Return the `keypoint_similarity` of one pose and another.
+
+    In plain floats: arrays of one pose take four times as long.
+    """
+    places, others = pose.keypoints[0].tolist(), other.keypoints[0].tolist()
+    scores, other_scores = pose.keypoint_scores[0].tolist(), other.keypoint_scores[0].tolist()
+    visible = [
+        place for place, score in zip(others, other_scores, strict=True) if score >= min_score
+    ]
+    if len(visible) < MIN_SHARED_KEYPOINTS:
+        return 0.0
+    xs, ys = zip(*visible, strict=True)
+    area = max(max(xs) - min(xs), 1.0) * max(max(ys) - min(ys), 1.0)
+    shared, similarity = 0, 0.0
+    for (x, y), score, (other_x, other_y), other_score, variance in zip(
+        places, scores, others, other_scores, _FLOAT_VARIANCES, strict=True
+    ):
+        if score >= min_score <= other_score:
+            shared += 1
+            squared = (x - other_x) ** 2 + (y - other_y) ** 2
+            similarity += math.exp(-squared / (area * variance))
+    return similarity / shared if shared >= MIN_SHARED_KEYPOINTS else 0.0
 
 
 def box_iou(poses: Poses, others: Poses) -> Floats:

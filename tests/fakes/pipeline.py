@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepose.datatypes import CropRegion, InputSpec, Poses, TensorSpec, TensorToFrame
+from edgepose.datatypes import InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import AcceleratorLostError
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import PoseMessage
@@ -15,8 +15,6 @@ from edgepose.protocols import Interpreter, LoadedModel, PoseModel, Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.no_tracker import NoTracker
 from tests.builders import SECOND_NS, frame_of, poses_of
-
-CROP = CropRegion(0, 0, 32, 32)
 
 
 class FakeInterpreter:
@@ -45,16 +43,13 @@ class FakePoseModel:
     def __init__(self, in_frame: float, in_crop: float, *, crops: bool = True) -> None:
         self.scores = {False: in_frame, True: in_crop}
         self.crops = crops
+        self.points = np.linspace(10, 40, 34).reshape(17, 2)
         self.cropped: list[bool] = []
 
     def decode(self, outputs: Sequence[Tensor], to_frame: TensorToFrame) -> Poses:
         cropped = to_frame.scale_xy[0] < 8
         self.cropped.append(cropped)
-        points = np.linspace(10, 40, 34).reshape(17, 2)
-        return poses_of(points, score=self.scores[cropped])
-
-    def next_region(self, poses: Poses, frame_size_wh: tuple[int, int]) -> CropRegion | None:
-        return CROP if self.crops and poses.scores[0] >= 0.2 else None
+        return poses_of(self.points, score=self.scores[cropped])
 
 
 class MessageCollector:

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.conftest import HAS_SHARED, ROOT
-from tests.quality import ghosts, smoothing, tracking
+from tests.quality import ghosts, smoothing, subject, tracking, turned
 
 MEASUREMENTS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "tracking": ("people.md", tracking.table),
     "smoothing": ("people.md", smoothing.table),
     "ghosts": ("models.md", ghosts.table),
+    "turned": ("single-pose.md", turned.table),
+    "subject": ("single-pose.md", subject.table),
 }
 """By name: the document, and the function that measures and returns the table."""
 END: Final = "<!-- end -->\n"

@@ -75,20 +75,20 @@ def persons_of(poses: Poses, truth: Truth) -> tuple[list[int], set[int]]:
     """
     counts = (truth.visible.sum(axis=1) >= MIN_VISIBLE) & (truth.areas >= MIN_AREA)
     persons = [NO_PERSON] * len(poses)
-    similarity = _similarity(poses, truth)
-    while similarity.size and similarity.max() >= MIN_OKS:
-        pose, person = divmod(int(similarity.argmax()), similarity.shape[1])
+    pairs = similarity(poses, truth)
+    while pairs.size and pairs.max() >= MIN_OKS:
+        pose, person = divmod(int(pairs.argmax()), pairs.shape[1])
         persons[pose] = person if counts[person] else NOT_COUNTED
-        similarity[pose] = similarity[:, person] = -1
+        pairs[pose] = pairs[:, person] = -1
     return persons, set(np.flatnonzero(counts).tolist())
 
 
-def _similarity(poses: Poses, truth: Truth) -> NDArray[np.float64]:
+def similarity(poses: Poses, truth: Truth) -> NDArray[np.float64]:
     """Return COCO's similarity of n poses and m persons, (n, m)."""
     if not len(truth.areas):
         return np.empty((len(poses), 0))
     squared = np.square(poses.keypoints[:, np.newaxis] - truth.keypoints).sum(axis=3)
     variances = 2 * np.square(2 * np.array(OKS_FALLOFFS))
     each = np.exp(-squared / (truth.areas[:, np.newaxis] * variances)) * truth.visible
-    similarity: NDArray[np.float64] = each.sum(axis=2) / np.maximum(truth.visible.sum(axis=1), 1)
-    return similarity
+    oks: NDArray[np.float64] = each.sum(axis=2) / np.maximum(truth.visible.sum(axis=1), 1)
+    return oks

@@ -1,6 +1,7 @@
 """The images that sequences are made of: groups, cut-out persons, and places without a person."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -88,9 +89,24 @@ def coco_photographs() -> Photographs:
                 cutout = _cut_out(pixels, person, polygons[person.id])
                 if _covers(cutout):
                     cutouts.append(cutout)
-    negatives = sorted((COCO / "negatives").glob("*.jpg"))
-    empty = [_photograph(images.image(f"coco/negatives/{path.name}"), ()) for path in negatives]
-    return Photographs(tuple(groups), tuple(cutouts), tuple(empty))
+    return Photographs(tuple(groups), tuple(cutouts), tuple(_empty()))
+
+
+def annotated_photographs() -> tuple[Sequence[Photograph], Sequence[Photograph]]:
+    """Return all images of persons, each with every annotated one, and images without a person."""
+    if not HAS_SHARED:
+        own = own_photographs()
+        return own.groups, own.empty
+    persons = [
+        _photograph(images.image(f"coco/images/{annotated.file_name}"), annotated.persons)
+        for annotated in read_annotations(COCO / "person_keypoints.json")
+    ]
+    return persons, _empty()
+
+
+def _empty() -> list[Photograph]:
+    paths = sorted((COCO / "negatives").glob("*.jpg"))
+    return [_photograph(images.image(f"coco/negatives/{path.name}"), ()) for path in paths]
 
 
 def _photograph(pixels: Image, persons: Any) -> Photograph:

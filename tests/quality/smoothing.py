@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgepose.build import build_smoother
 from edgepose.config.schema import SmoothingConfig
 from edgepose.datatypes import TrackedPoses
-from edgepose.detection.crop_state import CONFIRMATIONS
+from edgepose.detection.crop_state import NEEDED, SURE
 from edgepose.skeleton import KEYPOINT_NAMES
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.sources.video_file import VideoFileSource
@@ -95,7 +95,7 @@ def measured(model: str, path: Path, every: int = 1) -> list[tuple[int, TrackedP
     for frame in VideoFileSource(path).frames():
         if frame.sequence == 0:
             # Confirm the pose, so that the first frame counts too.
-            for _ in range(CONFIRMATIONS):
+            for _ in range(NEEDED // SURE):
                 pipeline.process(frame)
         if frame.sequence % every == 0:
             tracked = pipeline.process(frame).tracked

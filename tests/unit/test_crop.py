@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import CropRegion
-from edgepose.imaging.crop import body_region, padded_region
+from edgepose.imaging.crop import Part, body_region, padded_region
 from edgepose.skeleton import KEYPOINT_NAMES
 
 SIZE = (640, 480)
@@ -115,3 +115,21 @@ def test_padded_region_upper_left() -> None:
     """The frame is in the upper left corner, the padding on the right."""
     region = padded_region((360, 640), (192, 256), centred=False)
     assert (region.x_min, region.y_min, region.x_max, region.y_max) == (0, 0, 480, 640)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), (0, -80, 640, 560)),
+        ((0.25, 0.25, 0.5, 0.5), (160, 100, 320, 260)),
+        # Rather within the frame than centred.
+        ((0.5, 0.0, 1.0, 0.25), (320, 0, 640, 320)),
+        ((0.75, 0.75, 1.0, 1.0), (480, 320, 640, 480)),
+        # Higher than the frame: centred.
+        ((0.1, 0.4, 0.9, 0.6), (64, -16, 576, 496)),
+    ],
+)
+def test_padded_region_of_a_part_of_the_frame(part: Part, expected: tuple[float, ...]) -> None:
+    region = padded_region((640, 480), (192, 192), centred=True, part=part)
+    edges = (region.x_min, region.y_min, region.x_max, region.y_max)
+    assert edges == pytest.approx(expected)

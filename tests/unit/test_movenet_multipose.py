@@ -112,7 +112,7 @@ def test_multipose_max_poses() -> None:
     model = multipose(max_poses=2)
     poses = model.decode([output], TensorToFrame((1.0, 1.0), (0.0, 0.0)))
     np.testing.assert_array_equal(poses.scores, np.array([0.9, 0.8], np.float32))
-    assert model.next_region(poses, (640, 480)) is None
+    assert not model.crops
 
 
 def test_multipose_decode_does_not_change_output() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgepose.datatypes import Poses
 from edgepose.skeleton import OKS_FALLOFFS
 from edgepose.tracking.oks_tracker import OksTracker
-from edgepose.tracking.similarity import keypoint_similarity
+from edgepose.tracking.similarity import keypoint_similarity, pose_similarity
 from tests.bodies import BODY, MS, at, ids, random_poses
 from tests.builders import poses_of
 
@@ -46,6 +46,14 @@ def test_keypoint_similarity_equals_formula(seed: int, n: int, m: int) -> None:
         for j in range(m):
             one, other = poses.select(np.array([i])), others.select(np.array([j]))
             assert found[i, j] == pytest.approx(slow_similarity(one, other), abs=1e-4)
+
+
+@given(st.integers(0, 10_000), st.sampled_from((0.0, 0.2, 0.3, 0.9)))
+def test_pose_similarity_equals_keypoint_similarity(seed: int, min_score: float) -> None:
+    rng = np.random.default_rng(seed)
+    pose, other = random_poses(rng, 1), random_poses(rng, 1)
+    expected = keypoint_similarity(pose, other, min_score).item()
+    assert pose_similarity(pose, other, min_score) == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_keypoint_similarity_same_pose() -> None:

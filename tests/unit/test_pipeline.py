@@ -66,11 +66,22 @@ def test_pipeline_keeps_a_pose_too_large_for_a_crop() -> None:
     rig = PipelineRig(FakePoseModel(0.6, 0.9))
     for _ in range(3):
         rig.process()
-    rig.model.crops = False
+    for first, last in ((7, 48), (3, 56), (0, 64)):
+        rig.model.points = np.linspace(first, last, 34).reshape(17, 2)
+        assert len(rig.process().tracked) == 1
     assert len(rig.process().tracked) == 1
-    rig.model.crops = True
-    assert len(rig.process().tracked) == 1
-    assert rig.model.cropped == [False, True, True, True, False]
+    assert rig.model.cropped == [False, True, True, True, True, False, False]
+
+
+def test_pipeline_another_person_has_another_id() -> None:
+    """Also in the very box of the person before, where the tracker would go on with the old id."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9))
+    rig.pipeline.tracker = OksTracker()
+    first = [rig.process().tracked.track_ids.tolist() for _ in range(4)]
+    rig.model.points = rig.model.points[::-1].copy()
+    second = [rig.process().tracked.track_ids.tolist() for _ in range(6)]
+    assert first == [[], [], [1], [1]]
+    assert second == [[], [], [], [2], [2], [2]]
 
 
 def test_publish_sends_one_empty_message_after_the_last_pose() -> None:

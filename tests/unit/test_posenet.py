@@ -295,7 +295,7 @@ def test_posenet_whole_frame_is_centred(frame_width: int, frame_height: int) -> 
     assert region.x_min + region.x_max == pytest.approx(frame_width)
     assert region.y_min + region.y_max == pytest.approx(frame_height)
     assert min(width - frame_width, height - frame_height) == pytest.approx(0, abs=1e-6)
-    assert model.next_region(Poses.empty(), (frame_width, frame_height)) is None
+    assert not model.crops
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""The person whom a single-pose model follows from crop to crop."""
+
+from typing import Final
+
+import numpy as np
+
+from edgepose.datatypes import CropRegion, Poses
+from edgepose.imaging.crop import upright_turns
+from edgepose.tracking.similarity import box_nearness, pose_similarity
+from edgepose.tracking.track import Track, torsos
+
+MIN_OKS: Final = 0.5
+"""From this object keypoint similarity to the expected pose on, a pose is of the same person."""
+MIN_OKS_SLOW: Final = 0.3
+SLOW_NS: Final = 1_000_000_000 // 15
+"""After a longer time a person may have moved so far that MIN_OKS_SLOW must do."""
+MIN_NEARNESS: Final = 0.5
+"""A person found at another angle, as after a fall, is within half a body of the expected place."""
+
+
+class Subject:
+    """The last pose of a person, where it is expected next, and the angle of the body.
+
+    `region` is the crop region around the last pose, None for the whole frame; `turns` are the
+    clockwise quarter turns that put the body upright.
+    """
+
+    __slots__ = ("_pose", "_track", "region", "turns")
+
+    def __init__(
+        self, pose: Poses, region: CropRegion | None, turns: int, timestamp_ns: int
+    ) -> None:
+        self._track = Track(0, torsos(pose)[0], timestamp_ns)
+        self._set(pose, region, turns)
+
+    @property
+    def seen_ns(self) -> int:
+        """Timestamp of the last pose."""
+        return self._track.seen_ns
+
+    def follow(self, pose: Poses, region: CropRegion | None, turns: int, timestamp_ns: int) -> None:
+        """Add the next pose, which was found at an angle of `turns`."""
+        self._track.update(torsos(pose)[0], timestamp_ns)
+        self._set(pose, region, turns)
+
+    def _set(self, pose: Poses, region: CropRegion | None, turns: int) -> None:
+        self._pose, self.region = pose, region
+        self.turns = upright_turns(
+            pose.keypoints[0].tolist(), pose.keypoint_scores[0].tolist(), turns
+        )
+
+    def is_continued_by(self, pose: Poses, turns: int, timestamp_ns: int) -> bool:
+        """Return whether a pose, found at an angle of `turns`, is of the same person."""
+        shift = np.array(self._track.shift_xy(timestamp_ns), np.float32)
+        last = self._pose
+        expected = Poses(
+            last.keypoints + shift,
+            last.keypoint_scores,
+            last.scores,
+            last.boxes_xyxy + np.concatenate((shift, shift)),
+        )
+        slow = timestamp_ns - self.seen_ns > SLOW_NS
+        if pose_similarity(pose, expected) >= (MIN_OKS_SLOW if slow else MIN_OKS):
+            return True
+        return turns != self.turns and box_nearness(pose, expected).item() >= MIN_NEARNESS
+
+    def expected_region(self, timestamp_ns: int) -> CropRegion | None:
+        """Return the crop region around the place where the person is expected."""
+        if self.region is None:
+            return None
+        x, y = self._track.shift_xy(timestamp_ns)
+        region = self.region
+        return CropRegion(region.x_min + x, region.y_min + y, region.x_max + x, region.y_max + y)
