@@ -375,6 +375,7 @@ def info_message(config: Config, models: Models) -> bytes:
             "node": config.node_name,
             "device": device_name(),
             "cameras": [camera.name for camera in config.cameras],
+            "zones": {camera.name: msgspec.to_builtins(camera.zones) for camera in config.cameras},
             "models": [model.name for model in models.loaded],
             "verifier": None if verifier is None else verifier.name,
             "keypoint_names": skeleton.KEYPOINT_NAMES,

@@ -221,6 +221,8 @@ def test_daemon_zones_over_a_reload_and_a_restart(tmp_path: Path, broker: Mosqui
             daemon.configure(ZONES)
             daemon.process.send_signal(signal.SIGHUP)
             wait_for_last(listener, f"{ROOM}/presence", b"ON")
+            zones = json.loads(last(listener, f"{NODE}/info") or b"")["zones"]["main"]
+            assert [zone["name"] for zone in zones] == ["room", "sky"]
             assert last(listener, f"{ROOM}/count") == b"1"
             assert last(listener, f"{SKY}/presence") == b"OFF"
             events = [json.loads(payload) for payload in listener.payloads(f"{CAMERA}/event")]
