@@ -21,10 +21,12 @@ MODELS = (
     "movenet-thunder-fp16",
 )
 # Keypoint number and place in px, measured by eye: nose, left and right shoulder of the
-# photograph; nose of the man behind the camera.
+# photograph; nose of the man behind the camera; nose and eyes of a woman of whom only head and
+# shoulders are visible.
 TRUTH = {
     "astronaut": {0: (221, 125), 5: (322, 268), 6: (112, 258)},
     "camera.jpg": {0: (250, 165)},
+    "grace_hopper.jpg": {0: (265, 222), 1: (308, 190), 2: (222, 190)},
 }
 
 

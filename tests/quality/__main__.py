@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.conftest import HAS_SHARED, ROOT
-from tests.quality import ghosts, smoothing, subject, tracking, turned
+from tests.quality import ghosts, images, smoothing, subject, tracking, turned
 
 MEASUREMENTS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "tracking": ("people.md", tracking.table),
     "smoothing": ("people.md", smoothing.table),
+    "images": ("models.md", images.table),
     "ghosts": ("models.md", ghosts.table),
     "turned": ("single-pose.md", turned.table),
     "subject": ("single-pose.md", subject.table),

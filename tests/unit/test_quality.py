@@ -14,6 +14,7 @@ from tests.bodies import at
 from tests.builders import SECOND_NS, poses_of, tracked_of
 from tests.quality import smoothing
 from tests.quality.detections import NO_PERSON, NOT_COUNTED, DetectedFrame, persons_of
+from tests.quality.images import count_above, mean_of_visible
 from tests.quality.metrics import Score, most_right
 from tests.quality.photographs import Photograph, Photographs, own_photographs
 from tests.quality.sequences import SIZE_WH, MadeSequence, Truth, sequences
@@ -154,3 +155,14 @@ def test_lag_of_keypoints_in_motion() -> None:
     one = one_person(100 * np.sin(np.arange(90) / 10))
     assert smoothing.lag_ms([one], "off") == 0
     assert 2 <= smoothing.lag_ms([one], "steady") <= 20
+
+
+def test_images_above_all_but_some_of_the_empty_ones() -> None:
+    people, empty = [0.1, 0.3, 0.4, 0.5], [0.2, 0.4, 0.05]
+    assert [count_above(people, empty, allowed) for allowed in (0, 1, 2)] == [1, 3, 4]
+
+
+def test_images_score_of_tfjs() -> None:
+    """The mean of the scores above 0.2; without any it is 0."""
+    assert mean_of_visible(np.array([[0.1, 0.3, 0.5]], np.float32)) == pytest.approx(0.4)
+    assert mean_of_visible(np.full((1, 17), 0.1, np.float32)) == 0.0
