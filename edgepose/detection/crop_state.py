@@ -29,6 +29,8 @@ SURE_SCORE: Final = 1.2
 """A crop counts one, or SURE if its score reaches the threshold times this."""
 MIN_AGREEMENT: Final = 0.15
 """The object keypoint similarity from which on two inferences have found the same pose."""
+ELSEWHERE_SCORE: Final = 1.4
+"""A pose at another place in the crop is the next candidate from the threshold times this on."""
 OTHER_TURNS: Final = (1, 3)
 """The clockwise quarter turns that are tried beside upright."""
 TURNED_EVERY_NS: Final = 400_000_000
@@ -79,6 +81,8 @@ class CropState:
         self._region: CropRegion | None = None
         """Around the candidate or the subject; None is the whole frame."""
         self._confirmed = 0
+        self._exchanged = False
+        """Whether another pose has taken the place of the candidate."""
         self._last: Poses | None = None
         """The candidate in the last frame, or a body there that is not the subject's."""
         self._subject: Subject | None = None
@@ -127,11 +131,15 @@ class CropState:
             # A body that leaves no smaller region is found by the whole frame.
             found = region is not None or score >= threshold
             needed = 0 if region is None and not self._turns else 1
-            self._confirmed = 0
+            self._confirmed, self._exchanged = 0, False
         else:
             needed = 1 if self._still and not self._turns else NEEDED
             found = score >= threshold and self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE)
             self._confirmed += SURE if score >= threshold * SURE_SCORE else 1
+            if not found and not self._exchanged and score >= threshold * ELSEWHERE_SCORE:
+                # Of two persons side by side, one in the whole frame and the other one in the crop.
+                self._exchanged, self._confirmed = True, 0
+                found = True
         if not found:
             self._search(now_ns)
         elif self._confirmed < needed:
