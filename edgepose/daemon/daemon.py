@@ -42,10 +42,8 @@ CLOSE_SOURCES_NS: Final = 2_000_000_000
 CLOSE_MODEL_S: Final = 3.0
 WATCHDOG_NS: Final = 20_000_000_000
 """The interval of the unit's watchdog, with which hung threads are reported without it too."""
-MIN_OFF_NS: Final = 1_000_000_000
-"""How long a camera that was switched off stays off at least."""
-CHANGE_INTERVAL_NS: Final = 1_000_000_000
-"""Between two changes of one setting by commands."""
+COMMAND_INTERVAL_NS: Final = 1_000_000_000
+"""Between two commands on one topic; so long a camera that was switched off stays off at least."""
 RESTART_INTERVAL_NS: Final = 60_000_000_000
 """After a start, and so between two restarts by commands."""
 
@@ -103,8 +101,7 @@ class Daemon:
 
     def __post_init__(self, parts: Sequence[CameraParts]) -> None:
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
-        self._switched_off_ns: dict[str, int] = {}
-        self._changed_ns: dict[tuple[str | None, str], int] = {}
+        self._applied_ns: dict[tuple[str | None, str], int] = {}
         self._published_accelerator: AcceleratorState | None = None
         self._changing: _Change | None = None
         self.restart_requested = False
@@ -309,36 +306,43 @@ class Daemon:
     def _apply_commands(self, now_ns: int) -> None:
         for key in list(self._pending_commands):
             command = self._pending_commands.pop(key)
-            camera = self.cameras.get(command.camera or "")
-            if command.name == "restart":
-                self._restart(now_ns)
-            elif command.name != "enabled":
-                self._change(command, now_ns)
-            elif camera is not None:
-                self._switch(camera, command, now_ns)
+            if not self._may_apply(command, now_ns):
+                # Unless a newer one has arrived.
+                self._pending_commands.setdefault(key, command)
+                continue
+            self._applied_ns[key] = now_ns
+            match command.name:
+                case "enabled":
+                    self._switch(command)
+                case "restart":
+                    self._restart(now_ns)
+                case _:
+                    self._change(command)
 
-    def _switch(self, camera: CameraSupervisor, command: Command, now_ns: int) -> None:
-        enabled = parse_switch(command.payload)
-        # Off takes effect at once; on waits until a second after it, so that a flood of both
-        # neither wears out the SD card nor keeps this loop busy.
-        if enabled and now_ns < self._switched_off_ns.get(camera.name, 0) + MIN_OFF_NS:
-            self._postpone(command)
-            return
-        if camera.enabled and not enabled:
-            self._switched_off_ns[camera.name] = now_ns
-        camera.set_enabled(enabled=enabled)
-        self.switches.set(camera.name, enabled=enabled)
+    def _may_apply(self, command: Command, now_ns: int) -> bool:
+        """Return whether a command takes effect now; off does so at once.
 
-    def _change(self, command: Command, now_ns: int) -> None:
-        """Begin what a command sets; of a flood, the newest value each second."""
-        key = (command.camera, command.name)
-        due_ns = self._changed_ns.get(key, -CHANGE_INTERVAL_NS) + CHANGE_INTERVAL_NS
-        if self._changing is not None or now_ns < due_ns:
-            self._postpone(command)
-            return
-        self._changed_ns[key] = now_ns
+        All others wait, so that a flood neither wears out the SD card nor keeps this loop busy.
+        """
+        if command.payload == OFF:
+            return True
+        if self._changing is not None and command.name not in ("enabled", "restart"):
+            return False
+        applied_ns = self._applied_ns.get((command.camera, command.name))
+        return applied_ns is None or now_ns >= applied_ns + COMMAND_INTERVAL_NS
+
+    def _switch(self, command: Command) -> None:
+        camera = self.cameras.get(command.camera or "")
+        if camera is not None:
+            enabled = parse_switch(command.payload)
+            camera.set_enabled(enabled=enabled)
+            self.switches.set(camera.name, enabled=enabled)
+
+    def _change(self, command: Command) -> None:
+        """Begin what a command sets; it is applied when it is prepared."""
         prepared = run_in_background("reload", partial(self.settings.change, command))
-        what = f"command {'/'.join(filter(None, key))} {command.payload.decode()}"
+        topic = "/".join(filter(None, (command.camera, command.name)))
+        what = f"command {topic} {command.payload.decode()}"
         self._changing = _Change(prepared, f"{what}: applied", f"{what} failed")
 
     def _restart(self, now_ns: int) -> None:
@@ -349,10 +353,6 @@ class Daemon:
         else:
             log.info("command restart: ending, for the service manager to start edgepose again")
             self.restart_requested = True
-
-    def _postpone(self, command: Command) -> None:
-        # A newer one may have arrived.
-        self._pending_commands.setdefault((command.camera, command.name), command)
 
     def _read_host(self) -> None:
         """Read what may block: on a Pi 5 its firmware answers through another process."""
