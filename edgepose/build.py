@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from edgepose.config.people import ALL_EXERCISES, RepetitionsConfig
 from edgepose.config.schema import CameraConfig, Config, ModelConfig, SmoothingConfig
 from edgepose.config.source_uri import SourceUri, parse_source_uri
 from edgepose.errors import (
@@ -20,11 +19,6 @@ from edgepose.errors import (
     ModelShapeError,
     UsageError,
 )
-from edgepose.events.detectors import Detectors
-from edgepose.events.presence import PresenceDetector
-from edgepose.events.repetitions import BODIES, MOVEMENTS, Movement, RepetitionDetector
-from edgepose.events.visits import Delays
-from edgepose.events.zones import Zone
 from edgepose.inference import cpu, replay
 from edgepose.inference.cpu import load_on_cpu
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
@@ -32,7 +26,6 @@ from edgepose.inference.probe import probe_model
 from edgepose.pose_models import movenet_multipose, movenet_single, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.protocols import (
-    EventDetector,
     FrameSource,
     FrameStream,
     Interpreter,
@@ -262,40 +255,6 @@ def apply_tracking(tracker: Tracker, config: Config) -> None:
     """Apply changed settings to a running tracker; its tracks and ids stay."""
     assert isinstance(tracker, OksTracker)
     tracker.max_age_ns = config.tracking.max_age_ms * 1_000_000
-
-
-def build_detectors(config: Config, camera: CameraConfig) -> Detectors:
-    """Return the detectors of a camera's states and events."""
-    detectors = Detectors()
-    apply_detectors(detectors, config, camera)
-    return detectors
-
-
-def apply_detectors(detectors: Detectors, config: Config, camera: CameraConfig) -> None:
-    """Apply settings to running detectors; their states stay."""
-    on_ms, off_ms = config.presence.on_delay_ms, config.presence.off_delay_ms
-    # A track that can still be continued under its id has not left.
-    delays = Delays(on_ms, off_ms, leave_ms=max(off_ms, config.tracking.max_age_ms))
-    zones = [Zone(**msgspec.structs.asdict(zone)) for zone in camera.zones]
-    presence = detectors.running(PresenceDetector)
-    presence.configure(delays, [zone for zone in zones if zone.exclude != "all"])
-    parts: list[EventDetector] = [presence]
-    if config.repetitions.exercise is not None:
-        repetitions = detectors.running(RepetitionDetector)
-        repetitions.set_movements(_movements(config.repetitions))
-        parts.append(repetitions)
-    excluded = [zone for zone in zones if zone.exclude == "all"]
-    detectors.replace(parts, excluded=excluded, on_delay_ms=on_ms)
-
-
-def _movements(config: RepetitionsConfig) -> tuple[Movement, ...]:
-    """Return the exercises that are counted."""
-    name, joint, start, turn = config.exercise, config.joint, config.start_angle, config.turn_angle
-    if name is None or name == ALL_EXERCISES:
-        return tuple(MOVEMENTS.values())
-    if joint is None or start is None or turn is None:
-        return (MOVEMENTS[name],)
-    return (Movement(name, joint, start, turn, BODIES[config.body], each_side=config.each_side),)
 
 
 def source_opener(camera: CameraConfig, **overrides: Any) -> Callable[[], FrameSource]:

@@ -200,10 +200,14 @@ PostureName = Literal["standing", "sitting", "lying", "bending", "unclear"]
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """The posture of a pose and its probability, or `unclear` if that is too low."""
+    """The posture of a pose and its probability, or `unclear` if that is too low.
+
+    `upright` is the probability that the person stands or sits, whichever it is.
+    """
 
     name: PostureName
     score: float
+    upright: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,13 +6,23 @@ Schema 1. Unknown fields may be added; a changed meaning raises the number.
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, cast
 
 import msgspec
 
 from edgepose.clock import isoformat_utc, utc_of_boottime
-from edgepose.datatypes import Event, EventType, Frame, Poses, StageTimings, TrackedPoses
+from edgepose.datatypes import (
+    Event,
+    EventType,
+    Frame,
+    Poses,
+    Posture,
+    PostureName,
+    StageTimings,
+    TrackedPoses,
+)
 
 SCHEMA = 1
 
@@ -57,6 +67,13 @@ class Timings(msgspec.Struct, frozen=True):
     total: float
 
 
+class PostureEntry(msgspec.Struct, frozen=True):
+    """The posture of a pose and its probability; bending includes crouching and crawling."""
+
+    name: PostureName
+    score: Fraction
+
+
 class PoseEntry(msgspec.Struct, frozen=True):
     """One pose: x before y, all 0..1 of the upright frame; a weak keypoint is null."""
 
@@ -78,6 +95,17 @@ class PoseEntry(msgspec.Struct, frozen=True):
                 min_length=17,
                 max_length=17,
                 description="with publish.raw: before smoothing, with any score, never null",
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    posture: PostureEntry | msgspec.UnsetType = msgspec.UNSET
+    angles: (
+        Annotated[
+            dict[str, float | None],
+            msgspec.Meta(
+                description="with publish.angles: degrees by joint, such as left_knee, in the "
+                "image plane; 180 is straight, null if a keypoint is weak"
             ),
         ]
         | msgspec.UnsetType
@@ -166,10 +194,13 @@ def pose_message(
     accelerator: str,
     degraded: bool,
     raw: Poses | None = None,
+    postures: Sequence[Posture] = (),
+    angles: Sequence[dict[str, float | None]] = (),
 ) -> PoseMessage:
     """Build the message of one frame; keypoints below the threshold are null.
 
-    `raw` are the poses before smoothing, in the same order, if they are to be published too.
+    `raw` are the poses before smoothing, in the same order, if they are to be published too, as are
+    `postures` and `angles` by joint.
     Keypoints that left the frame are moved to its edge, since every number is 0..1; four decimals
     are a quarter of a pixel at 2500 px and keep the message under 1 kB.
     """
@@ -177,6 +208,7 @@ def pose_message(
     to_x, to_y = _PLACES / width, _PLACES / height
     poses = tracked.poses
     raw_places = [None] * len(poses) if raw is None else raw.keypoints.tolist()
+    unset = [msgspec.UNSET] * len(poses)
     # Plain floats: for the one or two poses of a frame, NumPy's clip and round take longer.
     entries = [
         PoseEntry(
@@ -194,14 +226,28 @@ def pose_message(
             else cast(
                 "list[Keypoint]", _keypoints(measured, keypoint_scores, to_x, to_y, _ANY_SCORE)
             ),
+            posture,
+            angles_of_pose,
         )
-        for track_id, score, box, places, keypoint_scores, measured in zip(
+        for (
+            track_id,
+            score,
+            box,
+            places,
+            keypoint_scores,
+            measured,
+            posture,
+            angles_of_pose,
+        ) in zip(
             tracked.track_ids.tolist(),
             poses.scores.tolist(),
             poses.boxes_xyxy.tolist(),
             poses.keypoints.tolist(),
             poses.keypoint_scores.tolist(),
             raw_places,
+            [PostureEntry(p.name, _fraction(p.score * _SCORES, _SCORES)) for p in postures]
+            or unset,
+            angles or unset,
             strict=True,
         )
     ]

@@ -6,12 +6,28 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from time import perf_counter_ns
 
-from edgepose.datatypes import CropRegion, Frame, Poses, StageTimings, TrackedFrame, TrackedPoses
+from edgepose.datatypes import (
+    CropRegion,
+    Frame,
+    Poses,
+    Posture,
+    StageTimings,
+    TrackedFrame,
+    TrackedPoses,
+)
 from edgepose.detection.crop_state import CropState, exchange_left_and_right
 from edgepose.errors import AcceleratorLostError
+from edgepose.events.angles import joint_angles
 from edgepose.imaging.preprocess import preprocess
 from edgepose.messages import PoseMessage, pose_message, without_poses
-from edgepose.protocols import LoadedModel, ModelProvider, Sink, Smoother, Tracker
+from edgepose.protocols import (
+    LoadedModel,
+    ModelProvider,
+    PostureEstimator,
+    Sink,
+    Smoother,
+    Tracker,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,7 @@ class FrameResult:
     frame: Frame
     raw: TrackedPoses
     tracked: TrackedPoses
+    postures: tuple[Posture, ...]
     timings: StageTimings
     publish_ns: int
     message: PoseMessage
@@ -47,7 +64,9 @@ class FrameResult:
     def tracked_frame(self) -> TrackedFrame:
         """What detectors of events see of it."""
         frame = self.frame
-        return TrackedFrame(frame.timestamp_ns, frame.size_wh, self.raw, self.tracked)
+        return TrackedFrame(
+            frame.timestamp_ns, frame.size_wh, self.raw, self.tracked, self.postures
+        )
 
 
 @dataclass(eq=False)
@@ -55,7 +74,8 @@ class Pipeline:
     """The stages between one camera's frames and the sinks.
 
     `node` and `camera` name it in messages. `every_frame` publishes frames without poses too;
-    otherwise only the first of them is published, to report that the last pose is gone.
+    otherwise only the first of them is published, to report that the last pose is gone. With
+    `publish_raw`, `publish_angles` or `postures` poses have raw keypoints, angles or a posture.
     `publish_raw` adds the keypoints before smoothing to the messages.
 
     `detect` runs on the inference thread and `publish` on the main thread; they share no state.
@@ -74,6 +94,8 @@ class Pipeline:
     camera: str
     every_frame: bool = False
     publish_raw: bool = False
+    publish_angles: bool = False
+    postures: PostureEstimator | None = None
     turn: threading.Lock = field(default_factory=threading.Lock)
     verifications: int = field(default=0, init=False)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
@@ -150,8 +172,7 @@ class Pipeline:
             frame = detection.frame
             if frame.size_wh != self._size_wh:
                 self._size_wh = frame.size_wh
-                self.tracker.reset()
-                self.smoother.reset()
+                self._reset_tracks()
             if detection.new_subject:
                 # The tracker alone would go on with the old id where two persons meet.
                 self.tracker.reset()
@@ -171,6 +192,7 @@ class Pipeline:
             sequence = frame.sequence + self._sequence_offset
             self._next_sequence = sequence + 1
             model = detection.model
+            postures = self.postures.update(raw, frame.timestamp_ns) if self.postures else ()
             message = pose_message(
                 frame,
                 tracked,
@@ -183,12 +205,16 @@ class Pipeline:
                 accelerator=model.device,
                 degraded=model.degraded,
                 raw=raw.poses if self.publish_raw else None,
+                postures=postures,
+                angles=_angles(tracked.poses, model.keypoint_threshold)
+                if self.publish_angles
+                else (),
             )
             if len(tracked) or self._last_with_poses or self.every_frame:
                 self._send(message)
             self._last_with_poses = message if len(tracked) else None
             return FrameResult(
-                frame, raw, tracked, timings, perf_counter_ns() - smoothed_ns, message
+                frame, raw, tracked, postures, timings, perf_counter_ns() - smoothed_ns, message
             )
 
     def publish_empty(self) -> None:
@@ -205,9 +231,24 @@ class Pipeline:
         """Forget crop region, tracks and filters, as for an image unrelated to the last one."""
         self._crop = CropState()
         self._last_with_poses = None
+        self._reset_tracks()
+
+    def _reset_tracks(self) -> None:
         self.tracker.reset()
         self.smoother.reset()
+        if self.postures is not None:
+            self.postures.reset()
 
     def _send(self, message: PoseMessage) -> None:
         for sink in self.sinks:
             sink.publish(message)
+
+
+def _angles(poses: Poses, min_score: float) -> list[dict[str, float | None]]:
+    """Return the angles at the joints of each pose."""
+    return [
+        joint_angles(points, scores, min_score)
+        for points, scores in zip(
+            poses.keypoints.tolist(), poses.keypoint_scores.tolist(), strict=True
+        )
+    ]

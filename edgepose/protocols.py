@@ -13,6 +13,7 @@ from edgepose.datatypes import (
     Frame,
     InputSpec,
     Poses,
+    Posture,
     TensorSpec,
     TensorToFrame,
     TrackedFrame,
@@ -170,6 +171,19 @@ class Smoother(Protocol):
 
     def reset(self) -> None:
         """Forget all filters."""
+        ...
+
+
+@runtime_checkable
+class PostureEstimator(Protocol):
+    """Estimates the postures of tracked poses."""
+
+    def update(self, tracked: TrackedPoses, timestamp_ns: int) -> tuple[Posture, ...]:
+        """Return the posture of each pose of the next frame, from its keypoints as measured."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all tracks."""
         ...
 
 

@@ -12,7 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from edgepose import messages
 from edgepose.build import build_model, build_smoother, build_tracker, verifier_adder
 from edgepose.config.loader import load_config
-from edgepose.datatypes import Frame, Poses, TensorSpec, TrackedFrame, TrackedPoses
+from edgepose.datatypes import (
+    Frame,
+    Poses,
+    Posture,
+    PostureName,
+    TensorSpec,
+    TrackedFrame,
+    TrackedPoses,
+)
 from edgepose.events.detectors import Detectors
 from edgepose.events.presence import PresenceDetector
 from edgepose.events.visits import Delays
@@ -64,11 +72,15 @@ def pipeline_of(model: LoadedModel, sinks: Sequence[Sink] = ()) -> Pipeline:
 
 
 def tracked_frame(
-    at_ms: int, persons: Mapping[int, ArrayLike], size_wh: tuple[int, int] = (640, 480)
+    at_ms: int,
+    persons: Mapping[int, ArrayLike],
+    size_wh: tuple[int, int] = (640, 480),
+    posture: PostureName = "standing",
 ) -> TrackedFrame:
-    """Return a frame with the keypoints (17, 2) in px of each track id."""
+    """Return a frame with the keypoints (17, 2) in px of each track id, all in one posture."""
     tracked = TrackedPoses(poses_of(*persons.values()), np.array([*persons], np.int64))
-    return TrackedFrame(at_ms * 1_000_000, size_wh, tracked, tracked)
+    postures = (Posture(posture, 0.9),) * len(persons)
+    return TrackedFrame(at_ms * 1_000_000, size_wh, tracked, tracked, postures)
 
 
 def presence_of(delays: Delays) -> Detectors:

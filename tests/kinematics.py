@@ -20,7 +20,8 @@ UPPER_ARM, FOREARM = 0.186, 0.146
 HEAD: Final = {"nose": (0.0, 0.05, 0.105), "eye": (0.02, 0.04, 0.125), "ear": (0.045, 0.0, 0.115)}
 """To the right, forward and up from the middle of the shoulders."""
 THICKNESS: Final = 0.05
-"""Half of what lies between a body on the floor and its keypoints' height when standing."""
+"""The height of the lowest of the keypoints below; hands may reach below them."""
+_ON_FLOOR: Final = [5, 6, *range(11, 17)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def body(stance: Stance, *, height_m: float = 1.7, heading: float = 0.0) -> Poin
             (5, 7, 9, 11, 13, 15), (shoulder, elbow, wrist, hip, knee, ankle), strict=True
         ):
             points[row + index] = point
-    points[:, 2] += THICKNESS - points[:, 2].min()
+    points[:, 2] += THICKNESS - points[_ON_FLOOR, 2].min()
     return points * height_m
 
 
@@ -210,3 +211,42 @@ def measured(points: Points, rng: np.random.Generator, *, score: float = 0.6) ->
     scores = np.clip(rng.normal(score, 0.12, 17), 0.05, 0.95)
     deviation = 0.02 * np.ptp(points, axis=0).max() * (1.6 - scores)
     return np.column_stack((points + rng.normal(0, deviation, (2, 17)).T, scores))
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a body does at a second: its stance, heading and place in metres."""
+
+    second: float
+    stance: Stance
+    heading: float = 0.0
+    x_m: float = 0.0
+    y_m: float = 0.0
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A body that goes from key to key; before the first and after the last it stays."""
+
+    keys: tuple[Key, ...]
+    seconds: float
+    height_m: float = 1.7
+
+    def points(self, second: float) -> Points:
+        """Return the keypoints (17, 3) in metres at a second."""
+        before = after = self.keys[0]
+        for key in self.keys:
+            before, after = (key, key) if key.second <= second else (before, key)
+            if key.second > second:
+                break
+        length = after.second - before.second
+        part = (second - before.second) / length if length else 0.0
+
+        def between(a: float, b: float) -> float:
+            return a + part * (b - a)
+
+        stance = before.stance.towards(after.stance, part)
+        heading = between(before.heading, after.heading)
+        place = (between(before.x_m, after.x_m), between(before.y_m, after.y_m), 0.0)
+        moved: Points = body(stance, height_m=self.height_m, heading=heading) + np.array(place)
+        return moved

@@ -18,6 +18,7 @@ from edgepose.build import (
     image_sequence,
     verifier_adder,
 )
+from edgepose.build_events import build_postures
 from edgepose.cli._options import config_option, format_option, model_option, set_up_logging
 from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config.loader import find_config_file, load_config
@@ -168,6 +169,8 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
         node=config.node_name,
         camera=config.cameras[0].name,
         publish_raw=config.publish.raw,
+        publish_angles=config.publish.angles,
+        postures=build_postures(config, average=track),
     )
 
 

@@ -64,6 +64,7 @@ class PublishConfig(Section, frozen=True, kw_only=True):
     """What a pose message has beside the smoothed keypoints."""
 
     raw: Live[Boolean] = False
+    angles: Live[Boolean] = False
 
 
 class PresenceConfig(Section, frozen=True, kw_only=True):
@@ -79,6 +80,22 @@ class IdleConfig(Section, frozen=True, kw_only=True):
     enabled: Live[Boolean] = False
     after_s: Live[Annotated[float, Meta(ge=1, le=3600)]] = 10.0
     fps: Live[Annotated[float, Meta(ge=1, le=30)]] = 5.0
+
+
+class PostureConfig(Section, frozen=True, kw_only=True):
+    """Whether a person stands, sits or lies."""
+
+    enabled: Live[Boolean] = False
+    dwell_ms: Live[Milliseconds] = 1000
+
+
+class FallsConfig(Section, frozen=True, kw_only=True):
+    """Suspected falls."""
+
+    enabled: Live[Boolean] = False
+    fall_ms: Live[Annotated[int, Meta(ge=500, le=10_000)]] = 2000
+    lying_ms: Live[Milliseconds] = 5000
+    recovery_ms: Live[Milliseconds] = 3000
 
 
 class RepetitionsConfig(Section, frozen=True, kw_only=True):

@@ -42,7 +42,9 @@ from edgepose.config.fields import (
 from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
 from edgepose.config.people import (
+    FallsConfig,
     IdleConfig,
+    PostureConfig,
     PresenceConfig,
     PublishConfig,
     RepetitionsConfig,
@@ -319,6 +321,8 @@ class Config(Section, frozen=True, kw_only=True):
     smoothing: SmoothingConfig = SmoothingConfig()
     presence: PresenceConfig = PresenceConfig()
     idle: IdleConfig = IdleConfig()
+    posture: PostureConfig = PostureConfig()
+    falls: FallsConfig = FallsConfig()
     repetitions: RepetitionsConfig = RepetitionsConfig()
     publish: PublishConfig = PublishConfig()
     mqtt: MqttConfig = MqttConfig()

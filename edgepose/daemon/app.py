@@ -15,10 +15,8 @@ import msgspec
 
 from edgepose import __version__, messages, skeleton
 from edgepose.build import (
-    apply_detectors,
     apply_tracking,
     build_cpu_model,
-    build_detectors,
     build_edgetpu_model,
     build_replay_model,
     build_smoother,
@@ -29,6 +27,7 @@ from edgepose.build import (
     stall_timeout_ns,
     verifier_adder,
 )
+from edgepose.build_events import apply_detectors, build_detectors, build_postures
 from edgepose.config.changes import changed_keys
 from edgepose.config.fields import ReloadEffect, dotted
 from edgepose.config.people import IdleConfig
@@ -171,6 +170,8 @@ class App:
                 camera=camera.name,
                 turn=turn,
                 publish_raw=config.publish.raw,
+                publish_angles=config.publish.angles,
+                postures=build_postures(config),
             )
             parts = CameraParts(
                 camera.name,
@@ -319,7 +320,9 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     """Apply changed settings to a running camera; its tracks, ids and presence stay."""
     if new.smoothing != old.smoothing:
         camera.pipeline.smoother = build_smoother(new.smoothing)
-    camera.pipeline.publish_raw = new.publish.raw
+    pipeline = camera.pipeline
+    pipeline.publish_raw, pipeline.publish_angles = new.publish.raw, new.publish.angles
+    pipeline.postures = build_postures(new, pipeline.postures)
     apply_tracking(camera.pipeline.tracker, new)
     (settings,) = (each for each in new.cameras if each.name == camera.name)
     apply_detectors(camera.detectors, new, settings)

@@ -28,6 +28,14 @@ Points = Sequence[Sequence[float]]
 """The keypoints of one pose as plain numbers, x and y in px."""
 
 
+def joint_angles(
+    points: Points, scores: Sequence[float], min_score: float
+) -> dict[str, float | None]:
+    """Return the angle at each of JOINTS in degrees with one decimal, None as `joint_angle`."""
+    angles = {name: joint_angle(points, scores, joint, min_score) for name, joint in JOINTS.items()}
+    return {name: None if angle is None else round(angle, 1) for name, angle in angles.items()}
+
+
 def joint_angle(
     points: Points, scores: Sequence[float], joint: tuple[int, int, int], min_score: float
 ) -> float | None:

@@ -44,14 +44,15 @@ class _Track:
     timestamp_ns: int
 
 
-class PostureEstimator:
+class LogisticPostures:
     """Estimates the posture of every track from its keypoints as measured.
 
-    The probabilities of a track are averaged with a time constant of AVERAGING_NS. Timestamps are
-    CLOCK_BOOTTIME ns and do not go back.
+    The probabilities of a track are averaged with a time constant of AVERAGING_NS, unless
+    `average` is false. Timestamps are CLOCK_BOOTTIME ns and do not go back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, average: bool = True) -> None:
+        self._average = average
         self._tracks: dict[int, _Track] = {}
 
     def update(self, tracked: TrackedPoses, timestamp_ns: int) -> tuple[Posture, ...]:
@@ -66,7 +67,7 @@ class PostureEstimator:
         ):
             now = posture_probabilities(points, scores)
             track = self._tracks.get(track_id)
-            if track is not None:
+            if track is not None and self._average:
                 keep = exp((track.timestamp_ns - timestamp_ns) / AVERAGING_NS)
                 now = [
                     keep * before + (1.0 - keep) * new
@@ -75,7 +76,7 @@ class PostureEstimator:
             self._tracks[track_id] = _Track(now, timestamp_ns)
             highest = max(now)
             name = POSTURES[now.index(highest)] if highest >= MIN_PROBABILITY else "unclear"
-            postures.append(Posture(name, highest))
+            postures.append(Posture(name, highest, upright=now[0] + now[1]))
         if len(self._tracks) > len(tracked):
             self._tracks = {
                 track_id: track

@@ -50,10 +50,10 @@ def posture_features(points: Points, scores: Sequence[float]) -> tuple[float, ..
     less, and a feature is 0 without its keypoints. Directions are cosines to the vertical or
     between two limbs, heights are in parts of the longest of torso, thighs and shins.
     """
-    shoulder_x, shoulder_y, shoulders = _middle(points, scores, LEFT_SHOULDER, RIGHT_SHOULDER)
-    hip_x, hip_y, hips = _middle(points, scores, LEFT_HIP, RIGHT_HIP)
-    _, knee_y, knees = _middle(points, scores, LEFT_KNEE, RIGHT_KNEE)
-    ankle_x, ankle_y, ankles = _middle(points, scores, LEFT_ANKLE, RIGHT_ANKLE)
+    shoulder_x, shoulder_y, shoulders = middle(points, scores, LEFT_SHOULDER, RIGHT_SHOULDER)
+    hip_x, hip_y, hips = middle(points, scores, LEFT_HIP, RIGHT_HIP)
+    _, knee_y, knees = middle(points, scores, LEFT_KNEE, RIGHT_KNEE)
+    ankle_x, ankle_y, ankles = middle(points, scores, LEFT_ANKLE, RIGHT_ANKLE)
     torso_x, torso_y = hip_x - shoulder_x, hip_y - shoulder_y
     torso = hypot(torso_x, torso_y) + _TINY
     torso_weight = _weight(min(shoulders, hips))
@@ -104,10 +104,10 @@ def _weight(score: float) -> float:
     return score / FULL_SCORE if score < FULL_SCORE else 1.0
 
 
-def _middle(
+def middle(
     points: Points, scores: Sequence[float], left: int, right: int
 ) -> tuple[float, float, float]:
-    """Return x and y between two keypoints, nearer to the one with the higher score, and that."""
+    """Return x and y between two keypoints, nearer to the surer one, and the score of that."""
     left_score, right_score = scores[left] + _TINY, scores[right] + _TINY
     part = right_score / (left_score + right_score)
     (x0, y0), (x1, y1) = points[left], points[right]

@@ -6,6 +6,7 @@ from typing import Final
 
 from edgepose.config.people import ALL_EXERCISES, BUILT_IN_EXERCISES
 from edgepose.config.schema import Config
+from edgepose.events.posture_detector import STATES
 from edgepose.homeassistant.discovery import (
     CameraDevice,
     NodeDevice,
@@ -73,6 +74,8 @@ def discovery_messages(config: Config, host: Host) -> Mapping[str, bytes]:
             exercises=_exercises(config.repetitions.exercise),
             # A part of the frame that is ignored has no topics.
             zones=[zone.name for zone in camera.zones if zone.exclude != "all"],
+            postures=STATES if config.posture.enabled else (),
+            falls=config.falls.enabled,
         )
         messages[places.device(camera.name)] = camera_message(device)
     return messages

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import Event
+from edgepose.events.falls import FallDetector
+from edgepose.events.posture_detector import PostureDetector
 from edgepose.events.presence import PresenceDetector
 from edgepose.events.repetitions import RepetitionDetector
 from edgepose.events.visits import Delays
@@ -30,6 +32,8 @@ DETECTORS: Mapping[str, Callable[[], EventDetector]] = {
     "presence": PresenceDetector,
     "zones": _zones,
     "repetitions": RepetitionDetector,
+    "posture": PostureDetector,
+    "falls": FallDetector,
 }
 
 every_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)

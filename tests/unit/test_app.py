@@ -9,7 +9,7 @@ import pytest
 
 from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.loader import load_config
-from edgepose.config.people import IdleConfig, PublishConfig
+from edgepose.config.people import FallsConfig, IdleConfig, PostureConfig, PublishConfig
 from edgepose.config.schema import CameraConfig, Config, SmoothingConfig
 from edgepose.daemon.app import App, launch, topics_of
 from edgepose.daemon.daemon import Daemon
@@ -74,6 +74,30 @@ def test_app_reload_publishes_raw_keypoints(tmp_path: Path) -> None:
     rig.config = msgspec.structs.replace(rig.config, publish=PublishConfig(raw=True))
     rig.app.reload()()
     assert rig.parts.pipeline.publish_raw
+
+
+def test_app_reload_enables_postures_angles_and_falls(tmp_path: Path) -> None:
+    """They are applied to running cameras; postures are estimated as long as one needs them."""
+    rig = Rig(tmp_path)
+    before = rig.parts.pipeline.postures
+    assert before is None
+    assert {"posture", "fall"} & rig.parts.detectors.states.keys() == set()
+    rig.config = msgspec.structs.replace(
+        rig.config,
+        posture=PostureConfig(enabled=True),
+        falls=FallsConfig(enabled=True),
+        publish=PublishConfig(angles=True),
+    )
+    rig.app.reload()()
+    running = rig.parts.pipeline.postures
+    assert running is not None
+    assert rig.parts.pipeline.publish_angles
+    states = rig.parts.detectors.states
+    assert (states["posture"], states["fall"]) == ("nobody", "OFF")
+    rig.config = msgspec.structs.replace(rig.config, posture=PostureConfig())
+    rig.app.reload()()
+    assert rig.parts.pipeline.postures is running
+    assert "posture" not in rig.parts.detectors.states
 
 
 def test_app_reload_without_changes_changes_nothing(tmp_path: Path) -> None:

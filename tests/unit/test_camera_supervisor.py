@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edgepose.build import apply_detectors, build_detectors, stall_timeout_ns
+from edgepose.build import stall_timeout_ns
+from edgepose.build_events import apply_detectors, build_detectors
 from edgepose.config.people import PresenceConfig, ZoneConfig
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.camera import CameraParts, CameraSupervisor

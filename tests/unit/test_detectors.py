@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.build import apply_detectors, build_detectors
+from edgepose.build_events import apply_detectors, build_detectors
 from edgepose.config.people import PresenceConfig, ZoneConfig
 from edgepose.config.schema import CameraConfig, Config, TrackingConfig
 from edgepose.datatypes import Event

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from edgepose.datatypes import Frame, TrackedPoses
+from edgepose.datatypes import Frame, Posture, TrackedPoses
 from edgepose.detection.crop_state import CropState
 from edgepose.errors import AcceleratorLostError
+from edgepose.events.angles import JOINTS
+from edgepose.events.posture import LogisticPostures
 from edgepose.inference.failover import SingleModel
-from edgepose.messages import boot_id
+from edgepose.messages import PostureEntry, boot_id
 from edgepose.protocols import Tensor
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
@@ -31,6 +34,13 @@ class Fixed(NoSmoother):
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
         keypoints = np.tile(np.array([16, 12], np.float32), (len(tracked), 17, 1))
         return replace(tracked, poses=replace(tracked.poses, keypoints=keypoints))
+
+
+class FixedPostures(LogisticPostures):
+    """Finds everybody sitting."""
+
+    def update(self, tracked: TrackedPoses, timestamp_ns: int) -> tuple[Posture, ...]:
+        return (Posture("sitting", 0.87456),) * len(tracked)
 
 
 def test_pipeline_confirms_a_pose_in_two_crops() -> None:
@@ -112,6 +122,22 @@ def test_publish_raw_keypoints_if_configured() -> None:
     assert isinstance(pose.raw_keypoints, list)
     assert pose.raw_keypoints[0] == pytest.approx((10 / 64, (10 + 30 / 33) / 48, 0.9), abs=1e-4)
     assert pose.raw_keypoints[16] == pytest.approx(((40 - 30 / 33) / 64, 40 / 48, 0.9), abs=1e-4)
+
+
+def test_publish_postures_and_angles_if_configured() -> None:
+    """Poses have them if they are enabled, and detectors of events get the postures."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9))
+    for _ in range(3):
+        rig.process()
+    (plain,) = rig.process().message.poses
+    assert (plain.posture, plain.angles) == (msgspec.UNSET, msgspec.UNSET)
+    rig.pipeline.postures, rig.pipeline.publish_angles = FixedPostures(), True
+    result = rig.process()
+    (pose,) = result.message.poses
+    assert pose.posture == PostureEntry("sitting", 0.875)
+    # All keypoints are on one line, elbow and hip on the same side of the shoulder.
+    assert pose.angles == {name: 0.0 if "shoulder" in name else 180.0 for name in JOINTS}
+    assert result.tracked_frame.postures == (Posture("sitting", 0.87456),)
 
 
 def test_publish_empty_once_and_start_with_the_whole_frame() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgepose.datatypes import Poses, Posture, TrackedPoses
-from edgepose.events.posture import POSTURES, PostureEstimator, posture_probabilities
+from edgepose.events.posture import POSTURES, LogisticPostures, posture_probabilities
 from edgepose.events.posture_features import FEATURE_NAMES, posture_features
 from edgepose.skeleton import MIRRORED
 from tests.bodies import MS
@@ -50,7 +50,7 @@ def tracked(*keypoints: Points, first_id: int = 1) -> TrackedPoses:
 
 def posture_of(keypoints: Points) -> str:
     """Return the posture of a pose that is seen for the first time."""
-    (posture,) = PostureEstimator().update(tracked(keypoints), 0)
+    (posture,) = LogisticPostures().update(tracked(keypoints), 0)
     return posture.name
 
 
@@ -173,7 +173,7 @@ def test_probabilities_of_keypoints_at_one_place() -> None:
 
 def test_estimator_averages_over_time() -> None:
     """One frame with another posture changes nothing; after half a second the new one counts."""
-    estimator = PostureEstimator()
+    estimator = LogisticPostures()
     for ms in range(0, 500, 100):
         estimator.update(tracked(seen(STANDING)), ms * MS)
     found = [estimator.update(tracked(seen(SITTING)), ms * MS)[0] for ms in (500, 600, 1000)]
@@ -183,7 +183,7 @@ def test_estimator_averages_over_time() -> None:
 
 def test_estimator_keeps_tracks_apart() -> None:
     """Each track has its own posture, and an unknown one begins with what it shows."""
-    estimator = PostureEstimator()
+    estimator = LogisticPostures()
     estimator.update(tracked(seen(STANDING), seen(ON_BACK, 90)), 0)
     found = estimator.update(tracked(seen(STANDING), seen(ON_BACK, 90), seen(SITTING)), 100 * MS)
     assert [posture.name for posture in found] == ["standing", "lying", "sitting"]
@@ -191,7 +191,7 @@ def test_estimator_keeps_tracks_apart() -> None:
 
 def test_estimator_forgets() -> None:
     """A track that was not seen for 2 s begins anew, and all do after a reset."""
-    estimator = PostureEstimator()
+    estimator = LogisticPostures()
     estimator.update(tracked(seen(STANDING)), 0)
     estimator.reset()
     assert estimator.update(tracked(seen(SITTING)), 0)[0].name == "sitting"
@@ -202,4 +202,4 @@ def test_estimator_forgets() -> None:
 def test_estimator_no_pose() -> None:
     """A frame without poses has no postures."""
     empty: tuple[Posture, ...] = ()
-    assert PostureEstimator().update(tracked(), 0) == empty
+    assert LogisticPostures().update(tracked(), 0) == empty

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepose.build import apply_detectors, build_detectors
+from edgepose.build_events import apply_detectors, build_detectors
 from edgepose.config.loader import load_config
 from edgepose.config.people import BUILT_IN_EXERCISES, RepetitionsConfig
 from edgepose.config.schema import CameraConfig, Config
