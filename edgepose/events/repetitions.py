@@ -10,10 +10,12 @@ from edgepose.datatypes import Event, TrackedFrame
 from edgepose.events.angles import JOINTS, Points, joint_angle
 from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 
-MIN_SCORE: Final = 0.3
-"""Keypoints with a lower score have no part in an angle: with 0.2, a person who walked counted."""
-MIN_HOLD_NS: Final = 80_000_000
-"""How long an angle stays beyond a limit before it counts: one frame alone is an error."""
+MIN_SCORE: Final = 0.25
+"""Keypoints with a lower score have no part in an angle: 46% of such elbows are 25 degrees off."""
+MIN_KNEE_DEG: Final = 20.0
+"""No knee bends further: a smaller angle is that of an ankle found at the hip."""
+MIN_HOLD_NS: Final = 150_000_000
+"""How long an angle stays near a limit before it counts: a frame or two alone are errors."""
 MAX_TURNED_NS: Final = 10_000_000_000
 """A person who stays bent for longer, on a chair for example, does not exercise."""
 MEMORY_NS: Final = 2_000_000_000
@@ -115,27 +117,25 @@ class _Counter:
 
     def update(
         self, points: Points, scores: Sequence[float], torso_deg: float | None, now_ns: int
-    ) -> int:
-        """Add a pose; return how many repetitions are complete with it."""
+    ) -> bool:
+        """Add a pose; return whether a repetition is complete with it."""
         movement = self.movement
         if movement.torso is not None:
             least, most = movement.torso
             if torso_deg is None or not least <= torso_deg <= most:
-                return 0
+                return False
         angles = [self._angle(points, scores, side) for side in (0, 1)]
         if not movement.each_side:
             mean = _mean(angles)
-            return int(
-                mean is not None and self._cycles[0].update(movement, mean, now_ns) is not None
-            )
-        count = 0
+            return mean is not None and self._cycles[0].update(movement, mean, now_ns) is not None
+        complete = False
         for side, (angle, _) in enumerate(angles):
             done = None if angle is None else self._cycles[side].update(movement, angle, now_ns)
             if done is not None:
                 self._latest[side] = done
                 # Both arms at the same time are one repetition.
-                count += not _overlap(done, self._latest[1 - side])
-        return count
+                complete |= not _overlap(done, self._latest[1 - side])
+        return complete
 
     def _angle(
         self, points: Points, scores: Sequence[float], side: int
@@ -143,10 +143,14 @@ class _Counter:
         """Return the angle of a side, and how visible it is."""
         joint, shoulder = self._joints[side]
         angle = joint_angle(points, scores, joint, MIN_SCORE)
-        if angle is not None and self.movement.arm_hangs:
+        if angle is None:
+            return None, 0.0
+        if self.movement.joint == "knee" and angle < MIN_KNEE_DEG:
+            return None, 0.0
+        if self.movement.arm_hangs:
             raised = joint_angle(points, scores, shoulder, MIN_SCORE)
             if raised is None or raised > MAX_HANGING_DEG:
-                angle = None
+                return None, 0.0
         return angle, min(scores[keypoint] for keypoint in joint)
 
 
@@ -174,6 +178,7 @@ class RepetitionDetector:
         self._movements: tuple[Movement, ...] = ()
         self._counts: dict[str, int] = {}
         self._exercise: str | None = None
+        self._other: str | None = None
         self._state = self._encoded()
         self._published_ns = -PUBLISH_INTERVAL_NS
         self.set_movements(movements)
@@ -186,6 +191,7 @@ class RepetitionDetector:
         self._persons.clear()
         self._counts = {movement.name: 0 for movement in movements}
         self._exercise = movements[0].name if len(movements) == 1 else None
+        self._other = None
         self._state = self._encoded()
 
     @property
@@ -212,9 +218,9 @@ class RepetitionDetector:
                 torso_deg = degrees(atan2(abs(along_x), along_y))
             for counter in person.counters:
                 name = counter.movement.name
-                for _ in range(counter.update(points, scores, torso_deg, now_ns)):
+                complete = counter.update(points, scores, torso_deg, now_ns)
+                for _ in range(self._confirmed(name) if complete else 0):
                     self._counts[name] += 1
-                    self._exercise = name
                     events.append(
                         Event(
                             "repetition",
@@ -239,6 +245,21 @@ class RepetitionDetector:
         """Forget repetitions that are not complete; the counts stay."""
         self._persons.clear()
         return self.tick(timestamp_ns)
+
+    def _confirmed(self, name: str) -> int:
+        """Return how many repetitions count, now that one of an exercise is complete.
+
+        Of several exercises, another one begins with its second repetition: a hand that is raised
+        between squats is no curl.
+        """
+        if name == self._exercise:
+            self._other = None
+            return 1
+        if name != self._other:
+            self._other = name
+            return 0
+        self._exercise, self._other = name, None
+        return 2
 
     def _publish(self, now_ns: int) -> None:
         """Let the state follow the count, a second after its last change at the earliest."""
