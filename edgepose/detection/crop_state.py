@@ -26,11 +26,17 @@ NEEDED: Final = 6
 """Crops in a row confirm a pose if they count so many together; one an upright pose of a still."""
 SURE: Final = 3
 SURE_SCORE: Final = 1.2
-"""A crop counts one, or SURE if its score reaches the threshold times this."""
+"""A crop counts SURE if its score reaches the threshold times this."""
+WEAK: Final = 1
+WEAK_SLOW: Final = 2
+SLOW_NS: Final = 100_000_000
+"""Otherwise it counts WEAK, or WEAK_SLOW if the last frame is so old: then more has changed."""
 MIN_AGREEMENT: Final = 0.15
 """The object keypoint similarity from which on two inferences have found the same pose."""
 ELSEWHERE_SCORE: Final = 1.4
 """A pose at another place in the crop is the next candidate from the threshold times this on."""
+CANDIDATE_SCORE: Final = 0.5
+"""A pose in the whole frame is a candidate from the threshold times this on."""
 OTHER_TURNS: Final = (1, 3)
 """The clockwise quarter turns that are tried beside upright."""
 TURNED_EVERY_NS: Final = 400_000_000
@@ -85,6 +91,7 @@ class CropState:
         """Whether another pose has taken the place of the candidate."""
         self._last: Poses | None = None
         """The candidate in the last frame, or a body there that is not the subject's."""
+        self._last_ns = 0
         self._subject: Subject | None = None
         self._misses = 0
         self._other_turns = list(OTHER_TURNS)
@@ -121,33 +128,47 @@ class CropState:
 
     def _update(self, pose: Poses, threshold: float, frame: Frame) -> bool:
         """Return whether the only pose is reported."""
-        score, now_ns = pose.scores.item(), frame.timestamp_ns
+        now_ns = frame.timestamp_ns
         region = body_region(
             pose.keypoints[0].tolist(), pose.keypoint_scores[0].tolist(), frame.size_wh
         )
+        score = pose.scores.item()
         if self._phase is Phase.FOLLOWING and self._subject is not None:
             return self._follow(self._subject, pose if score >= threshold else None, region, now_ns)
-        if self._phase is Phase.SEARCHING:
-            # A body that leaves no smaller region is found by the whole frame.
-            found = region is not None or score >= threshold
-            needed = 0 if region is None and not self._turns else 1
+        if self._phase is Phase.CONFIRMING:
+            count = self._count(pose, threshold, now_ns)
+        else:
             self._confirmed, self._exchanged = 0, False
-        else:
-            needed = 1 if self._still and not self._turns else NEEDED
-            found = score >= threshold and self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE)
-            self._confirmed += SURE if score >= threshold * SURE_SCORE else 1
-            if not found and not self._exchanged and score >= threshold * ELSEWHERE_SCORE:
-                # Of two persons side by side, one in the whole frame and the other one in the crop.
-                self._exchanged, self._confirmed = True, 0
-                found = True
-        if not found:
+            if region is None and not self._turns:
+                # A body that leaves no smaller region is confirmed by the whole frame.
+                count = NEEDED if score >= threshold else None
+            else:
+                count = 0 if score >= CANDIDATE_SCORE * threshold else None
+        if count is None:
             self._search(now_ns)
-        elif self._confirmed < needed:
-            self._phase, self._last, self._region = Phase.CONFIRMING, pose, region
-        else:
+            return False
+        self._confirmed += count
+        if self._confirmed >= (1 if self._still and not self._turns else NEEDED):
             self._accept(pose, region, now_ns)
             return True
+        self._phase, self._region = Phase.CONFIRMING, region
+        self._last, self._last_ns = pose, now_ns
         return False
+
+    def _count(self, pose: Poses, threshold: float, now_ns: int) -> int | None:
+        """Return what the pose in a crop counts; None ends the candidate."""
+        score = pose.scores.item()
+        if score < threshold:
+            return None
+        if self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE):
+            if score >= SURE_SCORE * threshold:
+                return SURE
+            return WEAK_SLOW if now_ns - self._last_ns >= SLOW_NS else WEAK
+        if self._exchanged or score < ELSEWHERE_SCORE * threshold:
+            return None
+        # Of two persons side by side, one in the whole frame and the other one in the crop.
+        self._exchanged, self._confirmed = True, 0
+        return 0
 
     def _is_last(self, pose: Poses, min_oks: float, min_score: float = MIN_KEYPOINT_SCORE) -> bool:
         last = self._last
