@@ -30,6 +30,9 @@ IOU_FALL_PER_S: Final = 3.0
 FIRST_REACH: Final = 0.3
 REACH_PER_S: Final = 2.0
 MAX_REACH: Final = 1.5
+AGE_WEIGHT: Final = 0.4
+"""How much less similar a track counts as for each second since it was seen: where a visible person
+hides another, the pose is that of the visible one."""
 MIN_DUPLICATE_OKS: Final = 0.5
 """From here on, a pose is a second one of the body whose track another pose continues."""
 
@@ -110,15 +113,16 @@ class OksTracker:
         expected = self._expected(timestamp_ns)
         seen_ns = [track.seen_ns for track in self._tracks]
         ages_s = (timestamp_ns - np.array(seen_ns, np.int64)) / 1e9
+        handicaps = AGE_WEIGHT * ages_s
         oks = keypoint_similarity(poses, expected)
         min_oks = np.maximum(FIRST_MIN_OKS - OKS_FALL_PER_S * ages_s, MIN_OKS)
-        yield np.where(oks >= min_oks, oks, NO_MATCH)
+        yield np.where(oks >= min_oks, oks - handicaps, NO_MATCH)
         iou = box_iou(poses, expected)
         min_iou = np.maximum(FIRST_MIN_IOU - IOU_FALL_PER_S * ages_s, MIN_IOU)
-        yield np.where(iou >= min_iou, iou, NO_MATCH)
+        yield np.where(iou >= min_iou, iou - handicaps, NO_MATCH)
         nearness = box_nearness(poses, expected)
         reach = np.minimum(FIRST_REACH + REACH_PER_S * ages_s, MAX_REACH)
-        yield np.where(nearness >= 1.0 - reach, nearness, NO_MATCH)
+        yield np.where(nearness >= 1.0 - reach, nearness - handicaps, NO_MATCH)
 
     def _expected(self, timestamp_ns: int) -> Poses:
         """Return where the pose of each track is expected."""

@@ -199,3 +199,16 @@ def test_oks_tracker_second_pose_of_the_same_body() -> None:
     assert ids(tracked) == [1]
     np.testing.assert_array_equal(tracked.poses.keypoints, poses.keypoints[1:])
     assert ids(tracker.update(poses_of(at(60), at(1)), 66 * MS)) == [2, 1]
+
+
+def test_oks_tracker_pose_in_front_of_a_hidden_person() -> None:
+    """Where a hidden person is expected exactly, the pose is still that of the visible one."""
+    tracker = OksTracker()
+    # One walks to the right; the other one, who stands there, sways by 2 px.
+    for index in range(10):
+        assert ids(tracker.update(poses_of(at(2 + 20 * index), at(244)), 100 * index * MS)) == [
+            1,
+            2,
+        ]
+    for index, place in ((10, 244), (11, 244), (12, 242), (13, 244)):
+        assert ids(tracker.update(poses_of(at(place)), 100 * index * MS)) == [2]
