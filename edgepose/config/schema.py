@@ -298,6 +298,13 @@ class DashboardConfig(Section, frozen=True, kw_only=True):
         )
 
 
+class MetricsConfig(Section, frozen=True, kw_only=True):
+    """Metrics for Prometheus."""
+
+    listen: NeedsRestart[Annotated[str, Validate(_check_listen)] | None] = None
+    textfile: NeedsRestart[FilePath | None] = None
+
+
 class LogConfig(Section, frozen=True, kw_only=True):
     """Logging."""
 
@@ -330,6 +337,7 @@ class Config(Section, frozen=True, kw_only=True):
     output: OutputConfig = OutputConfig()
     stats_interval_s: NeedsRestart[Annotated[float, Meta(ge=1, le=86_400)]] = 30.0
     dashboard: DashboardConfig = DashboardConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
     state_directory: NeedsRestart[FilePath | None] = None
 

@@ -31,11 +31,12 @@ from edgepose.build_events import apply_detectors, build_detectors, build_postur
 from edgepose.config.changes import changed_keys
 from edgepose.config.fields import ReloadEffect, dotted
 from edgepose.config.people import IdleConfig
-from edgepose.config.schema import Config, OutputConfig
+from edgepose.config.schema import Config, MetricsConfig, OutputConfig
 from edgepose.daemon.camera import CameraParts
 from edgepose.daemon.daemon import Daemon
 from edgepose.daemon.frame_rate_limit import FrameRateLimit
 from edgepose.daemon.page_process import PageProcess
+from edgepose.daemon.reporting import MetricsExporter
 from edgepose.daemon.settings import Settings, with_command
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.state_folder import StateFolder
@@ -53,6 +54,8 @@ from edgepose.sinks.mqtt import MqttSink
 from edgepose.sinks.ndjson import NdjsonSink
 from edgepose.sinks.queued import QueuedSink
 from edgepose.sinks.recorder import RecorderSink
+from edgepose.util.address import parse_listen
+from edgepose.util.extras import require_extra
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +199,7 @@ class App:
                 earlier=state.shared / SWITCHES_FILE,
             ),
             settings=self,
+            metrics=build_metrics(config.metrics),
         )
 
     def _mqtt_sink(self, topics: Topics) -> MqttSink:
@@ -294,6 +298,18 @@ class App:
             self.daemon.replace_models(models)
         for name, (new_source, timeout_ns) in sources.items():
             self.daemon.cameras[name].replace_source(new_source, timeout_ns)
+
+
+def build_metrics(config: MetricsConfig) -> MetricsExporter | None:
+    """Return the exporter of metrics, None if none is configured; raises what is missing."""
+    if config.listen is None and config.textfile is None:
+        return None
+    require_extra("prometheus_client", "metrics", "metrics")
+    # Imported on demand: it is an extra.
+    from edgepose.monitoring.metrics import Metrics
+
+    address = None if config.listen is None else parse_listen(config.listen)
+    return Metrics(address, config.textfile)
 
 
 def output_sinks(output: OutputConfig) -> Iterator[Sink]:

@@ -14,6 +14,7 @@ from edgepose.datatypes import Event
 from edgepose.errors import AcceleratorLostError, SourceError, SourceStalledError
 from edgepose.events.detectors import Detectors
 from edgepose.messages import encode, event_message
+from edgepose.monitoring.counters import CameraCounters
 from edgepose.monitoring.stage_stats import StageStatistics
 from edgepose.mqtt import topics
 from edgepose.mqtt.topics import Topics
@@ -221,17 +222,19 @@ class CameraSupervisor:
             if not capture.join(wait_s):
                 log.warning("camera %s: the source hangs; its thread is left behind", self.name)
 
-    def stats(self, now_ns: int) -> dict[str, object]:
-        """Return this camera's part of the stats message."""
-        dropped = self._dropped_before + (self._capture.dropped if self._capture else 0)
-        return {
-            **self.statistics.take(now_ns),
-            "dropped": dropped,
-            "frames_without_model": self._frames_without_model,
-            "reopened": self._reopened,
-            "verifications": self.parts.pipeline.verifications,
-            "idle": self._capture is not None and self.parts.limit.idle,
-        }
+    def counters(self) -> CameraCounters:
+        """Return what was counted since the start."""
+        overwritten = self._dropped_before + (self._capture.dropped if self._capture else 0)
+        return CameraCounters(
+            up=self._status_online,
+            idle=self._capture is not None and self.parts.limit.idle,
+            people=int(self._states.get("count", 0)),
+            frames=self.statistics.frames,
+            dropped={"overwritten": overwritten, "no_model": self._frames_without_model},
+            reopened=self._reopened,
+            verifications=self.parts.pipeline.verifications,
+            stages=self.statistics.histograms(),
+        )
 
     def _publish_detection(self, detection: Detection) -> None:
         result = self.parts.pipeline.publish(detection)

@@ -6,7 +6,6 @@ tracking, messages or the broker. What may take its time, such as loading a mode
 background threads. Signals only set a flag that the main loop reads.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +18,18 @@ from edgepose.clock import boottime_ns, utc_of_boottime
 from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import FrameMailbox
 from edgepose.daemon.inference_thread import POLL_S, InferenceThread
+from edgepose.daemon.reporting import MetricsExporter, Reporting
 from edgepose.daemon.signals import Signals
 from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager, watchdog_interval_ns
 from edgepose.errors import EdgeposeError, SourceError
 from edgepose.inference.failover import AcceleratorState, Models
-from edgepose.messages import AcceleratorMessage, boot_id, encode
-from edgepose.monitoring.host import resident_memory_mb, temperatures_c, throttling
+from edgepose.messages import AcceleratorMessage, encode
 from edgepose.mqtt.commands import Command, parse_switch
 from edgepose.mqtt.topics import OFF, Topics
 from edgepose.protocols import Sink
 from edgepose.sinks.mqtt import MqttSink
-from edgepose.sinks.queued import QueuedSink
-from edgepose.util.background import BackgroundWriter, run_in_background
+from edgepose.util.background import run_in_background
 from edgepose.util.process import return_free_memory
 
 log = logging.getLogger(__name__)
@@ -98,6 +96,7 @@ class Daemon:
     stats_interval_ns: int
     switches: Switches
     settings: NodeSettings
+    metrics: MetricsExporter | None = None
 
     def __post_init__(self, parts: Sequence[CameraParts]) -> None:
         self._pending_commands: dict[tuple[str | None, str], Command] = {}
@@ -108,10 +107,6 @@ class Daemon:
         self._started_ns = boottime_ns()
         self._hung: list[str] = []
         self._notifier = Notifier()
-        self._host: dict[str, object] = {}
-        self._host_reader: BackgroundWriter[object] = BackgroundWriter(
-            "host", lambda _: self._read_host(), max_pending=1
-        )
         mailbox = FrameMailbox()
         self._inference = InferenceThread(mailbox)
         self.cameras = {
@@ -120,6 +115,15 @@ class Daemon:
             )
             for camera in parts
         }
+        self._reporting = Reporting(
+            self.topics.node,
+            self.cameras,
+            lambda: self.models.state,
+            self.sinks,
+            self.mqtt,
+            stats_interval_ns=self.stats_interval_ns,
+            metrics=self.metrics,
+        )
 
     def command(self, command: Command) -> None:
         """Take a command from another thread; of several on one topic the newest counts."""
@@ -167,7 +171,6 @@ class Daemon:
         log.warning("camera %s: %s; trying again until it is available", camera, error)
 
     def _start(self) -> None:
-        self._host_reader.submit(self)
         self._publish_accelerator()
         for camera in self.cameras.values():
             camera.publish_states()
@@ -178,15 +181,13 @@ class Daemon:
             )
         self.models.start()
         self._inference.start()
-        now_ns = boottime_ns()
+        self._reporting.start(boottime_ns())
         for camera in self.cameras.values():
-            camera.statistics.take(now_ns)
             camera.start()
         self._notifier.send("READY=1")
 
     def _loop(self, signals: Signals) -> None:
         now_ns = boottime_ns()
-        next_stats_ns = now_ns + self.stats_interval_ns
         watchdog_ns = watchdog_interval_ns() or WATCHDOG_NS
         next_watchdog_ns = now_ns
         while not (signals.stop_requested or self.restart_requested):
@@ -199,9 +200,7 @@ class Daemon:
             for camera in self.cameras.values():
                 camera.tick(now_ns)
             self._publish_accelerator()
-            if now_ns >= next_stats_ns:
-                self._publish_stats(now_ns)
-                next_stats_ns = now_ns + self.stats_interval_ns
+            self._reporting.tick(now_ns)
             if now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4
                 if not self.hung_threads(now_ns, watchdog_ns // 2):
@@ -354,36 +353,10 @@ class Daemon:
             log.info("command restart: ending, for the service manager to start edgepose again")
             self.restart_requested = True
 
-    def _read_host(self) -> None:
-        """Read what may block: on a Pi 5 its firmware answers through another process."""
-        self._host = {"temperatures_c": temperatures_c(), "throttling": throttling()}
-
-    def _publish_stats(self, now_ns: int) -> None:
-        stats: dict[str, object] = {
-            "boot": boot_id(),
-            "time": utc_of_boottime(now_ns),
-            "cameras": {name: camera.stats(now_ns) for name, camera in self.cameras.items()},
-            "memory_mb": resident_memory_mb(),
-            **self._host,
-            "accelerator": {
-                "device": self.models.state.device,
-                "restarts": self.models.state.restarts,
-            },
-        }
-        queued = [sink for sink in self.sinks if isinstance(sink, QueuedSink)]
-        if queued:
-            stats["output_working"] = {sink.name: sink.working for sink in queued}
-            stats["output_dropped"] = sum(sink.dropped for sink in queued)
-        if self.mqtt is not None:
-            stats["mqtt"] = self.mqtt.counters()
-            self.mqtt.send_stats(json.dumps(stats).encode())
-        log.debug("stats: %s", stats)
-        self._host_reader.submit(self)
-
     def _stop(self) -> None:
         """Set every stop flag, then wait for the threads: together they take no longer than one."""
         self._inference.stop()
-        self._host_reader.close(0)
+        self._reporting.close()
         for camera in self.cameras.values():
             camera.stop()
         deadline_ns = boottime_ns() + CLOSE_SOURCES_NS

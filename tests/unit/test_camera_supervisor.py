@@ -219,7 +219,7 @@ def test_supervisor_reopens_a_lost_camera_with_growing_pauses() -> None:
     assert rig.states["status"] == b"online"
     assert rig.camera.failure is None
     assert rig.failures == [UNPLUGGED], "the same failure is reported once, not at every attempt"
-    assert rig.camera.stats(rig.now_ns)["reopened"] == 3
+    assert rig.camera.counters().reopened == 3
 
 
 def test_supervisor_source_that_reports_a_stall() -> None:
@@ -465,7 +465,7 @@ def test_supervisor_without_a_model_clears_presence_and_keeps_the_camera() -> No
     source.allow()
     assert isinstance(rig.next().outcome, AcceleratorLostError)
     assert (rig.states["presence"], rig.states["status"]) == (b"OFF", b"online")
-    assert rig.camera.stats(rig.now_ns)["frames_without_model"] == 1
+    assert rig.camera.counters().dropped["no_model"] == 1
     rig.pipeline.models = models
     source.allow()
     rig.next()

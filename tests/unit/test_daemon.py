@@ -22,7 +22,7 @@ from edgepose.messages import PoseMessage
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import Topics
 from edgepose.pipeline import Pipeline
-from edgepose.protocols import FrameSource, LoadedModel, Tensor
+from edgepose.protocols import FrameSource, LoadedModel, Sink, Tensor
 from edgepose.sinks.queued import QueuedSink
 from edgepose.smoothing.no_smoother import NoSmoother
 from edgepose.tracking.oks_tracker import OksTracker
@@ -109,6 +109,8 @@ class Rig:
         *cameras: Callable[[], FrameSource],
         interpreter: FakeInterpreter | None = None,
         reload: Callable[[], Callable[[], None]] = lambda: lambda: None,
+        output: Sink | None = None,
+        stats_interval_ns: int = 3600 * SECOND_NS,
     ) -> None:
         self.mqtt = FakeMqtt()
         self.settings = FakeSettings(reload)
@@ -137,10 +139,10 @@ class Rig:
         self.daemon = Daemon(
             self.parts,
             self.models,
-            [self.mqtt],
+            [self.mqtt] if output is None else [self.mqtt, output],
             self.mqtt,  # type: ignore[arg-type]  # has what the daemon uses
             Topics(node="node"),
-            stats_interval_ns=3600 * SECOND_NS,
+            stats_interval_ns=stats_interval_ns,
             switches=self.switches,
             settings=self.settings,
         )
@@ -203,10 +205,8 @@ def test_daemon_ends_after_every_source_ended(tmp_path: Path) -> None:
 
 
 def test_daemon_stats_report_the_outputs(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, lambda: SteppedSource(5, live=True))
     output = QueuedSink(MessageCollector(), name="test")
-    rig.daemon.sinks = [rig.mqtt, output]
-    rig.daemon.stats_interval_ns = 1
+    rig = Rig(tmp_path, lambda: SteppedSource(5, live=True), output=output, stats_interval_ns=1)
     with running(rig):
         wait_for(lambda: rig.mqtt.stats, "stats")
     assert rig.mqtt.stats[0]["output_working"] == {"test": True}

@@ -3,7 +3,7 @@
 import pytest
 
 from edgepose.datatypes import StageTimings
-from edgepose.monitoring.stage_stats import CAPACITY, StageStatistics
+from edgepose.monitoring.stage_stats import BUCKETS_S, CAPACITY, StageStatistics
 from tests.builders import SECOND_NS
 
 TIMINGS = StageTimings(1_000_000, 5_000_000, 500_000, 250_000, 125_000)
@@ -45,3 +45,21 @@ def test_stage_statistics_long_interval() -> None:
     stages = summary["stages_ms"]
     assert isinstance(stages, dict)
     assert stages["publish"]["p50"] == 2.0
+
+
+def test_stage_statistics_histograms() -> None:
+    """They count every frame once, from the start, over the intervals of `take`."""
+    statistics = StageStatistics()
+    for _ in range(3):
+        statistics.add(TIMINGS, publish_ns=2_000_000)
+    assert statistics.histograms()["invoke"].total == 3
+    statistics.add(TIMINGS, publish_ns=20_000_000_000)
+    statistics.take(SECOND_NS)
+    statistics.add(TIMINGS, publish_ns=400_000)
+    histograms = statistics.histograms()
+    assert histograms["publish"].total == statistics.frames == 5
+    counts = dict(zip(BUCKETS_S, histograms["publish"].counts, strict=True))
+    assert (counts[0.0005], counts[0.001], counts[0.0025], counts[1.0]) == (1, 1, 4, 4)
+    assert histograms["publish"].sum_s == pytest.approx(20.0064)
+    # Exactly at a limit.
+    assert dict(zip(BUCKETS_S, histograms["invoke"].counts, strict=True))[0.005] == 5
