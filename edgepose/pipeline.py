@@ -18,6 +18,7 @@ from edgepose.datatypes import (
 from edgepose.detection.crop_state import CropState, exchange_left_and_right
 from edgepose.errors import AcceleratorLostError
 from edgepose.events.angles import joint_angles
+from edgepose.imaging.crop import WHOLE, Part
 from edgepose.imaging.preprocess import preprocess
 from edgepose.messages import PoseMessage, pose_message, without_poses
 from edgepose.protocols import (
@@ -76,7 +77,7 @@ class Pipeline:
     `node` and `camera` name it in messages. `every_frame` publishes frames without poses too;
     otherwise only the first of them is published, to report that the last pose is gone. With
     `publish_raw`, `publish_angles` or `postures` poses have raw keypoints, angles or a posture.
-    `publish_raw` adds the keypoints before smoothing to the messages.
+    `region` is the part of the frame in which persons are searched for.
 
     `detect` runs on the inference thread and `publish` on the main thread; they share no state.
     `invoke` releases the GIL, so one frame is published while inference runs on the next. `turn`,
@@ -96,6 +97,7 @@ class Pipeline:
     publish_raw: bool = False
     publish_angles: bool = False
     postures: PostureEstimator | None = None
+    region: Part = WHOLE
     turn: threading.Lock = field(default_factory=threading.Lock)
     verifications: int = field(default=0, init=False)
     _last_with_poses: PoseMessage | None = field(default=None, init=False)
@@ -129,7 +131,9 @@ class Pipeline:
         started = perf_counter_ns()
         with self.turn:
             spec = model.pose_model.input_spec
-            tensor, to_frame = preprocess(frame.image, crop.region_for(frame, spec), spec)
+            tensor, to_frame = preprocess(
+                frame.image, crop.region_for(frame, spec, self.region), spec
+            )
         preprocessed = perf_counter_ns()
         try:
             outputs = model.interpreter.invoke(tensor)

@@ -24,6 +24,7 @@ from edgepose.cli._terminal import exit_if_failed, print_table, progress_bar
 from edgepose.config.loader import find_config_file, load_config
 from edgepose.config.schema import Config
 from edgepose.errors import SourceError
+from edgepose.imaging.crop import WHOLE
 from edgepose.inference.failover import SingleModel
 from edgepose.messages import EstimateLine
 from edgepose.pipeline import Pipeline
@@ -171,6 +172,7 @@ def _pipeline(config: Config, loaded: LoadedModel, *, track: bool) -> Pipeline:
         publish_raw=config.publish.raw,
         publish_angles=config.publish.angles,
         postures=build_postures(config, average=track),
+        region=config.cameras[0].region or WHOLE,
     )
 
 

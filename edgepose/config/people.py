@@ -47,6 +47,26 @@ Corners = Annotated[
 ]
 
 
+Fractions = tuple[float, float, float, float]
+
+
+def _check_region(region: Fractions) -> None:
+    """Raise ValueError unless the edges are in their order and within the frame."""
+    x_min, y_min, x_max, y_max = region
+    if not (0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1):
+        given = ", ".join(f"{edge:g}" for edge in region)
+        raise ValueError(
+            f"expected 0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1, got [{given}]; divide "
+            "pixels by the width and height of the frame"
+        )
+
+
+FrameRegion = Annotated[
+    Fractions,
+    Meta(description="[x_min, y_min, x_max, y_max], such as [0, 0.4, 0.5, 1]"),
+    Validate(_check_region),
+]
+
 Degrees = Annotated[float, Meta(ge=0, le=180)]
 
 

@@ -43,6 +43,7 @@ from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.login import LOGIN_KEYS, login_conflicts, with_login
 from edgepose.config.people import (
     FallsConfig,
+    FrameRegion,
     IdleConfig,
     PostureConfig,
     PresenceConfig,
@@ -107,6 +108,7 @@ class CameraConfig(Section, frozen=True, kw_only=True):
     username: ReopensCamera[Printable | None] = None
     password: ReopensCamera[Secret | None] = None
     password_file: ReopensCamera[FilePath | None] = None
+    region: Live[FrameRegion | None] = None
     zones: Annotated[
         tuple[ZoneConfig, ...], Meta(max_length=MAX_ZONES), Validate(_unique_names)
     ] = ()

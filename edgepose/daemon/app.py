@@ -44,6 +44,7 @@ from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager
 from edgepose.errors import ConfigError, EdgeposeError
 from edgepose.homeassistant.announced import discovery_messages, read_host
+from edgepose.imaging.crop import WHOLE
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.commands import Command
@@ -175,6 +176,7 @@ class App:
                 publish_raw=config.publish.raw,
                 publish_angles=config.publish.angles,
                 postures=build_postures(config),
+                region=camera.region or WHOLE,
             )
             parts = CameraParts(
                 camera.name,
@@ -341,6 +343,7 @@ def _apply_settings(camera: CameraParts, old: Config, new: Config) -> None:
     pipeline.postures = build_postures(new, pipeline.postures)
     apply_tracking(camera.pipeline.tracker, new)
     (settings,) = (each for each in new.cameras if each.name == camera.name)
+    pipeline.region = settings.region or WHOLE
     apply_detectors(camera.detectors, new, settings)
     _apply_idle(camera, new.idle)
 

@@ -76,6 +76,17 @@ def test_app_reload_publishes_raw_keypoints(tmp_path: Path) -> None:
     assert rig.parts.pipeline.publish_raw
 
 
+def test_app_reload_searches_another_region(tmp_path: Path) -> None:
+    """`region` is applied to the running camera."""
+    rig = Rig(tmp_path)
+    before = rig.parts.pipeline.region
+    (camera,) = rig.config.cameras
+    part = msgspec.structs.replace(camera, region=(0.0, 0.5, 0.5, 1.0))
+    rig.config = msgspec.structs.replace(rig.config, cameras=(part,))
+    rig.app.reload()()
+    assert (before, rig.parts.pipeline.region) == ((0, 0, 1, 1), (0, 0.5, 0.5, 1))
+
+
 def test_app_reload_enables_postures_angles_and_falls(tmp_path: Path) -> None:
     """They are applied to running cameras; postures are estimated as long as one needs them."""
     rig = Rig(tmp_path)

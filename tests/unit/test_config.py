@@ -875,3 +875,30 @@ def test_load_config_too_many_zones(tmp_path: Path) -> None:
     assert errors_of(tmp_path, with_zones(*zones)) == [
         "3: cameras.0.zones: expected a list of 0 to 32 entries, each beginning with `- `, got 33"
     ]
+
+
+# --- the region of a camera
+
+
+def test_load_config_region(tmp_path: Path) -> None:
+    text = "cameras: [{name: main, region: [0, 0.25, 0.5, 1]}]"
+    assert load(tmp_path, text).cameras[0].region == (0, 0.25, 0.5, 1)
+    assert load(tmp_path, "cameras: [{name: main, region: null}]").cameras[0].region is None
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ("[0, 0, 320, 240]", "got [0, 0, 320, 240]; divide pixels by the width and height of the"),
+        ("[0.5, 0, 0.5, 1]", "expected 0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1, got"),
+        ("[-0.1, 0, 1, 1]", "expected 0 <= x_min < x_max <= 1"),
+        ("[.nan, 0, 1, 1]", "expected [x_min, y_min, x_max, y_max]"),
+        ("[0, 0, 1]", "expected [x_min, y_min, x_max, y_max], such as [0, 0.4, 0.5, 1]"),
+        ("left", "expected [x_min, y_min, x_max, y_max], such as [0, 0.4, 0.5, 1]"),
+    ],
+)
+def test_load_config_invalid_region(tmp_path: Path, region: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"cameras: [{{name: main, region: {region}}}]")
+    assert "cameras.0.region: " in str(error.value)
+    assert message in str(error.value)

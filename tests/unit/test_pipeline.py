@@ -94,6 +94,18 @@ def test_pipeline_another_person_has_another_id() -> None:
     assert second == [[], [], [], [2], [2], [2]]
 
 
+def test_pipeline_searches_the_region_of_the_frame() -> None:
+    """Also after a reload, from the next frame on."""
+    rig = PipelineRig(FakePoseModel(0.6, 0.9))
+    rig.pipeline.region = (0.0, 0.0, 0.5, 0.5)
+    rig.process()
+    rig.pipeline.region = (0.0, 0.0, 1.0, 1.0)
+    rig.pipeline.reset()
+    rig.process()
+    # Half of the frame is 32 px wide, as a crop may be.
+    assert rig.model.cropped == [True, False]
+
+
 def test_publish_sends_one_empty_message_after_the_last_pose() -> None:
     rig = PipelineRig(FakePoseModel(0.6, 0.9))
     for _ in range(4):
