@@ -26,6 +26,7 @@ MAT = "{name: mat, polygon: [[0, 0], [1, 0], [1, 1], [0, 1]], place: torso}"
 EXPECTED = {
     "binary_sensor.gym_connection": "on",
     "binary_sensor.gym_degraded": "off",
+    "binary_sensor.gym_main_fall": "off",
     "binary_sensor.gym_main_occupancy": "on",
     "binary_sensor.gym_main_status": "on",
     "binary_sensor.gym_main_zone_door_way_occupancy": "off",
@@ -39,11 +40,13 @@ EXPECTED = {
     "sensor.gym_main_fps": None,
     "sensor.gym_main_latency": None,
     "sensor.gym_main_people": "1",
+    "sensor.gym_main_posture": "unclear",
     "sensor.gym_main_repetitions": "0",
     "sensor.gym_main_zone_door_way_people": "0",
     "sensor.gym_main_zone_mat_people": "1",
     "sensor.gym_memory": None,
     "switch.gym_main_enabled": "on",
+    "binary_sensor.gym_kitchen_fall": "off",
     "binary_sensor.gym_kitchen_occupancy": "on",
     "binary_sensor.gym_kitchen_status": "on",
     "event.gym_kitchen_event": None,
@@ -52,6 +55,7 @@ EXPECTED = {
     "sensor.gym_kitchen_fps": None,
     "sensor.gym_kitchen_latency": None,
     "sensor.gym_kitchen_people": "1",
+    "sensor.gym_kitchen_posture": "unclear",
     "sensor.gym_kitchen_repetitions": "0",
     "switch.gym_kitchen_enabled": "on",
 }
@@ -67,13 +71,19 @@ class Node:
         self._process = self._start()
 
     def configure(
-        self, *, kitchen: bool = True, zones: str = f"{MAT}, {DOOR}", more: str = ""
+        self,
+        *,
+        kitchen: bool = True,
+        zones: str = f"{MAT}, {DOOR}",
+        posture: bool = True,
+        more: str = "",
     ) -> None:
         """Write the configuration."""
         cameras = f"{{name: main, source: 'synthetic:?fps=10', zones: [{zones}]}}"
         (self._folder / "config.yaml").write_text(
             f"node: gym\nstate_directory: {self._folder / 'state'}\nstats_interval_s: 2\n"
             f"mqtt: {{url: '{ADDRESS}'}}\nrepetitions: {{exercise: auto}}\n"
+            f"posture: {{enabled: {str(posture).lower()}}}\nfalls: {{enabled: true}}\n"
             f"cameras: [{cameras}{', ' + KITCHEN if kitchen else ''}]\n{more}"
         )
 
@@ -212,10 +222,13 @@ def test_home_assistant_restarted(home: Home, node: Node, number: int) -> None:
 
 
 def test_home_assistant_follows_a_reload(home: Home, node: Node) -> None:
-    """A zone and the repetitions are gone, and return; the occupancy is not touched."""
-    gone = ("sensor.gym_main_zone_mat_people", "binary_sensor.gym_main_zone_mat_occupancy")
+    """A zone and the posture are gone, and return; the occupancy is not touched."""
+    gone = (
+        *("sensor.gym_main_zone_mat_people", "binary_sensor.gym_main_zone_mat_occupancy"),
+        "sensor.gym_main_posture",
+    )
     with home.stream(OCCUPANCY) as states:
-        node.reload(zones=DOOR, more="homeassistant: {name: Cellar}\n")
+        node.reload(zones=DOOR, posture=False, more="homeassistant: {name: Cellar}\n")
         for entity in gone:
             home.wait(entity, "absent")
         time.sleep(2)

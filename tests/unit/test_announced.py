@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from edgepose.config.homeassistant import HomeAssistantConfig
-from edgepose.config.people import RepetitionsConfig, ZoneConfig
+from edgepose.config.people import FallsConfig, PostureConfig, RepetitionsConfig, ZoneConfig
 from edgepose.config.schema import CameraConfig, Config, MqttConfig
 from edgepose.homeassistant.announced import Host, discovery_messages, read_host
+from tests.homeassistant.devices import gym_main
 
 HOST = Host(hardware="PC", temperature=None, throttling=False, restartable=False)
 SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
@@ -72,6 +73,14 @@ def test_announced_exercises_are_those_that_are_counted() -> None:
     assert every["options"] == ["squat", "push_up", "curl", "nothing"]
     one = parts(repetitions=RepetitionsConfig(exercise="lunge"))["exercise"]
     assert one["options"] == ["lunge", "nothing"]
+
+
+def test_announced_posture_and_falls() -> None:
+    """With what the detectors report, as Home Assistant accepted it."""
+    found = parts(posture=PostureConfig(enabled=True), falls=FallsConfig(enabled=True))
+    assert found["posture"] == gym_main()["components"]["posture"]
+    assert found["fall"] == gym_main()["components"]["fall"]
+    assert found["event"]["event_types"] == ["enter", "leave", "fall"]
 
 
 def test_announced_nothing_while_discovery_is_off() -> None:
