@@ -238,6 +238,7 @@ class Home:
             return (self._answer("ws", "get_config") or {}).get("state") == "RUNNING"
 
         until(runs, "Home Assistant to run")
+        self.ask("confirm")
         self._until_born(logged)
 
     def _until_born(self, logged: int) -> None:

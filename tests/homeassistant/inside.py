@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ async def add_mqtt(session: Session, port: str) -> str:
         answer = menu if flow["type"] == "menu" else filled(flow["data_schema"])
         flow = await session.rest(f"/api/config/config_entries/flow/{flow['flow_id']}", answer)
     return "added"
+
+
+async def confirm(session: Session) -> None:
+    """Keep the address of the web page; otherwise 2026.11 takes it back after five minutes."""
+    with suppress(RuntimeError):
+        await session.ask("http/config/promote")
 
 
 async def states_of(session: Session) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ import yaml
 from tests.documents import automations
 from tests.homeassistant.home import ADDRESS, Home
 
-pytestmark = [pytest.mark.homeassistant, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.homeassistant, pytest.mark.timeout(3600)]
 
 OCCUPANCY = "binary_sensor.gym_main_occupancy"
 KITCHEN = "{name: kitchen, source: 'synthetic:?fps=10', label: Kitchen, area: Kitchen}"
