@@ -32,11 +32,19 @@ IN_A_ROW_NS: Final = 300_000_000
 FIRST_PAUSE_NS: Final = 250_000_000
 LONGEST_PAUSE_NS: Final = 4_000_000_000
 """Pauses after a refusal, doubled from the first to the longest."""
+# A false positive that passed, or that is where a person was, would be reported for good.
+CHECK_NS: Final = 4_000_000_000
+REPEAT_NS: Final = 1_000_000_000
+REFUTED_BELOW: Final = 0.20
+REFUTATIONS: Final = 2
+"""How often a verified body is checked, how soon after a low score, and how many of them end it."""
 KEPT_NS: Final = 3_000_000_000
 """How long a candidate without a pose is remembered, as a track is."""
 INFERENCES_PER_FRAME: Final = 0.125
 MAX_SAVED: Final = 12.0
 """Inferences at once after a pause: two for each of six persons."""
+RESERVED: Final = 6.0
+"""Of these, for new bodies only."""
 # How far a body moves, in sizes of its box: a height in a second of which nothing was seen.
 FIRST_REACH: Final = 0.3
 REACH_PER_S: Final = 2.0
@@ -51,6 +59,7 @@ class _Candidate:
     seen_ns: int
     next_ns: int
     confirmed: int = 0
+    refuted: int = 0
     pause_ns: int = FIRST_PAUSE_NS
 
     @property
@@ -87,15 +96,31 @@ class Verification:
         if not (len(poses) or self._candidates):
             return poses
         found = self._follow(poses.boxes_xyxy.tolist(), now_ns)
-        due = [i for i, c in enumerate(found) if not c.verified and c.next_ns <= now_ns]
-        if due and self._saved >= 1.0:
+        index = self._due(found, now_ns)
+        if index is not None:
             self._saved -= 1.0
-            # First those of which one inference is left, then new ones.
-            index = min(due, key=lambda i: (-found[i].confirmed, found[i].pause_ns))
             verifying = detect(surroundings(poses, index))
-            _note(found[index], now_ns, _confirmations(poses, index, verifying))
+            if found[index].verified:
+                _note_check(found[index], now_ns, float(verifying.scores[0]))
+            else:
+                _note(found[index], now_ns, _confirmations(poses, index, verifying))
         verified = [candidate.verified for candidate in found]
         return poses if all(verified) else poses.select(np.array(verified))
+
+    def _due(self, found: Sequence[_Candidate], now_ns: int) -> int | None:
+        """Return which of the bodies in a frame the verifying model runs on, if any.
+
+        First one of which one inference is left, then a new one, at last one to be checked.
+        """
+        due = [
+            index
+            for index, candidate in enumerate(found)
+            if candidate.next_ns <= now_ns
+            and self._saved >= (RESERVED + 1.0 if candidate.verified else 1.0)
+        ]
+        if not due:
+            return None
+        return min(due, key=lambda i: (found[i].verified, -found[i].confirmed, found[i].pause_ns))
 
     def _follow(self, boxes: Sequence[Sequence[float]], now_ns: int) -> list[_Candidate]:
         """Return the candidate of each box, a new one if none is near; the nearest pairs first."""
@@ -163,8 +188,20 @@ def _note(candidate: _Candidate, now_ns: int, confirmations: int) -> None:
     """Note what an inference confirmed, and when the next one is due."""
     if confirmations:
         candidate.confirmed += confirmations
-        candidate.next_ns = now_ns + SECOND_AFTER_NS
+        candidate.next_ns = now_ns + (CHECK_NS if candidate.verified else SECOND_AFTER_NS)
     else:
         candidate.confirmed = 0
         candidate.next_ns = now_ns + candidate.pause_ns
         candidate.pause_ns = min(2 * candidate.pause_ns, LONGEST_PAUSE_NS)
+
+
+def _note_check(candidate: _Candidate, now_ns: int, score: float) -> None:
+    """Note the score of a verified body, and when it is checked again."""
+    if score >= REFUTED_BELOW:
+        candidate.refuted = 0
+        candidate.next_ns = now_ns + CHECK_NS
+        return
+    candidate.refuted += 1
+    candidate.next_ns = now_ns + REPEAT_NS
+    if candidate.refuted == REFUTATIONS:
+        candidate.confirmed = candidate.refuted = 0
