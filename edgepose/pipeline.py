@@ -35,7 +35,7 @@ from edgepose.protocols import (
 class Detection:
     """The poses that a model found in one frame, and how long each stage took.
 
-    `candidate` is whether any reached the threshold, also one that is not confirmed yet.
+    `candidate` is whether the next frames may confirm a pose, or follow one.
     `new_subject` is whether a single-pose model goes on with another person than before.
     """
 
@@ -152,7 +152,9 @@ class Pipeline:
             frame,
             model,
             poses,
-            candidate=max(candidates.scores.tolist(), default=0.0) >= model.pose_threshold,
+            candidate=crop.has_candidate
+            if model.pose_model.crops
+            else max(candidates.scores.tolist(), default=0.0) >= model.pose_threshold,
             preprocess_ns=preprocessed - started,
             invoke_ns=invoked - preprocessed,
             decode_ns=perf_counter_ns() - invoked,

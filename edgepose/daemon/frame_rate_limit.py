@@ -5,6 +5,8 @@ from typing import Final
 
 from edgepose.clock import boottime_ns
 
+MAX_CONFIRMING_NS: Final = 1_000_000_000
+"""A candidate that is not confirmed for longer, frame by frame, is none."""
 _TOLERANCE: Final = 0.25
 """Of the interval: frames of a camera come somewhat early and late."""
 _LONG_AGO_NS: Final = -(10**18)
@@ -13,9 +15,9 @@ _LONG_AGO_NS: Final = -(10**18)
 class FrameRateLimit:
     """Accepts at most `max_fps` frames a second, evenly spread; 0 is no limit.
 
-    If `set_idle` was called, it accepts fewer once no candidate was detected for some time. A
-    candidate, confirmed or not, ends that at once; what is too weak for one gets the next frame,
-    for a second inference.
+    If `set_idle` was called, it accepts fewer once no pose was detected for some time. A pose ends
+    that. A candidate that is not confirmed yet gets the next frame at once, for as long as it takes
+    to confirm one: false ones, which many empty rooms have, leave the camera idle.
 
     The main thread sets limits, the inference thread reports, the capture thread asks. No attribute
     depends on another one's change.
@@ -26,36 +28,42 @@ class FrameRateLimit:
         self._clock = clock
         self.idle_fps = 0.0
         self._idle_after_ns = 0
-        self._awake_ns = self._accepted_ns = self._uncertain_ns = clock()
+        self._awake_ns = self._accepted_ns = self._candidate_ns = clock()
+        self._candidate_since_ns = 0
         self._slot_ns = _LONG_AGO_NS
         """When the last frame that was accepted was due."""
 
     def set_idle(self, *, fps: float, after_s: float) -> None:
-        """Accept so many frames a second after a time without a candidate; 0 is never."""
+        """Accept so many frames a second after a time without a pose; 0 is never."""
         self._idle_after_ns = round(after_s * 1e9)
         self.idle_fps = fps
 
     def wake(self) -> None:
-        """Take the time without a candidate from now on."""
+        """Take the time without a pose from now on."""
         self._awake_ns = self._clock()
 
-    def detected(self, *, candidate: bool, uncertain: bool) -> None:
-        """Take what is in a frame: a candidate, or something that needs another inference."""
-        if candidate:
+    def detected(self, *, pose: bool, candidate: bool) -> None:
+        """Take whether a frame has a pose, and whether it has one that is to be confirmed."""
+        if pose:
             self.wake()
-        elif uncertain:
-            self._uncertain_ns = self._clock()
+        if not candidate:
+            self._candidate_since_ns = 0
+            return
+        now_ns = self._clock()
+        self._candidate_since_ns = self._candidate_since_ns or now_ns
+        if now_ns - self._candidate_since_ns < MAX_CONFIRMING_NS:
+            self._candidate_ns = now_ns
 
     @property
     def idle(self) -> bool:
-        """Whether no candidate was detected for so long that fewer frames are accepted."""
+        """Whether no pose was detected for so long that fewer frames are accepted."""
         return self.idle_fps > 0 and self._clock() - self._awake_ns >= self._idle_after_ns
 
     @property
     def interval_ns(self) -> int:
         """The time between two frames that are accepted; 0 if all are."""
         fps = self.max_fps
-        if self.idle and self._uncertain_ns <= self._accepted_ns:
+        if self.idle and self._candidate_ns <= self._accepted_ns:
             fps = min(fps or self.idle_fps, self.idle_fps)
         return round(1e9 / fps) if fps else 0
 

@@ -33,7 +33,7 @@ def detect(capture: Capture, item: Captured) -> Result:
         return Result(capture, item)
     try:
         detection = capture.pipeline.detect(item, capture.crop)
-        capture.limit.detected(candidate=detection.candidate, uncertain=capture.crop.has_candidate)
+        capture.limit.detected(pose=len(detection.poses) > 0, candidate=detection.candidate)
         return Result(capture, detection)
     except Exception as error:  # noqa: BLE001 - the main loop separates bugs from EdgeposeErrors
         return Result(capture, error)

@@ -12,7 +12,7 @@ from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
 
 MIN_SCORE: Final = 0.25
 """Keypoints with a lower score have no part in an angle: 46% of such elbows are 25 degrees off."""
-MIN_KNEE_DEG: Final = 20.0
+MIN_KNEE_DEG: Final = 30.0
 """No knee bends further: a smaller angle is that of an ankle found at the hip."""
 MIN_HOLD_NS: Final = 150_000_000
 """How long an angle stays near a limit before it counts: a frame or two alone are errors."""

@@ -73,30 +73,37 @@ def test_inference_thread_delivers_detections_in_order(rig: Rig) -> None:
         assert (outcome.frame.sequence, len(outcome.poses)) == (sequence, 1)
 
 
-@pytest.mark.parametrize(("in_frame", "candidate"), [(0.6, True), (0.4, False)])
-def test_inference_thread_reports_candidates_before_they_are_confirmed(
-    in_frame: float, candidate: bool
-) -> None:
-    """A camera that is idle returns to its full rate at the first frame with a person."""
-    mailbox = FrameMailbox()
+@pytest.mark.parametrize(("in_frame", "in_crop"), [(0.6, 0.9), (0.4, 0.9)])
+def test_inference_thread_idle_ends_with_a_person(in_frame: float, in_crop: float) -> None:
+    """A candidate gets the next frames at once, and the pose that they confirm ends it."""
     now_ns = [SECOND_NS]
     limit = FrameRateLimit(clock=lambda: now_ns[0])
     limit.set_idle(fps=5, after_s=10)
-    pipeline = PipelineRig(FakePoseModel(in_frame, 0.9)).pipeline
-    capture = Capture("main", lambda: ScriptedSource([]), 10**10, pipeline, mailbox, limit)
+    pipeline = PipelineRig(FakePoseModel(in_frame, in_crop)).pipeline
+    capture = Capture("main", lambda: ScriptedSource([]), 10**10, pipeline, FrameMailbox(), limit)
     now_ns[0] += 20 * SECOND_NS
-    assert limit.idle
+    frames = 0
+    while limit.idle:
+        assert limit.accepts(now_ns[0])
+        now_ns[0] += 20_000_000
+        outcome = detect(capture, frame_of(timestamp_ns=now_ns[0], sequence=frames)).outcome
+        assert isinstance(outcome, Detection)
+        frames += 1
+        assert limit.idle is not bool(len(outcome.poses))
+    assert 2 <= frames <= 4
+
+
+def test_inference_thread_empty_room_stays_idle() -> None:
+    now_ns = [SECOND_NS]
+    limit = FrameRateLimit(clock=lambda: now_ns[0])
+    limit.set_idle(fps=5, after_s=10)
+    pipeline = PipelineRig(FakePoseModel(0.1, 0.1)).pipeline
+    capture = Capture("main", lambda: ScriptedSource([]), 10**10, pipeline, FrameMailbox(), limit)
+    now_ns[0] += 20 * SECOND_NS
     assert limit.accepts(now_ns[0])
     now_ns[0] += 20_000_000
-    outcome = detect(capture, frame_of()).outcome
-    assert isinstance(outcome, Detection)
-    assert len(outcome.poses) == 0, "not confirmed yet"
-    assert limit.idle is not candidate
-    # A weak one gets a second inference at once, in which it is a candidate.
-    now_ns[0] += 1
-    assert limit.accepts(now_ns[0])
     assert isinstance(detect(capture, frame_of()).outcome, Detection)
-    assert not limit.idle
+    assert not limit.accepts(now_ns[0])
 
 
 def test_inference_thread_passes_the_end_and_errors_on(rig: Rig) -> None:
