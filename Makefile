@@ -14,7 +14,7 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 test-homeassistant chaos lint docs bench quality setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 deb test-deb test-homeassistant chaos lint docs bench quality setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
@@ -70,6 +70,20 @@ test-arm64: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap /usr/bin/qemu
 test-homeassistant: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/sbin/debootstrap
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
 	  -m homeassistant tests/homeassistant
+
+# A Debian package of a suite and architecture, in dist/, cross-built without emulation. pip takes the
+# wheels that packaging/SUITE.txt pins by hash: make deb SUITE=bookworm ARCH=arm64
+SUITE ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME)
+ARCH  ?= $(shell dpkg --print-architecture)
+deb: $(BIN)/python
+	PYTHON=$(BIN)/python sh packaging/build.sh $(SUITE) $(ARCH) dist
+
+# Not part of `test`: it needs root, and builds a package for each suite, which takes minutes.
+test-deb: $(VENV)/.dev /usr/sbin/debootstrap /usr/bin/systemd-nspawn
+	for suite in $(or $(SUITES),bookworm trixie); do \
+	  rm -f dist/*~$${suite}_$(ARCH).deb && $(MAKE) deb SUITE=$$suite ARCH=$(ARCH) || exit 1; done
+	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
+	  -m deb tests/deb
 
 # The service of this machine; everything it does is in systemd/install.sh.
 install uninstall:

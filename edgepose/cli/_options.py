@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from edgepose.cli._terminal import discard, print_warning
+from edgepose.config.loader import find_config_file, hidden_config_file
 from edgepose.util.background import BackgroundWriter
 from edgepose.util.redact import masked_text, masked_url
 from edgepose.util.secrets import CAMERA_VARIABLE
@@ -20,12 +21,25 @@ from edgepose.util.text import printable, valid_text
 MAX_PENDING_LINES: Final = 1000
 FLUSH_TIMEOUT_S: Final = 2.0
 
+
+def _warn_of_hidden_file(
+    _context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    if path is None and find_config_file() is None and (hidden := hidden_config_file()):
+        print_warning(
+            f"{hidden} is not readable for this user, so the built-in defaults are used; use sudo, "
+            "or give another file with -c"
+        )
+    return path
+
+
 config_option = click.option(
     "-c",
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
+    callback=_warn_of_hidden_file,
     help="Configuration file; default: the user's, the system's, else the built-in defaults.",
 )
 model_option = click.option("--model", metavar="NAME", help="Model name, or a path to a .tflite.")

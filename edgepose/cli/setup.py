@@ -50,7 +50,7 @@ def command(*, output: Path | None) -> None:
     for written in writing.write_config(path, values, password):
         click.echo(f"written: {written}")
     if path == SYSTEM_FILE:
-        click.echo("Now: sudo systemctl restart edgepose, then edgepose doctor")
+        click.echo("Now: sudo systemctl restart edgepose, then sudo edgepose doctor")
     else:
         click.echo(f"Now: edgepose run -c {path}")
 

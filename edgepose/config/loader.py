@@ -38,7 +38,8 @@ def find_config_file(given: Path | None = None) -> Path | None:
     """Return the configuration file to use; None means the built-in defaults.
 
     The one given, else the user's own (`$XDG_CONFIG_HOME/edgepose/config.yaml`), else the
-    machine's (`/etc/edgepose/config.yaml`).
+    machine's (`/etc/edgepose/config.yaml`), if this user may read it: that of the service may
+    contain passwords of cameras.
     """
     if given is not None:
         return given
@@ -46,8 +47,14 @@ def find_config_file(given: Path | None = None) -> Path | None:
     for candidate in (own and own / "config.yaml", SYSTEM_FILE):
         # `Path.is_file` raises in a folder that this user may not enter.
         if candidate is not None and os.path.isfile(candidate):  # noqa: PTH113
-            return candidate
+            return None if candidate == SYSTEM_FILE and hidden_config_file() else candidate
     return None
+
+
+def hidden_config_file() -> Path | None:
+    """Return the machine's configuration if there is one that this user may not read."""
+    there = os.path.isfile(SYSTEM_FILE)  # noqa: PTH113
+    return SYSTEM_FILE if there and not os.access(SYSTEM_FILE, os.R_OK) else None
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, object] | None = None) -> Config:

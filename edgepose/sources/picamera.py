@@ -13,6 +13,7 @@ import gc
 import importlib
 import logging
 import os
+import sys
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -31,6 +32,8 @@ DEFAULT_FPS: Final = 30.0
 """The frame rate of picamera2's video configuration."""
 IDLE_FPS: Final = 15.0
 """The camera's rate while idle: a new rate takes effect up to three frames later, here 200 ms."""
+PACKAGE_PREFIX: Final = "/usr/lib/edgepose"
+"""Where the Debian package has its virtual environment, which sees the packages of the system."""
 LATE_RESULT_S: Final = 0.5
 """How long a capture that was running when its time ran out may take to end."""
 
@@ -275,8 +278,7 @@ def _import(module: str, name: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == "picamera2":
             raise SourceError(
                 f"{name}: picamera2 is not installed for this Python; "
-                "`sudo apt install python3-picamera2`, and create the virtual environment with "
-                "`python3 -m venv --system-site-packages` (for the service: `make install` again)"
+                f"`sudo apt install python3-picamera2`{_venv_remedy()}"
             ) from error
         remedy = (
             "this numpy does not fit it: on Raspberry Pi OS Bookworm keep numpy < 2"
@@ -286,3 +288,13 @@ def _import(module: str, name: str) -> Any:
         raise SourceError(
             f"{name}: picamera2 is installed but cannot be imported ({error}); {remedy}"
         ) from error
+
+
+def _venv_remedy() -> str:
+    """Return what else is needed in an environment that the Debian package did not make."""
+    if sys.prefix == PACKAGE_PREFIX:
+        return ""
+    return (
+        ", and create the virtual environment with `python3 -m venv --system-site-packages` (for "
+        "the service: `make install` again)"
+    )

@@ -8,8 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgepose.config import loader
 from edgepose.config.fields import dotted
-from edgepose.config.loader import SYSTEM_FILE, find_config_file, load_config
+from edgepose.config.loader import (
+    SYSTEM_FILE,
+    find_config_file,
+    hidden_config_file,
+    load_config,
+)
 from edgepose.config.people import ZoneConfig
 from edgepose.config.reference import (
     descriptions,
@@ -754,6 +760,18 @@ def test_folders_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatc
     assert user_folder() == Path.cwd() / "~unknown-user/m"
     with pytest.raises(ModelFileError, match=r"~unknown-user/m\.tflite: no such model file"):
         Registry({}, ()).resolve("~unknown-user/m.tflite")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_find_config_file_of_the_service_for_another_user() -> None:
+    """A user who may not read it can run `estimate` with the defaults."""
+    system = loader.SYSTEM_FILE
+    system.write_text("node: gym\n")
+    assert find_config_file() == system
+    system.chmod(0)
+    assert find_config_file() is None
+    assert hidden_config_file() == system
+    system.chmod(0o600)
 
 
 def test_find_config_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

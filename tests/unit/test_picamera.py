@@ -1,5 +1,6 @@
 """PicameraSource with a fake picamera2 that misbehaves like the real one."""
 
+import importlib
 import sys
 import time
 from contextlib import closing
@@ -7,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -416,3 +418,17 @@ def test_picamera_opened_again_while_idle(world: World) -> None:
             next(frames)
             frames.send(ScriptedDemand(idle=True))
     assert len(world.controls) == 2
+
+
+@pytest.mark.parametrize(("prefix", "own_venv"), [("/usr/lib/edgepose", False), ("/venv", True)])
+def test_picamera_missing_in_the_package(
+    monkeypatch: pytest.MonkeyPatch, prefix: str, own_venv: bool
+) -> None:
+    """With the Debian package, picamera2 is one command away, without an environment to create."""
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.setattr(sys, "prefix", prefix)
+    error = ModuleNotFoundError("No module named 'picamera2'", name="picamera2")
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=error))
+    with pytest.raises(SourceError, match="sudo apt install python3-picamera2") as missing:
+        next(PicameraSource(0).frames())
+    assert ("--system-site-packages" in str(missing.value)) == own_venv
