@@ -111,8 +111,8 @@ def test_features_ignore_a_keypoint_without_score() -> None:
     ],
 )
 def test_posture_upright_from_every_side(name: str, stance: Stance, heading: float) -> None:
-    """Standing, a step and sitting are recognized from every side."""
-    assert posture_of(seen(stance, heading)) == name
+    """Standing, a step and sitting are recognized from every side by a camera of 1.2 m."""
+    assert posture_of(seen(stance, heading, Camera(height_m=1.2))) == name
 
 
 @pytest.mark.parametrize("stance", [ON_BACK, ON_FRONT, ON_LEFT_SIDE, ON_RIGHT_SIDE])
