@@ -43,7 +43,8 @@ from edgepose.daemon.state_folder import StateFolder
 from edgepose.daemon.switches import Switches
 from edgepose.daemon.systemd import Notifier, has_service_manager
 from edgepose.errors import ConfigError, EdgeposeError
-from edgepose.homeassistant.announced import discovery_messages, read_host
+from edgepose.homeassistant.discovery import discovery_messages
+from edgepose.homeassistant.host import read_host
 from edgepose.imaging.crop import WHOLE
 from edgepose.inference.failover import Failover, Models, SingleModel
 from edgepose.monitoring.host import device_name

@@ -9,7 +9,7 @@ disabled by default, because they would fill a database.
 https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,89 +19,85 @@ from typing import Any, Final
 import msgspec
 
 from edgepose import __version__
+from edgepose.config.people import ALL_EXERCISES, BUILT_IN_EXERCISES
+from edgepose.config.schema import CameraConfig, Config
+from edgepose.events.posture_detector import STATES as POSTURE_STATES
 from edgepose.mqtt.commands import MAX_FPS, SMOOTHING
-from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.topics import DiscoveryTopics, Topics
 
 Parts = dict[str, dict[str, Any]]
 
 _ORIGIN: Final = {"name": "edgepose", "sw_version": __version__}
+_MIN_EXPIRY_S: Final = 60
+"""The statistics expire after three intervals, but not sooner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeDevice:
-    """What a node is and has; `expire_after_s` is for how long its statistics are valid.
+class Host:
+    """What the machine is and reports; `temperature` is the name of a sensor.
 
-    `temperature` is the name of the processor's sensor. `restartable` means that a service manager
-    starts edgepose again.
+    `restartable` means that a service manager would start edgepose again.
     """
 
-    topics: Topics
-    name: str
-    area: str | None
     hardware: str
-    expire_after_s: int
     temperature: str | None
     throttling: bool
     restartable: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CameraDevice:
-    """What a camera is and has; `postures` and `exercises` are what it may report, none if off."""
-
-    topics: Topics
-    camera: str
-    label: str | None
-    area: str | None
-    expire_after_s: int
-    postures: Sequence[str] = ()
-    falls: bool = False
-    exercises: Sequence[str] = ()
-    zones: Sequence[str] = ()
+def discovery_messages(config: Config, host: Host) -> Mapping[str, bytes]:
+    """Return the discovery messages by topic, the node's first; none if discovery is off."""
+    if not config.homeassistant.enabled:
+        return {}
+    topics = DiscoveryTopics(config.node_name, config.homeassistant.discovery_prefix)
+    cameras = {topics.device(one.name): camera_message(config, one) for one in config.cameras}
+    return {topics.device(): node_message(config, host), **cameras}
 
 
-def node_message(node: NodeDevice) -> bytes:
+def node_message(config: Config, host: Host) -> bytes:
     """Return the message of a node."""
-    values = {
-        "node": node.topics.root,
-        "expire_after": node.expire_after_s,
-        "sensor": node.temperature,
-        "presets": SMOOTHING,
-    }
+    values = {"sensor": host.temperature, "presets": SMOOTHING, **_values(config)}
     off = {
-        "throttled": not node.throttling,
-        "temperature": node.temperature is None,
-        "restart": not node.restartable,
+        "throttled": not host.throttling,
+        "temperature": host.temperature is None,
+        "restart": not host.restartable,
     }
-    device = {"name": node.name, "model": "Pose sensor", "hw_version": node.hardware}
-    return _message((node.topics.node,), device, node.area, _without(off, _parts("node", values)))
+    device = {
+        "name": config.homeassistant.name or config.node_name,
+        "model": "Pose sensor",
+        "hw_version": host.hardware,
+    }
+    parts = _without(off, _parts("node", values))
+    return _message((config.node_name,), device, config.homeassistant.area, parts)
 
 
-def camera_message(camera: CameraDevice) -> bytes:
+def camera_message(config: Config, camera: CameraConfig) -> bytes:
     """Return the message of a camera."""
-    topics, name = camera.topics, camera.camera
+    topics, name = _topics(config), camera.name
+    exercises = _exercises(config.repetitions.exercise)
+    # A part of the frame that is ignored has no topics.
+    zones = [zone.name for zone in camera.zones if zone.exclude != "all"]
     events = ["enter", "leave"]
-    events += ["fall"] if camera.falls else []
-    events += ["zone_enter", "zone_leave"] if camera.zones else []
+    events += ["fall"] if config.falls.enabled else []
+    events += ["zone_enter", "zone_leave"] if zones else []
     values = {
-        "node": topics.root,
         "camera": f"{topics.root}/{name}",
         "name": name,
-        "expire_after": camera.expire_after_s,
         "events": events,
-        "postures": camera.postures,
+        "postures": POSTURE_STATES,
         # Home Assistant would take `None` for unknown.
-        "exercises": [*camera.exercises, "nothing"],
+        "exercises": [*exercises, "nothing"],
         "max_fps": MAX_FPS,
+        **_values(config),
     }
     off = {
-        "posture": not camera.postures,
-        "fall": not camera.falls,
-        "repetitions": not camera.exercises,
-        "exercise": not camera.exercises,
+        "posture": not config.posture.enabled,
+        "fall": not config.falls.enabled,
+        "repetitions": not exercises,
+        "exercise": not exercises,
     }
     parts = _without(off, _parts("camera", values))
-    for zone in camera.zones:
+    for zone in zones:
         words = zone.replace("-", " ").replace("_", " ").strip() or zone
         title = words[:1].upper() + words[1:]
         of_zone = _parts("zone", {**values, "zone": zone, "title": title})
@@ -137,6 +133,21 @@ def with_removals(previous: bytes, message: bytes) -> bytes | None:
         return None
     content["components"] |= {key: {"platform": platform} for key, platform in gone.items()}
     return msgspec.json.encode(content)
+
+
+def _topics(config: Config) -> Topics:
+    return Topics(node=config.node_name, base=config.mqtt.base_topic)
+
+
+def _values(config: Config) -> Mapping[str, object]:
+    expire_after_s = max(_MIN_EXPIRY_S, round(3 * config.stats_interval_s))
+    return {"node": _topics(config).root, "expire_after": expire_after_s}
+
+
+def _exercises(counted: str | None) -> tuple[str, ...]:
+    if counted is None:
+        return ()
+    return BUILT_IN_EXERCISES if counted == ALL_EXERCISES else (counted,)
 
 
 @cache

@@ -5,18 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgepose import __version__
-from edgepose.homeassistant.discovery import (
-    CameraDevice,
-    NodeDevice,
-    camera_message,
-    node_message,
-)
-from edgepose.mqtt.topics import Topics
+from edgepose.config.people import FallsConfig, PostureConfig, RepetitionsConfig, ZoneConfig
+from edgepose.config.schema import CameraConfig, Config
+from edgepose.homeassistant.discovery import Host, camera_message, node_message
 
 GOLDEN: Final = Path(__file__).parent / "golden"
-GYM = Topics(node="gym")
-POSTURES = ("standing", "sitting", "lying", "unclear", "nobody")
-EXERCISES = ("squat", "push_up", "curl")
+SQUARE: Final = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -28,27 +22,31 @@ def golden(name: str) -> dict[str, Any]:
 
 
 def node(**changes: Any) -> dict[str, Any]:
+    """Return the message of the node, a Raspberry Pi in a service."""
     given: dict[str, Any] = {
-        "topics": GYM,
-        "name": "gym",
-        "area": None,
         "hardware": "Raspberry Pi 5 Model B Rev 1.0",
-        "expire_after_s": 90,
         "temperature": "cpu-thermal",
         "throttling": True,
         "restartable": True,
     }
-    return decoded(node_message(NodeDevice(**given | changes)))
+    return decoded(node_message(Config(node="gym"), Host(**given | changes)))
 
 
-def camera(name: str, **changes: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {"label": None, "area": None, "expire_after_s": 90}
-    return decoded(camera_message(CameraDevice(topics=GYM, camera=name, **given | changes)))
+def camera(name: str, **values: Any) -> dict[str, Any]:
+    """Return the message of a camera with the default configuration."""
+    return decoded(camera_message(Config(node="gym"), CameraConfig(name=name, **values)))
 
 
 def gym_main() -> dict[str, Any]:
-    zones = ("mat", "door-way")
-    return camera("main", postures=POSTURES, falls=True, exercises=EXERCISES, zones=zones)
+    """Return the message of a camera with everything on, and two zones."""
+    config = Config(
+        node="gym",
+        posture=PostureConfig(enabled=True),
+        falls=FallsConfig(enabled=True),
+        repetitions=RepetitionsConfig(exercise="auto"),
+    )
+    zones = tuple(ZoneConfig(name=name, polygon=SQUARE) for name in ("mat", "door-way"))
+    return decoded(camera_message(config, CameraConfig(name="main", zones=zones)))
 
 
 def decoded(message: bytes) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import msgspec
 from edgepose.config.homeassistant import HomeAssistantConfig
 from edgepose.config.people import FallsConfig, PostureConfig, RepetitionsConfig, ZoneConfig
 from edgepose.config.schema import CameraConfig, Config, MqttConfig
-from edgepose.homeassistant.announced import Host, discovery_messages, read_host
-from tests.homeassistant.devices import gym_main
+from edgepose.homeassistant.discovery import Host, discovery_messages
+from edgepose.homeassistant.host import read_host
+from tests.homeassistant.devices import SQUARE, gym_main
 
 HOST = Host(hardware="PC", temperature=None, throttling=False, restartable=False)
-SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
 def messages(**values: Any) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from edgepose.homeassistant.discovery import CameraDevice, camera_message, with_removals
+from edgepose.config.schema import CameraConfig, Config
+from edgepose.homeassistant.discovery import camera_message, with_removals
 from edgepose.messages import encode
-from edgepose.mqtt.topics import DiscoveryTopics, Topics
+from edgepose.mqtt.topics import DiscoveryTopics
 from tests.homeassistant.devices import camera, decoded, golden, gym_main, node
 
 
@@ -43,10 +44,7 @@ def test_discovery_ids_of_different_nodes_never_meet() -> None:
     """`a` with the camera `b_c`, and `a_b` with the camera `c`."""
     ids: set[str] = set()
     for name, of in (("a", "b_c"), ("a_b", "c")):
-        device = CameraDevice(
-            topics=Topics(node=name), camera=of, label=None, area=None, expire_after_s=90
-        )
-        message = decoded(camera_message(device))
+        message = decoded(camera_message(Config(node=name), CameraConfig(name=of)))
         ids |= {part["unique_id"] for part in message["components"].values() if len(part) > 1}
         ids |= set(message["device"]["identifiers"])
     assert len(ids) == 2 * 9
