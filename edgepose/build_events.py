@@ -5,11 +5,12 @@ import msgspec
 from edgepose.config.people import ALL_EXERCISES, RepetitionsConfig
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.events.detectors import Detectors
+from edgepose.events.exercises import BODIES, MOVEMENTS, Movement
 from edgepose.events.falls import FallDetector
 from edgepose.events.posture import LogisticPostures
 from edgepose.events.posture_detector import PostureDetector
 from edgepose.events.presence import PresenceDetector
-from edgepose.events.repetitions import BODIES, MOVEMENTS, Movement, RepetitionDetector
+from edgepose.events.repetitions import RepetitionDetector
 from edgepose.events.visits import Delays
 from edgepose.events.zones import Zone
 from edgepose.protocols import EventDetector, PostureEstimator

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from edgepose.datatypes import TrackedFrame
 from edgepose.events.angles import JOINTS, joint_angle
-from edgepose.events.repetitions import MOVEMENTS, RepetitionDetector
+from edgepose.events.exercises import MOVEMENTS
+from edgepose.events.repetitions import RepetitionDetector
 from edgepose.skeleton import EDGES
 from tests.builders import tracked_of
 from tests.exercises import NEAR, repeated, squat

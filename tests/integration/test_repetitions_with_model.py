@@ -3,7 +3,8 @@
 import pytest
 
 from edgepose.datatypes import Frame
-from edgepose.events.repetitions import MOVEMENTS, RepetitionDetector
+from edgepose.events.exercises import MOVEMENTS
+from edgepose.events.repetitions import RepetitionDetector
 from tests.builders import SECOND_NS, load_model, pipeline_of
 from tests.exercises import NEAR, repeated, squat
 from tests.figure import drawn, room

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edgepose.datatypes import Event, TrackedFrame, TrackedPoses
-from edgepose.events.repetitions import MOVEMENTS, Movement, RepetitionDetector
+from edgepose.events.exercises import MOVEMENTS, Movement
+from edgepose.events.repetitions import RepetitionDetector
 from tests.builders import SECOND_NS, tracked_of
 from tests.exercises import NEAR, Angles, Motion, curl, push_up, repeated, squat, walk
 from tests.kinematics import Points
