@@ -15,7 +15,7 @@ from edgepose.imaging.crop import (
     WHOLE,
     Part,
     body_region,
-    held_region,
+    eased_region,
     padded_region,
 )
 from edgepose.protocols import LoadedModel
@@ -86,6 +86,7 @@ class CropState:
         self._turns = 0
         self._region: CropRegion | None = None
         """Around the candidate or the subject; None is the whole frame."""
+        self._region_ns = 0
         self._confirmed = 0
         self._exchanged = False
         """Whether another pose has taken the place of the candidate."""
@@ -109,7 +110,9 @@ class CropState:
             self._begin()
         if self._phase is Phase.FOLLOWING and self._subject is not None:
             expected = self._subject.expected_region(frame.timestamp_ns)
-            self._region = expected and held_region(self._region, expected)
+            elapsed_ns = frame.timestamp_ns - self._region_ns
+            self._region = expected and eased_region(self._region, expected, elapsed_ns)
+        self._region_ns = frame.timestamp_ns
         region = self._region
         if region is None:
             region = padded_region(frame.size_wh, spec.size_wh, centred=spec.centred, part=part)

@@ -17,8 +17,10 @@ MIN_CROP_SCORE: Final = 0.2
 """A keypoint counts for the crop region if its score reaches this."""
 TORSO_EXPANSION: Final = 1.9
 BODY_EXPANSION: Final = 1.2
-HELD: Final = 0.05
-"""A crop region stays until an edge is off by more than this share of its side."""
+EASE_S: Final = 0.2
+"""The time constant with which a crop region follows the wanted one."""
+MAX_OFF: Final = 0.2
+"""How far, in half sides, its centre or its half side may be off then."""
 MAX_LEAN: Final = 55.0
 """Degrees by which a torso may lean before the crop is turned: beyond 45, or it would flicker."""
 BOX_EXPANSION: Final = 1.5
@@ -112,20 +114,28 @@ def _square(
     return CropRegion(centre_x - half, centre_y - half, centre_x + half, centre_y + half)
 
 
-def held_region(held: CropRegion | None, wanted: CropRegion) -> CropRegion:
-    """Return the region held until now, unless an edge of the wanted one is off by too much.
+def eased_region(last: CropRegion | None, wanted: CropRegion, elapsed_ns: int) -> CropRegion:
+    """Return a square between the last one and the wanted one, never far from that.
 
     A crop that moves with the jitter of the keypoints adds its own to it.
     """
-    if held is None:
+    if last is None:
         return wanted
-    off = max(
-        abs(held.x_min - wanted.x_min),
-        abs(held.y_min - wanted.y_min),
-        abs(held.x_max - wanted.x_max),
-        abs(held.y_max - wanted.y_max),
+    rest = EASE_S / (EASE_S + max(elapsed_ns, 0) / 1e9)
+    half = (wanted.x_max - wanted.x_min) / 2
+    limit = MAX_OFF * half
+    differences = (
+        (last.x_min + last.x_max - wanted.x_min - wanted.x_max) / 2,
+        (last.y_min + last.y_max - wanted.y_min - wanted.y_max) / 2,
+        (last.x_max - last.x_min) / 2 - half,
     )
-    return held if off <= HELD * (held.x_max - held.x_min) else wanted
+    x, y, wider = (min(max(rest * value, -limit), limit) for value in differences)
+    return CropRegion(
+        wanted.x_min + x - wider,
+        wanted.y_min + y - wider,
+        wanted.x_max + x + wider,
+        wanted.y_max + y + wider,
+    )
 
 
 def upright_turns(keypoints: Sequence[Sequence[float]], scores: Sequence[float], turns: int) -> int:

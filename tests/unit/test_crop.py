@@ -1,4 +1,4 @@
-"""body_region and padded_region."""
+"""body_region, padded_region and eased_region."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepose.datatypes import CropRegion
-from edgepose.imaging.crop import Part, body_region, padded_region
+from edgepose.imaging.crop import Part, body_region, eased_region, padded_region
 from edgepose.skeleton import KEYPOINT_NAMES
 
 SIZE = (640, 480)
@@ -133,3 +133,33 @@ def test_padded_region_of_a_part_of_the_frame(part: Part, expected: tuple[float,
     region = padded_region((640, 480), (192, 192), centred=True, part=part)
     edges = (region.x_min, region.y_min, region.x_max, region.y_max)
     assert edges == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("elapsed_ms", "x_min", "side"),
+    [
+        # A third of the way after half of 0.2 s, half of it after 0.2 s.
+        (100, 106, 206),
+        (200, 104.5, 204.5),
+        # Without time nothing moves, but it is never off by more than a tenth of the side.
+        (0, 109, 209),
+        (-50, 109, 209),
+    ],
+)
+def test_eased_region_between_the_last_one_and_the_wanted_one(
+    elapsed_ms: int, x_min: float, side: float
+) -> None:
+    last, wanted = CropRegion(109, 50, 318, 259), CropRegion(100, 50, 300, 250)
+    eased = eased_region(last, wanted, elapsed_ms * 1_000_000)
+    edges = (eased.x_min, eased.y_min, eased.x_max, eased.y_max)
+    assert edges == pytest.approx((x_min, 50, x_min + side, 50 + side))
+
+
+def test_eased_region_is_never_far_from_the_wanted_one() -> None:
+    """A person who jumps to another place is in the crop at once."""
+    last, wanted = CropRegion(500, 50, 600, 150), CropRegion(100, 50, 300, 250)
+    eased = eased_region(last, wanted, 33_000_000)
+    edges = (eased.x_min, eased.y_min, eased.x_max, eased.y_max)
+    # The centre is off by 20 px to the right and upwards, half of the side by 20 px.
+    assert edges == pytest.approx((140, 50, 300, 210))
+    assert eased_region(None, wanted, 0) == wanted

@@ -162,18 +162,20 @@ def test_crop_state_follows_a_person_who_moves() -> None:
     ways = [poses_of(at(100 + 8 * index, 100)) for index in range(30)]
     assert stream.find(*ways) == [0, 0] + [1] * 28
     assert stream.turns == [0] * 30
-    # The hips are expected 8 px further than in the last frame; the crop may be 5% off.
-    assert stream.regions[-1].x_min == pytest.approx(100 + 8 * 29 + 50 - 114, abs=0.05 * 228)
+    # The hips are expected 8 px further than in the last frame; the crop may be 10% off.
+    assert stream.regions[-1].x_min == pytest.approx(100 + 8 * 29 + 50 - 114, abs=0.1 * 228)
 
 
-def test_crop_state_holds_the_crop_until_it_is_off_by_a_twentieth() -> None:
-    """The crop of a person at rest does not move with the jitter of the keypoints."""
+def test_crop_state_eases_the_crop() -> None:
+    """The crop of a person at rest moves less than the keypoints, and reaches a new place."""
     stream = following(poses_of(PLACE))
-    held = stream.regions[-1]
-    stream.find(*(poses_of(at(200 + x, 100)) for x in (2, -2, 3, 0)))
-    assert [edges(region) for region in stream.regions[3:]] == [edges(held)] * 4
-    stream.find(*[poses_of(at(214, 100))] * 9)
-    assert stream.regions[-1].x_min == pytest.approx(held.x_min + 14, abs=0.05 * 228)
+    rest = stream.regions[-1]
+    stream.find(*(poses_of(at(200 + x, 100)) for x in (3, -3, 3, -3)))
+    assert [region.x_min for region in stream.regions[3:]] == pytest.approx([rest.x_min] * 4, abs=2)
+    stream.find(*[poses_of(at(214, 100))] * 15)
+    assert edges(stream.regions[-1]) == pytest.approx(
+        [side + step for side, step in zip(edges(rest), (14, 0, 14, 0), strict=True)], abs=1
+    )
 
 
 def test_crop_state_does_not_report_another_body_once() -> None:
