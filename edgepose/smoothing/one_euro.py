@@ -43,7 +43,7 @@ PRESETS: Final = {
     # Close to the published constants of tfjs-models' MoveNet (2.5 Hz, 300 per frame side a
     # second, 2.5 Hz): hardly any lag.
     "responsive": OneEuroParameters(2.5, 150.0, 2.5, 0.0),
-    "steady": OneEuroParameters(0.5, 25.0, 1.0, 0.06),
+    "steady": OneEuroParameters(0.5, 20.0, 0.8, 0.06),
 }
 
 _Keypoint = tuple[float, float, float, float, float, int]
