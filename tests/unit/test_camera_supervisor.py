@@ -13,6 +13,7 @@ from edgepose.config.people import PresenceConfig, ZoneConfig
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.daemon.camera import CameraParts, CameraSupervisor
 from edgepose.daemon.capture import OPEN_TIMEOUT_NS, FrameMailbox
+from edgepose.daemon.frame_rate_limit import FrameRateLimit
 from edgepose.daemon.inference_thread import Result, detect
 from edgepose.daemon.reopening import STABLE_NS
 from edgepose.datatypes import Frame
@@ -452,6 +453,30 @@ def test_supervisor_does_not_open_a_device_that_is_still_open() -> None:
     while rig.opened == 1:
         rig.wait_s(0.1)
     fresh.allow(9)
+
+
+def test_supervisor_reports_that_it_is_idle() -> None:
+    """While the camera is open, from the time without a person on, until a person is there."""
+    source = SteppedSource(9, live=True)
+    rig = Rig(source)
+    limit = FrameRateLimit(clock=lambda: rig.now_ns)
+    limit.set_idle(fps=5, after_s=10)
+    rig.camera.parts.limit = limit
+    rig.now_ns += 100 * SECOND_NS
+    assert not rig.camera.counters().idle, "it is not open"
+    rig.camera.start()
+    assert not rig.camera.counters().idle, "it was opened just now"
+    rig.wait_s(4)
+    source.allow()
+    rig.next()
+    rig.wait_s(9)
+    assert not rig.camera.counters().idle
+    rig.wait_s(1)
+    assert rig.camera.counters().idle
+    source.allow()
+    rig.next()
+    assert not rig.camera.counters().idle
+    source.allow(9)
 
 
 def test_supervisor_without_a_model_clears_presence_and_keeps_the_camera() -> None:
