@@ -56,10 +56,12 @@ class Summary:
 
 
 def _person(pose: dict[str, Any]) -> str:
-    posture = pose.get("posture")
+    posture = pose.get("posture", {}).get("name")
     x = (pose["box"][0] + pose["box"][2]) / 2
     place = "left" if x < 1 / 3 else "right" if x > 2 / 3 else "middle"
-    return " ".join(filter(None, (f"person {pose['id']}", posture and posture["name"], place)))
+    return " ".join(
+        filter(None, (f"person {pose['id']}", posture if posture != "unclear" else None, place))
+    )
 
 
 class Subscriber:

@@ -59,6 +59,7 @@ def command(*, source: str | None, model: str | None, as_json: bool, seconds: fl
                 "mqtt.url": url,
                 "mqtt.protocol": protocol,
                 "stats_interval_s": 1.0,
+                "posture.enabled": True,
                 # A real Home Assistant would keep the entities of a node that is gone.
                 "homeassistant.enabled": False,
                 "dashboard.listen": _page_address(),
