@@ -114,7 +114,15 @@ def test_demo_prints_page_and_who_is_there(broker: Mosquitto) -> None:
         address = next(found[1] for line in demo.stderr if (found := PAGE.search(line)))
         lines = (line for line in demo.stdout if "frames a second" in line)
         assert re.fullmatch(r"\d\d:\d\d:\d\d  person 1 .*\(\d+ frames a second\)\n", next(lines))
-        with urllib.request.urlopen(f"{address}healthz", timeout=20) as answer:
-            assert answer.read() == b"ok"
+
+        def is_served() -> bool:
+            try:
+                with urllib.request.urlopen(f"{address}healthz", timeout=20) as answer:
+                    return bool(answer.read() == b"ok")
+            except OSError:
+                # The process of the page starts beside the daemon.
+                return False
+
+        wait_for(is_served, "the page")
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(20) == 0
