@@ -31,6 +31,11 @@ WEAK: Final = 1
 WEAK_SLOW: Final = 2
 SLOW_NS: Final = 100_000_000
 """Otherwise it counts WEAK, or WEAK_SLOW if the last frame is so old: then more has changed."""
+TURNED_STILL: Final = 1.1
+"""The threshold times this is that of a still image at another angle than upright.
+
+The crops of one image are alike, so several in a row are no more evidence than one.
+"""
 MIN_AGREEMENT: Final = 0.15
 """The object keypoint similarity from which on two inferences have found the same pose."""
 ELSEWHERE_SCORE: Final = 1.4
@@ -161,6 +166,8 @@ class CropState:
     def _count(self, pose: Poses, threshold: float, now_ns: int) -> int | None:
         """Return what the pose in a crop counts; None ends the candidate."""
         score = pose.scores.item()
+        if self._still and self._turns:
+            threshold *= TURNED_STILL
         if score < threshold:
             return None
         if self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE):

@@ -156,6 +156,17 @@ def test_crop_state_whole_frame_with_a_very_low_score() -> None:
     assert stream.whole == [True, False, True, True]
 
 
+def test_crop_state_turned_still_image() -> None:
+    """Its threshold is 1.1 times that of 0.5."""
+    low = poses_of(lying(200, 200), score=0.1)
+    weak, sufficient = (poses_of(lying(200, 200), score=score) for score in (0.54, 0.56))
+    stream = Stream(still=True, every_ms=0)
+    assert stream.find(low, *[weak] * 4) == [0] * 5
+    assert stream.turns == [0, 1, 1, 3, 3]
+    assert stream.crop.decided
+    assert Stream(still=True, every_ms=0).find(low, *[sufficient] * 7) == [0] * 7 + [1]
+
+
 def test_crop_state_follows_a_person_who_moves() -> None:
     """80 px a second, at 10 frames a second; the crop goes ahead."""
     stream = Stream()
