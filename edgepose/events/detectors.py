@@ -1,11 +1,14 @@
 """All detectors of one camera."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from edgepose.datatypes import Event, TrackedFrame
 from edgepose.events.zones import Zone, ZoneMembership
-from edgepose.protocols import MAX_RESULT_DELAY_NS, EventDetector
+from edgepose.protocols import EventDetector
+
+CONFIRMATION_NS: Final = 1_000_000_000
+"""From the first frame to a confirmed pose, also if the next frames are delayed."""
 
 D = TypeVar("D", bound=EventDetector)
 
@@ -13,9 +16,8 @@ D = TypeVar("D", bound=EventDetector)
 class Detectors:
     """Passes each frame to every detector, without the persons in excluded zones.
 
-    `decided` means that the states follow from enough frames: once a person is present, or at a
-    frame without one that is `on_delay_ms` later than the first. Without frames it is decided a
-    second later, since the next one may already be captured.
+    `decided` means that the states follow from enough frames: once a person is present, or a second
+    and `on_delay_ms` after the first frame, since it takes some frames to confirm a pose.
     """
 
     def __init__(self) -> None:
@@ -52,14 +54,10 @@ class Detectors:
         frame = self._excluded.without(frame)
         if self._first_ns is None:
             self._first_ns = frame.timestamp_ns
-        events = [e for p in self._parts for e in p.update(frame)]
-        if not len(frame.raw):
-            self._decide(frame.timestamp_ns)
-        return self._advance(frame.timestamp_ns, events)
+        return self._advance(frame.timestamp_ns, [e for p in self._parts for e in p.update(frame)])
 
     def tick(self, timestamp_ns: int) -> list[Event]:
         """Advance the time without a frame; return the events."""
-        self._decide(timestamp_ns - MAX_RESULT_DELAY_NS)
         return self._advance(timestamp_ns, [e for p in self._parts for e in p.tick(timestamp_ns)])
 
     def lost(self, timestamp_ns: int) -> list[Event]:
@@ -70,11 +68,10 @@ class Detectors:
     def _advance(self, timestamp_ns: int, events: list[Event]) -> list[Event]:
         self._now_ns = max(self._now_ns, timestamp_ns)
         if not self.decided and self._first_ns is not None:
-            self.decided = self.states.get("presence") == "ON"
+            self.decided = (
+                self._now_ns - self._first_ns >= self._on_delay_ns + CONFIRMATION_NS
+                or self.states.get("presence") == "ON"
+            )
         if self._pending:
             events, self._pending = self._pending + events, []
         return events
-
-    def _decide(self, timestamp_ns: int) -> None:
-        if self._first_ns is not None and timestamp_ns - self._first_ns >= self._on_delay_ns:
-            self.decided = True

@@ -55,14 +55,14 @@ def test_detectors_reload_adds_and_removes_zones() -> None:
 
 
 def test_detectors_decided() -> None:
-    """With presence, or once the on delay has passed since the first frame."""
+    """With presence, or once the on delay and a second have passed since the first frame."""
     detectors = detectors_of()
     assert detectors.tick(5000 * MS) == []
     assert not detectors.decided
     detectors.update(tracked_frame(6000, {}))
-    detectors.update(tracked_frame(6299, {}))
+    detectors.update(tracked_frame(7299, {}))
     assert not detectors.decided
-    detectors.update(tracked_frame(6300, {}))
+    detectors.update(tracked_frame(7300, {}))
     assert detectors.decided
 
 
@@ -81,14 +81,15 @@ def test_detectors_decided_again_after_a_loss() -> None:
 
 
 def test_detectors_not_decided_while_a_person_appears() -> None:
-    """Who is in every frame but the first will be present; `OFF` until then would be wrong."""
+    """It takes some frames to confirm the first pose; `OFF` until then would be wrong."""
     detectors = detectors_of()
-    detectors.update(tracked_frame(0, {}))
-    for at_ms in range(100, 400, 100):
+    for at_ms in range(0, 500, 100):
+        detectors.update(tracked_frame(at_ms, {}))
+    for at_ms in range(500, 800, 100):
         detectors.update(tracked_frame(at_ms, {1: at(X_LEFT)}))
         detectors.tick((at_ms + 99) * MS)
         assert not detectors.decided
-    detectors.update(tracked_frame(400, {1: at(X_LEFT)}))
+    detectors.update(tracked_frame(800, {1: at(X_LEFT)}))
     assert detectors.decided
     assert detectors.states["presence"] == "ON"
 
