@@ -14,8 +14,8 @@ MIN_OKS: Final = 0.5
 MIN_OKS_SLOW: Final = 0.3
 SLOW_NS: Final = 1_000_000_000 // 15
 """After a longer time a person may have moved so far that MIN_OKS_SLOW must do."""
-MIN_NEARNESS: Final = 0.5
-"""A person found at another angle, as after a fall, is within half a body of the expected place."""
+MIN_NEARNESS: Final = 0.0
+"""One who was or is turned, as after a fall, is within a body of the last or expected place."""
 
 
 class Subject:
@@ -62,7 +62,11 @@ class Subject:
         slow = timestamp_ns - self.seen_ns > SLOW_NS
         if pose_similarity(pose, expected) >= (MIN_OKS_SLOW if slow else MIN_OKS):
             return True
-        return turns != self.turns and box_nearness(pose, expected).item() >= MIN_NEARNESS
+        if turns == self.turns == 0:
+            return False
+        # A fall begins fast and ends at once: the velocity may lead too far.
+        near = (box_nearness(pose, place).item() for place in (expected, last))
+        return max(near) >= MIN_NEARNESS
 
     def expected_region(self, timestamp_ns: int) -> CropRegion | None:
         """Return the crop region around the place where the person is expected."""

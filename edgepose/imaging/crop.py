@@ -21,8 +21,11 @@ EASE_S: Final = 0.2
 """The time constant with which a crop region follows the wanted one."""
 MAX_OFF: Final = 0.2
 """How far, in half sides, its centre or its half side may be off then."""
-MAX_LEAN: Final = 55.0
-"""Degrees by which a torso may lean before the crop is turned: beyond 45, or it would flicker."""
+MAX_LEAN: Final = 70.0
+"""Degrees by which a torso may lean before the crop is turned.
+
+Beyond 45, or it would flicker there; persons who bend down, by up to 69, score less when turned.
+"""
 BOX_EXPANSION: Final = 1.5
 MIN_BOX_KEYPOINTS: Final = 3
 
@@ -141,7 +144,8 @@ def eased_region(last: CropRegion | None, wanted: CropRegion, elapsed_ns: int) -
 def upright_turns(keypoints: Sequence[Sequence[float]], scores: Sequence[float], turns: int) -> int:
     """Return the clockwise quarter turns that put a body upright, from its shoulders to its hips.
 
-    These are `turns`, its last ones, unless the torso is off by more than MAX_LEAN degrees.
+    These are `turns`, its last ones, unless the torso is off by more than MAX_LEAN degrees; then it
+    is one more or less.
     """
     if not _has_torso(scores):
         return turns
@@ -152,7 +156,9 @@ def upright_turns(keypoints: Sequence[Sequence[float]], scores: Sequence[float],
     # Hips to the right of the shoulders are below them after one turn clockwise.
     degrees = math.degrees(math.atan2(x, y))
     lean = (degrees - 90 * turns + 180) % 360 - 180
-    return turns if abs(lean) <= MAX_LEAN else round(degrees / 90) % 4
+    if abs(lean) <= MAX_LEAN:
+        return turns
+    return (turns + (1 if lean > 0 else 3)) % 4
 
 
 def _has_torso(scores: Sequence[float]) -> bool:

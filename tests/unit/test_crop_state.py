@@ -258,9 +258,9 @@ def test_crop_state_subject_found_on_the_floor_is_no_new_one() -> None:
     assert stream.turns[-3:] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("degrees", "turns"), [(50, 0), (60, 1), (-50, 0), (-60, 3)])
+@pytest.mark.parametrize(("degrees", "turns"), [(65, 0), (75, 1), (-65, 0), (-75, 3)])
 def test_crop_state_turns_the_crop_with_the_torso(degrees: float, turns: int) -> None:
-    """Beyond 55 degrees, and back beyond 55 degrees from there."""
+    """Beyond 70 degrees, and back beyond 70 degrees from there."""
     stream = following(poses_of(PLACE))
     steps = np.linspace(0, degrees, 8).tolist()
     leaning = [poses_of(turned(PLACE, step)) for step in steps]
