@@ -34,12 +34,16 @@ LYING_PART: Final = 0.5
 """The part of the time on the floor in which the posture must be recognized as lying."""
 MAX_MOVE: Final = 1.5
 """Who moves further than this, in lengths of the torso, does not stay: a crawling child."""
-MAX_NEW_TRACK_DISTANCE: Final = 4.0
-"""A body that falls is about 3 lengths of its torso away from where its centre was."""
+MAX_NEW_TRACK_DISTANCE: Final = 5.0
+"""A body that falls is up to 3.3 lengths of its torso away from where its centre was, and the last
+pose before may be wrong."""
+SIZE_WEIGHT: Final = 0.2
+"""The weight of a frame in the mean length of the torso."""
 MAX_STEP_NS: Final = 500_000_000
 """A longer time without a pose counts as this: models lose a body that falls for a while."""
 LEVEL_NS: Final = 1_000_000_000
-"""The time over which the heights of an upright and a lying body are measured."""
+"""The time over which the height of a lying body is measured, and how long a person must be upright
+not to lie, as long as no fall is reported."""
 SETTLE_NS: Final = 3_000_000_000
 """How long after it is seen as lying a body may still come down."""
 KEEP_NS: Final = 3_000_000_000
@@ -92,8 +96,9 @@ class FallDetector:
 
     A person was upright and lies within `fall_ms`, the way down was as quick, and the person then
     lies for `lying_ms` in the same place. It is over once the person was upright for `recovery_ms`,
-    or was not seen for 30 s. A person in one of the `zones` did not fall. A new
-    track near one that was just lost continues it, because poses change quickly in a fall.
+    or was not seen for 30 s. A person in one of the `zones` did not fall. A new track near one that
+    was just lost continues it, because poses change quickly in a fall; but an upright person, who
+    may be a helper, never continues one who lies.
     """
 
     def __init__(
@@ -135,7 +140,9 @@ class FallDetector:
             poses.boxes_xyxy.tolist(),
             strict=True,
         ):
-            person, step_ns = self._seen(track_id, track_ids, points, scores, now_ns)
+            upright = posture.upright >= MIN_UPRIGHT
+            lost_ids = () if track_id in self._persons else self._lost(track_ids, upright=upright)
+            person, step_ns = self._seen(track_id, lost_ids, points, scores, now_ns)
             if posture.name == "lying" and self._is_excluded(
                 torso(points, scores, box), frame.size_wh
             ):
@@ -158,19 +165,22 @@ class FallDetector:
     def _seen(
         self,
         track_id: int,
-        track_ids: Sequence[int],
+        lost_ids: Sequence[int],
         points: Points,
         scores: Sequence[float],
         now_ns: int,
     ) -> tuple[_Person, int]:
-        """Return the person of a track, and the time since its last pose, at most MAX_STEP_NS."""
+        """Return the person of a track, and the time since its last pose, at most MAX_STEP_NS.
+
+        A new track may be the person of one of the lost ones.
+        """
         shoulder_x, shoulder_y, _ = middle(points, scores, LEFT_SHOULDER, RIGHT_SHOULDER)
         hip_x, hip_y, _ = middle(points, scores, LEFT_HIP, RIGHT_HIP)
         x, y = (shoulder_x + hip_x) / 2, (shoulder_y + hip_y) / 2
         length = hypot(shoulder_x - hip_x, shoulder_y - hip_y)
         person = self._persons.get(track_id)
         if person is None:
-            former_id = self._lost_near(x, y, track_ids)
+            former_id = self._nearest(x, y, lost_ids)
             if former_id is None:
                 person = _Person(now_ns, x, y, length)
             else:
@@ -185,12 +195,20 @@ class FallDetector:
             person.history.popleft()
         return person, step_ns
 
-    def _lost_near(self, x: float, y: float, track_ids: Sequence[int]) -> int | None:
-        """Return the nearest track without a pose in this frame, if it is near enough."""
+    def _lost(self, track_ids: Sequence[int], *, upright: bool) -> list[int]:
+        """Return the tracks without a pose in this frame that a new person may continue."""
+        return [
+            track_id
+            for track_id, person in self._persons.items()
+            if track_id not in track_ids and not (upright and person.lying)
+        ]
+
+    def _nearest(self, x: float, y: float, track_ids: Sequence[int]) -> int | None:
+        """Return the nearest track, if it is near enough."""
+        persons = ((track_id, self._persons[track_id]) for track_id in track_ids)
         distances = {
             track_id: hypot(person.x - x, person.y - y) / max(person.size, 1.0)
-            for track_id, person in self._persons.items()
-            if track_id not in track_ids
+            for track_id, person in persons
         }
         nearest = min(distances, key=distances.__getitem__, default=None)
         if nearest is None or distances[nearest] > MAX_NEW_TRACK_DISTANCE:
@@ -209,7 +227,8 @@ class FallDetector:
                 person.upright_seen_ns = person.seen_ns
                 torso_px = person.history[-1].torso
                 # The torso of who sits, or begins to fall, may point to the camera.
-                person.size = torso_px if posture.name == "standing" else max(torso_px, person.size)
+                if posture.name == "standing" or torso_px > person.size:
+                    person.size += SIZE_WEIGHT * (torso_px - person.size)
             elif posture.name == "lying" and self._was_upright(person):
                 person.lying = _Lying(now_ns, person.seen_ns, person.seen_ns, person.x, person.y)
             return False

@@ -268,6 +268,15 @@ def test_falls_person_not_found_any_more() -> None:
     assert detector.states == {"fall": "OFF"}
 
 
+def test_falls_helper_beside_a_person_not_found_any_more() -> None:
+    """An upright person who comes near is another one: `fall` stays ON."""
+    detector, now_ms = fallen()
+    for ms in range(1000, 8000, 100):
+        frame = tracked_frame(now_ms + ms, {5: at(280, 180)})
+        detector.update(replace(frame, postures=(Posture("standing", 0.9, upright=0.9),)))
+    assert detector.states == {"fall": "ON"}
+
+
 def test_falls_lost_camera() -> None:
     """`fall` is OFF at once if the camera is closed."""
     detector, now_ms = fallen()
