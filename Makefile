@@ -41,7 +41,7 @@ test-oldest: .venv-oldest/.done
 .venv-oldest/.done: pyproject.toml constraints/oldest.txt $(BIN)/python
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q -c constraints/oldest.txt -e '.[all]' \
-	  hypothesis jsonschema pytest pytest-timeout tflite-runtime
+	  hypothesis jinja2 jsonschema pytest pytest-timeout tflite-runtime
 	@touch $@
 
 # Not part of `test`: TensorFlow is half a gigabyte, and building a model takes a minute.

@@ -62,7 +62,8 @@ def draw_zones(image: Image, zones: Mapping[str, Polygon], places: Iterable[Poin
 
 
 def _line_width(image: Image) -> int:
-    return max(1, round(max(image.shape[:2]) / 250))
+    longer_px: int = max(image.shape[:2])
+    return max(1, round(longer_px / 250))
 
 
 def _colour(start: int, end: int) -> tuple[int, int, int]:

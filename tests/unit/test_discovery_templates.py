@@ -4,13 +4,12 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import jinja2
+import jinja2.sandbox
 import pytest
 
 from edgepose.messages import AcceleratorMessage, encode
 from tests.homeassistant.devices import GOLDEN, camera, gym_main, node
-
-jinja2 = pytest.importorskip("jinja2")
-sandbox = pytest.importorskip("jinja2.sandbox")
 
 
 def values(of: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -32,7 +31,7 @@ def values(of: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def rendered(template: str, payload: str) -> str:
     """Render as Home Assistant does; a value that is not there is an error, which it logs."""
-    environment = sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
     environment.filters["to_json"] = json.dumps
     environment.tests["search"] = lambda value, pattern: value.endswith(pattern.rstrip("$"))
     variables: dict[str, object] = {"value": payload}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import ArrayLike
 
 from edgepose.datatypes import Floats, TrackedPoses
 from edgepose.smoothing.one_euro import MAX_GAP_NS, PRESETS, OneEuro
@@ -140,7 +141,7 @@ def test_one_euro_speed_of_both_axes() -> None:
     assert (moved[:, 1] > 0.5).all()
 
 
-def weak(points: Floats, *which: int) -> TrackedPoses:
+def weak(points: ArrayLike, *which: int) -> TrackedPoses:
     """Return a tracked pose of which some keypoints have a score of 0.1."""
     tracked = tracked_of(points)
     tracked.poses.keypoint_scores[0, list(which)] = 0.1

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -131,7 +131,7 @@ def test_tfjs_tracker_first_pose_takes_the_track() -> None:
     assert tracker.update(poses_of(at(8), at(1)), 1).track_ids.tolist() == [1, 2]
 
 
-def one_person(offsets: NDArray[np.float64]) -> smoothing.Clip:
+def one_person(offsets: NDArray[Any]) -> smoothing.Clip:
     """Return a body that moves along x, at 30 frames a second."""
     return smoothing.clip(
         [
