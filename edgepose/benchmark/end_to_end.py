@@ -30,7 +30,8 @@ from edgepose.benchmark.results import (
 from edgepose.benchmark.subscriber import Subscriber
 from edgepose.benchmark.traced_daemon import run_daemon
 from edgepose.build import build_model
-from edgepose.config.schema import CameraConfig, Config, MqttConfig, OutputConfig
+from edgepose.config.homeassistant import HomeAssistantConfig
+from edgepose.config.schema import CameraConfig, Config, MetricsConfig, MqttConfig, OutputConfig
 from edgepose.daemon.signals import Signals
 from edgepose.errors import BrokerError, SourceError
 from edgepose.imaging.preprocess import preprocess
@@ -217,6 +218,9 @@ def measure(
                     node=node,
                     cameras=(CameraConfig(),),
                     output=OutputConfig(),
+                    metrics=MetricsConfig(),
+                    # Its devices would appear there for a minute.
+                    homeassistant=HomeAssistantConfig(enabled=False),
                     # The broker keeps nothing for a client without an id.
                     mqtt=replace(mqtt, enabled=True, client_id=""),
                     inference=replace(config.inference, threads=count),

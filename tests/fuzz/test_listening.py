@@ -107,11 +107,11 @@ import sys
 import edgepose.cli.demo as demo
 from edgepose.cli.main import run_command
 demo.LOCAL_BROKER = ("127.0.0.1", int(sys.argv[1]))
-sys.exit(run_command(["demo", "--source", "synthetic:", "--seconds", "60"]))
+sys.exit(run_command(["demo", "--source", "synthetic:", "--json", "--seconds", "60"]))
 """
 
 
-def test_demo_broker_listens_on_loopback_only(
+def test_demo_listens_on_loopback_only(
     started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     pytest.importorskip("amqtt", reason="the demo extra is not installed")
@@ -130,10 +130,11 @@ def test_demo_broker_listens_on_loopback_only(
         return b"/poses {" in lines.read_bytes()
 
     wait_for(arrived, "poses to arrive", 40)
+    # The broker and the page.
+    wait_for(lambda: len(listening(process.pid)) == 2, "two ports")
     found = listening(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert len(found) == 1
-    assert [(protocol, address) for protocol, address, _ in found] == [("tcp", _LOOPBACK)]
+    assert [(protocol, address) for protocol, address, _ in found] == [("tcp", _LOOPBACK)] * 2
     poses = next(line for line in lines.read_text().splitlines() if "/poses {" in line)
     assert poses.split(" ")[0].startswith("edgepose/")

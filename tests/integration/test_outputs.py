@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,13 @@ def check_alive(broker: Mosquitto, listener: Listener) -> None:
     wait_for_more_poses(listener)
 
 
+def cause_event(daemon: Daemon, config: str) -> None:
+    """Add a zone around the whole frame, which the person there enters."""
+    zone = "{name: all, polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}"
+    daemon.configure(f"{config}cameras: [{{zones: [{zone}]}}]\n")
+    daemon.process.send_signal(signal.SIGHUP)
+
+
 def check_end(daemon: Daemon) -> None:
     """Check that SIGTERM ends it although its output is not read meanwhile."""
     daemon.process.terminate()
@@ -81,11 +89,12 @@ def test_daemon_stdout_on_a_full_disk(
 
 
 HANGING_DISK = """
-import os, sqlite3, threading, time
+import os, pathlib, sqlite3, threading, time
 
 def hang(function, hangs):
     def call(*arguments, **options):
         while hangs(*arguments):
+            pathlib.Path(__file__).with_name(function.__name__).touch()
             time.sleep(1)
         return function(*arguments, **options)
     return call
@@ -100,20 +109,26 @@ os.write = hang(os.write, of_recording)
 os.fsync = hang(os.fsync, lambda _descriptor: True)
 sqlite3.connect = hang(sqlite3.connect, in_background)
 """
-"""Imported by Python at its start: the recording, the switches and the events are never written."""
+"""Imported by Python at its start: the recording, the switches and the events are never written.
+
+A file beside it has the name of each function that hangs.
+"""
 
 
 def test_daemon_disk_that_hangs(tmp_path: Path, broker: Mosquitto, listener: Listener) -> None:
     """Switches, waiting events and the recording delay no pose, command or connection."""
     (tmp_path / "sitecustomize.py").write_text(HANGING_DISK)
+    config = f"output: {{record: {tmp_path / 'r.ndjson'}}}\n"
     with running(
         tmp_path,
         broker,
-        config=f"output: {{record: {tmp_path / 'r.ndjson'}}}\n",
+        config=config,
         environment={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
     ) as daemon:
         check_alive(broker, listener)
         broker.kill()
+        cause_event(daemon, config)
+        wait_for((tmp_path / "connect").exists, "an event that waits for the disk")
         broker.start()
         with broker.listener() as again:
             check_alive(broker, again)
@@ -160,9 +175,11 @@ def test_daemon_files_are_not_for_others(
 ) -> None:
     """Who came and went is in the state directory and in the recording."""
     recording = tmp_path / "r.ndjson"
-    with running(tmp_path, broker, config=f"output: {{record: {recording}}}\n") as daemon:
+    config = f"output: {{record: {recording}}}\n"
+    with running(tmp_path, broker, config=config) as daemon:
         check_alive(broker, listener)
         broker.kill()
+        cause_event(daemon, config)
         wait_for(lambda: list(tmp_path.glob("state/**/events.sqlite")), "the waiting events")
         state = tmp_path / "state"
         modes = {path: path.stat().st_mode for path in (recording, state, *state.rglob("*"))}

@@ -763,9 +763,13 @@ def test_folders_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-def test_find_config_file_of_the_service_for_another_user() -> None:
+def test_find_config_file_of_the_service_for_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A user who may not read it can run `estimate` with the defaults."""
-    system = loader.SYSTEM_FILE
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    system = tmp_path / "etc.yaml"
+    monkeypatch.setattr(loader, "SYSTEM_FILE", system)
     system.write_text("node: gym\n")
     assert find_config_file() == system
     system.chmod(0)
