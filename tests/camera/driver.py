@@ -50,7 +50,9 @@ class VirtualCamera:
         self.folder = folder
         (folder / "images").mkdir()
         source = SyntheticSource(fps=30 / REPEATED, live=False)
-        self.show([frame.image for frame in islice(source.frames(), IMAGES)])
+        there = [frame.image for frame in islice(source.frames(), IMAGES // 2 + 1)]
+        # And back again: at a jump in the motion, the person would be another one.
+        self.show([*there, *reversed(there[1:-1])])
         self.command("run 30")
         self.plug()
 
