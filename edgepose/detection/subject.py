@@ -2,11 +2,9 @@
 
 from typing import Final
 
-import numpy as np
-
 from edgepose.datatypes import CropRegion, Poses
 from edgepose.imaging.crop import upright_turns
-from edgepose.tracking.similarity import box_nearness, pose_similarity
+from edgepose.tracking.similarity import nearness, pose_similarity
 from edgepose.tracking.track import Track, torsos
 
 MIN_OKS: Final = 0.5
@@ -51,22 +49,17 @@ class Subject:
 
     def is_continued_by(self, pose: Poses, turns: int, timestamp_ns: int) -> bool:
         """Return whether a pose, found at an angle of `turns`, is of the same person."""
-        shift = np.array(self._track.shift_xy(timestamp_ns), np.float32)
-        last = self._pose
-        expected = Poses(
-            last.keypoints + shift,
-            last.keypoint_scores,
-            last.scores,
-            last.boxes_xyxy + np.concatenate((shift, shift)),
-        )
+        shift_xy = self._track.shift_xy(timestamp_ns)
         slow = timestamp_ns - self.seen_ns > SLOW_NS
-        if pose_similarity(pose, expected) >= (MIN_OKS_SLOW if slow else MIN_OKS):
+        min_oks = MIN_OKS_SLOW if slow else MIN_OKS
+        if pose_similarity(pose, self._pose, shift_xy=shift_xy) >= min_oks:
             return True
-        if turns == self.turns == 0:
+        if turns == self.turns:
             return False
-        # A fall begins fast and ends at once: the velocity may lead too far.
-        near = (box_nearness(pose, place).item() for place in (expected, last))
-        return max(near) >= MIN_NEARNESS
+        x, y = shift_xy
+        left, top, right, bottom = self._pose.boxes_xyxy[0].tolist()
+        expected = left + x, top + y, right + x, bottom + y
+        return nearness(pose.boxes_xyxy[0].tolist(), expected) >= MIN_NEARNESS
 
     def expected_region(self, timestamp_ns: int) -> CropRegion | None:
         """Return the crop region around the place where the person is expected."""

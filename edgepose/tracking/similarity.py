@@ -49,8 +49,13 @@ def keypoint_similarity(
     return similarity
 
 
-def pose_similarity(pose: Poses, other: Poses, min_score: float = MIN_KEYPOINT_SCORE) -> float:
-    """Return the `keypoint_similarity` of one pose and another.
+def pose_similarity(
+    pose: Poses,
+    other: Poses,
+    min_score: float = MIN_KEYPOINT_SCORE,
+    shift_xy: tuple[float, float] = (0.0, 0.0),
+) -> float:
+    """Return the `keypoint_similarity` of one pose and another, which is moved by a shift in px.
 
     In plain floats: arrays of one pose take four times as long.
     """
@@ -64,12 +69,13 @@ def pose_similarity(pose: Poses, other: Poses, min_score: float = MIN_KEYPOINT_S
     xs, ys = zip(*visible, strict=True)
     area = max(max(xs) - min(xs), 1.0) * max(max(ys) - min(ys), 1.0)
     shared, similarity = 0, 0.0
+    right, down = shift_xy
     for (x, y), score, (other_x, other_y), other_score, variance in zip(
         places, scores, others, other_scores, _FLOAT_VARIANCES, strict=True
     ):
         if score >= min_score <= other_score:
             shared += 1
-            squared = (x - other_x) ** 2 + (y - other_y) ** 2
+            squared = (x - other_x - right) ** 2 + (y - other_y - down) ** 2
             similarity += math.exp(-squared / (area * variance))
     return similarity / shared if shared >= MIN_SHARED_KEYPOINTS else 0.0
 

@@ -56,6 +56,16 @@ def test_pose_similarity_equals_keypoint_similarity(seed: int, min_score: float)
     assert pose_similarity(pose, other, min_score) == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
+def test_pose_similarity_to_a_pose_that_has_moved() -> None:
+    """A shift is that of the other pose."""
+    there = poses_of(at(0))
+    here = poses_of(at(30, 12))
+    assert pose_similarity(here, there, shift_xy=(30.0, 12.0)) == pytest.approx(1.0)
+    assert pose_similarity(here, there, shift_xy=(0.0, 12.0)) == pytest.approx(
+        pose_similarity(poses_of(at(30)), there)
+    )
+
+
 def test_keypoint_similarity_same_pose() -> None:
     """It is 1."""
     assert keypoint_similarity(poses_of(BODY), poses_of(BODY))[0, 0] == pytest.approx(1.0)
