@@ -46,7 +46,9 @@ put_packages() {
   for tag in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014; do
     set -- "$@" --platform "${tag}_$platform"
   done
-  pip install -q --no-deps --no-compile --only-binary :all: --require-hashes --target "$site" \
+  # The lock was made for that Python; pip compares with the one it runs on.
+  pip install -q --no-deps --no-compile --only-binary :all: --require-hashes \
+    --ignore-requires-python --target "$site" \
     --python-version $py --implementation cp --abi cp$(echo $py | tr -d .) --abi abi3 --abi none \
     "$@" -r "$HERE/$suite.txt"
   pip install -q --no-deps --no-compile --no-index --target "$site" "$work"/wheel/*.whl
