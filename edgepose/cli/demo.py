@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 from msgspec.structs import replace
@@ -23,9 +23,6 @@ from edgepose.daemon.app import launch
 from edgepose.errors import SourceError
 from edgepose.mqtt.local_broker import free_port, local_broker
 from edgepose.util.redact import masked_url
-
-if TYPE_CHECKING:
-    pass
 
 LOCAL_BROKER: Final = ("127.0.0.1", 1883)
 PAGE: Final = ("127.0.0.1", 8080)

@@ -24,7 +24,7 @@ SUBCOMMANDS: Final = {
     "dashboard": "Serve a page with live skeletons and states.",
     "setup": "Ask for camera and broker, and write a configuration.",
     "doctor": "Check what is there and what is missing, with the remedy.",
-    "demo": "Run without configuration and print the published messages.",
+    "demo": "Run without configuration, with the live page.",
 }
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}
 

@@ -80,4 +80,5 @@ def _plain(value: object) -> str:
         return value.reveal()
     if isinstance(value, Path):
         return str(value)
+    # As msgspec demands of a hook that does not know a type.
     raise NotImplementedError(type(value))

@@ -65,4 +65,5 @@ def main() -> None:
 def _decode(kind: type, value: str) -> object:
     if kind in (Path, Secret):
         return kind(value)
+    # As msgspec demands of a hook that does not know a type.
     raise NotImplementedError(kind)

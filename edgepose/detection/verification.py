@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from edgepose.datatypes import CropRegion, Frame, Poses
-from edgepose.skeleton import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
+from edgepose.imaging.crop import torso_direction
 from edgepose.tracking.similarity import keypoint_similarity, nearness
 
 THRESHOLD: Final = 0.24
@@ -163,13 +163,7 @@ def surroundings(poses: Poses, index: int) -> CropRegion:
 
 def _turns(keypoints: Sequence[Sequence[float]]) -> int:
     """Return the quarter turns, clockwise, that put shoulders beside the hips above them."""
-    right, down = (
-        keypoints[LEFT_HIP][axis]
-        + keypoints[RIGHT_HIP][axis]
-        - keypoints[LEFT_SHOULDER][axis]
-        - keypoints[RIGHT_SHOULDER][axis]
-        for axis in (0, 1)
-    )
+    right, down = torso_direction(keypoints)
     if abs(right) <= abs(down):
         return 0
     return 1 if right > 0 else 3

@@ -26,7 +26,7 @@ _CAMERA_NODES: Final = ("media*", "video*")
 
 
 def check_camera(config: Config, name: str) -> Iterator[Check]:
-    """Open a camera, look at a second of it, and close it."""
+    """Open a camera, take its frames for a second, and close it."""
     check = f"camera {name}"
     camera = next(camera for camera in config.cameras if camera.name == name)
     uri = parse_source_uri(camera.source)

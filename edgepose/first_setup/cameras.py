@@ -13,6 +13,7 @@ from edgepose.build import build_model, source_opener
 from edgepose.config.schema import CameraConfig, Config
 from edgepose.datatypes import Frame, Poses
 from edgepose.detection.crop_state import CropState
+from edgepose.diagnostics.camera import DARK
 from edgepose.inference.failover import SingleModel
 from edgepose.pipeline import Pipeline
 from edgepose.protocols import LoadedModel
@@ -72,7 +73,7 @@ def _describe(model: LoadedModel, camera: CameraConfig) -> str:
     width, height = frame.size_wh
     size = f"{width}x{height}"
     if best is None:
-        brightness = "; it is dark" if frame.image.mean() < 12 else ""
+        brightness = "; it is dark" if frame.image.mean() < DARK else ""
         return f"{size}, no person{brightness}"
     return f"{size}, {person_in_words(best, frame)}"
 

@@ -149,16 +149,22 @@ def upright_turns(keypoints: Sequence[Sequence[float]], scores: Sequence[float],
     """
     if not _has_torso(scores):
         return turns
-    x = keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]
-    x -= keypoints[LEFT_SHOULDER][0] + keypoints[RIGHT_SHOULDER][0]
-    y = keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]
-    y -= keypoints[LEFT_SHOULDER][1] + keypoints[RIGHT_SHOULDER][1]
+    x, y = torso_direction(keypoints)
     # Hips to the right of the shoulders are below them after one turn clockwise.
     degrees = math.degrees(math.atan2(x, y))
     lean = (degrees - 90 * turns + 180) % 360 - 180
     if abs(lean) <= MAX_LEAN:
         return turns
     return (turns + (1 if lean > 0 else 3)) % 4
+
+
+def torso_direction(keypoints: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the way from the shoulders to the hips of one pose, twice as long: right and down."""
+    x = keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]
+    x -= keypoints[LEFT_SHOULDER][0] + keypoints[RIGHT_SHOULDER][0]
+    y = keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]
+    y -= keypoints[LEFT_SHOULDER][1] + keypoints[RIGHT_SHOULDER][1]
+    return x, y
 
 
 def _has_torso(scores: Sequence[float]) -> bool:
