@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import click
 
 from edgepose.cli._options import set_up_logging
-from edgepose.config.loader import SYSTEM_FILE
+from edgepose.config.loader import SYSTEM_FILE, load_config
 from edgepose.config.schema import CameraConfig, Config, MqttConfig
 from edgepose.config.source_uri import parse_source_uri
 from edgepose.diagnostics.broker import check_broker
 from edgepose.errors import EdgeposeError
-from edgepose.first_setup import brokers, cameras, writing
+from edgepose.first_setup import brokers, cameras, service, writing
 from edgepose.mqtt.topics import check_id
 from edgepose.mqtt.url import parse_broker_url
 from edgepose.util.secrets import Secret
@@ -38,9 +38,34 @@ def command(*, output: Path | None) -> None:
     """
     set_up_logging("error")
     path = (output or writing.default_path()).absolute()
-    if path.exists() and not click.confirm(f"{path} exists. Replace it?", default=False):
+    if path.exists() and not click.confirm(*_replace_question(path)):
         click.echo("Nothing was changed.")
-        return
+    elif path == SYSTEM_FILE:
+        with service.stopped() as ran:
+            if ran:
+                click.echo("The service is stopped until the end, because it has the camera.")
+            _ask_and_write(path)
+        if service.start():
+            click.echo("The service runs with it. Check everything: sudo edgepose doctor")
+        else:
+            click.echo("The service does not run. See why: sudo edgepose doctor")
+    else:
+        _ask_and_write(path)
+        click.echo(f"Now: edgepose run -c {path}")
+
+
+def _replace_question(path: Path) -> tuple[str, bool]:
+    """Return what to ask about an existing file, and the default answer."""
+    try:
+        has_settings = load_config(path) != Config()
+    except EdgeposeError:
+        has_settings = True
+    if has_settings:
+        return f"{path} exists. Replace it?", False
+    return f"{path} exists, with the defaults only. Replace it?", True
+
+
+def _ask_and_write(path: Path) -> None:
     node = _ask("Name of this device, in topics and in Home Assistant", _node, Config().node_name)
     values: dict[str, Any] = {"node": node, "cameras": [_ask_camera()]}
     values["mqtt"], password = _ask_broker(node)
@@ -49,10 +74,6 @@ def command(*, output: Path | None) -> None:
     }
     for written in writing.write_config(path, values, password):
         click.echo(f"written: {written}")
-    if path == SYSTEM_FILE:
-        click.echo("Now: sudo systemctl restart edgepose, then sudo edgepose doctor")
-    else:
-        click.echo(f"Now: edgepose run -c {path}")
 
 
 def _ask(text: str, check: Callable[[str], T], default: str) -> T:

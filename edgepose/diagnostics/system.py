@@ -38,7 +38,7 @@ def daemon_pid(config: Config) -> int | None:
     """Return the process that runs this node on this machine, or the service; None without."""
     pid = lock_holder(config.state_path, config.node_name)
     # Only its own user may read the lock of the service.
-    return pid or int(_service().get("MainPID", "0")) or None
+    return pid or int(service_state().get("MainPID", "0")) or None
 
 
 def check_state(config: Config) -> Iterator[Check]:
@@ -114,7 +114,7 @@ def check_system(_config: Config) -> Iterator[Check]:
     yield check_clock(time.time())
     yield check_power(throttling())
     yield _versions()
-    yield check_service(_service())
+    yield check_service(service_state())
 
 
 def check_clock(now_s: float) -> Check:
@@ -162,7 +162,7 @@ def _versions() -> Check:
     return Check("versions", "ok", text)
 
 
-def _service() -> dict[str, str]:
+def service_state() -> dict[str, str]:
     """Return the properties of the service's unit, none without systemd."""
     try:
         done = subprocess.run(

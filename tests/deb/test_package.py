@@ -106,6 +106,20 @@ def test_package_installs(machine: Machine) -> None:
     assert "numpy" in container.read("/usr/share/doc/edgepose/copyright")
 
 
+def test_package_setup(machine: Machine, tmp_path: Path) -> None:
+    """The second command: asks, tries the broker that it finds, and the service publishes poses."""
+    container = machine.container
+    with Subscriber(container, tmp_path / "log") as subscriber:
+        answers = ("", "gym", "synthetic:", "", "", "")
+        done = container.run("edgepose", "setup", stdin="".join(f"{a}\n" for a in answers))
+        assert "with the defaults only. Replace it? [Y/n]" in done.stdout
+        assert "The service is stopped until the end" in done.stdout
+        assert "found: localhost:1883" in done.stdout
+        assert "The service runs with it." in done.stdout
+        subscriber.wait_for("edgepose/gym/main/poses")
+    assert container.output("stat", "-c", "%a %U %G", CONFIG) == "640 root edgepose"
+
+
 def test_package_service_publishes_poses(machine: Machine, tmp_path: Path) -> None:
     """The service, configured, publishes what it should, in its sandbox; and the doctor agrees."""
     with machine.serving(tmp_path / "log", BASIC) as subscriber:

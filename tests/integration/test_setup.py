@@ -1,12 +1,15 @@
 """`edgepose setup`, answered as on a terminal."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from edgepose.cli import setup as cli_setup
 from edgepose.config.loader import load_config
 from edgepose.first_setup import writing
 from edgepose.first_setup.brokers import parse_browse
@@ -77,6 +80,67 @@ def test_setup_interrupted(tmp_path: Path) -> None:
     assert done.returncode == 130
     assert done.stderr.endswith("edgepose: interrupted\n")
     assert not path.exists()
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+folder=$(dirname "$0")
+case $1 in
+  show) cat "$folder/state" ;;
+  stop) echo ActiveState=inactive >"$folder/state"; echo LoadState=loaded >>"$folder/state" ;;
+  start) echo ActiveState=active >"$folder/state"; echo LoadState=loaded >>"$folder/state" ;;
+esac
+[ "$1" = show ] || echo "$1 $2" >>"$folder/calls"
+"""
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a systemctl with an active service: its `state`, and the `calls`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "systemctl"
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    (folder / "state").write_text("LoadState=loaded\nActiveState=active\n")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+@pytest.fixture
+def system_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the configuration of the service, with comments only, as it is installed."""
+    path = tmp_path / "etc/config.yaml"
+    path.parent.mkdir()
+    path.write_text("# node: gym\n")
+    for module in (writing, cli_setup):
+        monkeypatch.setattr(module, "SYSTEM_FILE", path)
+    monkeypatch.setattr(writing, "default_path", lambda: path)
+    return path
+
+
+def test_setup_stops_the_service_that_has_the_camera(
+    systemctl: Path, system_file: Path, broker: Mosquitto
+) -> None:
+    """It is started again with what was written; defaults are replaced unless the answer is no."""
+    answers = ("", "gym", "synthetic:", broker.url, "", "")
+    done = CliRunner().invoke(cli_setup.command, input="".join(f"{a}\n" for a in answers))
+    assert done.exit_code == 0, done.output
+    assert "exists, with the defaults only. Replace it? [Y/n]" in done.output
+    assert (systemctl / "calls").read_text().splitlines()[:2] == ["stop edgepose", "start edgepose"]
+    assert done.output.endswith(
+        "The service runs with it. Check everything: sudo edgepose doctor\n"
+    )
+    assert load_config(system_file).node == "gym"
+
+
+def test_setup_interrupted_starts_the_service_again(systemctl: Path, system_file: Path) -> None:
+    """The service runs as before."""
+    before = system_file.read_text()
+    done = CliRunner().invoke(cli_setup.command, input="y\ngym\n")
+    assert done.exit_code != 0
+    assert (systemctl / "calls").read_text().splitlines() == ["stop edgepose", "start edgepose"]
+    assert system_file.read_text() == before
 
 
 def test_write_config_for_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
