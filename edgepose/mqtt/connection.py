@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -29,9 +29,7 @@ from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, Protocol
 from edgepose.mqtt.tls import tls_context
 from edgepose.mqtt.topics import OFF, OFFLINE, ON, in_groups
-
-if TYPE_CHECKING:
-    from edgepose.mqtt.retained import RetainedTopics
+from edgepose.mqtt.watcher import RetainedWatcher
 
 _log = logging.getLogger("edgepose.mqtt")
 
@@ -101,7 +99,7 @@ class MqttConnection:
         self._protocol = protocol
         self._receiver = receiver
         self._topics = () if receiver is None else receiver.topics
-        self._retained: RetainedTopics | None = None
+        self._retained: RetainedWatcher | None = None
         self._retained_subscriptions: set[int | None] = set()
         self._states: list[tuple[str, bytes, bool]] = []
         self._clean = clean or not (self._topics and options.client_id)
@@ -252,7 +250,7 @@ class MqttConnection:
         if late:
             raise diagnostics.unacknowledged(f"a message on {late[0]}", timeout_s, late)
 
-    def watch(self, retained: "RetainedTopics") -> None:
+    def watch(self, retained: RetainedWatcher) -> None:
         """Subscribe to the states of the node, and pass what the broker sends of them on."""
         retained.connected()
         with self._changed:
