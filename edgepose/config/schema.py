@@ -65,7 +65,7 @@ from edgepose.mqtt.commands import MAX_FPS
 from edgepose.mqtt.options import ConnectOptions, TlsFiles
 from edgepose.mqtt.topics import sanitize_id
 from edgepose.mqtt.url import BrokerAddress, parse_broker_url
-from edgepose.util.address import parse_listen
+from edgepose.util.address import check_page_url, parse_listen
 from edgepose.util.folders import MACHINE_STATE, xdg_folder
 from edgepose.util.redact import masked_url
 from edgepose.util.secrets import (
@@ -292,6 +292,7 @@ class DashboardConfig(Section, frozen=True, kw_only=True):
 
     listen: NeedsRestart[Annotated[str, Validate(_check_listen)] | None] = None
     token_file: NeedsRestart[FilePath | None] = None
+    url: Live[Annotated[str, Validate(check_page_url)] | None] = None
 
     def read_token(self) -> Secret | None:
         """Return the token that opens the page, None without one; raises SecretFileError."""

@@ -66,9 +66,11 @@ def node_message(config: Config, host: Host) -> bytes:
         "name": config.homeassistant.name or config.node_name,
         "model": "Pose sensor",
         "hw_version": host.hardware,
+        "configuration_url": config.dashboard.url,
+        "suggested_area": config.homeassistant.area,
     }
     parts = _without(off, _parts("node", values))
-    return _message((config.node_name,), device, config.homeassistant.area, parts)
+    return _message((config.node_name,), device, parts)
 
 
 def camera_message(config: Config, camera: CameraConfig) -> bytes:
@@ -106,6 +108,8 @@ def camera_message(config: Config, camera: CameraConfig) -> bytes:
         "name": camera.label or f"{topics.node} {name}",
         "model": "Camera",
         "via_device": _id(topics.node),
+        "configuration_url": config.dashboard.url,
+        "suggested_area": camera.area,
     }
     online = "{{ 'online' if value == 'online' else 'offline' }}"
     availability = [
@@ -113,7 +117,7 @@ def camera_message(config: Config, camera: CameraConfig) -> bytes:
         {"topic": topics.status(name), "value_template": online},
     ]
     more = {"availability": availability, "availability_mode": "all"}
-    return _message((topics.node, name), device, camera.area, parts, **more)
+    return _message((topics.node, name), device, parts, **more)
 
 
 def with_removals(previous: bytes, message: bytes) -> bytes | None:
@@ -188,9 +192,12 @@ def _id(*path: str) -> str:
 
 
 def _message(
-    path: tuple[str, ...], device: Mapping[str, object], area: str | None, parts: Parts, **more: Any
+    path: tuple[str, ...], device: Mapping[str, object], parts: Parts, **more: Any
 ) -> bytes:
-    """Return the message of a node or camera, with the ids of device and entities."""
+    """Return the message of a node or camera, with the ids of device and entities.
+
+    Without what is None in `device`.
+    """
     slug = "_".join(path)
     for key, part in parts.items():
         if len(part) > 1:
@@ -202,8 +209,7 @@ def _message(
             "identifiers": [_id(*path)],
             "manufacturer": "edgepose",
             "sw_version": __version__,
-            **device,
-            **({} if area is None else {"suggested_area": area}),
+            **{key: value for key, value in device.items() if value is not None},
         },
         "origin": _ORIGIN,
         "qos": 1,

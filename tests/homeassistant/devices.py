@@ -10,6 +10,7 @@ from edgepose.config.schema import CameraConfig, Config
 from edgepose.homeassistant.discovery import Host, camera_message, node_message
 
 GOLDEN: Final = Path(__file__).parent / "golden"
+GYM: Final = Config(node="gym")
 SQUARE: Final = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
@@ -21,7 +22,7 @@ def golden(name: str) -> dict[str, Any]:
     return message
 
 
-def node(**changes: Any) -> dict[str, Any]:
+def node(config: Config = GYM, **changes: Any) -> dict[str, Any]:
     """Return the message of the node, a Raspberry Pi in a service."""
     given: dict[str, Any] = {
         "hardware": "Raspberry Pi 5 Model B Rev 1.0",
@@ -29,12 +30,12 @@ def node(**changes: Any) -> dict[str, Any]:
         "throttling": True,
         "restartable": True,
     }
-    return decoded(node_message(Config(node="gym"), Host(**given | changes)))
+    return decoded(node_message(config, Host(**given | changes)))
 
 
 def camera(name: str, **values: Any) -> dict[str, Any]:
     """Return the message of a camera with the default configuration."""
-    return decoded(camera_message(Config(node="gym"), CameraConfig(name=name, **values)))
+    return decoded(camera_message(GYM, CameraConfig(name=name, **values)))
 
 
 def gym_main() -> dict[str, Any]:

@@ -134,6 +134,7 @@ async def entities(session: Session, prefix: str = "") -> list[dict[str, Any]]:
                     "category": entry["entity_category"],
                     "device": device["name"],
                     "area": areas.get(device.get("area_id")),
+                    "page": device.get("configuration_url"),
                     "via": devices.get(device.get("via_device_id"), {}).get("name"),
                 }
             )

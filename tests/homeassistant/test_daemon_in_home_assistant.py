@@ -222,21 +222,28 @@ def test_home_assistant_restarted(home: Home, node: Node, number: int) -> None:
 
 
 def test_home_assistant_follows_a_reload(home: Home, node: Node) -> None:
-    """A zone and the posture are gone, and return; the occupancy is not touched."""
+    """A zone and the posture are gone, and return; the occupancy is not touched.
+
+    The devices have a link to the live page meanwhile.
+    """
     gone = (
         *("sensor.gym_main_zone_mat_people", "binary_sensor.gym_main_zone_mat_occupancy"),
         "sensor.gym_main_posture",
     )
     with home.stream(OCCUPANCY) as states:
-        node.reload(zones=DOOR, posture=False, more="homeassistant: {name: Cellar}\n")
+        more = "homeassistant: {name: Cellar}\ndashboard: {url: 'http://gym.local:8080'}\n"
+        node.reload(zones=DOOR, posture=False, more=more)
         for entity in gone:
             home.wait(entity, "absent")
         time.sleep(2)
         assert home.warnings() == []
         assert home.ask("devices") == ["Cellar", "Kitchen", "gym main"]
-        assert not set(gone) & home.states().keys()
+        entities = home.entities()
+        assert not set(gone) & entities.keys()
+        assert {row["page"] for row in entities.values()} == {"http://gym.local:8080"}
         node.reload()
         home.wait(gone[0], "1")
+        assert {row["page"] for row in home.entities().values()} == {None}
     assert states == ["on"]
     check(home)
 

@@ -92,6 +92,24 @@ def test_daemon_reload_removes_a_zone(
     assert cleared.topic == state
 
 
+def test_daemon_reload_links_the_page(
+    tmp_path: Path, broker: Mosquitto, listener: Listener
+) -> None:
+    """The devices of Home Assistant have the address of the page from then on."""
+
+    def link(topic: str) -> object:
+        return json.loads(last(listener, topic) or b"{}")["device"].get("configuration_url")
+
+    with running(tmp_path, broker) as daemon:
+        listener.wait_for(CAMERA_CONFIG)
+        assert link(CAMERA_CONFIG) is None
+        daemon.configure("dashboard: {url: 'http://gym.local:8080'}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        # The node's message is sent first.
+        wait_for(lambda: link(CAMERA_CONFIG) == "http://gym.local:8080", "the link")
+        assert link(NODE_CONFIG) == "http://gym.local:8080"
+
+
 def test_daemon_settings_outlast_a_restart(
     tmp_path: Path, broker: Mosquitto, listener: Listener
 ) -> None:

@@ -236,6 +236,10 @@ def test_load_config_reports_all_errors(tmp_path: Path) -> None:
             "1: stats_interval_s: expected a number, at least 1 and at most 86400, got 0",
         ),
         ("mqtt:\n  url: http://h\n", "2: mqtt.url: the broker address 'http://h' does not"),
+        (
+            "dashboard:\n  url: gym.local:8080\n",
+            "2: dashboard.url: expected the address of a page without a login, such as http://192",
+        ),
         ("mqtt:\n  base_topic: /x\n", "2: mqtt.base_topic: the base topic is one or more"),
         (
             "mqtt: {client_id: ''}\n",

@@ -11,6 +11,7 @@ from edgepose.config.people import ZoneConfig
 from edgepose.config.schema import (
     CameraConfig,
     Config,
+    DashboardConfig,
     EdgeTpuPoseConfig,
     MqttConfig,
     PoseConfig,
@@ -26,11 +27,13 @@ LIVE = {
     "tracking": msgspec.structs.replace(Config().tracking, max_age_ms=1),
     "smoothing": SmoothingConfig(preset="off"),
     "presence": msgspec.structs.replace(Config().presence, on_delay_ms=1),
+    "dashboard": DashboardConfig(url="http://pi:8080"),
 }
 LIVE_KEYS = {
     "tracking": "tracking.max_age_ms",
     "smoothing": "smoothing.preset",
     "presence": "presence.on_delay_ms",
+    "dashboard": "dashboard.url",
 }
 
 

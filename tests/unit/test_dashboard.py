@@ -15,7 +15,7 @@ from edgepose.daemon.page_process import PageProcess
 from edgepose.dashboard.access import Access, check_listen, is_loopback
 from edgepose.dashboard.hub import MAX_EVENTS, MAX_TOPICS, Browser, Hub
 from edgepose.errors import ConfigError
-from edgepose.util.address import parse_listen
+from edgepose.util.address import check_page_url, parse_listen
 from edgepose.util.secrets import Secret
 from tests.mosquitto import wait_for
 
@@ -160,6 +160,45 @@ def test_parse_listen_invalid(text: str) -> None:
     """The error has an example."""
     with pytest.raises(ValueError, match=r"expected host:port, such as 127\.0\.0\.1:8080"):
         parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://192.168.1.20:8080",
+        "https://gym.example.org/edgepose/?a=b#c",
+        "HTTP://gym_1.local",
+        "http://[fd00::1]:8080/",
+    ],
+)
+def test_check_page_url_valid(text: str) -> None:
+    """What a browser opens."""
+    check_page_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "gym.local:8080",
+        "ftp://gym.local",
+        "http:///page",
+        "http://:8080",
+        "http://gym:99999",
+        "http://[fd00::1",
+        "http://gym local/",
+        "http://gym.local/a b",
+        "http://gym.local/\n",
+        "http://g\u00fcm.local",
+        "http://me@gym.local",
+        "http://me:hunter2@gym.local",
+    ],
+)
+def test_check_page_url_invalid(text: str) -> None:
+    """Home Assistant would refuse the device; a login would be retained on the broker."""
+    with pytest.raises(ValueError, match="expected the address of a page without a login") as error:
+        check_page_url(text)
+    assert "hunter2" not in str(error.value)
 
 
 def test_page_process_starts_again(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgepose.config.schema import CameraConfig, Config
+from edgepose.config.schema import CameraConfig, Config, DashboardConfig
 from edgepose.homeassistant.discovery import camera_message, with_removals
 from edgepose.messages import encode
 from edgepose.mqtt.topics import DiscoveryTopics
@@ -28,6 +28,20 @@ def test_discovery_of_a_camera_with_everything_on() -> None:
 def test_discovery_of_a_camera_with_label_and_area() -> None:
     """What is off is removed by a part with nothing but its platform."""
     assert camera("kitchen", label="Kitchen", area="Kitchen") == golden("camera-kitchen")["payload"]
+
+
+def test_discovery_links_the_page() -> None:
+    """The node and its cameras have the address of the live page, and nothing else differs."""
+    url = "http://gym.local:8080"
+    config = Config(node="gym", dashboard=DashboardConfig(url=url))
+    kitchen = CameraConfig(name="kitchen", label="Kitchen", area="Kitchen")
+    messages = {
+        "node": node(config),
+        "camera-kitchen": decoded(camera_message(config, kitchen)),
+    }
+    for name, message in messages.items():
+        assert message["device"].pop("configuration_url") == url
+        assert message == golden(name)["payload"]
 
 
 def test_discovery_of_a_node_that_reports_less() -> None:
