@@ -1,4 +1,4 @@
-"""The broker: name, TCP, TLS, login, access rights and packet limit."""
+"""The broker: name, TCP, TLS, login, packet limit, and the access rights."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from edgepose.mqtt.commands import CommandReceiver
 from edgepose.mqtt.connection import MqttConnection, Outgoing
 from edgepose.mqtt.diagnostics import Failure
 from edgepose.mqtt.options import ConnectOptions, MqttTimeouts, Protocol
-from edgepose.mqtt.topics import Topics
+from edgepose.mqtt.topics import DiscoveryTopics, Topics
 
 _TIMEOUTS: Final = MqttTimeouts(connect_s=2.0, answer_s=2.5)
 _ACKNOWLEDGE_S: Final = 2.0
@@ -37,7 +37,7 @@ def check_broker(config: Config) -> Iterator[Check]:
     try:
         connection, protocol = _connect(options, config)
     except Failure as failure:
-        yield _failed("broker", config, failure)
+        yield Check("broker", "error", *_explained(config, failure))
         return
     except EdgeposeError as error:
         message, _, remedy = str(error).partition("; ")
@@ -90,32 +90,63 @@ def _packet_size(config: Config, connection: MqttConnection) -> Check:
 
 def _access(config: Config, connection: MqttConnection, protocol: Protocol) -> Iterator[Check]:
     """Publish on the topics, and report the first that is denied; MQTT 3.1.1 has no answer."""
-    name, broker = "broker access", f"the MQTT broker {config.mqtt.address.netloc}"
-    for message in _messages(config):
-        try:
-            connection.publish(message)
-            acknowledged = _wait(connection)
-        except Failure:
-            # mosquitto 2.0 ends the connection.
-            yield Check(
-                name,
-                "error",
-                f"{broker} ends the connection at a message on {message.topic}",
-                "give this client write access to it; the broker's log has the reason",
-            )
-            return
-        if connection.refused:
-            yield _failed(name, config, connection.refused[0])
-            return
-        if not acknowledged:
-            late = diagnostics.unacknowledged(f"a message on {message.topic}", _ACKNOWLEDGE_S)
-            yield _failed(name, config, late)
-            return
-    if protocol == "5":
-        root = _topics(config).root
-        yield Check(name, "ok", f"may publish and subscribe below {root}")
+    name = "broker access"
+    problems = (_publish(config, connection, message) for message in _messages(config))
+    problem = next(filter(None, problems), None)
+    if problem is not None:
+        yield Check(name, "error", *problem)
     else:
-        yield Check(name, "skipped", "MQTT 3.1.1 does not report what is denied")
+        allowed = f"may publish and subscribe below {_topics(config).root}"
+        yield _allowed(name, allowed, protocol)
+    if problem is None or connection.refused:
+        # Otherwise the connection has ended.
+        yield _discovery_access(config, connection, protocol)
+
+
+def _discovery_access(config: Config, connection: MqttConnection, protocol: Protocol) -> Check:
+    """Publish beside the discovery messages, since Home Assistant would take one of those."""
+    name, given = "broker discovery", config.homeassistant
+    if not given.enabled:
+        return Check(name, "skipped", "homeassistant.enabled is false")
+    folder = DiscoveryTopics(config.node_name, given.discovery_prefix).folder
+    problem = _publish(config, connection, Outgoing(f"{folder}/doctor", b"ok", 1))
+    if problem is None:
+        return _allowed(name, f"may publish below {folder}", protocol)
+    return Check(
+        name,
+        "warning",
+        f"Home Assistant cannot find this node: {problem[0]}",
+        f"give this client read and write access to {folder}/#, or set homeassistant.enabled to "
+        "false if there is no Home Assistant",
+    )
+
+
+def _allowed(name: str, message: str, protocol: Protocol) -> Check:
+    if protocol == "5":
+        return Check(name, "ok", message)
+    return Check(name, "skipped", "MQTT 3.1.1 does not report what is denied")
+
+
+def _publish(
+    config: Config, connection: MqttConnection, message: Outgoing
+) -> tuple[str, str] | None:
+    """Publish a message; return what is wrong and its remedy, None if it is acknowledged."""
+    refused, broker = len(connection.refused), f"the MQTT broker {config.mqtt.address.netloc}"
+    try:
+        connection.publish(message)
+        acknowledged = _wait(connection)
+    except Failure:
+        # mosquitto 2.0 ends the connection.
+        return (
+            f"{broker} ends the connection at a message on {message.topic}",
+            "give this client write access to it; the broker's log has the reason",
+        )
+    if len(connection.refused) > refused:
+        return _explained(config, connection.refused[refused])
+    if not acknowledged:
+        late = diagnostics.unacknowledged(f"a message on {message.topic}", _ACKNOWLEDGE_S)
+        return _explained(config, late)
+    return None
 
 
 def _wait(connection: MqttConnection) -> bool:
@@ -143,10 +174,11 @@ def _messages(config: Config) -> Iterator[Outgoing]:
         yield Outgoing(names.count(camera.name), b"0", 1, retain=True)
 
 
-def _failed(name: str, config: Config, failure: Failure) -> Check:
+def _explained(config: Config, failure: Failure) -> tuple[str, str]:
+    """Return what is wrong, and the remedy."""
     message, _, remedy = str(failure).partition(": ")
     text = f"the MQTT broker {config.mqtt.address.netloc} {message}"
-    return Check(name, "error", text, remedy or "see the broker's log")
+    return text, remedy or "see the broker's log"
 
 
 def _topics(config: Config) -> Topics:

@@ -188,7 +188,12 @@ class DiscoveryTopics:
     def device(self, camera: str | None = None) -> str:
         """Return the topic of the message about a camera, or about the node."""
         path = "" if camera is None else f"/{camera}"
-        return f"{self.prefix}/device/edgepose-{self.node}{path}/config"
+        return f"{self.folder}{path}/config"
+
+    @property
+    def folder(self) -> str:
+        """The first levels of the topics of all messages about the node."""
+        return f"{self.prefix}/device/edgepose-{self.node}"
 
     @property
     def filters(self) -> tuple[str, str]:

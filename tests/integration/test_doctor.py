@@ -56,6 +56,7 @@ def test_doctor_healthy(tmp_path: Path, broker: Mosquitto) -> None:
         "broker": "ok",
         "broker packet size": "ok",
         "broker access": "ok",
+        "broker discovery": "ok",
         "state": "ok",
         "disk": "ok",
         "clock": "ok",
@@ -150,6 +151,30 @@ def test_doctor_denied_topics_and_packet_limit(tmp_path: Path, strict_broker: Mo
     assert "max_packet_size" in checks["broker packet size"]["remedy"]
 
 
+@pytest.fixture
+def broker_without_discovery(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Return a broker that allows the topics of the node, but not those of Home Assistant."""
+    acl = f"user {USERNAME}\ntopic readwrite edgepose/gym/#\n"
+    with Mosquitto(tmp_path, password=True, acl=acl) as mosquitto:
+        yield mosquitto
+
+
+def test_doctor_denied_discovery(tmp_path: Path, broker_without_discovery: Mosquitto) -> None:
+    """The node runs without it, so it is a warning, with the topics that are needed."""
+    url = broker_without_discovery.url
+    config = (
+        f"{HEALTHY}node: gym\nmqtt: {{url: '{url}', username: {USERNAME}, password: {PASSWORD}}}\n"
+    )
+    code, checks = doctor(tmp_path, config)
+    assert (code, checks["broker access"]["status"]) == (0, "ok")
+    discovery = checks["broker discovery"]
+    assert discovery["status"] == "warning"
+    assert "a message on homeassistant/device/edgepose-gym/doctor" in discovery["message"]
+    assert "write access to homeassistant/device/edgepose-gym/#" in discovery["remedy"]
+    _, checks = doctor(tmp_path, f"{config}homeassistant: {{enabled: false}}\n")
+    assert checks["broker discovery"]["status"] == "skipped"
+
+
 def test_doctor_mistyped_config(tmp_path: Path) -> None:
     """All errors of the configuration are in the check, and the machine is checked all the same."""
     _, checks = doctor(tmp_path, "modle: {}\nstats_interval_s: soon\n")
@@ -169,6 +194,8 @@ def test_doctor_states_are_those_of_a_node_that_does_not_run(
         received = {(message.topic, message.payload) for message in listener.received}
     assert received == {
         ("edgepose/gym/doctor", b"ok"),
+        # Home Assistant reads topics that end with /config only.
+        ("homeassistant/device/edgepose-gym/doctor", b"ok"),
         ("edgepose/gym/availability", b"offline"),
         ("edgepose/gym/main/status", b"offline"),
         ("edgepose/gym/main/presence", b"OFF"),
