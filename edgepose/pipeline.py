@@ -152,9 +152,7 @@ class Pipeline:
             frame,
             model,
             poses,
-            candidate=crop.has_candidate
-            if model.pose_model.crops
-            else max(candidates.scores.tolist(), default=0.0) >= model.pose_threshold,
+            candidate=(crop if model.pose_model.crops else crop.verification).has_candidate,
             preprocess_ns=preprocessed - started,
             invoke_ns=invoked - preprocessed,
             decode_ns=perf_counter_ns() - invoked,

@@ -66,14 +66,22 @@ class _Candidate:
     def verified(self) -> bool:
         return self.confirmed >= INFERENCES
 
+    @property
+    def open(self) -> bool:
+        """Whether it is neither verified nor refused."""
+        return not self.verified and (self.confirmed > 0 or self.pause_ns == FIRST_PAUSE_NS)
+
 
 class Verification:
     """Which poses of one stream of frames are verified; belongs to the inference thread.
 
-    A verified body stays so while it is followed by the place of its box.
+    A verified body stays so while it is followed by the place of its box. `has_candidate` is
+    whether a body in the last frame may be verified by the next frames; one that was refused is
+    not.
     """
 
     def __init__(self) -> None:
+        self.has_candidate = False
         self._candidates: list[_Candidate] = []
         self._saved = MAX_SAVED
         self._size_wh: tuple[int, int] | None = None
@@ -93,6 +101,7 @@ class Verification:
             self._candidates.clear()
         self._saved = min(self._saved + INFERENCES_PER_FRAME, MAX_SAVED)
         now_ns = frame.timestamp_ns
+        self.has_candidate = False
         if not (len(poses) or self._candidates):
             return poses
         found = self._follow(poses.boxes_xyxy.tolist(), now_ns)
@@ -105,7 +114,10 @@ class Verification:
             else:
                 _note(found[index], now_ns, _confirmations(poses, index, verifying))
         verified = [candidate.verified for candidate in found]
-        return poses if all(verified) else poses.select(np.array(verified))
+        if all(verified):
+            return poses
+        self.has_candidate = any(candidate.open for candidate in found)
+        return poses.select(np.array(verified))
 
     def _due(self, found: Sequence[_Candidate], now_ns: int) -> int | None:
         """Return which of the bodies in a frame the verifying model runs on, if any.

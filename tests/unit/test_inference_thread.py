@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,32 @@ def test_inference_thread_empty_room_stays_idle() -> None:
     now_ns[0] += 20_000_000
     assert isinstance(detect(capture, frame_of()).outcome, Detection)
     assert not limit.accepts(now_ns[0])
+
+
+@pytest.mark.parametrize(("score", "frames"), [(0.1, 6), (0.3, 30)])
+def test_inference_thread_idle_and_a_pose_to_be_verified(score: float, frames: int) -> None:
+    """One that the verifier refuses leaves the camera idle; a person ends it."""
+    now_ns = [SECOND_NS]
+    limit = FrameRateLimit(clock=lambda: now_ns[0])
+    limit.set_idle(fps=5, after_s=10)
+    rig = PipelineRig(FakePoseModel(0.6, 0.6, crops=False))
+    verifier = loaded_model(FakeInterpreter(), FakePoseModel(score, score))
+    model = replace(loaded_model(rig.interpreter, rig.model), verifier=verifier)
+    rig.pipeline.models = SingleModel(model)
+    capture = Capture(
+        "main", lambda: ScriptedSource([]), 10**10, rig.pipeline, FrameMailbox(), limit
+    )
+    now_ns[0] += 20 * SECOND_NS
+    accepted = 0
+    for sequence in range(30):
+        frame = frame_of(timestamp_ns=now_ns[0], sequence=sequence)
+        processed = limit.accepts(now_ns[0])
+        now_ns[0] += SECOND_NS // 30
+        if processed:
+            accepted += 1
+            detect(capture, frame)
+    assert accepted == frames
+    assert limit.idle is (score < 0.2)
 
 
 def test_inference_thread_passes_the_end_and_errors_on(rig: Rig) -> None:

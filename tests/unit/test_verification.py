@@ -176,6 +176,31 @@ def test_verification_person_who_walks_stays_verified(fps: int) -> None:
     assert set(counts[verified:]) == {2}
 
 
+@pytest.mark.parametrize(
+    ("score", "expected"), [(PERSON, [True, True, True, False, False]), (GHOST, [False] * 5)]
+)
+def test_verification_has_a_candidate_until_it_is_decided(
+    score: float, expected: list[bool]
+) -> None:
+    """A pose that was refused once is none, though it is tried again later."""
+    stream = Stream(lambda _: score)
+    seen = []
+    for _ in expected:
+        stream.frame(at(0))
+        seen.append(stream.verification.has_candidate)
+    assert seen == expected
+
+
+def test_verification_refused_pose_that_is_confirmed_is_a_candidate() -> None:
+    scores = iter((GHOST, PERSON))
+    stream = Stream(lambda _: next(scores), fps=4)
+    seen = []
+    for bodies in ([at(0)], [at(0)], []):
+        stream.frame(*bodies)
+        seen.append(stream.verification.has_candidate)
+    assert seen == [False, True, False]
+
+
 def test_verification_begins_again_with_frames_of_another_size() -> None:
     stream = Stream()
     stream.frames(4, at(0))
