@@ -161,17 +161,17 @@ def _wait(connection: MqttConnection) -> bool:
 
 
 def _messages(config: Config) -> Iterator[Outgoing]:
-    """Yield messages that change nothing: the states of a node that does not run."""
+    """Yield messages that change nothing: the states of a node that does not run, not retained."""
     names = _topics(config)
     yield Outgoing(f"{names.root}/doctor", b"ok", 1)
     if daemon_pid(config) is not None:
         # It publishes its states itself, and logs what is denied.
         return
-    yield Outgoing(names.availability, topics.OFFLINE, 1, retain=True)
+    yield Outgoing(names.availability, topics.OFFLINE, 1)
     for camera in config.cameras:
-        yield Outgoing(names.status(camera.name), topics.OFFLINE, 1, retain=True)
-        yield Outgoing(names.presence(camera.name), topics.OFF, 1, retain=True)
-        yield Outgoing(names.count(camera.name), b"0", 1, retain=True)
+        yield Outgoing(names.status(camera.name), topics.OFFLINE, 1)
+        yield Outgoing(names.presence(camera.name), topics.OFF, 1)
+        yield Outgoing(names.count(camera.name), b"0", 1)
 
 
 def _explained(config: Config, failure: Failure) -> tuple[str, str]:

@@ -187,7 +187,7 @@ def test_doctor_mistyped_config(tmp_path: Path) -> None:
 def test_doctor_states_are_those_of_a_node_that_does_not_run(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    """Its messages change nothing for a subscriber."""
+    """Its messages change nothing for a subscriber, and the broker keeps none of them."""
     with broker.listener() as listener:
         doctor(tmp_path, f"{HEALTHY}node: gym\nmqtt: {{url: '{broker.url}'}}\n")
         listener.wait_for("edgepose/gym/main/count")
@@ -201,6 +201,10 @@ def test_doctor_states_are_those_of_a_node_that_does_not_run(
         ("edgepose/gym/main/presence", b"OFF"),
         ("edgepose/gym/main/count", b"0"),
     }
+    broker.publish("end", b"1", retain=True)
+    with broker.listener() as later:
+        later.wait_for("end")
+        assert later.topics() == ["end"]
 
 
 def test_doctor_ends_although_a_camera_hangs(tmp_path: Path) -> None:
