@@ -6,12 +6,13 @@ Schema 1. Unknown fields may be added; a changed meaning raises the number.
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, cast
 
 import msgspec
 
+from edgepose import __version__, skeleton
 from edgepose.clock import isoformat_utc, utc_of_boottime
 from edgepose.datatypes import (
     Event,
@@ -306,6 +307,38 @@ def event_message(event: Event, number: int, *, node: str, camera: str) -> Event
         zone=msgspec.UNSET if event.zone is None else event.zone,
         exercise=msgspec.UNSET if event.exercise is None else event.exercise,
         count=msgspec.UNSET if event.count is None else event.count,
+    )
+
+
+def info_message(
+    *,
+    node: str,
+    device: str,
+    cameras: Sequence[str],
+    zones: Mapping[str, object],
+    models: Sequence[str],
+    verifier: str | None,
+    keypoint_threshold: float,
+) -> bytes:
+    """Return the `info` payload: what a node is and how to read its messages.
+
+    `zones` has those of each camera as configured, `models` the names of all that are loaded.
+    """
+    return encode(
+        {
+            "version": __version__,
+            "boot": boot_id(),
+            "node": node,
+            "device": device,
+            "cameras": cameras,
+            "zones": zones,
+            "models": models,
+            "verifier": verifier,
+            "keypoint_names": skeleton.KEYPOINT_NAMES,
+            "skeleton": skeleton.EDGES,
+            "keypoint_threshold": keypoint_threshold,
+            "message_schema": msgspec.json.schema(PoseMessage),
+        }
     )
 
 

@@ -1,6 +1,5 @@
 """From a configuration to a running daemon, and from a changed one to what changes in it."""
 
-import json
 import logging
 import sys
 import threading
@@ -11,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from edgepose import __version__, messages, skeleton
+from edgepose import __version__, messages
 from edgepose.build import (
     apply_tracking,
     build_cpu_model,
@@ -391,19 +388,12 @@ def info_message(config: Config, models: Models) -> bytes:
     model = models.state.model
     threshold = config.pose.keypoint_threshold if model is None else model.keypoint_threshold
     verifier = None if model is None else model.verifier
-    return json.dumps(
-        {
-            "version": __version__,
-            "boot": messages.boot_id(),
-            "node": config.node_name,
-            "device": device_name(),
-            "cameras": [camera.name for camera in config.cameras],
-            "zones": {camera.name: msgspec.to_builtins(camera.zones) for camera in config.cameras},
-            "models": [model.name for model in models.loaded],
-            "verifier": None if verifier is None else verifier.name,
-            "keypoint_names": skeleton.KEYPOINT_NAMES,
-            "skeleton": skeleton.EDGES,
-            "keypoint_threshold": threshold,
-            "message_schema": msgspec.json.schema(messages.PoseMessage),
-        }
-    ).encode()
+    return messages.info_message(
+        node=config.node_name,
+        device=device_name(),
+        cameras=[camera.name for camera in config.cameras],
+        zones={camera.name: camera.zones for camera in config.cameras},
+        models=[model.name for model in models.loaded],
+        verifier=None if verifier is None else verifier.name,
+        keypoint_threshold=threshold,
+    )

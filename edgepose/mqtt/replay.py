@@ -119,6 +119,30 @@ def _parse(line: bytes) -> Recorded:
     return Recorded(message, line.strip(), captured_s)
 
 
+def with_pauses(recording: Recording) -> Iterator[tuple[float, Recorded]]:
+    """Yield every message with the seconds to wait before it, from their `captured_at`.
+
+    A pause counts as MAX_PAUSE_S at most, and if the recorded time steps back (the clock was set,
+    or two recordings are in one file), the next message follows at once; the first of these is
+    logged. Raises SourceError if the recording cannot be read any more.
+    """
+    newest_s: float | None = None
+    logged = False
+    for recorded in recording:
+        captured_s = recorded.captured_s
+        pause_s = 0.0 if newest_s is None else captured_s - newest_s
+        steps_back = pause_s < -_OUT_OF_ORDER_S
+        if (steps_back or pause_s > MAX_PAUSE_S) and not logged:
+            logged = True
+            _log.warning(
+                "%s: the recorded time jumps by %.0f s at %s; a pause is replayed for %g s at "
+                "most, and a step back at once",
+                *(recording.path, pause_s, recorded.message.captured_at, MAX_PAUSE_S),
+            )
+        newest_s = captured_s if newest_s is None or steps_back else max(newest_s, captured_s)
+        yield min(max(pause_s, 0.0), MAX_PAUSE_S), recorded
+
+
 def replay(
     recording: Recording,
     publish: Callable[[str, bytes], None],
@@ -130,30 +154,15 @@ def replay(
 ) -> int:
     """Publish every message as it was recorded, on `<base>/<node>/<camera>/poses` of the recording.
 
-    Between two messages pass the seconds between their `captured_at`, divided by `speed`; speed 0
-    does not wait at all. A pause counts as MAX_PAUSE_S at most, and if the recorded time steps back
-    (the clock was set, or two recordings are in one file), the next message follows at once; the
-    first of these is logged. `publish` gets topic and payload. Return how many messages were passed
-    to it; raises SourceError if the recording cannot be read any more.
+    Between two messages pass the seconds of `with_pauses`, divided by `speed`; speed 0 does not
+    wait at all. `publish` gets topic and payload. Return how many messages were passed to it;
+    raises SourceError if the recording cannot be read any more.
     """
     published = 0
     due_s = monotonic()
-    newest_s: float | None = None
-    logged = False
-    for message, payload, captured_s in recording:
-        pause_s = 0.0 if newest_s is None else captured_s - newest_s
-        if speed and not -_OUT_OF_ORDER_S <= pause_s <= MAX_PAUSE_S and not logged:
-            logged = True
-            _log.warning(
-                "%s: the recorded time jumps by %.0f s at %s; a pause is replayed for %g s at "
-                "most, and a step back at once",
-                *(recording.path, pause_s, message.captured_at, MAX_PAUSE_S),
-            )
-        if pause_s < -_OUT_OF_ORDER_S:
-            due_s, newest_s = monotonic(), captured_s
-        newest_s = captured_s if newest_s is None else max(newest_s, captured_s)
+    for pause_s, (message, payload, _) in with_pauses(recording):
         if speed:
-            due_s += min(max(pause_s, 0.0), MAX_PAUSE_S) / speed
+            due_s += pause_s / speed
             wait_s = min(due_s - monotonic(), _LONGEST_SLEEP_S)
             if wait_s > 0:
                 sleep(wait_s)

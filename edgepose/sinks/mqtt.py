@@ -80,7 +80,11 @@ class MqttSink:
 
     def publish(self, message: PoseMessage) -> None:
         """Publish the poses of a frame; dropped and counted while the broker is unreachable."""
-        self._outbox.add_transient(self._pose_topics[message.camera], messages.encode(message))
+        self.publish_encoded(message.camera, messages.encode(message))
+
+    def publish_encoded(self, camera: str, payload: bytes) -> None:
+        """Publish a pose message of a camera that is encoded already."""
+        self._outbox.add_transient(self._pose_topics[camera], payload)
 
     def set_state(self, topic: str, payload: bytes) -> None:
         """Publish a state (retained, QoS 1); nothing is sent if it did not change."""
