@@ -179,8 +179,11 @@ class Home:
             process.stdin.write((HERE / "inside.py").read_text())
             process.stdin.close()
             states.append(json.loads(process.stdout.readline()))
-            yield states
-            process.terminate()
+            try:
+                yield states
+            finally:
+                # Also after a failure: it would be waited for.
+                process.terminate()
             states += map(json.loads, process.stdout)
 
     def call(self, action: str, entity_id: str, **data: object) -> None:
