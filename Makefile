@@ -14,7 +14,7 @@ SITE   := $(shell $(PYTHON) -c 'import importlib.util as u; print("--system-site
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT    := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 deb test-deb test-homeassistant chaos lint docs bench quality setup clean install uninstall
+.PHONY: demo test test-fast test-latest test-oldest test-convert test-systemd test-camera test-arm64 deb test-deb test-homeassistant test-dashboard chaos lint docs bench quality setup clean install uninstall
 
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
@@ -70,6 +70,11 @@ test-arm64: $(VENV)/.dev /usr/sbin/mosquitto /usr/sbin/debootstrap /usr/bin/qemu
 test-homeassistant: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/sbin/debootstrap
 	$(SUDO) env PYTHONDONTWRITEBYTECODE=1 SUITES="$(SUITES)" $(RUN) pytest -p no:cacheprovider \
 	  -m homeassistant tests/homeassistant
+
+# Not part of `test`: ten minutes of five cameras on the live page in Chromium, and its figures. It
+# needs a quiet machine.
+test-dashboard: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/chromedriver
+	$(RUN) tests.dashboard_load
 
 # A Debian package of a suite and architecture, in dist/, cross-built without emulation. pip takes the
 # wheels that packaging/SUITE.txt pins by hash: make deb SUITE=bookworm ARCH=arm64

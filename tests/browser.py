@@ -69,6 +69,29 @@ class Browser(Resource):
         """Run the body of a function in the page and return its value."""
         return self.driver.execute_script(script, *arguments)
 
+    def before_every_page(self, script: str) -> None:
+        """Run a script in each page that is opened from now on, before its own ones."""
+        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
+    def requests(self) -> dict[str, int]:
+        """Return the transferred bytes of each URL that the page has asked for."""
+        entries = self.run(
+            "return [...performance.getEntriesByType('navigation'), "
+            "...performance.getEntriesByType('resource')].map((e) => [e.name, e.transferSize])"
+        )
+        return dict(entries)
+
+    def held(self) -> dict[str, int]:
+        """Return what is left after garbage collection, with nodes that are in no document."""
+        self.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        counters = self.driver.execute_cdp_cmd("Memory.getDOMCounters", {})
+        heap = self.driver.execute_cdp_cmd("Runtime.getHeapUsage", {})
+        return {
+            "heap_bytes": int(heap["usedSize"]),
+            "nodes": counters["nodes"],
+            "listeners": counters["jsEventListeners"],
+        }
+
     def errors(self) -> list[str]:
         """Return what the console printed since the last call."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

@@ -26,11 +26,18 @@ def children(pid: int) -> set[int]:
 
 def is_idle(pid: int) -> bool:
     """Return whether a process used no processor time during 0.1 s."""
-    before = _cpu_ticks(pid)
+    before = cpu_seconds(pid)
     time.sleep(0.1)
-    return _cpu_ticks(pid) == before
+    return cpu_seconds(pid) == before
 
 
-def _cpu_ticks(pid: int) -> int:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mb(pid: int) -> float:
+    """Return how much memory of a process is in RAM."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -6,20 +6,31 @@ const COCO_EDGES = [
 ];
 const GOLDEN_ANGLE = 137.5;
 
-export function colourOf(id) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  return `hsl(${(id * GOLDEN_ANGLE) % 360} 75% ${dark ? 68 : 38}%)`;
+// Asked of the browser once for each theme: every frame needs them.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const tokens = new Map();
+dark.addEventListener("change", () => tokens.clear());
+
+function colourOf(id) {
+  return `hsl(${(id * GOLDEN_ANGLE) % 360} 75% ${dark.matches ? 68 : 30}%)`;
 }
 
 function token(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let value = tokens.get(name);
+  if (!value) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    tokens.set(name, value);
+  }
+  return value;
 }
 
-// Gives the canvas the shape of the frame and the pixels of the screen; returns its context.
-export function prepare(canvas, frame) {
-  canvas.style.aspectRatio = `${frame.width} / ${frame.height}`;
+// Gives the canvas, `clientWidth` CSS pixels wide, the shape of the frame and the pixels of the
+// screen; returns its context.
+export function prepare(canvas, clientWidth, frame) {
+  const shape = `${frame.width} / ${frame.height}`;
+  if (canvas.style.aspectRatio !== shape) canvas.style.aspectRatio = shape;
   const scale = Math.min(devicePixelRatio || 1, 2);
-  const width = Math.max(1, Math.round(canvas.clientWidth * scale));
+  const width = Math.max(1, Math.round(clientWidth * scale));
   const height = Math.max(1, Math.round((width * frame.height) / frame.width));
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
@@ -106,19 +117,24 @@ export function drawPose(context, pose, edges) {
   const colour = colourOf(pose.id);
   context.strokeStyle = context.fillStyle = colour;
   context.lineWidth = Math.max(2, width / 160);
+  context.beginPath();
   for (const [start, end] of edges || COCO_EDGES) {
-    const points = [pose.keypoints[start], pose.keypoints[end]];
-    if (points.every(Boolean)) {
-      path(context, points);
-      context.stroke();
+    const [from, to] = [pose.keypoints[start], pose.keypoints[end]];
+    if (from && to) {
+      context.moveTo(from[0] * width, from[1] * height);
+      context.lineTo(to[0] * width, to[1] * height);
     }
   }
+  context.stroke();
   const radius = Math.max(2.5, width / 130);
-  for (const keypoint of pose.keypoints.filter(Boolean)) {
-    context.beginPath();
-    context.arc(keypoint[0] * width, keypoint[1] * height, radius, 0, 2 * Math.PI);
-    context.fill();
+  context.beginPath();
+  for (const keypoint of pose.keypoints) {
+    if (!keypoint) continue;
+    const [x, y] = [keypoint[0] * width, keypoint[1] * height];
+    context.moveTo(x + radius, y);
+    context.arc(x, y, radius, 0, 2 * Math.PI);
   }
+  context.fill();
   const text = pose.posture ? `${pose.id} ${pose.posture.name}` : `${pose.id}`;
   label(context, text, pose.box[0] * width, pose.box[1] * height - 4, colour);
 }

@@ -12,7 +12,7 @@ const STEP = 0.02;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STATES = {
   online: "online",
-  stalled: "stalled: the camera delivers no frames",
+  stalled: "stalled: no frames",
   offline: "offline",
   off: "switched off",
 };
@@ -42,6 +42,8 @@ export class Panel {
     this.corners = [];
     this.cross = null;
     this.scheduled = false;
+    this.width = 0;
+    this.facts = "";
     this.build();
   }
 
@@ -55,6 +57,7 @@ export class Panel {
     this.find("h3").textContent = this.name;
     this.canvas = this.find("canvas");
     this.canvas.setAttribute("role", "img");
+    this.showPoses(0);
     this.find(".privacy").addEventListener("click", () => this.switch());
     this.find(".walk").addEventListener("click", () => this.walk(!this.walking));
     this.find(".forget").addEventListener("click", () => {
@@ -64,7 +67,10 @@ export class Panel {
     });
     this.find(".aiming").addEventListener("toggle", () => this.schedule());
     this.buildZoning();
-    new ResizeObserver(() => this.schedule()).observe(this.canvas);
+    new ResizeObserver(([{ contentRect }]) => {
+      this.width = contentRect.width;
+      this.schedule();
+    }).observe(this.canvas);
     this.show();
   }
 
@@ -202,7 +208,12 @@ export class Panel {
       ["Frames a second", fps == null ? null : fps.toFixed(0)],
       ["Latency", latency == null ? null : `${latency.toFixed(0)} ms`],
     ];
-    const rows = facts.filter(([, value]) => value != null).map(([name, value]) => {
+    // What a camera that is away has published last is not what is there.
+    const known = facts.filter(([, value]) => this.status === "online" && value != null);
+    const text = known.join();
+    if (text === this.facts) return;
+    this.facts = text;
+    const rows = known.map(([name, value]) => {
       const row = document.createElement("div");
       const term = document.createElement("dt");
       const data = document.createElement("dd");
@@ -271,7 +282,7 @@ export class Panel {
 
   draw() {
     const frame = this.message ? this.message.frame : { width: 4, height: 3 };
-    const context = prepare(this.canvas, frame);
+    const context = prepare(this.canvas, this.width, frame);
     if (this.find(".aiming").open) drawCoverage(context, this.coverage.cells, COLUMNS, ROWS);
     drawZones(context, this.node.zones[this.name] || []);
     const { poses } = this;
@@ -281,8 +292,12 @@ export class Panel {
       drawPose(context, pose, this.node.edges);
     }
     if (this.find(".zoning").open) drawDraft(context, this.corners, this.cross);
-    this.element.dataset.poses = String(poses.length);
-    const people = poses.length === 1 ? "one person" : `${poses.length} persons`;
+    if (this.element.dataset.poses !== String(poses.length)) this.showPoses(poses.length);
+  }
+
+  showPoses(count) {
+    this.element.dataset.poses = String(count);
+    const people = count === 1 ? "one person" : `${count} persons`;
     this.canvas.setAttribute("aria-label", `Skeletons of camera ${this.name}: ${people}`);
   }
 
