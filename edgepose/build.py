@@ -20,9 +20,10 @@ from edgepose.errors import (
     UsageError,
 )
 from edgepose.inference import cpu, replay
-from edgepose.inference.cpu import load_on_cpu
+from edgepose.inference.auto_threads import load_with_threads
 from edgepose.inference.edgetpu import EdgeTpuAccelerator
 from edgepose.inference.probe import probe_model
+from edgepose.inference.thread_cache import ThreadCache
 from edgepose.pose_models import movenet_multipose, movenet_single, posenet
 from edgepose.pose_models.detect_kind import detect_kind
 from edgepose.protocols import (
@@ -90,21 +91,27 @@ def build_model(config: Config) -> LoadedModel:
     return build_cpu_model(config, files)
 
 
-def build_cpu_model(config: Config, files: ModelFiles) -> LoadedModel:
-    """Load a model on the CPU; raises ModelError or AcceleratorError with what is wrong."""
+def build_cpu_model(
+    config: Config, files: ModelFiles, thread_cache: ThreadCache | None = None
+) -> LoadedModel:
+    """Load a model on the CPU; raises ModelError or AcceleratorError with what is wrong.
+
+    With a cache, `threads: auto` is the number measured before, or it is measured while it runs.
+    """
     file = files.cpu or files.compiled
     assert file is not None
-    inference = config.inference
-    threads = None if inference.threads == "auto" else inference.threads
     check_model(file, config)
     # A file for the Edge TPU is refused here, with the reason.
-    interpreter = load_on_cpu(
+    interpreter, threads = load_with_threads(
         file.path,
-        runtime=inference.runtime,
-        threads=threads,
+        name=file.name,
+        digest=None if file.entry is None else file.entry.sha256,
+        threads=config.inference.threads,
+        runtime=config.inference.runtime,
         input_size_wh=config.model.input_size,
+        cache=thread_cache,
     )
-    return _loaded(config, file, cpu.DEVICE, interpreter)
+    return dataclasses.replace(_loaded(config, file, cpu.DEVICE, interpreter), threads=threads)
 
 
 def build_replay_model(config: Config) -> LoadedModel:

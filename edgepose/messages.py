@@ -319,10 +319,12 @@ def info_message(
     models: Sequence[str],
     verifier: str | None,
     keypoint_threshold: float,
+    threads: Mapping[str, object] | None = None,
 ) -> bytes:
     """Return the `info` payload: what a node is and how to read its messages.
 
-    `zones` has those of each camera as configured, `models` the names of all that are loaded.
+    `zones` has those of each camera as configured, `models` the names of all that are loaded,
+    `threads` the number of CPU threads of each that has some, and its reason.
     """
     return encode(
         {
@@ -334,6 +336,7 @@ def info_message(
             "zones": zones,
             "models": models,
             "verifier": verifier,
+            "threads": threads or {},
             "keypoint_names": skeleton.KEYPOINT_NAMES,
             "skeleton": skeleton.EDGES,
             "keypoint_threshold": keypoint_threshold,

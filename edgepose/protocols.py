@@ -1,9 +1,9 @@
 """The interfaces of edgepose on one page: what a part must provide to be used in the pipeline."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,30 @@ class PoseModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadChoice:
+    """The number of CPU threads of a model, and where it comes from.
+
+    It is `configured`, `measured` (here and now, or before), or the `default`. `invoke_ms` is the
+    measured median time of an inference by number of threads.
+    """
+
+    count: int
+    reason: Literal["configured", "measured", "default"]
+    invoke_ms: Mapping[int, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        threads = "1 CPU thread" if self.count == 1 else f"{self.count} CPU threads"
+        match self.reason:
+            case "configured":
+                return f"{threads} as configured"
+            case "measured":
+                times = ", ".join(f"{count}: {ms:.1f} ms" for count, ms in self.invoke_ms.items())
+                return f"{threads}, measured on this machine ({times})"
+            case _:
+                return f"{threads}, one for each core and at most four"
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model that is ready to run: its interpreter, the meaning of its tensors, its thresholds.
 
@@ -107,6 +131,7 @@ class LoadedModel:
     null. `degraded` marks the fallback of an accelerator that is not available. `check` raises
     AcceleratorLostError if the accelerator is lost, and costs next to nothing. `verifier` is the
     single-pose model, on the CPU, by which new poses are verified; None if they count at once.
+    `threads` returns the present number of CPU threads, None on another device.
     """
 
     name: str
@@ -119,6 +144,7 @@ class LoadedModel:
     degraded: bool = False
     check: Callable[[], None] = lambda: None
     verifier: "LoadedModel | None" = None
+    threads: Callable[[], ThreadChoice | None] = lambda: None
 
     def close(self) -> None:
         """Free the model and its verifier; closing twice is fine."""

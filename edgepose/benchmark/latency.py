@@ -7,7 +7,6 @@ reported with each row.
 """
 
 import gc
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -67,8 +66,7 @@ class Instruments:
 
     def other_cpu_s(self) -> float | None:
         """Return the CPU seconds of all other processes, and those stolen by a hypervisor."""
-        all_s, own = host.cpu_time_s(), os.times()
-        return None if all_s is None else all_s - own.user - own.system
+        return host.other_cpu_time_s()
 
     def frequency_mhz(self) -> tuple[float, float] | None:
         """Return the clock of the fastest cores and its limit."""

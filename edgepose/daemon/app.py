@@ -44,6 +44,7 @@ from edgepose.homeassistant.discovery import discovery_messages
 from edgepose.homeassistant.host import read_host
 from edgepose.imaging.crop import WHOLE
 from edgepose.inference.failover import Failover, Models, SingleModel
+from edgepose.inference.thread_cache import ThreadCache
 from edgepose.monitoring.host import device_name
 from edgepose.mqtt.commands import Command
 from edgepose.mqtt.topics import DiscoveryTopics, Topics
@@ -158,7 +159,10 @@ class App:
         self.config = config = self._settings.applied_to(config)
         self._host = read_host(restartable=has_service_manager())
         topics = topics_of(config)
-        models = models or build_models(config, wait=not has_service_manager())
+        self._thread_cache = ThreadCache(
+            state.path, on_new=lambda: self.daemon.publish_settings_soon()
+        )
+        models = models or build_models(config, self._thread_cache, wait=not has_service_manager())
         mqtt = self._mqtt_sink(topics) if config.mqtt.enabled else None
         sinks = [*([] if mqtt is None else [mqtt]), *output_sinks(config.output)]
         cameras, turn = [], threading.Lock()
@@ -277,7 +281,11 @@ class App:
         sources = {
             camera.name: (source_opener(camera), stall_timeout_ns(camera)) for camera in changed
         }
-        models = build_models(config, wait=False) if changes[ReloadEffect.MODEL] else None
+        models = (
+            build_models(config, self._thread_cache, wait=False)
+            if changes[ReloadEffect.MODEL]
+            else None
+        )
         return partial(self._apply, config, models, sources)
 
     def _apply(
@@ -350,8 +358,10 @@ def _apply_idle(camera: CameraParts, idle: IdleConfig) -> None:
     camera.limit.set_idle(fps=idle.fps if idle.enabled else 0, after_s=idle.after_s)
 
 
-def build_models(config: Config, *, wait: bool = True) -> Models:
-    """Load the configured model.
+def build_models(
+    config: Config, thread_cache: ThreadCache | None = None, *, wait: bool = True
+) -> Models:
+    """Load the configured model, with `threads: auto` from the cache.
 
     An Edge TPU that is required is opened before this returns; with `wait` False, or if the CPU can
     run meanwhile and `accelerator` is auto, it is opened in the background. Raises ModelError or
@@ -362,10 +372,13 @@ def build_models(config: Config, *, wait: bool = True) -> Models:
     files = model_files(config.model.name)
     edgetpu = edgetpu_accelerator(config, files)
     add_verifier = verifier_adder(config)
+
+    def on_cpu() -> LoadedModel:
+        return add_verifier(build_cpu_model(config, files, thread_cache))
+
     if edgetpu is None:
-        reason = files.missing if config.accelerator == "auto" else None
-        return SingleModel(add_verifier(build_cpu_model(config, files)), reason=reason)
-    fallback = None if files.cpu is None else add_verifier(build_cpu_model(config, files))
+        return SingleModel(on_cpu(), reason=files.missing if config.accelerator == "auto" else None)
+    fallback = None if files.cpu is None else on_cpu()
     if fallback is None:
         log.warning("there is no fallback for the Edge TPU: %s", files.missing)
 
@@ -395,5 +408,8 @@ def info_message(config: Config, models: Models) -> bytes:
         zones={camera.name: camera.zones for camera in config.cameras},
         models=[model.name for model in models.loaded],
         verifier=None if verifier is None else verifier.name,
+        threads={
+            model.name: choice for model in models.loaded if (choice := model.threads()) is not None
+        },
         keypoint_threshold=threshold,
     )

@@ -103,6 +103,7 @@ class Daemon:
         self._applied_ns: dict[tuple[str | None, str], int] = {}
         self._published_accelerator: AcceleratorState | None = None
         self._changing: _Change | None = None
+        self._settings_changed = False
         self.restart_requested = False
         self._started_ns = boottime_ns()
         self._hung: list[str] = []
@@ -128,6 +129,10 @@ class Daemon:
     def command(self, command: Command) -> None:
         """Take a command from another thread; of several on one topic the newest counts."""
         self._pending_commands[command.camera, command.name] = command
+
+    def publish_settings_soon(self) -> None:
+        """Publish the states that follow from the configuration again; from any thread."""
+        self._settings_changed = True
 
     def run(self, signals: Signals) -> None:
         """Run until SIGTERM, SIGINT or the end of every source.
@@ -200,6 +205,9 @@ class Daemon:
             for camera in self.cameras.values():
                 camera.tick(now_ns)
             self._publish_accelerator()
+            if self._settings_changed:
+                self._settings_changed = False
+                self._publish_settings()
             self._reporting.tick(now_ns)
             if now_ns >= next_watchdog_ns:
                 next_watchdog_ns = now_ns + watchdog_ns // 4

@@ -41,7 +41,7 @@ class StateFolder:
 
     def __init__(self, shared: Path, topics: Topics, config_file: Path | None) -> None:
         self.shared = shared
-        self.path = shared / "nodes" / topics.node
+        self.path = node_folder(shared, topics.node)
         self.previous_root: str | None = None
         self._lock: int | None = None
         self._record = _Record(
@@ -121,13 +121,18 @@ class StateFolder:
                 os.ftruncate(self._lock, len(content))
 
 
+def node_folder(shared: Path, node: str) -> Path:
+    """Return the folder of a node in the state directory."""
+    return shared / "nodes" / node
+
+
 def lock_holder(shared: Path, node: str) -> int | None:
     """Return the process that uses the folder of a node, None if none does or it is not readable.
 
     `shared` is the state directory. Nothing is created.
     """
     try:
-        lock = open_regular_file(shared / "nodes" / node / "lock", os.O_RDONLY)
+        lock = open_regular_file(node_folder(shared, node) / "lock", os.O_RDONLY)
     except OSError:
         return None
     try:

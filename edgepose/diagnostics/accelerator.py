@@ -12,9 +12,11 @@ from edgepose.build import (
     model_files,
 )
 from edgepose.config.schema import Config
+from edgepose.daemon.state_folder import node_folder
 from edgepose.diagnostics.report import Check, failed
 from edgepose.diagnostics.system import daemon_pid
 from edgepose.errors import EdgeposeError, ModelError
+from edgepose.inference.thread_cache import ThreadCache
 from edgepose.monitoring.edgetpu_devices import SLOW_USB_MBIT, find_devices
 from edgepose.protocols import LoadedModel
 from edgepose.registry.registry import default_registry
@@ -34,12 +36,15 @@ def check_models(config: Config) -> Iterator[Check]:
             if files.cpu is None and config.accelerator != "cpu":
                 yield Check("model", "skipped", f"only for the Edge TPU: {files.missing}")
                 return
-            model = build_cpu_model(config, files)
+            folder = node_folder(config.state_path, config.node_name)
+            model = build_cpu_model(config, files, ThreadCache(folder))
         _invoke(model)
     except EdgeposeError as error:
         yield failed("model", error, _INSTALL_REMEDY)
     else:
-        yield Check("model", "ok", f"{model.name} runs on the {model.device}")
+        threads = model.threads()
+        on = model.device if threads is None else f"{model.device}, with {threads}"
+        yield Check("model", "ok", f"{model.name} runs on the {on}")
     registry = default_registry()
     installed = [entry for entry in registry.entries.values() if registry.find(entry)]
     damaged = []

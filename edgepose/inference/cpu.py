@@ -1,5 +1,6 @@
 """Models on the CPU, by LiteRT or tflite-runtime (with XNNPACK inside)."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -7,6 +8,7 @@ from typing import Any, Final, Literal
 from edgepose.errors import ModelFileError
 from edgepose.inference.interpreter import RuntimeInterpreter, first_line, read_model, resize
 from edgepose.inference.runtime import RuntimeName, load_runtime, redirect_native_stderr
+from edgepose.monitoring.host import cpu_quota
 
 DEVICE: Final = "cpu"
 MAX_AUTO_THREADS: Final = 4
@@ -17,7 +19,9 @@ def default_threads() -> int:
 
     More threads gain nothing on models this small, and a Pi has four cores.
     """
-    return max(1, min(MAX_AUTO_THREADS, len(os.sched_getaffinity(0))))
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return max(1, min(MAX_AUTO_THREADS, cores, cores if quota is None else math.ceil(quota)))
 
 
 def load_on_cpu(

@@ -216,6 +216,29 @@ def cpu_time_s(root: Path = ROOT) -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def other_cpu_time_s(root: Path = ROOT) -> float | None:
+    """Return the CPU seconds of all other processes, and those stolen by a hypervisor."""
+    all_s, own = cpu_time_s(root), os.times()
+    return None if all_s is None else all_s - own.user - own.system
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Return how many cores' time this process may use, None without a limit.
+
+    It is that of its control group or one above (`CPUQuota=` of systemd, `--cpus` of a container).
+    """
+    own = (_text(root / "proc/self/cgroup") or "").rpartition("0::/")[2].partition("\n")[0]
+    top = root / "sys/fs/cgroup"
+    quotas = []
+    for folder in (top / own, *(top / own).parents):
+        limit, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+        if limit.isdigit() and period.isdigit() and int(period):
+            quotas.append(int(limit) / int(period))
+        if folder == top:
+            break
+    return min(quotas, default=None)
+
+
 def _size_mb(path: Path, key: str) -> float | None:
     """Return a size in kB of a file such as /proc/meminfo in MB (10^6 bytes)."""
     kb = _number(dict(_pairs(path, ":")).get(key, "").removesuffix(" kB"))

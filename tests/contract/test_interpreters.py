@@ -9,9 +9,11 @@ import pytest
 from edgepose.build import build_model
 from edgepose.config.loader import load_config
 from edgepose.errors import AcceleratorError, ModelFileError, ModelShapeError
+from edgepose.inference.auto_threads import load_with_threads
 from edgepose.inference.cpu import default_threads, load_on_cpu
 from edgepose.inference.probe import probe_model
 from edgepose.inference.runtime import installed_runtimes, load_runtime
+from edgepose.inference.thread_cache import ThreadCache
 from edgepose.protocols import Interpreter
 from tests.builders import photograph_tensor
 from tests.conftest import MODELS
@@ -69,6 +71,29 @@ def test_interpreter_protocol(runtime: RuntimeName) -> None:
     assert interpreter.input.shape == (1, 192, 192, 3)
     assert interpreter.input.dtype == np.uint8
     assert [output.shape for output in interpreter.outputs] == [(1, 1, 17, 3)]
+
+
+def test_interpreter_with_measured_threads(runtime: RuntimeName, tmp_path: Path) -> None:
+    """It is an interpreter like any other."""
+    interpreter, threads = load_with_threads(
+        LIGHTNING,
+        name="movenet-lightning-int8",
+        digest=None,
+        threads="auto",
+        runtime=runtime,
+        input_size_wh=None,
+        cache=ThreadCache(tmp_path),
+    )
+    assert isinstance(interpreter, Interpreter)
+    alone = load_on_cpu(LIGHTNING, runtime=runtime, threads=threads().count)
+    assert (interpreter.input, interpreter.outputs) == (alone.input, alone.outputs)
+    tensor = photograph_tensor(interpreter.input)
+    for one, two in zip(interpreter.invoke(tensor), alone.invoke(tensor), strict=True):
+        assert np.array_equal(one, two)
+    interpreter.close()
+    interpreter.close()
+    with pytest.raises(AcceleratorError, match="after close"):
+        interpreter.invoke(tensor)
 
 
 def test_interpreter_dynamic_input_is_resized(runtime: RuntimeName) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from edgepose import messages
 from edgepose.daemon.switches import Switches
 from edgepose.errors import EdgeposeError, ModelFileError, SourceError
+from edgepose.inference.thread_cache import FILE as THREADS_FILE
+from edgepose.inference.thread_cache import ThreadCache, ThreadKey
 from edgepose.mqtt.event_store import EventStore
 from edgepose.mqtt.replay import Recording, replay
 from edgepose.registry.registry import (
@@ -123,6 +125,17 @@ def test_switches_invalid_content(
     assert Switches(path, CAMERAS).off == CAMERAS
     (record,) = caplog.records
     assert record.getMessage().isprintable()
+
+
+# -- the measured numbers of threads
+
+
+@examples(150)
+@given(content=st.binary(max_size=200) | BAD_LINES | JSON.map(lambda v: json.dumps([v]).encode()))
+def test_thread_cache_any_bytes_as_its_file(tmp_path: Path, content: bytes) -> None:
+    """They are measured again."""
+    (tmp_path / THREADS_FILE).write_bytes(content)
+    assert ThreadCache(tmp_path).find(ThreadKey("model", "runtime", "machine")) is None
 
 
 # -- recordings

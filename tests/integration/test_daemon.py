@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from edgepose import messages
+from edgepose.inference.cpu import default_threads
 from edgepose.mqtt.local_broker import free_port
 from edgepose.skeleton import EDGES, KEYPOINT_NAMES
 from tests.daemon import (
@@ -116,6 +117,33 @@ def test_daemon_verifies_poses_and_reloads_without(tmp_path: Path, broker: Mosqu
         code, _, stderr = daemon.end()
     assert code == 0
     assert "Traceback" not in stderr
+
+
+def test_daemon_measures_threads(tmp_path: Path, broker: Mosquitto) -> None:
+    """They are in `info` as soon as they are measured, and after a restart from the start."""
+    if default_threads() == 1:
+        pytest.skip("this machine has one core")
+
+    def threads(info: bytes | None) -> dict[str, object]:
+        found: dict[str, object] = json.loads(info or b"")["threads"]["movenet-lightning-int8"]
+        return found
+
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        info = listener.wait_for(f"{NODE}/info").payload
+        assert threads(info) == {"count": default_threads(), "reason": "default", "invoke_ms": {}}
+        wait_for(
+            lambda: threads(last(listener, f"{NODE}/info"))["reason"] == "measured",
+            "the measurement",
+            90,
+        )
+        wait_for_more_poses(listener)
+        _, _, stderr = daemon.end()
+    assert "Traceback" not in stderr
+    measured = threads(last(listener, f"{NODE}/info"))
+    with broker.listener() as listener, running(tmp_path, broker) as daemon:
+        wait_for_more_poses(listener)
+        assert threads(last(listener, f"{NODE}/info")) == measured
+        daemon.end()
 
 
 def test_daemon_ends_after_clip_and_publishes_offline(tmp_path: Path, broker: Mosquitto) -> None:

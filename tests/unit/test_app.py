@@ -161,7 +161,7 @@ def test_app_threshold_command_replaces_the_model(
     rig = Rig(tmp_path)
     built: list[float | None] = []
 
-    def build(config: Config, *, wait: bool) -> SingleModel:
+    def build(config: Config, _cache: object, *, wait: bool) -> SingleModel:
         built.append(config.pose.for_device("edgetpu").pose_threshold)
         model = loaded_model(FakeInterpreter(), FakePoseModel(0.6, 0.9))
         return SingleModel(dataclasses.replace(model, pose_threshold=0.25))

@@ -52,6 +52,31 @@ def test_machine_state_raspberry_pi_5(tmp_path: Path) -> None:
     assert host.machine(root).soc == "bcm2712"
 
 
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, None),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        # Of a container, which is the top of its own tree.
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"sys/fs/cgroup/system.slice/edgepose.service/cpu.max": "50000 100000\n"}, 0.5),
+        # The smallest of all above counts.
+        (
+            {
+                "sys/fs/cgroup/system.slice/cpu.max": "200000 100000\n",
+                "sys/fs/cgroup/system.slice/edgepose.service/cpu.max": "max 100000\n",
+            },
+            2.0,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "damaged\n"}, None),
+    ],
+)
+def test_cpu_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
+    """The limit of the control group, or of one above."""
+    own = {"proc/self/cgroup": "1:name=systemd:/x\n0::/system.slice/edgepose.service\n"}
+    assert host.cpu_quota(write(tmp_path, files if not files else files | own)) == quota
+
+
 @pytest.mark.parametrize(("alarm", "flags"), [("0", ()), ("1", ("under_voltage",)), (None, None)])
 def test_throttling_voltage_alarm(
     tmp_path: Path, alarm: str | None, flags: tuple[str, ...] | None
