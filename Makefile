@@ -110,7 +110,7 @@ docs: $(VENV)/.dev
 chaos: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/ffmpeg /usr/bin/gcc $(VENV)/.rtsp
 	$(RUN) tests.chaos $(FAULTS)
 
-bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc
+bench: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/gcc /usr/bin/valgrind
 	$(RUN) tools.bench
 
 # Not part of `test`: the first run takes a quarter of an hour. QUALITY="tracking --write" measures
@@ -198,3 +198,8 @@ $(VENV)/.rtsp: $(BIN)/python
 	@echo "== installing Debian's gcc, which builds the fake Edge TPU of the tests"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends gcc libc6-dev
+
+/usr/bin/valgrind:
+	@echo "== installing Debian's valgrind, which counts the instructions of a frame"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends valgrind

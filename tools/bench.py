@@ -1,8 +1,8 @@
 """Measure the cost of the daemon: `make bench`, or `python -m tools.bench` in the repository.
 
 Prints the figures of `edgepose benchmark --pipeline` with INT8 Lightning on the CPU and with a fake
-Edge TPU that takes 7 ms, then start, memory, what idling saves, smoothing, and the cost of the Edge
-TPU's process.
+Edge TPU that takes 7 ms, then the instructions of a frame, start, memory, what idling saves,
+smoothing, and the cost of the Edge TPU's process.
 """
 
 import os
@@ -49,6 +49,7 @@ from edgepose.sources._video import JpegDecoder
 from edgepose.sources.synthetic import SyntheticSource
 from edgepose.tracking.oks_tracker import OksTracker
 from tests.edgetpu import FakeEdgeTpu
+from tools import instructions
 
 MODEL = "movenet-lightning-int8"
 SIZE_WH = (640, 480)
@@ -64,6 +65,7 @@ def main() -> None:
         edgetpu()
         return
     pipeline()
+    instructions.main()
     with local_broker() as broker:
         start_and_memory(broker.url)
     idle()

@@ -36,6 +36,10 @@ class OutputRecorder:
         self._recordings.append([output.copy() for output in outputs])
         return outputs
 
+    def close(self) -> None:
+        """Free the model; what was recorded stays."""
+        self._interpreter.close()
+
     def save(self, path: Path) -> None:
         """Write the recording as .npz; raises OSError, or ValueError if nothing was recorded."""
         if not self._recordings:
