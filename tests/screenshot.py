@@ -19,7 +19,7 @@ from tests.mosquitto import Mosquitto
 from tests.page import Page, pose, pose_message
 
 SIZE_WH = (900, 760)
-COLOURS = 64
+COLOURS = 160
 ROOT = "edgepose/gym"
 ZONE = {
     "name": "mat",
