@@ -1,20 +1,16 @@
 """What a subscriber of the demonstration prints."""
 
 import json
-import logging
 import os
 import shutil
 import signal
 import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from edgepose.config.schema import Config
+from edgepose.mqtt.subscriber import MqttSubscriber
 from edgepose.mqtt.topics import OFFLINE, Topics
-
-if TYPE_CHECKING:
-    from paho.mqtt.client import MQTTMessage
 
 LAST_MESSAGE_S: Final = 2.0
 POSES_EVERY_S: Final = 0.5
@@ -65,7 +61,7 @@ def _person(pose: dict[str, Any]) -> str:
 
 
 class Subscriber:
-    """Prints what the node publishes, in a thread, and clears the retained messages last.
+    """Prints what the node publishes, and clears the retained messages last.
 
     That is every message, one a line, if `as_json`, else a line of text a second. `failure` is why
     it could not be printed, which ends the demonstration.
@@ -76,10 +72,13 @@ class Subscriber:
         self._as_json = as_json
         self._summary = Summary()
         topics = Topics(node=config.node_name, base=config.mqtt.base_topic)
-        self._all = f"{topics.root}/#"
         self._availability = topics.availability
-        address = config.mqtt.address
-        self._broker: dict[str, Any] = {"hostname": address.host, "port": address.port}
+        self._mqtt = MqttSubscriber(
+            config.mqtt.connect_options(""),
+            f"{topics.root}/#",
+            self._receive,
+            lambda _failure: None,
+        )
         self._retained: set[str] = set()
         self._offline = threading.Event()
         self._next_poses_s = 0.0
@@ -87,49 +86,34 @@ class Subscriber:
 
     def __enter__(self) -> Self:
         """Subscribe, in the background."""
-        from paho.mqtt.subscribe import callback
-
-        threading.Thread(
-            target=callback,
-            args=(self._on_message, self._all),
-            kwargs={"qos": 1, **self._broker},
-            name="subscriber",
-            daemon=True,
-        ).start()
+        self._mqtt.start()
         if not self._as_json:
             threading.Thread(target=self._print_lines, name="printer", daemon=True).start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Wait for the last message of the daemon, briefly, and clear what the broker retains."""
-        from paho.mqtt.publish import multiple
-
         self._ended.set()
         self._offline.wait(LAST_MESSAGE_S)
-        # `multiple` logs it as an error when its connection ends.
-        logging.getLogger("paho").setLevel(logging.CRITICAL)
-        empty: list[Any] = [(topic, None, 1, True) for topic in sorted(self._retained)]
-        if empty:
-            # Without a broker, nothing can be cleared.
-            with suppress(OSError):
-                multiple(empty, **self._broker)
+        self._mqtt.clear(sorted(self._retained), LAST_MESSAGE_S)
+        self._mqtt.close()
 
-    def _on_message(self, _client: object, _userdata: object, message: "MQTTMessage") -> None:
-        name = message.topic.rpartition("/")[2]
-        if message.topic == self._availability and message.payload == OFFLINE:
+    def _receive(self, topic: str, payload: bytes) -> None:
+        name = topic.rpartition("/")[2]
+        if topic == self._availability and payload == OFFLINE:
             self._offline.set()
         if name not in ("poses", "event"):
-            if not message.payload:
+            if not payload:
                 return
-            self._retained.add(message.topic)
-        self._summary.add(name, bytes(message.payload))
+            self._retained.add(topic)
+        self._summary.add(name, payload)
         if not self._as_json:
             return
         if name == "poses":
             if time.monotonic() < self._next_poses_s:
                 return
             self._next_poses_s = time.monotonic() + POSES_EVERY_S
-        self._print(f"{message.topic} {message.payload.decode(errors='replace')}")
+        self._print(f"{topic} {payload.decode(errors='replace')}")
 
     def _print_lines(self) -> None:
         while not self._ended.wait(LINE_EVERY_S):

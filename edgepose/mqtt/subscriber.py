@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -17,6 +17,7 @@ from edgepose.mqtt.tls import tls_context
 
 _POLL_S: Final = 0.5
 _PAUSE_S: Final = 2.0
+_CLEAR_POLL_S: Final = 0.01
 
 
 class MqttSubscriber:
@@ -52,6 +53,17 @@ class MqttSubscriber:
         """Publish with QoS 1; return False without a connection."""
         client = self._client
         return client is not None and client.publish(topic, payload, 1).rc == paho.MQTT_ERR_SUCCESS
+
+    def clear(self, topics: Iterable[str], timeout_s: float) -> None:
+        """Clear what the broker retains on topics, and wait for it at most so long."""
+        client, end_s = self._client, time.monotonic() + timeout_s
+        if client is None:
+            return
+        sent = [client.publish(topic, None, 1, retain=True) for topic in topics]
+        while any(not one.is_published() for one in sent if one.rc == paho.MQTT_ERR_SUCCESS):
+            if time.monotonic() > end_s:
+                return
+            time.sleep(_CLEAR_POLL_S)
 
     def close(self) -> None:
         """End the connection; does not wait for a name lookup."""
