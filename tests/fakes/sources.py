@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,17 +17,24 @@ PATIENCE_S = 10.0
 class ScriptedSource:
     """Plays a script: an int is a frame at that second, an error is raised, the rest is the end."""
 
-    live = False
-    description = "scripted"
-
-    def __init__(self, script: Sequence[int | SourceError]) -> None:
+    def __init__(
+        self,
+        script: Iterable[int | Frame | SourceError],
+        *,
+        live: bool = False,
+        description: str = "scripted",
+    ) -> None:
+        self.live = live
+        self.description = description
         self._script = script
 
     def frames(self) -> FrameStream:
         for item in self._script:
             if isinstance(item, SourceError):
                 raise item
-            yield frame_of(timestamp_ns=item * SECOND_NS, sequence=item)
+            if isinstance(item, int):
+                item = frame_of(timestamp_ns=item * SECOND_NS, sequence=item)
+            yield item
 
 
 class SteppedSource:

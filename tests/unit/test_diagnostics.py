@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +14,9 @@ from edgepose.datatypes import Frame, Image
 from edgepose.diagnostics import camera, system
 from edgepose.diagnostics.report import Check
 from edgepose.errors import SourceBusyError, SourceError
-from edgepose.protocols import FrameStream
+from tests.fakes.sources import ScriptedSource
 
 CONFIG = Config(cameras=(CameraConfig(source="/dev/video0"),))
-
-
-class FakeCamera:
-    """A live source of one image at 20 frames a second, or of an error."""
-
-    live = True
-    description = "/dev/video0"
-
-    def __init__(self, shown: Image | SourceError) -> None:
-        self._shown = shown
-
-    def frames(self) -> FrameStream:
-        if isinstance(self._shown, SourceError):
-            raise self._shown
-        for number in range(10**6):
-            yield Frame(self._shown, number * 50_000_000, number)
 
 
 @pytest.fixture
@@ -42,8 +26,9 @@ def time_flies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: next(steps))
 
 
-def camera_check(monkeypatch: pytest.MonkeyPatch, shown: Image | SourceError) -> Check:
-    monkeypatch.setattr(camera, "source_opener", lambda _camera: lambda: FakeCamera(shown))
+def camera_check(monkeypatch: pytest.MonkeyPatch, script: Iterable[Frame | SourceError]) -> Check:
+    source = ScriptedSource(script, live=True, description="/dev/video0")
+    monkeypatch.setattr(camera, "source_opener", lambda _camera: lambda: source)
     (check,) = camera.check_camera(CONFIG, "main")
     return check
 
@@ -67,7 +52,7 @@ def test_camera_check_of_what_it_shows(
     monkeypatch: pytest.MonkeyPatch, image: Image, status: str, text: str
 ) -> None:
     """Size and rate are reported, and a picture that is dark or of one colour."""
-    check = camera_check(monkeypatch, image)
+    check = camera_check(monkeypatch, (Frame(image, n * 50_000_000, n) for n in range(10**6)))
     assert (check.status, bool(check.remedy)) == (status, status != "ok")
     assert text in check.message
 
@@ -75,7 +60,7 @@ def test_camera_check_of_what_it_shows(
 def test_camera_check_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy of the source is that of the check."""
     error = SourceError("/dev/video0: no permission; add this user to the group video")
-    assert camera_check(monkeypatch, error) == Check(
+    assert camera_check(monkeypatch, [error]) == Check(
         "camera main", "error", "/dev/video0: no permission", "add this user to the group video"
     )
 
@@ -101,7 +86,7 @@ def test_camera_check_of_a_busy_camera(
     monkeypatch.setattr(camera, "processes_using", lambda _nodes: users)
     monkeypatch.setattr(camera, "daemon_pid", lambda _config: daemon)
     error = SourceBusyError("/dev/video0: another program uses the camera; `fuser -v` names it")
-    check = camera_check(monkeypatch, error)
+    check = camera_check(monkeypatch, [error])
     assert check.status == status
     assert check.message.endswith(message)
 
