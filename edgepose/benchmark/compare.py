@@ -163,11 +163,12 @@ def rendered(comparison: Comparison, output_format: str) -> str:
     """Return a comparison as `table`, `json` or `markdown`, with a newline at its end."""
     if output_format == "json":
         return encode(comparison)
-    head = tuple(
-        f"{letter}: {side.file}, {side.machine}, edgepose {side.edgepose}, {side.created_at[:10]}"
+    sides = {
+        letter: f"{side.file}, {side.machine}, edgepose {side.edgepose}, {side.created_at[:10]}"
         for letter, side in (("A", comparison.a), ("B", comparison.b))
-    )
-    report = tables.Report(head, tuple(_tables(comparison)), comparison.notes)
+    }
+    title = "edgepose benchmark: two results compared"
+    report = tables.Report(title, sides, tuple(_tables(comparison)), comparison.notes)
     return rendered_report(report, output_format)
 
 

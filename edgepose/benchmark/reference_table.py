@@ -4,9 +4,10 @@ Source: the pose estimation page of TensorFlow Lite's examples ("Performance ben
 is of images "filtered and cropped to one person", of which no list was published.
 """
 
+from functools import partial
 from typing import Final, NamedTuple
 
-from edgepose.benchmark.results import Published
+from edgepose.benchmark.results import Published, PublishedBefore
 
 # Name, MB, mAP; then ms on a Pixel 5 (CPU, GPU) and on a Raspberry Pi 4 (CPU).
 _THUNDER_FP16: Final = Published("MoveNet.Thunder (FP16)", 12.6, 72.0, 155, 45, 594)
@@ -18,6 +19,18 @@ _POSENET_FP32: Final = Published("PoseNet (MobileNetV1, FP32)", 13.3, 45.6, 80, 
 PUBLISHED: Final = (_THUNDER_FP16, _THUNDER_INT8, _LIGHTNING_FP16, _LIGHTNING_INT8, _POSENET_FP32)
 PUBLISHED_THREADS: Final = 4
 """Number of threads of the published CPU latencies."""
+
+# The page before, of PoseNet alone; its megabytes of the same file are 2**20 bytes.
+_BEFORE: Final = partial(PublishedBefore, name=_POSENET_FP32.name, megabytes=12.7)
+PUBLISHED_BEFORE: Final = (
+    _BEFORE(device="Pixel 3", gpu_ms=12, cpu_ms=31, cpu_threads=4),
+    _BEFORE(device="Pixel 4", gpu_ms=12, cpu_ms=19, cpu_threads=4),
+    _BEFORE(device="iPhone XS", gpu_ms=4.8, cpu_ms=22, cpu_threads=2),
+)
+
+UNTRAINED: Final = "posenet-mobilenet-untrained"
+"""The name of the file that `untrained.py` writes."""
+UNTRAINED_DIFFERENCE: Final = "same network, untrained weights: latency only"
 
 _CONVERTED: Final = "our conversion of the same weights"
 _QUANTIZED: Final = "our quantization of the same network: first layers and heads in float"
@@ -39,6 +52,7 @@ COUNTERPARTS: Final = {
     "movenet-lightning-fp16": Counterpart(_LIGHTNING_FP16, _CONVERTED),
     "movenet-lightning-int8": Counterpart(_LIGHTNING_INT8, _QUANTIZED),
     "posenet-mobilenet-fp32": Counterpart(_POSENET_FP32, _OTHER_POSENET, comparable=False),
+    UNTRAINED: Counterpart(_POSENET_FP32, UNTRAINED_DIFFERENCE),
     "movenet-thunder-fp16-official": Counterpart(_THUNDER_FP16),
     "movenet-thunder-int8-official": Counterpart(_THUNDER_INT8),
     "movenet-lightning-fp16-official": Counterpart(_LIGHTNING_FP16),

@@ -33,7 +33,8 @@ def rendered_report(content: Report, output_format: str) -> str:
         if output_format == "table"
         else (_markdown_heading, markdown_table, _bullets)
     )
-    blocks = [list_text(content.head)]
+    facts = (f"{name}: {text}" for name, text in content.facts.items())
+    blocks = [list_text([content.title, *facts])]
     for table in content.tables:
         blocks += [
             heading(table.title, table.about),

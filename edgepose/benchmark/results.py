@@ -54,6 +54,17 @@ class Published(msgspec.Struct, frozen=True):
     pi4_cpu_ms: float
 
 
+class PublishedBefore(msgspec.Struct, frozen=True, kw_only=True):
+    """The latency of one device on an older page; `name` is that of the network's `Published`."""
+
+    name: str
+    megabytes: float
+    device: str
+    gpu_ms: float
+    cpu_ms: float
+    cpu_threads: int
+
+
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
     """Percentiles in milliseconds."""
 
@@ -245,8 +256,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """All results of one `edgepose benchmark`.
 
     `created_at` is UTC in ISO 8601, `seconds` the duration. `before` and `after` are the state of
-    the machine, `runtimes` the installed versions by package, `published` is the published table.
-    `notes` explain the figures, `warnings` name what makes them unreliable.
+    the machine, `runtimes` the installed versions by package, `published` is the published table
+    and `published_before` an older page. `notes` explain the figures, `warnings` name what makes
+    them unreliable.
     """
 
     schema: Literal[1] = 1
@@ -264,6 +276,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: tuple[AccuracyRow, ...] = ()
     pipeline: tuple[PipelineRow, ...] = ()
     published: tuple[Published, ...] = ()
+    published_before: tuple[PublishedBefore, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

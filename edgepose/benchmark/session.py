@@ -5,21 +5,27 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from msgspec.structs import replace
 
 from edgepose import __version__
-from edgepose.benchmark import accuracy, backends, coco, environment, latency, tables
-from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
+from edgepose.benchmark import accuracy, backends, coco, environment, latency, tables, untrained
+from edgepose.benchmark.reference_table import (
+    COUNTERPARTS,
+    PUBLISHED,
+    PUBLISHED_BEFORE,
+    UNTRAINED,
+)
 from edgepose.benchmark.results import AccuracyRow, Document, LatencyRow, Method, PipelineRow
 from edgepose.build import build_model
 from edgepose.clock import isoformat_utc
 from edgepose.config.schema import Config, ModelConfig
-from edgepose.errors import SourceError, UsageError
+from edgepose.errors import ModelFileError, SourceError, UsageError
 from edgepose.inference.cpu import default_threads
 from edgepose.monitoring import host
-from edgepose.registry.registry import Device, default_registry, device_of
+from edgepose.registry.registry import Device, ModelFile, default_registry, device_of
 from edgepose.util.extras import require_extra
 
 ALL: Final = "all"
@@ -70,6 +76,11 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
 
     Raises EdgeposeError with what cannot be measured, as far as possible before the long part.
     """
+    if UNTRAINED in options.models and (options.pipeline or options.annotations):
+        raise UsageError(
+            f"--models {UNTRAINED}: its weights are untrained, it is for latency only; leave it "
+            "out with --coco and --pipeline"
+        )
     started_ns, created_at = time.monotonic_ns(), isoformat_utc(time.time_ns())
     measure_accuracy = None if options.annotations is None else _accuracy(options)
     machine, edge_tpus, before = host.machine(), environment.edge_tpu_ports(), host.machine_state()
@@ -94,6 +105,7 @@ def run(options: BenchmarkOptions, progress: Progress) -> tuple[Document, tuple[
         accuracy=scores,
         pipeline=pipeline,
         published=PUBLISHED if rows else (),
+        published_before=PUBLISHED_BEFORE if rows else (),
         notes=(*tables.latency_notes(method, rows), *missing, *accuracy_notes),
         warnings=tuple(
             environment.warnings(before, after, edge_tpus, rows) if rows or pipeline else ()
@@ -110,19 +122,19 @@ def _latency(
     Raises EdgeposeError if there is nothing to time, or all rows fail.
     """
     found, missing = backends.find(options.accelerators)
-    devices = {backend.device for backend in found}
-    names = _chosen(options.models or [ALL], devices)
-    models = [default_registry().resolve(name) for name in names]
-    measurements = latency.measurements_of(models, found, options.thread_counts)
-    if not measurements:
-        raise UsageError(
-            f"--models and --accelerator leave nothing to measure: {', '.join(names)} cannot "
-            f"run on {', '.join(backend.name for backend in found)}; files for the Edge TPU end in "
-            "-edgetpu"
-        )
     plan = latency.Plan(options.min_runs, options.min_seconds, options.max_seconds)
-    with progress("latency") as advance:
-        rows = latency.measure(measurements, plan, on_progress=advance)
+    with TemporaryDirectory(prefix="edgepose-") as folder:
+        models, not_written = _latency_models(options, found, Path(folder))
+        names = [model.name for model in models]
+        measurements = latency.measurements_of(models, found, options.thread_counts)
+        if not measurements:
+            raise UsageError(
+                f"--models and --accelerator leave nothing to measure: {', '.join(names)} cannot "
+                f"run on {', '.join(backend.name for backend in found)}; files for the Edge TPU "
+                "end in -edgetpu"
+            )
+        with progress("latency") as advance:
+            rows = latency.measure(measurements, plan, on_progress=advance)
     failures = [each.failure for each in measurements if each.failure is not None]
     if failures and not any(each.rounds for each in measurements):
         raise failures[0]
@@ -133,9 +145,31 @@ def _latency(
             "The published files themselves are measured too if they are installed: "
             f"`edgepose models pull {official[0]}` (and {', '.join(official[1:])})."
         )
-    if missing:
-        notes.append(f"Not measured: {', '.join(missing)}.")
+    if missing or not_written:
+        notes.append(f"Not measured: {', '.join([*missing, *not_written])}.")
     return latency.method(plan), rows, notes
+
+
+def _latency_models(
+    options: BenchmarkOptions, found: Sequence[backends.Backend], folder: Path
+) -> tuple[list[ModelFile], list[str]]:
+    """Return the models to time, and why one is missing; an untrained one is written to `folder`.
+
+    An untrained one takes the place of the published PoseNet if that is not installed.
+    """
+    registry, devices = default_registry(), {backend.device for backend in found}
+    given = options.models or (ALL,)
+    others = [name for name in given if name != UNTRAINED]
+    models = [registry.resolve(name) for name in _chosen(others, devices)] if others else []
+    is_installed = registry.find(registry.entry(untrained.REPLACES)) is not None
+    if UNTRAINED in given or (ALL in given and "cpu" in devices and not is_installed):
+        try:
+            models.append(untrained.write(folder))
+        except ModelFileError as error:
+            if UNTRAINED in given:
+                raise
+            return models, [f"{UNTRAINED} ({error})"]
+    return models, []
 
 
 def _accuracy(options: BenchmarkOptions) -> Callable[[Progress], _AccuracyResults]:

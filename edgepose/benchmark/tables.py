@@ -1,5 +1,6 @@
 """The content of reports: rows, columns and footnotes of each table, and number formats."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from edgepose.benchmark.results import (
     LatencyRow,
     Method,
     PipelineRow,
+    PublishedBefore,
     fastest_rows,
 )
 
@@ -78,9 +80,10 @@ class Table(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Tables, between the lines before and after them."""
+    """Tables, with what was measured before them and notes after them."""
 
-    head: tuple[str, ...]
+    title: str
+    facts: Mapping[str, str]
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -88,13 +91,11 @@ class Report(NamedTuple):
 
 def report(document: Document) -> Report:
     """Return the report of a document."""
-    head = (
-        f"edgepose benchmark, {document.created_at}, {document.seconds:.0f} s",
-        *(f"{name}: {text}" for name, text in facts(document).items()),
-        f"before: {state_text(document.before)}",
-        f"after: {state_text(document.after)}",
+    title = f"edgepose benchmark, {document.created_at}, {document.seconds:.0f} s"
+    states = {"before": state_text(document.before), "after": state_text(document.after)}
+    return Report(
+        title, facts(document) | states, tuple(_tables(document)), document.notes, document.warnings
     )
-    return Report(head, tuple(_tables(document)), document.notes, document.warnings)
 
 
 def table_of(
@@ -146,14 +147,16 @@ def latency_notes(method: Method | None, rows: Sequence[LatencyRow]) -> Iterator
 
 def _tables(document: Document) -> Iterator[Table]:
     if document.latency:
-        yield from _latency_tables(document.latency)
+        yield from _latency_tables(document.latency, document.published_before)
     for protocol in dict.fromkeys(row.protocol for row in document.accuracy):
         yield _accuracy_table([row for row in document.accuracy if row.protocol == protocol])
     if document.pipeline:
         yield _pipeline_table(document.pipeline)
 
 
-def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
+def _latency_tables(
+    latency: Sequence[LatencyRow], before: Sequence[PublishedBefore]
+) -> Iterator[Table]:
     rows = fastest_rows(latency)
     columns: Columns = {
         "model": "model",
@@ -177,6 +180,10 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         columns,
         footnotes,
     )
+    for row in rows:
+        devices = [each for each in before if row.published and each.name == row.published.name]
+        if devices and row.ratio_to_published_pi4 is not None:
+            yield _older_page_table(row, devices)
     by_model = [row for fastest in rows for row in latency if row.model == fastest.model]
     yield table_of(
         "latency",
@@ -186,6 +193,22 @@ def _latency_tables(latency: Sequence[LatencyRow]) -> Iterator[Table]:
         _LATENCY,
         [f"{row.model} on {row.backend}: {row.not_run}" for row in by_model if row.not_run],
     )
+
+
+def _older_page_table(row: LatencyRow, devices: Sequence[PublishedBefore]) -> Table:
+    """Return the figures of an older page beside the latency here of the same network."""
+    here_ms = row.latency_ms.p50 if row.latency_ms else math.nan
+    columns: Columns = {
+        "device": "device",
+        "MB*": "megabytes:.1f",
+        "GPU*": "gpu_ms:g",
+        "CPU*": "cpu_ms:g",
+        "T*": "cpu_threads",
+        "here": lambda _: format_ms(here_ms) + UNSTABLE_MARK * bool(row.unstable),
+        "here/CPU": lambda each: f"{here_ms / each.cpu_ms:.3f}",
+    }
+    about = "published before (*), in ms by threads (T), of the same file: its MB were 2**20 bytes"
+    return table_of(f"older page of {row.model}", about, devices, columns)
 
 
 def _accuracy_table(rows: Sequence[AccuracyRow]) -> Table:

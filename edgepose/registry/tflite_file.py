@@ -42,19 +42,27 @@ def without_custom_op(data: bytes, op_name: str, *, name: str = "the model") -> 
         ) from None
 
 
+def schema_module() -> Any:
+    """Return the module with the schema of TFLite files; raises ModelFileError without it."""
+    try:
+        # Imported on demand: most models are loaded without being parsed.
+        from ai_edge_litert import schema_py_generated
+    except ImportError:
+        raise ModelFileError(
+            "reading or writing a TFLite file needs the package ai-edge-litert, which is not "
+            "installed"
+        ) from None
+    return schema_py_generated
+
+
 def read_model(data: bytes) -> Any:
     """Return a file as a `ModelT` object, with all constants inside the flatbuffer.
 
     Newer writers put constants behind the flatbuffer, which tflite-runtime 2.14 cannot read.
     """
-    try:
-        # Imported on demand: most models are loaded without being parsed.
-        import numpy as np
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError:
-        raise ModelFileError(
-            "parsing a TFLite file needs the package ai-edge-litert, which is not installed"
-        ) from None
+    import numpy as np
+
+    schema = schema_module()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     for buffer in model.buffers:
         if buffer.offset > 1:

@@ -165,8 +165,9 @@ def test_benchmark_latency_default_rows(
         "movenet-multipose-int8",
         "posenet-mobilenet-fp32",
         "posenet-mobilenet-int8",
+        "posenet-mobilenet-untrained",
     ]
-    assert len(data["latency"]) == 8 * 2 * 2
+    assert len(data["latency"]) == 9 * 2 * 2
     assert [row["name"] for row in data["published"]] == [
         "MoveNet.Thunder (FP16)",
         "MoveNet.Thunder (INT8)",
@@ -174,6 +175,62 @@ def test_benchmark_latency_default_rows(
         "MoveNet.Lightning (INT8)",
         "PoseNet (MobileNetV1, FP32)",
     ]
+
+
+def test_benchmark_latency_every_published_row_has_ratio(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PoseNet's is that of a file with untrained weights, which says so and is deleted."""
+    bench = Bench(lambda *_: 33.8)
+    use_backend(monkeypatch, bench)
+    data = as_json(capsys, "--threads", "4", "--min-runs", "5", "--min-seconds", "0")
+    ratios = {
+        row["published"]["name"]: row["ratio_to_published_pi4"]
+        for row in data["latency"]
+        if row["ratio_to_published_pi4"] is not None
+    }
+    assert list(ratios) == [
+        "MoveNet.Lightning (INT8)",
+        "MoveNet.Lightning (FP16)",
+        "MoveNet.Thunder (INT8)",
+        "MoveNet.Thunder (FP16)",
+        "PoseNet (MobileNetV1, FP32)",
+    ]
+    assert ratios["PoseNet (MobileNetV1, FP32)"] == pytest.approx(0.1)
+    row = data["latency"][-1]
+    assert row["published_difference"] == "same network, untrained weights: latency only"
+    assert row["bytes"] == 13_264_384
+    assert [before["device"] for before in data["published_before"]] == [
+        *("Pixel 3", "Pixel 4", "iPhone XS"),
+    ]
+
+
+@pytest.mark.parametrize("output_format", ["table", "markdown", "csv", "json"])
+def test_benchmark_latency_untrained_is_marked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output_format: str
+) -> None:
+    use_backend(monkeypatch, Bench(lambda *_: 33.8))
+    words = ("--models", "posenet-mobilenet-untrained", "--format", output_format)
+    assert run_command(["benchmark", *words]) == 0
+    text = capsys.readouterr().out
+    assert "same network, untrained weights: latency only" in " ".join(text.split())
+
+
+def test_benchmark_latency_untrained_without_schema(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With tflite-runtime alone the file cannot be written, which a note says."""
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    use_backend(monkeypatch, Bench(lambda *_: 10.0))
+    data = as_json(capsys, "--threads", "4", "--min-runs", "5", "--min-seconds", "0")
+    assert len(data["latency"]) == 8
+    assert any(
+        "mobilenet-untrained (reading or writing a TFLite file needs" in note
+        for note in data["notes"]
+    )
+    use_backend(monkeypatch, Bench(lambda *_: 10.0))
+    assert run_command(["benchmark", "--models", "posenet-mobilenet-untrained"]) == 1
+    assert "needs the package ai-edge-litert" in capsys.readouterr().err
 
 
 def test_benchmark_latency_official_files_if_installed(
@@ -189,6 +246,7 @@ def test_benchmark_latency_official_files_if_installed(
     row = next(row for row in data["latency"] if row["model"] == f"{LIGHTNING}-official")
     assert row["published_difference"] is None
     assert row["ratio_to_published_pi4"] == pytest.approx(0.1)
+    assert "posenet-mobilenet-untrained" in {row["model"] for row in data["latency"]}
     (note,) = (note for note in data["notes"] if "models pull" in note)
     assert f"{LIGHTNING}-official" not in note
 
@@ -281,6 +339,11 @@ def test_benchmark_latency_progress_only_on_terminal(
         (["--no-latency"], 2, "--no-latency leaves nothing to measure"),
         (["--source", "synthetic:"], 2, "--source belongs to --pipeline"),
         (["--mqtt", "mqtt://localhost"], 2, "--mqtt belongs to --pipeline"),
+        (
+            ["--models", f"{LIGHTNING},posenet-mobilenet-untrained", "--pipeline"],
+            2,
+            "--models posenet-mobilenet-untrained: its weights are untrained",
+        ),
         (["--accelerator", "edgetpu"], 2, "no model for edgetpu is installed"),
         (
             ["--accelerator", "edgetpu", "--models", LIGHTNING],

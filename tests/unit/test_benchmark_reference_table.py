@@ -3,8 +3,16 @@
 import re
 from pathlib import Path
 
-from edgepose.benchmark.reference_table import COUNTERPARTS, PUBLISHED
-from edgepose.registry.registry import default_registry
+import pytest
+
+from edgepose.benchmark.reference_table import (
+    COUNTERPARTS,
+    PUBLISHED,
+    PUBLISHED_BEFORE,
+    UNTRAINED,
+)
+from edgepose.errors import UnknownModelError
+from edgepose.registry.registry import check_name, default_registry
 
 # Model, MB, mAP, Pixel 5 CPU, Pixel 5 GPU, Raspberry Pi 4 CPU.
 TABLE_AS_PUBLISHED = [
@@ -52,7 +60,41 @@ def test_published_rows_have_own_and_official_files() -> None:
 
 
 def test_counterparts_are_known_models() -> None:
-    assert set(COUNTERPARTS) <= set(default_registry().entries)
+    assert set(COUNTERPARTS) - {UNTRAINED} <= set(default_registry().entries)
+
+
+def test_untrained_model_is_not_offered() -> None:
+    """It is comparable in latency, and no configuration can name it."""
+    counterpart = COUNTERPARTS[UNTRAINED]
+    assert counterpart.difference == "same network, untrained weights: latency only"
+    assert counterpart.comparable
+    with pytest.raises(UnknownModelError):
+        check_name(UNTRAINED)
+
+
+def test_published_before_match_copy_of_page(shared_data: Path) -> None:
+    """A copy of the older page has an HTML table of PoseNet on three phones."""
+    (page,) = [
+        text
+        for path in sorted((shared_data.parent / "seeds").glob("*.txt"))
+        if "Pixel 3(" in (text := path.read_text(errors="replace"))
+    ]
+    table = page[page.index(">Posenet<") :]
+    table = table[: table.index("</table>")]
+    size = re.search(r"([\d.]+)Mb", table)
+    assert size is not None
+    # One star is four threads, two stars are two.
+    found = [
+        (device, float(size[1]), float(gpu), float(cpu), {"*": 4, "**": 2}[stars])
+        for device, gpu, cpu, stars in re.findall(
+            r"<td>(\w+ \w+)\([^)]*\)</td>\s*<td>([\d.]+)ms</td>\s*<td>([\d.]+)ms (\*+)</td>", table
+        )
+    ]
+    assert found == [
+        (row.device, row.megabytes, row.gpu_ms, row.cpu_ms, row.cpu_threads)
+        for row in PUBLISHED_BEFORE
+    ]
+    assert len(found) == 3
 
 
 def test_counterparts_comparable_only_if_same_network() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgepose.benchmark import latency, render, results, tables
+from edgepose.benchmark.reference_table import PUBLISHED_BEFORE
 from edgepose.benchmark.results import Document
 from tests.benchmark_documents import accuracy_row, document, latency_row, pipeline_row
 
@@ -44,6 +45,29 @@ def test_table_no_ratio_for_other_network(tmp_path: Path) -> None:
     assert row[-2:] == ["95.0", "-"]
     assert row[2:7] == ["13.3", "45.6", "80", "40", "338"]
     assert "posenet-mobilenet-fp32: another network: MobileNetV1 0.75 at 385x385" in "".join(lines)
+
+
+def test_table_older_page_beside_latency_here(tmp_path: Path) -> None:
+    """The devices of the older page, for the network that is the same; the other one has none."""
+    rows = (
+        latency_row("posenet-mobilenet-fp32"),
+        latency_row("posenet-mobilenet-untrained", p50=62.0),
+        latency_row("posenet-mobilenet-untrained", threads=4, p50=31.0, unstable=("hot",)),
+    )
+    written = document(tmp_path, latency=rows, published_before=PUBLISHED_BEFORE)
+    lines = text_of(written)
+    (title,) = (line for line in lines if line.startswith("older page of "))
+    assert title.startswith("older page of posenet-mobilenet-untrained: published before (*)")
+    found = [
+        cells(lines, "older page of posenet-mobilenet-untrained", device)
+        for device in ("Pixel 3", "Pixel 4", "iPhone XS")
+    ]
+    assert found == [
+        ["Pixel", "3", "12.7", "12", "31", "4", "31.0?", "1.000"],
+        ["Pixel", "4", "12.7", "12", "19", "4", "31.0?", "1.632"],
+        ["iPhone", "XS", "12.7", "4.8", "22", "2", "31.0?", "1.409"],
+    ]
+    assert not any("older page" in line for line in text_of(document(tmp_path / "other")))
 
 
 def test_table_model_without_published_row(tmp_path: Path) -> None:
@@ -96,7 +120,7 @@ def test_table_compares_fastest_row(tmp_path: Path) -> None:
 
 
 def test_table_fits_100_columns(tmp_path: Path) -> None:
-    names = ("movenet-lightning-int8", "posenet-mobilenet-fp32", "movenet-multipose-fp16")
+    names = (*("movenet-lightning-int8", "posenet-mobilenet-untrained", "movenet-multipose-fp16"),)
     rows = tuple(
         latency_row(name, engine, threads, p50=1234.5, unstable=("x",), other_cpu_percent=199.0)
         for engine in ("litert", "litert-without-xnnpack", "tflite-runtime")
