@@ -78,11 +78,16 @@ class Node:
         posture: bool = True,
         more: str = "",
     ) -> None:
-        """Write the configuration."""
+        """Write the configuration.
+
+        On a busy machine the moving photograph is lost for seconds at a time, which must not look
+        like an `off` that the daemon published for another reason.
+        """
         cameras = f"{{name: main, source: 'synthetic:?fps=10', zones: [{zones}]}}"
         (self._folder / "config.yaml").write_text(
             f"node: gym\nstate_directory: {self._folder / 'state'}\nstats_interval_s: 2\n"
             f"mqtt: {{url: '{ADDRESS}'}}\nrepetitions: {{exercise: auto}}\n"
+            "presence: {off_delay_ms: 30000}\n"
             f"posture: {{enabled: {str(posture).lower()}}}\nfalls: {{enabled: true}}\n"
             f"cameras: [{cameras}{', ' + KITCHEN if kitchen else ''}]\n{more}"
         )
