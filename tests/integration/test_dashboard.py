@@ -151,8 +151,11 @@ def test_page_broker_lost_and_back(browser: Browser, page: Page, broker: Mosquit
     broker.kill()
     browser.find("body[data-connection=lost]")
     wait_for(lambda: "the MQTT broker" in browser.find("#connection").text, "the reason")
+    browser.find(".camera[data-status=online] .privacy:disabled")
     broker.start()
     browser.find("body[data-connection=connected]")
+    # The broker has forgotten the node, which has not returned yet.
+    browser.find(".camera[data-status=offline]")
     announce(broker)
     publish_pose(broker)
     browser.find(".camera[data-poses='1']")

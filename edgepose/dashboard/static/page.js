@@ -43,7 +43,6 @@ class Node {
     } else this[topic] = parsed(payload);
     for (const [name, panel] of this.panels) {
       panel.stats = (this.stats.cameras || {})[name] || {};
-      panel.show();
     }
     this.show();
   }
@@ -62,6 +61,7 @@ class Node {
   }
 
   show() {
+    for (const panel of this.panels.values()) panel.show();
     const find = (selector) => this.element.querySelector(selector);
     this.element.dataset.state = this.availability;
     const state = find(".state");
@@ -112,6 +112,11 @@ function showConnection(state) {
   document.getElementById("connection").textContent = connected
     ? "connected to the broker"
     : state.replace(/^lost /, "");
+  for (const node of nodes.values()) {
+    // What the broker knows of it follows; of a node that has ended meanwhile it may be nothing.
+    if (connected) node.availability = "offline";
+    node.show();
+  }
 }
 
 function connect() {

@@ -182,7 +182,8 @@ export class Panel {
     state.textContent = STATES[shown] || shown;
     const privacy = this.find(".privacy");
     privacy.setAttribute("aria-checked", String(!off));
-    privacy.disabled = this.node.availability !== "online";
+    privacy.disabled = this.node.availability !== "online"
+      || document.body.dataset.connection === "lost";
     this.showFacts();
     this.schedule();
   }
