@@ -160,7 +160,7 @@ def compare(a: Document, b: Document, name_a: str = "A", name_b: str = "B") -> C
 
 
 def rendered(comparison: Comparison, output_format: str) -> str:
-    """Return a comparison as `table`, `json` or `markdown`, with a newline at its end."""
+    """Return a comparison as `table`, `json`, `markdown` or `html`, with a newline at its end."""
     if output_format == "json":
         return encode(comparison)
     sides = {

@@ -9,11 +9,12 @@ from edgepose.errors import SinkError, SourceError
 
 MEASURED: Final = "measured here"
 
-_PUBLISHED: Final = {
+PUBLISHED_SERIES: Final = {
     "Pixel 5 GPU (published)": "pixel5_gpu_ms",
     "Pixel 5 CPU (published)": "pixel5_cpu_ms",
     "Raspberry Pi 4 CPU (published)": "pi4_cpu_ms",
 }
+"""The published series, and their fields."""
 _POINTS2_PER_MB: Final = 16.0
 
 
@@ -34,7 +35,7 @@ def points(document: Document) -> tuple[Point, ...]:
     """
     found = [
         Point(series, row.name, getattr(row, key), row.map, row.megabytes)
-        for series, key in _PUBLISHED.items()
+        for series, key in PUBLISHED_SERIES.items()
         for row in document.published
     ]
     for row in fastest_rows(document.latency):
@@ -69,7 +70,7 @@ def figure_of(document: Document) -> Any:
         )
     figure = Figure(figsize=(9.0, 5.5), layout="constrained")
     axes = figure.subplots()
-    for series in (*_PUBLISHED, MEASURED):
+    for series in (*PUBLISHED_SERIES, MEASURED):
         own = [bubble for bubble in bubbles if bubble.series == series]
         axes.scatter(
             [bubble.latency_ms for bubble in own],

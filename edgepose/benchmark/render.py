@@ -1,4 +1,4 @@
-"""Rendering of results: tables for a terminal, Markdown, CSV and JSON."""
+"""Rendering of results: tables for a terminal, Markdown, a page, CSV and JSON."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edgepose.benchmark import html_page, svg_plot
 from edgepose.benchmark.results import Document, encode
 from edgepose.benchmark.tables import Report, report
 
@@ -16,18 +17,22 @@ WIDTH: Final = 100
 
 
 def rendered(document: Document, output_format: str) -> str:
-    """Return a document as `table`, `json`, `markdown` or `csv`, with a newline at its end."""
+    """Return a document as `table`, `json`, `markdown`, `html` or `csv`, ending with a newline."""
     match output_format:
         case "json":
             return encode(document)
         case "csv":
             return _csv(document)
+        case "html":
+            return html_page.page(report(document), svg_plot.figure(document))
         case _:
             return rendered_report(report(document), output_format)
 
 
 def rendered_report(content: Report, output_format: str) -> str:
-    """Return a report as `table` or `markdown`, with a newline at its end."""
+    """Return a report as `table`, `markdown` or `html`, with a newline at its end."""
+    if output_format == "html":
+        return html_page.page(content)
     heading, table_text, list_text = (
         (_heading, _aligned, _wrapped)
         if output_format == "table"

@@ -91,7 +91,8 @@ class Report(NamedTuple):
 
 def report(document: Document) -> Report:
     """Return the report of a document."""
-    title = f"edgepose benchmark, {document.created_at}, {document.seconds:.0f} s"
+    date, time = document.created_at[:10], document.created_at[11:16]
+    title = f"edgepose benchmark, {date} {time} UTC, {document.seconds:.0f} s"
     states = {"before": state_text(document.before), "after": state_text(document.after)}
     return Report(
         title, facts(document) | states, tuple(_tables(document)), document.notes, document.warnings
@@ -161,14 +162,14 @@ def _latency_tables(
     columns: Columns = {
         "model": "model",
         "MB": "bytes:MB",
+        **{f"mAP {row.map_protocol}": "map:.1f" for row in rows if row.map_protocol is not None},
+        "here": "latency_ms.p50:ms?",
+        "here/Pi 4": "ratio_to_published_pi4:.3f",
         "MB*": "published.megabytes:.1f",
         "mAP*": "published.map:.1f",
         "Pixel 5*": "published.pixel5_cpu_ms:g",
         "its GPU*": "published.pixel5_gpu_ms:g",
         "Pi 4*": "published.pi4_cpu_ms:g",
-        **{f"mAP {row.map_protocol}": "map:.1f" for row in rows if row.map_protocol is not None},
-        "here": "latency_ms.p50:ms?",
-        "here/Pi 4": "ratio_to_published_pi4:.3f",
     }
     footnotes = [f"{r.model}: {r.published_difference}" for r in rows if r.published_difference]
     yield table_of(

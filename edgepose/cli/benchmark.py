@@ -82,7 +82,7 @@ def _counts(
     "person of all images, cropped to it.",
 )
 @click.option("--against", metavar="NAME", help="Also report the difference in AP to this model.")
-@format_option("table", "json", "markdown", "csv")
+@format_option("table", "json", "markdown", "html", "csv")
 @_output_option
 @click.option("--plot", type=_NEW_FILE, metavar="FILE", help="Plot latency and mAP: .png or .svg.")
 @click.pass_context
@@ -126,7 +126,7 @@ def command(
 @command.command("compare")
 @click.argument("first", metavar="A.json", type=_FILE)
 @click.argument("second", metavar="B.json", type=_FILE)
-@format_option("table", "json", "markdown")
+@format_option("table", "json", "markdown", "html")
 @_output_option
 def compare_command(first: Path, second: Path, output_format: str, output: Path | None) -> None:
     """Compare two files of `edgepose benchmark --format json`: devices, or versions.
