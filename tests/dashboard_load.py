@@ -177,7 +177,6 @@ def measure(seconds: float) -> Figures:
         first_ms = browser.run("return observed.firstSkeletonMs")
         time.sleep(WARM_UP * seconds)
         before, cpu_s, began_s = _memory(page, browser), cpu_seconds(page.pid), time.monotonic()
-        browser.run("observed.delays.length = observed.superseded = 0")
         time.sleep((1 - WARM_UP) * seconds)
         elapsed_s = time.monotonic() - began_s
         observed = browser.run("return observed")
@@ -201,6 +200,8 @@ def measure(seconds: float) -> Figures:
 
 
 def _memory(page: Page, browser: Browser) -> Memory:
+    # Without what the observer itself collects.
+    browser.run("observed.delays.length = observed.superseded = 0")
     counters = browser.held()
     return Memory(
         server_mb=rss_mb(page.pid),
