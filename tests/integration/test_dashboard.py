@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +15,9 @@ from axe_core_python.selenium import Axe
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from edgepose.mqtt.local_broker import free_port
 from tests.browser import Browser
+from tests.daemon import running
 from tests.dashboard_load import (
     CAMERAS,
     MAX_GROWTH_MB,
@@ -117,6 +120,39 @@ def test_page_draws_the_skeleton_where_the_message_says(
     facts = ("People 1", "Presence yes", "Latency 20 ms")
     wait_for(lambda: all(fact in " ".join(camera.text.split()) for fact in facts), "the facts")
     assert "edgepose 1.2.3" in browser.find(".machine").text
+
+
+EVERYTHING = """
+posture: {enabled: true}
+falls: {enabled: true}
+repetitions: {exercise: auto}
+publish: {raw: true, angles: true}
+"""
+
+
+def test_page_of_a_daemon_with_everything_on(
+    browser: Browser, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """The process beside the daemon shows what that publishes, and the console is empty."""
+    port = free_port()
+    config = f"{EVERYTHING}dashboard: {{listen: '127.0.0.1:{port}'}}\n"
+    with running(tmp_path, broker, config=config):
+        wait_for(lambda: is_served(port), "the page")
+        browser.driver.get(f"http://127.0.0.1:{port}/")
+        camera = browser.find(".camera[data-node=testnode][data-camera=main][data-poses='1']")
+        facts = ("People 1", "Presence yes", "Posture", "Fall none", "Repetitions 0", "Latency")
+        wait_for(lambda: all(fact in " ".join(camera.text.split()) for fact in facts), "the facts")
+        assert browser.errors() == []
+        browser.driver.get("about:blank")
+
+
+def is_served(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_page_cameras_that_come_and_go(browser: Browser, page: Page, broker: Mosquitto) -> None:

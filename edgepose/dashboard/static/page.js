@@ -1,20 +1,12 @@
 // Receives what the broker sends, and shows each node and camera.
 
-import { clone, Panel } from "./panel.js";
+import { clone, Panel, parsed } from "./panel.js";
 
 const RECONNECT_MS = 1000;
 const NODE_TOPICS = new Set(["availability", "info", "stats", "accelerator"]);
 
 const nodes = new Map();
 let socket = null;
-
-function parsed(payload) {
-  try {
-    return JSON.parse(payload);
-  } catch {
-    return {};
-  }
-}
 
 class Node {
   constructor(name) {

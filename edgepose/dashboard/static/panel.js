@@ -21,6 +21,15 @@ export function clone(id) {
   return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
+// A topic may have been written by another program.
+export function parsed(payload) {
+  try {
+    return JSON.parse(payload) || {};
+  } catch {
+    return {};
+  }
+}
+
 function place(pose) {
   const [left, , right, bottom] = pose.box;
   return [(left + right) / 2, bottom];
@@ -131,8 +140,6 @@ export class Panel {
   receivePoses(payload) {
     const message = JSON.parse(payload);
     const now = performance.now();
-    this.message = message;
-    this.receivedAt = now;
     this.frames = [...this.frames.filter((time) => now - time < 2000), now];
     for (const pose of message.poses) {
       const trail = this.trails.get(pose.id) || [];
@@ -140,6 +147,8 @@ export class Panel {
       this.trails.set(pose.id, trail);
       if (this.walking) this.coverage.add(pose);
     }
+    this.message = message;
+    this.receivedAt = now;
     for (const [id, trail] of this.trails) {
       const recent = trail.filter(({ at }) => now - at < TRAIL_MS);
       if (recent.length) this.trails.set(id, recent);
@@ -194,7 +203,7 @@ export class Panel {
     const latency = this.message
       ? Date.parse(this.message.published_at) - Date.parse(this.message.captured_at)
       : null;
-    const repetitions = states.repetitions ? JSON.parse(states.repetitions) : null;
+    const { count, exercise } = parsed(states.repetitions);
     const zones = Object.entries(states)
       .map(([topic, payload]) => [/^zones\/(.+)\/count$/.exec(topic), payload])
       .filter(([match]) => match)
@@ -204,7 +213,8 @@ export class Panel {
       ["Presence", states.presence && (states.presence === "ON" ? "yes" : "no")],
       ["Posture", states.posture],
       ["Fall", states.fall && (states.fall === "ON" ? "suspected" : "none")],
-      ["Repetitions", repetitions && `${repetitions.count} ${repetitions.exercise.replace("_", "-")}`],
+      // The exercise is not known before the first repetition.
+      ["Repetitions", exercise ? `${count} ${exercise.replace("_", "-")}` : count],
       ...zones,
       ["Frames a second", fps == null ? null : fps.toFixed(0)],
       ["Latency", latency == null ? null : `${latency.toFixed(0)} ms`],
