@@ -19,7 +19,7 @@ APT    := DEBIAN_FRONTEND=noninteractive apt-get
 demo: $(VENV)/.demo
 	$(BIN)/edgepose demo
 
-test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/ffmpeg /usr/bin/gcc \
+test: $(VENV)/.dev /usr/sbin/mosquitto /usr/bin/mosquitto_sub /usr/bin/jq /usr/bin/ffmpeg /usr/bin/gcc \
   /usr/bin/systemd-analyze /usr/bin/chromedriver $(VENV)/.rtsp lint
 	$(RUN) pytest
 
@@ -154,6 +154,11 @@ $(VENV)/.convert: $(VENV)/.dev
 	@echo "== installing Debian's mosquitto-clients"
 	$(SUDO) $(APT) update -q
 	$(SUDO) $(APT) install -y -q --no-install-recommends mosquitto-clients
+
+/usr/bin/jq:
+	@echo "== installing Debian's jq, which examples of the documents use"
+	$(SUDO) $(APT) update -q
+	$(SUDO) $(APT) install -y -q --no-install-recommends jq
 
 $(VENV)/.rtsp: $(BIN)/python
 	@/usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || { \

@@ -64,3 +64,13 @@ def commands() -> list[str]:
     """Return every command of the shell blocks, each once."""
     lines = (line for block in blocks("sh") for line in block.text.splitlines())
     return list(dict.fromkeys(line for line in lines if line))
+
+
+def pipelines() -> list[str]:
+    """Return the commands whose output another program reads, which test_examples.py runs."""
+    return [line for line in commands() if " | " in line]
+
+
+def example(name: str) -> Path:
+    """Return a file of docs/examples."""
+    return ROOT / "docs/examples" / name

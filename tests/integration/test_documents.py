@@ -15,7 +15,7 @@ import pytest
 from edgepose.config.loader import load_config
 from edgepose.sources.synthetic import read_photograph
 from tests.coco import person_at, write_coco
-from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands, configurations
+from tests.documents import ELSEWHERE, ROOT, Block, blocks, commands, configurations, pipelines
 from tests.media import make_clip
 from tests.mosquitto import Mosquitto, require, wait_for
 
@@ -67,7 +67,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
         yield broker
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if line not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "command", [line for line in commands() if line not in (*ELSEWHERE, *pipelines())]
+)
 def test_document_command_works(command: str, folder: Path, broker: Mosquitto) -> None:
     """Only the broker's port and the interpreter differ from the document."""
     command = command.removeprefix(".venv/bin/")
