@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_core_python.selenium import Axe
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from edgepose.mqtt.local_broker import free_port
+from tests.bodies import Body, standing
 from tests.browser import Browser
 from tests.daemon import running
 from tests.dashboard_load import (
@@ -27,7 +29,7 @@ from tests.dashboard_load import (
     measure,
 )
 from tests.mosquitto import Mosquitto, wait_for
-from tests.page import Page
+from tests.page import SIZE_WH, Page, pose
 
 TOKEN = "0123456789abcdef"
 
@@ -252,6 +254,43 @@ def test_page_walk_test(browser: Browser, page: Page, broker: Mosquitto) -> None
     advice = browser.find(".advice").text
     assert "Nobody was found in the right third." in advice
     assert "left third" not in advice
+
+
+ADVICE = """
+    const [poses, done] = arguments;
+    import("/aiming.js").then(({ Coverage }) => {
+      const coverage = new Coverage();
+      for (let turn = 0; turn < 60; turn += 1) poses.forEach((pose) => coverage.add(pose));
+      done([coverage.advice[0], ...new Set(coverage.cells.filter(Boolean))]);
+    });
+"""
+ARMS, KNEES, FEET, HEAD = range(7, 11), range(13, 15), range(15, 17), range(5)
+
+
+@pytest.mark.parametrize(
+    ("body", "missing", "kind", "advice"),
+    [
+        (standing(320, 430), [], "well", "Nobody was found in the left third."),
+        # Hidden by a table: the frame goes on below it.
+        (standing(320, 400), FEET, "well", "Nobody was found in the left third."),
+        (standing(320, 500), FEET, "cut", "The feet are cut off in 100 % of the poses"),
+        (standing(320, 570), [*KNEES, *FEET], "cut", "The feet are cut off in 100 % of the poses"),
+        (standing(320, 160), HEAD, "cut", "The head is cut off in 100 % of the poses"),
+        (standing(320, 430), [*ARMS, *HEAD], "badly", "Many bodies are found badly"),
+    ],
+)
+def test_page_advice(
+    browser: Browser, page: Page, body: Body, missing: list[int], kind: str, advice: str
+) -> None:
+    """What is cut off is not in a message: it follows from the rest of the body."""
+    browser.driver.get(page.address)
+    seen = pose(1, np.delete(body, list(missing), axis=0), "standing")
+    seen["keypoints"] = [
+        None if index in missing else [x, y, 0.9] for index, (x, y) in enumerate(body / SIZE_WH)
+    ]
+    found = browser.driver.execute_async_script(ADVICE, [seen])
+    assert found[0].startswith(advice)
+    assert found[1:] == [kind]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

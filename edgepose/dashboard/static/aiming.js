@@ -6,17 +6,44 @@ const EDGE = 0.015;
 const GOOD_KEYPOINTS = 12;
 const SMALL_BODY = 0.2;
 const ENOUGH_POSES = 60;
-const ANKLES = [15, 16];
 const HEAD = [0, 1, 2, 3, 4];
+const [SHOULDERS, HIPS, KNEES, ANKLES] = [[5, 6], [11, 12], [13, 14], [15, 16]];
+// Lengths of a standing person: neck and head, and legs, by the torso; and shin by thigh.
+const HEAD_BY_TORSO = 0.5;
+const LEGS_BY_TORSO = 1.5;
+const SHIN_BY_THIGH = 1;
+
+const missing = (pose, indices) => indices.every((index) => !pose.keypoints[index]);
+
+// The mean y of the visible ones, NaN without any: then every comparison is false.
+function height(pose, indices) {
+  const visible = indices.map((index) => pose.keypoints[index]).filter(Boolean);
+  return visible.reduce((sum, [, y]) => sum + y, 0) / visible.length;
+}
+
+// What is cut off has no keypoints, and the box ends at the last visible one: whether it would be
+// outside of the frame follows from what is above or below it.
+function areFeetCut(pose) {
+  if (!missing(pose, ANKLES)) return false;
+  const [shoulders, hips, knees] = [SHOULDERS, HIPS, KNEES].map((pair) => height(pose, pair));
+  return pose.box[3] >= 1 - EDGE
+    || knees + SHIN_BY_THIGH * Math.max(0, knees - hips) > 1
+    || (missing(pose, KNEES) && hips + LEGS_BY_TORSO * Math.max(0, hips - shoulders) > 1);
+}
+
+function isHeadCut(pose) {
+  if (!missing(pose, HEAD)) return false;
+  const [shoulders, hips] = [SHOULDERS, HIPS].map((pair) => height(pose, pair));
+  return pose.box[1] <= EDGE || shoulders - HEAD_BY_TORSO * Math.max(0, hips - shoulders) < 0;
+}
 
 function kindOf(pose) {
   const [left, top, right, bottom] = pose.box;
-  if (left <= EDGE || top <= EDGE || right >= 1 - EDGE || bottom >= 1 - EDGE) return "cut";
+  const touches = left <= EDGE || top <= EDGE || right >= 1 - EDGE || bottom >= 1 - EDGE;
+  if (touches || areFeetCut(pose) || isHeadCut(pose)) return "cut";
   const visible = pose.keypoints.filter(Boolean).length;
   return visible >= GOOD_KEYPOINTS ? "well" : "badly";
 }
-
-const missing = (pose, indices) => indices.every((index) => !pose.keypoints[index]);
 
 export class Coverage {
   constructor() {
@@ -34,8 +61,8 @@ export class Coverage {
     const [left, top, right, bottom] = pose.box;
     const kind = kindOf(pose);
     this.poses += 1;
-    this.feetCut += bottom >= 1 - EDGE && missing(pose, ANKLES);
-    this.headCut += top <= EDGE && missing(pose, HEAD);
+    this.feetCut += areFeetCut(pose);
+    this.headCut += isHeadCut(pose);
     this.small += bottom - top < SMALL_BODY;
     this.weak += kind === "badly";
     this.thirds[Math.min(2, Math.floor(((left + right) / 2) * 3))] += 1;

@@ -135,7 +135,8 @@ export function drawPose(context, pose, edges) {
     context.arc(x, y, radius, 0, 2 * Math.PI);
   }
   context.fill();
-  const text = pose.posture ? `${pose.id} ${pose.posture.name}` : `${pose.id}`;
+  const posture = pose.posture && pose.posture.name !== "unclear" ? ` ${pose.posture.name}` : "";
+  const text = `${pose.id}${posture}`;
   label(context, text, pose.box[0] * width, pose.box[1] * height - 4, colour);
 }
 
