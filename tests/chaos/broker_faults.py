@@ -125,7 +125,7 @@ def _password(folder: Path, row: Row) -> Row:
     ):
         broker.set_password(USERNAME, "another one")
         broker.reload()
-        # Existing connections stay; the next one needs the new password.
+        # With some versions existing connections stay; the next one needs the new password.
         proxy.block()
         changed_s = proxy.unblock()
         row.detected_s = rig.daemon.wait_for_log("refuses the login") - changed_s

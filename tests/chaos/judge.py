@@ -54,17 +54,22 @@ def expected_events(
 ) -> list[ExpectedEvent]:
     """Return the events that follow from the pose messages of one run of the daemon, in order.
 
-    At the end all tracks leave, unless the daemon was killed.
+    The leave delay begins with the first message without the track: a daemon short of processor
+    time may have no frame for longer. At the end all tracks leave, unless the daemon was killed.
     """
     first_seen: dict[int, PoseRecord] = {}
     last_seen: dict[int, float] = {}
+    missing: dict[int, float] = {}
     gone: set[int] = set()
     for message in records:
         for track_id in message.track_ids:
             first_seen.setdefault(track_id, message)
             last_seen[track_id] = message.at_s
+            missing.pop(track_id, None)
         # A track that returns within its maximum age has not left.
         gone = last_seen.keys() - message.track_ids
+        for track_id in gone:
+            missing.setdefault(track_id, message.at_s)
     if killed_at_s is None:
         gone = set(last_seen)
 
@@ -78,7 +83,7 @@ def expected_events(
     ]
     for track in gone:
         # A daemon under load may read its clock a little later.
-        at_s = last_seen[track] + leave_delay_s
+        at_s = missing.get(track, last_seen[track]) + leave_delay_s
         found.append(event("leave", track, at_s, at_s + SIMULTANEOUS_S))
     return sorted(found, key=lambda event: event.at_s)
 

@@ -47,6 +47,7 @@ PRESENT_FRAMES: Final = 12
 OBSERVER_LOGIN: Final = ("observer", "observes")
 NAMESPACE_VARIABLE: Final = "EDGEPOSE_CHAOS_NAMESPACE"
 """Set in the environment of a process with its own network and mount namespaces."""
+_RELOADING: Final = "Reloading config."
 _BACKGROUND: Final = 90
 _BUILDING: Final = threading.Lock()
 
@@ -121,8 +122,15 @@ class Broker(Mosquitto):
         )
 
     def reload(self) -> None:
-        """Read passwords again."""
+        """Read passwords again, and end the connections of users whose password changed.
+
+        Wait until that begins: mosquitto 2.0.11 ends the connection of a client that left shortly
+        before, and has a session, once more, and crashes when later ones leave (a use after free in
+        session_expiry__add).
+        """
+        count = self._log.read_text().count(_RELOADING)
         os.kill(self.process_id, signal.SIGHUP)
+        wait(lambda: self._log.read_text().count(_RELOADING) > count, "the broker to reload")
 
 
 class Rig(Resource):

@@ -52,13 +52,25 @@ def test_judge_gap_within_track_age_is_no_leave() -> None:
 
 
 def test_judge_late_frame_counts_at_its_timestamp() -> None:
-    """A frame on which the Edge TPU hung is published after its tracks could have left."""
-    late = [PoseRecord(0.0, frozenset({1}), 0.8), PoseRecord(0.9, frozenset({2}), 0.91)]
+    """A frame on which the Edge TPU hung is published after the next track could have entered."""
+    late = [
+        PoseRecord(0.0, frozenset({1}), 0.1),
+        PoseRecord(0.1, frozenset(), 0.9),
+        PoseRecord(0.9, frozenset({2}), 0.91),
+    ]
     assert names(judge.expected_events(late, leave_delay_s=DELAY_S))[:3] == [
         ("enter", 1),
         ("leave", 1),
         ("enter", 2),
     ]
+
+
+def test_judge_gap_without_frames_is_no_leave() -> None:
+    """The leave delay begins with the first frame without the track."""
+    gap = records((0.0, {1}), (9.0, {2}), (9.1, {2}), (9.9, {2}))
+    expected = judge.expected_events(gap, leave_delay_s=DELAY_S)
+    assert names(expected) == [("enter", 1), ("enter", 2), ("leave", 1), ("leave", 2)]
+    assert [event.at_s for event in expected] == [0.0, 9.0, 9.0 + DELAY_S, 9.9 + DELAY_S]
 
 
 def test_judge_kill_excuses_only_events_in_progress() -> None:
