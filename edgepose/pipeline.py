@@ -147,7 +147,7 @@ class Pipeline:
             poses = crop.update(candidates, model, frame)
         if model.verifier is not None:
             detect = partial(self._detect_region, model.verifier, frame)
-            poses = crop.verification.update(poses, frame, detect)
+            poses = crop.verification.update(poses, model.pose_threshold, frame, detect)
         return Detection(
             frame,
             model,

@@ -9,7 +9,7 @@ from typing import Final
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec, Poses
 from edgepose.detection.subject import MIN_OKS, Subject
-from edgepose.detection.verification import Verification
+from edgepose.detection.verification import FOLLOWED, Verification
 from edgepose.imaging.crop import (
     MIN_CROP_SCORE,
     WHOLE,
@@ -73,9 +73,10 @@ class CropState:
       on that body, which is the new subject then. Without any, the other angles are tried at the
       same place. After LOST_NS the search begins.
 
-    Of other models, all poses of the whole frame are returned. `new_subject` is whether the pose
-    reported last is the first one of another person. `still` is for a frame that is not part of a
-    sequence: it is `decided` what is in it once a pose is reported, or every angle was tried.
+    Of other models, all poses of the whole frame are returned, with lower scores too if they are to
+    be verified. `new_subject` is whether the pose reported last is the first one of another person.
+    `still` is for a frame that is not part of a sequence: it is `decided` what is in it once a pose
+    is reported, or every angle was tried.
     """
 
     def __init__(self, *, still: bool = False) -> None:
@@ -128,7 +129,8 @@ class CropState:
         self.new_subject = False
         if not model.pose_model.crops:
             self.decided = True
-            poses = candidates.above_threshold(model.pose_threshold)
+            threshold = model.pose_threshold * (FOLLOWED if model.verifier is not None else 1.0)
+            poses = candidates.above_threshold(threshold)
         else:
             reported = self._update(candidates, model.pose_threshold, frame)
             poses = candidates if reported else Poses.empty()

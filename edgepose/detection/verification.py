@@ -5,8 +5,9 @@ A single-pose model that runs on the surroundings of such a pose scores it low. 
 the figures of the constants.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ BOX_EXPANSION: Final = 1.25
 MIN_SIDE_PX: Final = 8.0
 INFERENCES: Final = 2
 """How many in a row must reach it; in a still frame, one."""
-SURE_THRESHOLD: Final = 0.35
+SURE_THRESHOLD: Final = 0.30
 SURE_SIMILARITY: Final = 0.5
 """With this score, one inference confirms a pose if its keypoints are in the same places."""
 # What moves past the camera resembles a body for a few frames only, and then something else is in
@@ -38,9 +39,13 @@ REPEAT_NS: Final = 1_000_000_000
 REFUTED_BELOW: Final = 0.20
 REFUTATIONS: Final = 2
 """How often a verified body is checked, how soon after a low score, and how many of them end it."""
+FOLLOWED: Final = 0.75
+"""A pose goes on with a verified body from the model's own threshold times this on."""
 KEPT_NS: Final = 3_000_000_000
 """How long a candidate without a pose is remembered, as a track is."""
 INFERENCES_PER_FRAME: Final = 0.125
+SLOW_NS: Final = 100_000_000
+"""If the last frame is so old, there may be two in a frame instead of one."""
 MAX_SAVED: Final = 12.0
 """Inferences at once after a pause: two for each of six persons."""
 RESERVED: Final = 6.0
@@ -83,16 +88,26 @@ class Verification:
     def __init__(self) -> None:
         self.has_candidate = False
         self._candidates: list[_Candidate] = []
+        self._last_ns = 0
         self._saved = MAX_SAVED
         self._size_wh: tuple[int, int] | None = None
 
-    def update(self, poses: Poses, frame: Frame, detect: Callable[[CropRegion], Poses]) -> Poses:
+    def update(
+        self,
+        poses: Poses,
+        threshold: float,
+        frame: Frame,
+        detect: Callable[[CropRegion], Poses],
+    ) -> Poses:
         """Return the verified poses of the next frame.
 
-        `detect` runs the verifying model on a crop region, at most once a frame; in a still frame,
-        which has no part in the stream, once for each pose.
+        poses: of the model, from FOLLOWED times its own threshold on.
+        threshold: that a pose needs that goes on with no verified body.
+        detect: runs the verifying model on a crop region, once or twice a frame; in a still frame,
+            which has no part in the stream, once for each pose.
         """
         if frame.still:
+            poses = poses.above_threshold(threshold)
             indices = range(len(poses))
             reached = [detect(surroundings(poses, i)).scores[0] >= THRESHOLD for i in indices]
             return poses.select(np.array(reached, np.bool_))
@@ -101,32 +116,34 @@ class Verification:
             self._candidates.clear()
         self._saved = min(self._saved + INFERENCES_PER_FRAME, MAX_SAVED)
         now_ns = frame.timestamp_ns
+        slow = now_ns - self._last_ns >= SLOW_NS
+        self._last_ns = now_ns
         self.has_candidate = False
         if not (len(poses) or self._candidates):
             return poses
-        found = self._follow(poses.boxes_xyxy.tolist(), now_ns)
-        index = self._due(found, now_ns)
-        if index is not None:
+        found = self._follow(poses, threshold, now_ns)
+        for _ in range(2 if slow else 1):
+            index = self._due(found, now_ns)
+            if index is None:
+                break
             self._saved -= 1.0
             verifying = detect(surroundings(poses, index))
             if found[index].verified:
                 _note_check(found[index], now_ns, float(verifying.scores[0]))
             else:
                 _note(found[index], now_ns, _confirmations(poses, index, verifying))
-        verified = [candidate.verified for candidate in found]
-        if all(verified):
-            return poses
-        self.has_candidate = any(candidate.open for candidate in found)
-        return poses.select(np.array(verified))
+        self.has_candidate = any(candidate.open for candidate in found.values())
+        verified = [index for index, candidate in found.items() if candidate.verified]
+        return poses if len(verified) == len(poses) else poses.select(np.array(verified, np.intp))
 
-    def _due(self, found: Sequence[_Candidate], now_ns: int) -> int | None:
+    def _due(self, found: Mapping[int, _Candidate], now_ns: int) -> int | None:
         """Return which of the bodies in a frame the verifying model runs on, if any.
 
         First one of which one inference is left, then a new one, at last one to be checked.
         """
         due = [
             index
-            for index, candidate in enumerate(found)
+            for index, candidate in found.items()
             if candidate.next_ns <= now_ns
             and self._saved >= (RESERVED + 1.0 if candidate.verified else 1.0)
         ]
@@ -134,31 +151,42 @@ class Verification:
             return None
         return min(due, key=lambda i: (found[i].verified, -found[i].confirmed, found[i].pause_ns))
 
-    def _follow(self, boxes: Sequence[Sequence[float]], now_ns: int) -> list[_Candidate]:
-        """Return the candidate of each box, a new one if none is near; the nearest pairs first."""
+    def _follow(self, poses: Poses, threshold: float, now_ns: int) -> dict[int, _Candidate]:
+        """Return the candidate of each pose, in their order; the nearest pairs first.
+
+        If none is near, that is a new one. A pose below the threshold has only a verified one, and
+        after the others.
+        """
+        boxes, scores = poses.boxes_xyxy.tolist(), poses.scores.tolist()
         known = [c for c in self._candidates if now_ns - c.seen_ns <= KEPT_NS]
         near = []
-        for index, box in enumerate(boxes):
+        for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+            weak = score < threshold
             for candidate in known:
+                if weak and not candidate.verified:
+                    continue
                 reach = FIRST_REACH + REACH_PER_S * (now_ns - candidate.seen_ns) / 1e9
                 value = nearness(box, candidate.box_xyxy)
                 if value >= 1.0 - min(reach, MAX_REACH):
-                    near.append((value, index, candidate))
-        found: dict[int, _Candidate] = {}
+                    near.append((weak, -value, index, candidate))
+        matched: dict[int, _Candidate] = {}
         missed = list(known)
-        for _, index, candidate in sorted(near, key=lambda pair: -pair[0]):
-            if index not in found and candidate in missed:
-                found[index] = candidate
+        for _, _, index, candidate in sorted(near, key=itemgetter(0, 1)):
+            if index not in matched and candidate in missed:
+                matched[index] = candidate
                 missed.remove(candidate)
         for candidate in missed:
             if not candidate.verified and now_ns - candidate.seen_ns > IN_A_ROW_NS:
                 candidate.confirmed = 0
-        for index, box in enumerate(boxes):
-            candidate = found.setdefault(index, _Candidate(box, now_ns, now_ns))
-            candidate.box_xyxy, candidate.seen_ns = box, now_ns
-        in_order = [found[index] for index in range(len(boxes))]
-        self._candidates = in_order + missed
-        return in_order
+        found: dict[int, _Candidate] = {}
+        for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+            if index not in matched and score < threshold:
+                continue
+            body = matched.get(index) or _Candidate(box, now_ns, now_ns)
+            body.box_xyxy, body.seen_ns = box, now_ns
+            found[index] = body
+        self._candidates = [*found.values(), *missed]
+        return found
 
 
 def surroundings(poses: Poses, index: int) -> CropRegion:

@@ -52,7 +52,7 @@ def detected(sequence: MadeSequence, model: LoadedModel) -> list[DetectedFrame]:
         unfinished.replace(path)
     kept: list[tuple[Poses, Truth]] = pickle.loads(path.read_bytes())
     return [
-        _frame(index, poses.above_threshold(model.pose_threshold), truth)
+        detected_frame(index, poses.above_threshold(model.pose_threshold), truth)
         for index, (poses, truth) in enumerate(kept)
     ]
 
@@ -63,7 +63,8 @@ def _detect(sequence: MadeSequence, model: LoadedModel) -> Iterator[tuple[Poses,
         yield model.pose_model.decode(model.interpreter.invoke(tensor), to_frame), truth
 
 
-def _frame(index: int, poses: Poses, truth: Truth) -> DetectedFrame:
+def detected_frame(index: int, poses: Poses, truth: Truth) -> DetectedFrame:
+    """Return a frame of a sequence with its poses."""
     persons, expected = persons_of(poses, truth)
     return DetectedFrame(index * SECOND_NS // FPS, poses, tuple(persons), frozenset(expected))
 

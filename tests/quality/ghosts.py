@@ -16,7 +16,7 @@ from edgepose.build import build_tracker
 from edgepose.config.schema import Config
 from edgepose.datatypes import CropRegion, Frame, Poses
 from edgepose.detection.crop_state import CropState
-from edgepose.detection.verification import Verification
+from edgepose.detection.verification import FOLLOWED, Verification
 from edgepose.events.presence import PresenceDetector
 from edgepose.imaging.preprocess import preprocess
 from edgepose.pipeline import Detection
@@ -25,7 +25,7 @@ from edgepose.sources.images import list_images, read_image
 from edgepose.sources.video_file import VideoFileSource
 from tests.builders import load_model, pipeline_of
 from tests.conftest import HAS_SHARED, SHARED
-from tests.quality.detections import DetectedFrame, detected
+from tests.quality.detections import DetectedFrame, detected, detected_frame
 from tests.quality.metrics import Score
 from tests.quality.photographs import photographs
 from tests.quality.sequences import FPS, sequences
@@ -117,7 +117,7 @@ def run_clip(model: LoadedModel, name: str, *, step: int = 1) -> Run:
 
 def _runs(model: LoadedModel, name: str, *, step: int = 1) -> tuple[Run, Run]:
     """Detect the poses of a clip once; report them plain, and verified if the model needs it."""
-    detector, crop = pipeline_of(replace(model, verifier=None)), CropState()
+    detector, crop = pipeline_of(_unverified(model)), CropState()
     plain, verified, verification = Run(model), Run(model), Verification()
     spans = _spans(name)
     start_ns = None
@@ -125,12 +125,12 @@ def _runs(model: LoadedModel, name: str, *, step: int = 1) -> tuple[Run, Run]:
         start_ns = frame.timestamp_ns if start_ns is None else start_ns
         seconds = (frame.timestamp_ns - start_ns) / 1e9
         detection = detector.detect(frame, crop)
-        poses = detection.poses
+        without = poses = detection.poses.above_threshold(model.pose_threshold)
         if model.verifier is not None:
             verifier = Verifier(model.verifier, frame)
-            poses = verification.update(poses, frame, verifier)
+            poses = verification.update(detection.poses, model.pose_threshold, frame, verifier)
             verified.verifications += verifier.count
-        for run, found in ((plain, detection.poses), (verified, poses)):
+        for run, found in ((plain, without), (verified, poses)):
             part: Part | None = run.empty
             if any(abs(seconds - edge) <= NEAR_EDGE_S for span in spans for edge in span):
                 part = None
@@ -139,6 +139,13 @@ def _runs(model: LoadedModel, name: str, *, step: int = 1) -> tuple[Run, Run]:
             run.add(replace(detection, poses=found), part)
     plain.fps = verified.fps = (plain.frames - 1) / seconds
     return plain, verified
+
+
+def _unverified(model: LoadedModel) -> LoadedModel:
+    """Return a model that finds what is to be verified."""
+    if model.verifier is None:
+        return model
+    return replace(model, verifier=None, pose_threshold=FOLLOWED * model.pose_threshold)
 
 
 def _spans(name: str) -> list[tuple[float, float]]:
@@ -163,7 +170,8 @@ def _images(models: Sequence[LoadedModel]) -> Iterator[str]:
             for frame in frames:
                 poses = detector.detect(frame, CropState()).poses
                 with_pose += len(poses) > 0
-                left = Verification().update(poses, frame, Verifier(model.verifier, frame))
+                verifier = Verifier(model.verifier, frame)
+                left = Verification().update(poses, model.pose_threshold, frame, verifier)
                 verified += len(left) > 0
             yield f"| {name} | {model.name} | {len(frames)} | {with_pose} | {verified} |\n"
 
@@ -181,18 +189,21 @@ def _tracks() -> Iterator[str]:
     counts, frames = dict.fromkeys(RATES, 0), dict.fromkeys(RATES, 0)
     for sequence in islice(sequences(photographs(), SEQUENCES), TUNING, None):
         sys.stderr.write(f"{sequence.name}\n")
-        found = detected(sequence, model)
+        found, unverified = detected(sequence, model), detected(sequence, _unverified(model))
         verifications = {rate: Verification() for rate in RATES}
         kept: dict[int, list[DetectedFrame]] = {rate: [] for rate in RATES}
-        for index, ((image, _), before) in enumerate(zip(sequence.frames(), found, strict=True)):
+        frames_of = enumerate(zip(sequence.frames(), unverified, strict=True))
+        for index, ((image, truth), before) in frames_of:
             verifier = Verifier(model.verifier, Frame(image, before.timestamp_ns, index))
             for rate in RATES:
                 if index % (FPS // rate) == 0:
                     verifier.count = 0
-                    poses = verifications[rate].update(before.poses, verifier.frame, verifier)
+                    poses = verifications[rate].update(
+                        before.poses, model.pose_threshold, verifier.frame, verifier
+                    )
                     counts[rate] += verifier.count
                     frames[rate] += 1
-                    kept[rate].append(_reduced(before, poses))
+                    kept[rate].append(detected_frame(index, poses, truth))
         for rate in RATES:
             plain[rate].add(build_tracker(Config()), found[:: FPS // rate])
             verified[rate].add(build_tracker(Config()), kept[rate])
@@ -218,13 +229,3 @@ class Verifier:
         tensor, to_frame = preprocess(self.frame.image, region, model.pose_model.input_spec)
         outputs = model.interpreter.invoke(tensor)
         return model.pose_model.decode(outputs, to_frame)
-
-
-def _reduced(frame: DetectedFrame, poses: Poses) -> DetectedFrame:
-    """Return a frame with some of its poses only."""
-    persons = {
-        keypoints.tobytes(): person
-        for keypoints, person in zip(frame.poses.keypoints, frame.persons, strict=True)
-    }
-    left = tuple(persons[keypoints.tobytes()] for keypoints in poses.keypoints)
-    return DetectedFrame(frame.timestamp_ns, poses, left, frame.expected)

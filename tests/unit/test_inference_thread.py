@@ -107,7 +107,7 @@ def test_inference_thread_empty_room_stays_idle() -> None:
     assert not limit.accepts(now_ns[0])
 
 
-@pytest.mark.parametrize(("score", "frames"), [(0.1, 6), (0.3, 30)])
+@pytest.mark.parametrize(("score", "frames"), [(0.1, 6), (0.27, 30)])
 def test_inference_thread_idle_and_a_pose_to_be_verified(score: float, frames: int) -> None:
     """One that the verifier refuses leaves the camera idle; a person ends it."""
     now_ns = [SECOND_NS]

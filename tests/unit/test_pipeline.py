@@ -301,7 +301,7 @@ def rig_with_verifier(score: float) -> tuple[PipelineRig, FakeInterpreter]:
 
 def test_pipeline_verifies_new_poses() -> None:
     """Two inferences of the verifier, on different frames, and none after them."""
-    rig, interpreter = rig_with_verifier(0.3)
+    rig, interpreter = rig_with_verifier(0.27)
     assert [len(rig.process().tracked) for _ in range(4)] == [0, 1, 1, 1]
     assert (interpreter.invoked, rig.pipeline.verifications) == (2, 2)
 
@@ -322,7 +322,7 @@ def test_pipeline_verifies_a_still_frame_at_once(score: float, count: int) -> No
 
 def test_pipeline_verifier_goes_on_when_the_accelerator_is_lost() -> None:
     """What was verified before stays verified with the fallback."""
-    rig, interpreter = rig_with_verifier(0.3)
+    rig, interpreter = rig_with_verifier(0.27)
     verifier = rig.pipeline.models.current.verifier
     lost = replace(loaded_model(DyingInterpreter(), rig.model), verifier=verifier)
     fallback = replace(loaded_model(rig.interpreter, rig.model), verifier=verifier)

@@ -1,6 +1,6 @@
 """Which poses of a stream are verified, and on which frames the verifying model runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from tests.builders import poses_of
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 PERSON, GHOST = THRESHOLD + 0.01, THRESHOLD - 0.01
+POSE_THRESHOLD = 0.4
 
 
 class Stream:
@@ -35,7 +36,13 @@ class Stream:
         self._score = score
         self._count = 0
 
-    def frame(self, *bodies: Body, image: Image = IMAGE, still: bool = False) -> list[float]:
+    def frame(
+        self,
+        *bodies: Body,
+        scores: Sequence[float] = (),
+        image: Image = IMAGE,
+        still: bool = False,
+    ) -> list[float]:
         """Return the x of the left edge of each verified body of the next frame."""
         self._count += 1
         time_ns = round(self._count * 1e9 / self.fps)
@@ -47,7 +54,10 @@ class Stream:
             return replace(found, scores=np.array([score], np.float32))
 
         frame = Frame(image, time_ns, self._count, still=still)
-        poses = self.verification.update(poses_of(*bodies), frame, detect)
+        detected = poses_of(*bodies)
+        if scores:
+            detected = replace(detected, scores=np.array(scores, np.float32))
+        poses = self.verification.update(detected, POSE_THRESHOLD, frame, detect)
         return [float(x) for x in poses.boxes_xyxy[:, 0]]
 
     def frames(self, count: int, *bodies: Body) -> list[int]:
@@ -123,6 +133,31 @@ def test_verification_still_six_persons() -> None:
     assert counts[11:] == [6] * 989
     assert stream.inferences[:12] == list(range(1, 13))
     assert len(set(stream.inferences)) == len(stream.inferences) <= 12 + 6 * 1000 / 30 / 4
+
+
+def test_verification_two_inferences_in_a_frame_at_a_low_rate() -> None:
+    """Three persons, at 5 frames a second."""
+    stream = Stream(fps=5)
+    assert stream.frames(5, *(at(150 * k) for k in range(3))) == [0, 2, 2, 3, 3]
+    assert stream.inferences == [1, 1, 2, 2, 3, 4]
+
+
+def test_verification_goes_on_at_a_lower_score() -> None:
+    """With a verified body, not with another one, and not in a still frame."""
+    stream = Stream(lambda x: PERSON if x < 200 else GHOST)
+    weak = 0.8 * POSE_THRESHOLD
+    stream.frames(4, at(0), at(300))
+    assert stream.frame(at(2), at(300), at(600), scores=(weak, weak, weak)) == [26.0]
+    assert stream.inferences == [1, 2, 4]
+    assert stream.frame(at(2), scores=(weak,), still=True) == []
+
+
+def test_verification_lower_score_is_matched_last() -> None:
+    """A second pose of a body does not take its place, though it is nearer."""
+    stream = Stream()
+    stream.frames(4, at(0))
+    weak = 0.8 * POSE_THRESHOLD
+    assert stream.frame(at(0), at(10), scores=(weak, 0.9)) == [34.0]
 
 
 def test_verification_ghosts_in_every_frame_take_an_eighth_of_the_frames() -> None:
