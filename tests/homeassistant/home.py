@@ -109,6 +109,9 @@ class Home:
         try:
             network = self._start("network", "unshare", "--net", "sh", "-euc", _NETWORK)
             self._network = f"/proc/{network.pid}/ns/net"
+            # Until then it is that of this machine, which has a route too.
+            own = Path("/proc/self/ns/net").readlink()
+            until(lambda: Path(self._network).readlink() != own, "a network of its own")
             route = self.command("ip", "route", "get", "224.0.0.251")
             until(lambda: not subprocess.run(route, capture_output=True).returncode, "a network")
             self.start_broker()

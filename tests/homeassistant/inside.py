@@ -73,26 +73,11 @@ class Session:
 async def onboard(http: Any) -> str:
     """Become the owner as the first visitor of the page does; return a token that lasts."""
     owner = {"name": "o", "username": "o", "password": "o", "client_id": URL, "language": "en"}
-    try:
-        code = (await Session(http).rest("/api/onboarding/users", owner))["auth_code"]
-    except RuntimeError:
-        # There is an owner if an earlier attempt failed in what follows, during the start.
-        code = await log_in(Session(http))
+    code = (await Session(http).rest("/api/onboarding/users", owner))["auth_code"]
     form = {"grant_type": "authorization_code", "code": code, "client_id": URL}
     session = Session(http, (await Session(http).rest("/auth/token", **form))["access_token"])
-    token: str = await session.ask(
-        "auth/long_lived_access_token", client_name=f"tests {time.time()}", lifespan=99
-    )
+    token: str = await session.ask("auth/long_lived_access_token", client_name="tests", lifespan=99)
     return token
-
-
-async def log_in(session: Session) -> str:
-    """Return the code for which the owner is given a token."""
-    page = {"client_id": URL, "handler": ["homeassistant", None], "redirect_uri": f"{URL}/"}
-    flow = await session.rest("/auth/login_flow", page)
-    filled = {"client_id": URL, "username": "o", "password": "o"}
-    code: str = (await session.rest(f"/auth/login_flow/{flow['flow_id']}", filled))["result"]
-    return code
 
 
 async def add_mqtt(session: Session, port: str) -> str:
