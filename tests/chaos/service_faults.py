@@ -23,7 +23,9 @@ from tests.mosquitto import USERNAME, Certificates
 _RELOADS: Final = 200
 _WARM_UP: Final = 50
 """Reloads until memory is to be flat."""
-_RELOAD_MEMORY_KB: Final = 1000
+_RELOAD_MEMORY_KB: Final = 2500
+"""8000 reloads leave not one object more, and 1288 kB: of these 948 at once, for a table of Python.
+A daemon of a model, without reloads, takes 708 kB more in 80 s, and 1688 in 300 s."""
 _HANGUP_EVERY_S: Final = 0.005
 _DEMO_PORT: Final = 1883
 """Where `edgepose demo` looks for a broker."""
@@ -88,7 +90,8 @@ def _stays_off(rig: Rig, row: Row, since_s: float) -> None:
 @fault("reload-unchanged", f"Configuration: reloaded {_RELOADS} times without a change")
 def _reload_unchanged(folder: Path, row: Row) -> Row:
     """No state changes, no camera closes, and memory stays."""
-    with Rig(folder) as rig:
+    # The other models of `threads: auto` would count.
+    with Rig(folder, settings={"inference": {"threads": 1}}) as rig:
         states = {
             TOPICS.status("main"): b"online",
             TOPICS.presence("main"): b"ON",

@@ -1,6 +1,7 @@
 """A reload: everything is checked before anything changes."""
 
 import dataclasses
+import gc
 import json
 from pathlib import Path
 
@@ -65,6 +66,24 @@ def test_app_reload_with_an_invalid_source_changes_nothing(tmp_path: Path) -> No
     with pytest.raises(EdgeposeError, match="rtsp"):
         rig.app.reload()()
     assert rig.state() == before
+
+
+def test_app_reloads_leave_nothing_behind(tmp_path: Path) -> None:
+    """A node is reconfigured for years: not one object may remain of each reload."""
+    rig = Rig(tmp_path)
+
+    def objects_after(reloads: int) -> int:
+        for number in range(reloads):
+            smoothing = SmoothingConfig(preset="responsive" if number % 2 else "steady")
+            rig.config = msgspec.structs.replace(rig.config, smoothing=smoothing)
+            rig.app.reload()()
+            rig.app.states()
+            rig.app.discovery()
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = objects_after(10)
+    assert objects_after(100) - before < 100
 
 
 def test_app_reload_publishes_raw_keypoints(tmp_path: Path) -> None:
