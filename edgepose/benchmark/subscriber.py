@@ -19,7 +19,7 @@ from edgepose.config.schema import MqttConfig
 from edgepose.errors import BrokerError, EdgeposeError
 from edgepose.mqtt.tls import tls_context
 
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 5.0
 """How long to wait for missing messages after the last one that arrived."""
 _POLL_S: Final = 1.0
 _CONNECT_S: Final = 15.0

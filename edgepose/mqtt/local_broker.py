@@ -22,7 +22,7 @@ from edgepose.mqtt.options import Protocol
 from edgepose.util.process import main_command, tied_command
 
 MAX_PACKET_BYTES: Final = 128 * 1024
-_START_S: Final = 10.0
+_START_S: Final = 30.0
 # Started by root, mosquitto would become a user who cannot read the folder; otherwise `user` has no
 # effect. A broker that waits to fill its packets would add up to 40 ms to a message.
 _MOSQUITTO: Final = """\

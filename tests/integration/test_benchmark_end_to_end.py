@@ -34,7 +34,8 @@ from tests.processes import children
 from tests.requirements import missing
 
 MODEL = "movenet-lightning-int8"
-SHORT = Plan(rounds=2, seconds=0.2, frames=10, paced_seconds=0.5, warm_up=4)
+# On a busy machine most frames of half a second may be dropped.
+SHORT = Plan(rounds=2, seconds=0.2, frames=10, paced_seconds=0.5, warm_up=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,18 +111,20 @@ def test_measure_model_far_slower_than_source() -> None:
 
 
 def test_measure_counts_lost_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    published = MqttSink.publish
+    published, count = MqttSink.publish, 0
 
     def forgetful(sink: MqttSink, message: PoseMessage) -> None:
-        if message.sequence != 7:
+        nonlocal count
+        count += 1
+        # The tenth is no longer one of the warm-up.
+        if count != 10:
             published(sink, message)
 
     monkeypatch.setattr(MqttSink, "publish", forgetful)
-    monkeypatch.setattr(subscriber, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(subscriber, "PATIENCE_S", 1.0)
     (row,) = measure([load_config(None)], [1], plan=SHORT)
-    # Once in each run of the daemon.
-    assert row.lost == 2 * SHORT.rounds
-    assert "4 messages did not reach the subscriber" in row.unstable
+    assert row.lost == 1
+    assert "1 messages did not reach the subscriber" in row.unstable
 
 
 def test_measure_video_file(tmp_path: Path) -> None:
