@@ -6,7 +6,7 @@ benchmark, measured and deleted.
 
 Structure: MobileNetV1 (Howard et al. 2017) and PoseNet's four heads. The published file has an
 image of 257x257, four outputs of 9x9 cells, thus an output stride of 32, and 94 tensors, as many as
-here, so no operator but these 31 convolutions; it is 4,684 bytes larger, mainly by longer names.
+here, so no operator but these 31 convolutions; it is 4.7 kB larger, mainly by longer names.
 """
 
 from collections.abc import Sequence
