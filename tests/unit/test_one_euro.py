@@ -120,13 +120,13 @@ def test_one_euro_drops_old_tracks() -> None:
 
 
 def test_one_euro_slower_than_the_floor() -> None:
-    """A keypoint that moves by 0.05 body sizes a second is filtered as one at rest, at 0.5 Hz."""
+    """A keypoint that moves by 0.05 body sizes a second is filtered as one at rest, at 1 Hz."""
     smoother = OneEuro(PRESETS["steady"])
     points = np.linspace(100, 300, 34).reshape(17, 2)
     smoother.apply(tracked_of(points), SECOND_NS)
     move = np.array([0.03, 0.04]) * (points[-1, 1] - points[0, 1]) / 30
     smoothed = smoother.apply(tracked_of(points + move), SECOND_NS + FRAME_NS)
-    weight = 1 / (1 + 30 / (2 * np.pi * 0.5))
+    weight = 1 / (1 + 30 / (2 * np.pi))
     assert smoothed.poses.keypoints[0] == pytest.approx(points + weight * move, abs=1e-3)
 
 
