@@ -6,6 +6,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from time import perf_counter_ns
 
+from msgspec import Struct
+
 from edgepose.datatypes import (
     CropRegion,
     Frame,
@@ -31,8 +33,7 @@ from edgepose.protocols import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(Struct, frozen=True, eq=False):
     """The poses that a model found in one frame, and how long each stage took.
 
     `candidate` is whether the next frames may confirm a pose, or follow one.
@@ -49,8 +50,7 @@ class Detection:
     new_subject: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FrameResult:
+class FrameResult(Struct, frozen=True, eq=False):
     """A published frame."""
 
     frame: Frame
@@ -252,7 +252,5 @@ def _angles(poses: Poses, min_score: float) -> list[dict[str, float | None]]:
     """Return the angles at the joints of each pose."""
     return [
         joint_angles(points, scores, min_score)
-        for points, scores in zip(
-            poses.keypoints.tolist(), poses.keypoint_scores.tolist(), strict=True
-        )
+        for points, scores in zip(poses.keypoint_list, poses.keypoint_score_list, strict=True)
     ]

@@ -65,11 +65,7 @@ def find(model: LoadedModel, image: Image, box_xywh: Sequence[float]) -> Iterato
         tensor, to_frame = preprocess(image, region, model.pose_model.input_spec)
         poses = model.pose_model.decode(model.interpreter.invoke(tensor), to_frame)
         yield np.column_stack((poses.keypoints[0], poses.keypoint_scores[0])).astype(float)
-        region = body_region(
-            poses.keypoints[0].tolist(),
-            poses.keypoint_scores[0].tolist(),
-            (image.shape[1], image.shape[0]),
-        )
+        region = body_region(poses, (image.shape[1], image.shape[0]))
 
 
 def persons(data: Path, models: Sequence[str] = MODELS) -> Iterator[Sample]:

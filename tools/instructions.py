@@ -201,6 +201,8 @@ def _run(folder: Path, url: str) -> None:
         accelerator="replay",
         inference=InferenceConfig(recording=folder / "outputs.npz"),
         mqtt=MqttConfig(url=url),
+        # Once in as many frames as it comes, its share would depend on the speed of valgrind.
+        stats_interval_s=3600,
     )
     source = _CountedSource(ctypes.PyDLL(str(folder / "counted.so")))
     state = StateFolder(folder, topics_of(config), None)

@@ -4,11 +4,12 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgepose.build import source_opener
 from edgepose.clock import boottime_ns

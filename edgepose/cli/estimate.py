@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -110,7 +109,11 @@ def command(
             stills, sequence = (_pipeline(config, loaded, track=t) for t in (False, not no_track))
             try:
                 for read in source.frames():
-                    frame = read if mode is None else replace(read, still=mode == "image")
+                    frame = (
+                        read
+                        if mode is None
+                        else msgspec.structs.replace(read, still=mode == "image")
+                    )
                     result = (stills if frame.still else sequence).process(frame)
                     if copies is not None:
                         copies.write(result, subfolder, None if read.still else read.sequence)

@@ -23,6 +23,8 @@ from edgepose.protocols import MAX_RESULT_DELAY_NS, FrameSource
 
 log = logging.getLogger(__name__)
 
+TICK_NS: Final = 100_000_000
+"""Detectors take the time from frames; without one for so long, from the clock."""
 CLOSING_POLL_NS: Final = 50_000_000
 LONG_HANG_NS: Final = 600_000_000_000
 MAX_THREADS: Final = 2
@@ -92,7 +94,7 @@ class CameraSupervisor:
         self._topics = self.publisher.topics
         self._reopened = self._events = 0
         self._states: Mapping[str, str] = {}
-        self._frames_without_model = self._lag_ns = 0
+        self._frames_without_model = self._lag_ns = self._detected_ns = 0
         self._online = self._status_online = False
         self._capture: Capture | None = None
         self._left: list[Capture] = []
@@ -181,9 +183,11 @@ class CameraSupervisor:
 
         Raises as `handle` does.
         """
-        self._publish_detected(self.parts.detectors.tick(now_ns - self._lag_ns))
+        if now_ns - self._detected_ns >= TICK_NS:
+            self._publish_detected(self.parts.detectors.tick(now_ns - self._lag_ns))
         self._check_stall()
-        self._check_left()
+        if self._left or self._left_hangs:
+            self._check_left()
         if self._retry_at_ns is not None and now_ns >= self._retry_at_ns and self.enabled:
             self._retry_at_ns = None
             self.start()
@@ -242,7 +246,8 @@ class CameraSupervisor:
         if not self._online:
             self._on_first_frame()
         # A file that is processed more slowly than it was recorded is behind the clock.
-        delay_ns = self.clock() - detection.frame.timestamp_ns
+        self._detected_ns = self.clock()
+        delay_ns = self._detected_ns - detection.frame.timestamp_ns
         self._lag_ns = max(0, delay_ns - MAX_RESULT_DELAY_NS)
         self._publish_detected(self.parts.detectors.update(result.tracked_frame))
 

@@ -3,8 +3,9 @@
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from edgepose.clock import boottime_ns
 from edgepose.daemon.capture import Capture, Captured, FrameMailbox
@@ -16,8 +17,7 @@ POLL_S: Final = 0.1
 MAX_PENDING_RESULTS: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True, eq=False):
     """What became of a captured frame: a detection, an error, or None at the end of the source.
 
     An EdgeposeError is expected, any other exception is a bug.

@@ -3,9 +3,10 @@
 docs/single-pose.md has the rules, the reasons of the constants, and figures.
 """
 
-from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
+
+from msgspec.structs import replace
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec, Poses
 from edgepose.detection.subject import MIN_OKS, Subject
@@ -139,9 +140,7 @@ class CropState:
     def _update(self, pose: Poses, threshold: float, frame: Frame) -> bool:
         """Return whether the only pose is reported."""
         now_ns = frame.timestamp_ns
-        region = body_region(
-            pose.keypoints[0].tolist(), pose.keypoint_scores[0].tolist(), frame.size_wh
-        )
+        region = body_region(pose, frame.size_wh)
         score = pose.scores.item()
         if self._phase is Phase.FOLLOWING and self._subject is not None:
             return self._follow(self._subject, pose if score >= threshold else None, region, now_ns)

@@ -5,7 +5,7 @@ from typing import Final
 from edgepose.datatypes import CropRegion, Poses
 from edgepose.imaging.crop import upright_turns
 from edgepose.tracking.similarity import nearness, pose_similarity
-from edgepose.tracking.track import Track, torsos
+from edgepose.tracking.track import Track, bodies
 
 MIN_OKS: Final = 0.5
 """From this object keypoint similarity to the expected pose on, a pose is of the same person."""
@@ -28,7 +28,7 @@ class Subject:
     def __init__(
         self, pose: Poses, region: CropRegion | None, turns: int, timestamp_ns: int
     ) -> None:
-        self._track = Track(0, torsos(pose)[0], timestamp_ns)
+        self._track = Track(0, bodies(pose)[0], timestamp_ns)
         self._set(pose, region, turns)
 
     @property
@@ -38,14 +38,12 @@ class Subject:
 
     def follow(self, pose: Poses, region: CropRegion | None, turns: int, timestamp_ns: int) -> None:
         """Add the next pose, which was found at an angle of `turns`."""
-        self._track.update(torsos(pose)[0], timestamp_ns)
+        self._track.update(bodies(pose)[0], timestamp_ns)
         self._set(pose, region, turns)
 
     def _set(self, pose: Poses, region: CropRegion | None, turns: int) -> None:
         self._pose, self.region = pose, region
-        self.turns = upright_turns(
-            pose.keypoints[0].tolist(), pose.keypoint_scores[0].tolist(), turns
-        )
+        self.turns = upright_turns(pose.keypoint_list[0], pose.keypoint_score_list[0], turns)
 
     def is_continued_by(self, pose: Poses, turns: int, timestamp_ns: int) -> bool:
         """Return whether a pose, found at an angle of `turns`, is of the same person."""
@@ -57,9 +55,9 @@ class Subject:
         if turns == self.turns:
             return False
         x, y = shift_xy
-        left, top, right, bottom = self._pose.boxes_xyxy[0].tolist()
+        left, top, right, bottom = self._pose.box_list[0]
         expected = left + x, top + y, right + x, bottom + y
-        return nearness(pose.boxes_xyxy[0].tolist(), expected) >= MIN_NEARNESS
+        return nearness(pose.box_list[0], expected) >= MIN_NEARNESS
 
     def expected_region(self, timestamp_ns: int) -> CropRegion | None:
         """Return the crop region around the place where the person is expected."""

@@ -157,7 +157,7 @@ class Verification:
         If none is near, that is a new one. A pose below the threshold has only a verified one, and
         after the others.
         """
-        boxes, scores = poses.boxes_xyxy.tolist(), poses.scores.tolist()
+        boxes, scores = poses.box_list, poses.score_list
         known = [c for c in self._candidates if now_ns - c.seen_ns <= KEPT_NS]
         near = []
         for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
@@ -195,7 +195,7 @@ def surroundings(poses: Poses, index: int) -> CropRegion:
     In COCO images turned by a quarter turn, MultiPose finds poses in 48 of 98; 46 of them are
     verified this way, and 40 without the turn.
     """
-    x_min, y_min, x_max, y_max = poses.boxes_xyxy[index].tolist()
+    x_min, y_min, x_max, y_max = poses.box_list[index]
     half = max(x_max - x_min, y_max - y_min, MIN_SIDE_PX) * BOX_EXPANSION / 2
     x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
     return CropRegion(x - half, y - half, x + half, y + half, _turns(poses.keypoints[index]))

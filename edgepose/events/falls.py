@@ -135,9 +135,9 @@ class FallDetector:
         for track_id, posture, points, scores, box in zip(
             track_ids,
             frame.postures,
-            poses.keypoints.tolist(),
-            poses.keypoint_scores.tolist(),
-            poses.boxes_xyxy.tolist(),
+            poses.keypoint_list,
+            poses.keypoint_score_list,
+            poses.box_list,
             strict=True,
         ):
             upright = posture.upright >= MIN_UPRIGHT

@@ -61,8 +61,8 @@ class LogisticPostures:
         postures = []
         for track_id, points, scores in zip(
             tracked.track_ids.tolist(),
-            poses.keypoints.tolist(),
-            poses.keypoint_scores.tolist(),
+            poses.keypoint_list,
+            poses.keypoint_score_list,
             strict=True,
         ):
             now = posture_probabilities(points, scores)

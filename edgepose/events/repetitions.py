@@ -66,7 +66,7 @@ class RepetitionDetector:
         events = []
         ids = frame.smoothed.track_ids.tolist()
         for track_id, points, scores in zip(
-            ids, poses.keypoints.tolist(), poses.keypoint_scores.tolist(), strict=True
+            ids, poses.keypoint_list, poses.keypoint_score_list, strict=True
         ):
             torso = _torso(points, scores)
             person = self._persons.get(track_id) or self._new_person(track_id, ids, torso)

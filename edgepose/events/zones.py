@@ -63,9 +63,9 @@ class ZoneMembership:
         poses = frame.smoothed.poses
         for track_id, keypoints, scores, box in zip(
             frame.smoothed.track_ids.tolist(),
-            poses.keypoints.tolist(),
-            poses.keypoint_scores.tolist(),
-            poses.boxes_xyxy.tolist(),
+            poses.keypoint_list,
+            poses.keypoint_score_list,
+            poses.box_list,
             strict=True,
         ):
             margin_px = MARGIN * max(box[2] - box[0], box[3] - box[1])

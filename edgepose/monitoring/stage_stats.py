@@ -1,9 +1,10 @@
 """Frame rate and percentiles of the stage durations, and histograms of them since the start."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from edgepose.datatypes import StageTimings
@@ -11,7 +12,7 @@ from edgepose.datatypes import StageTimings
 CAPACITY: Final = 4096
 """Maximum number of frames kept; of a longer interval the latest ones count."""
 
-_STAGES: Final = tuple(field.name for field in fields(StageTimings))
+_STAGES: Final = StageTimings.__struct_fields__
 _NAMES: Final = (*(name.removesuffix("_ns") for name in _STAGES), "publish", "total")
 _PERCENTILES: Final = (50, 95, 99)
 
@@ -48,7 +49,7 @@ class StageStatistics:
     def add(self, timings: StageTimings, publish_ns: int) -> None:
         """Add the timings of a frame, and the time to build and publish its message."""
         self._rows[self._count % CAPACITY] = (
-            *(getattr(timings, name) for name in _STAGES),
+            *astuple(timings),
             publish_ns,
             timings.total_ns + publish_ns,
         )

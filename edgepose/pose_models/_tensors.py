@@ -1,16 +1,13 @@
 """Reading raw tensors and mapping them to the frame, for all pose models."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.datatypes import Floats, TensorSpec, TensorToFrame
+from edgepose.datatypes import BOX_SCORE, Floats, TensorSpec, TensorToFrame
 from edgepose.errors import ModelShapeError
 from edgepose.protocols import Tensor
-
-BOX_SCORE: Final = 0.2
-"""Keypoints from this score on bound a body; weaker ones are guesses that would inflate it."""
 
 
 def dequantize(stored: Tensor, spec: TensorSpec) -> Floats:

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from edgepose.datatypes import Floats, Poses, TrackedPoses
-from edgepose.tracking.similarity import box_iou, box_nearness, keypoint_similarity
-from edgepose.tracking.track import Track, torsos
+from edgepose.tracking.similarity import box_iou, box_nearness, iou, keypoint_similarity
+from edgepose.tracking.track import Track, bodies
 
 MAX_TRACKS: Final = 18
 MAX_AGE_NS: Final = 3_000_000_000
@@ -64,7 +64,7 @@ class OksTracker:
     def update(self, poses: Poses, timestamp_ns: int) -> TrackedPoses:
         """Assign a track id to the poses of the next frame; timestamps never go back."""
         if self._continues_single(poses, timestamp_ns):
-            self._tracks[0].update(torsos(poses)[0], timestamp_ns)
+            self._tracks[0].update(bodies(poses)[0], timestamp_ns)
             self._last = poses
             return _tracked(poses, self._tracks)
         oldest_ns = timestamp_ns - self.max_age_ns
@@ -86,7 +86,7 @@ class OksTracker:
         return (
             len(poses) == 1 == len(self._tracks)
             and timestamp_ns - self._tracks[0].seen_ns <= self.max_age_ns
-            and box_iou(poses, self._last).item() >= MIN_IOU
+            and iou(poses.box_list[0], self._last.box_list[0]) >= MIN_IOU
         )
 
     def _match(self, poses: Poses, timestamp_ns: int) -> list[int]:
@@ -117,9 +117,9 @@ class OksTracker:
         oks = keypoint_similarity(poses, expected)
         min_oks = np.maximum(FIRST_MIN_OKS - OKS_FALL_PER_S * ages_s, MIN_OKS)
         yield np.where(oks >= min_oks, oks - handicaps, NO_MATCH)
-        iou = box_iou(poses, expected)
+        overlap = box_iou(poses, expected)
         min_iou = np.maximum(FIRST_MIN_IOU - IOU_FALL_PER_S * ages_s, MIN_IOU)
-        yield np.where(iou >= min_iou, iou - handicaps, NO_MATCH)
+        yield np.where(overlap >= min_iou, overlap - handicaps, NO_MATCH)
         nearness = box_nearness(poses, expected)
         reach = np.minimum(FIRST_REACH + REACH_PER_S * ages_s, MAX_REACH)
         yield np.where(nearness >= 1.0 - reach, nearness - handicaps, NO_MATCH)
@@ -141,7 +141,7 @@ class OksTracker:
     ) -> list[Track]:
         """Return the track of each pose."""
         found: dict[int, Track] = {}
-        points = torsos(poses)
+        points = bodies(poses)
         # The best pose gets the lowest id, wherever it is in the frame.
         for pose in np.argsort(-poses.scores, kind="stable").tolist():
             if track_of[pose] == NO_TRACK:

@@ -16,7 +16,7 @@ MAX_SIZE_RATIO: Final = 2.0
 
 # The variance term 2 k^2, with k twice the keypoint's falloff.
 _VARIANCES: Final = 2.0 * np.square(2.0 * np.array(OKS_FALLOFFS, np.float32))
-_FLOAT_VARIANCES: Final = _VARIANCES.tolist()
+_NEGATIVE_VARIANCES: Final = (-_VARIANCES).tolist()
 
 
 def keypoint_similarity(
@@ -59,8 +59,8 @@ def pose_similarity(
 
     In plain floats: arrays of one pose take four times as long.
     """
-    places, others = pose.keypoints[0].tolist(), other.keypoints[0].tolist()
-    scores, other_scores = pose.keypoint_scores[0].tolist(), other.keypoint_scores[0].tolist()
+    places, others = pose.keypoint_list[0], other.keypoint_list[0]
+    scores, other_scores = pose.keypoint_score_list[0], other.keypoint_score_list[0]
     visible = [
         place for place, score in zip(others, other_scores, strict=True) if score >= min_score
     ]
@@ -68,15 +68,17 @@ def pose_similarity(
         return 0.0
     xs, ys = zip(*visible, strict=True)
     area = max(max(xs) - min(xs), 1.0) * max(max(ys) - min(ys), 1.0)
-    shared, similarity = 0, 0.0
+    shared, similarity, exp = 0, 0.0, math.exp
     right, down = shift_xy
     for (x, y), score, (other_x, other_y), other_score, variance in zip(
-        places, scores, others, other_scores, _FLOAT_VARIANCES, strict=True
+        places, scores, others, other_scores, _NEGATIVE_VARIANCES, strict=True
     ):
         if score >= min_score <= other_score:
             shared += 1
-            squared = (x - other_x - right) ** 2 + (y - other_y - down) ** 2
-            similarity += math.exp(-squared / (area * variance))
+            dx = x - other_x - right
+            dy = y - other_y - down
+            # Not `** 2`, which calls a function of C.
+            similarity += exp((dx * dx + dy * dy) / (area * variance))
     return similarity / shared if shared >= MIN_SHARED_KEYPOINTS else 0.0
 
 
@@ -85,8 +87,8 @@ def box_iou(poses: Poses, others: Poses) -> Floats:
 
     In plain floats: most frames have one pose, for which arrays take a hundred times as long.
     """
-    boxes = others.boxes_xyxy.tolist()
-    ious = [[_iou(box, other) for other in boxes] for box in poses.boxes_xyxy.tolist()]
+    boxes = others.box_list
+    ious = [[iou(box, other) for other in boxes] for box in poses.box_list]
     return np.array(ious, np.float32).reshape(len(poses), len(others))
 
 
@@ -96,8 +98,8 @@ def box_nearness(poses: Poses, others: Poses) -> Floats:
     The distance is that of their centres, the size the square root of the other box's area; -inf
     if the sizes differ by more than MAX_SIZE_RATIO.
     """
-    boxes = others.boxes_xyxy.tolist()
-    nearnesses = [[nearness(box, other) for other in boxes] for box in poses.boxes_xyxy.tolist()]
+    boxes = others.box_list
+    nearnesses = [[nearness(box, other) for other in boxes] for box in poses.box_list]
     return np.array(nearnesses, np.float32).reshape(len(poses), len(others))
 
 
@@ -113,7 +115,8 @@ def _centre(box: Sequence[float]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _iou(first: list[float], second: list[float]) -> float:
+def iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the intersection over union of two boxes, see `box_iou`."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0.0 or height <= 0.0:

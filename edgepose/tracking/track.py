@@ -11,19 +11,15 @@ SMOOTHING_S: Final = 0.15
 MAX_EXTRAPOLATION_S: Final = 0.6
 """People turn or stop: from then on a track is expected to stay."""
 
-_FIRST: Final = min(LEFT_SHOULDER, RIGHT_SHOULDER)
-_AFTER_LAST: Final = max(LEFT_HIP, RIGHT_HIP) + 1
-_TORSO: Final = tuple(k - _FIRST for k in (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP))
+_TORSO: Final = (LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP)
 
-Torso = tuple[list[list[float]], list[float]]
-"""Places (x, y) in frame px and scores of the keypoints from the shoulders to the hips."""
+Body = tuple[list[list[float]], list[float]]
+"""Places (x, y) in frame px and scores of 17 keypoints, not to be changed."""
 
 
-def torsos(poses: Poses) -> list[Torso]:
-    """Return the torso of each pose, in plain floats."""
-    places = poses.keypoints[:, _FIRST:_AFTER_LAST].tolist()
-    scores = poses.keypoint_scores[:, _FIRST:_AFTER_LAST].tolist()
-    return list(zip(places, scores, strict=True))
+def bodies(poses: Poses) -> list[Body]:
+    """Return the keypoints of each pose, in plain floats."""
+    return list(zip(poses.keypoint_list, poses.keypoint_score_list, strict=True))
 
 
 class Track:
@@ -32,28 +28,29 @@ class Track:
     In plain floats: for four keypoints of a few tracks, NumPy takes longer.
     """
 
-    __slots__ = ("_torso", "_velocity_xy", "seen_ns", "track_id")
+    __slots__ = ("_body", "_velocity_xy", "seen_ns", "track_id")
 
-    def __init__(self, track_id: int, torso: Torso, timestamp_ns: int) -> None:
+    def __init__(self, track_id: int, body: Body, timestamp_ns: int) -> None:
         self.track_id = track_id
         self.seen_ns = timestamp_ns
-        self._torso = torso
+        self._body = body
         self._velocity_xy = (0.0, 0.0)
 
-    def update(self, torso: Torso, timestamp_ns: int) -> None:
+    def update(self, body: Body, timestamp_ns: int) -> None:
         """Add the pose of a frame.
 
         The centre moves as do the keypoints that are visible in this pose and in the last one;
         without any, the velocity stays.
         """
         elapsed_s = (timestamp_ns - self.seen_ns) / 1e9
-        (places, scores), (last_places, last_scores) = torso, self._torso
+        (places, scores), (last_places, last_scores) = body, self._body
         visible, x, y = 0, 0.0, 0.0
         for index in _TORSO:
             if scores[index] >= MIN_KEYPOINT_SCORE <= last_scores[index]:
                 visible += 1
-                x += places[index][0] - last_places[index][0]
-                y += places[index][1] - last_places[index][1]
+                (right, down), (last_right, last_down) = places[index], last_places[index]
+                x += right - last_right
+                y += down - last_down
         if visible and elapsed_s > 0.0:
             # (1 - weight) * velocity + weight * move / elapsed, weight = elapsed / (elapsed +
             # smoothing), without the division by a short time.
@@ -61,7 +58,7 @@ class Track:
             old, new = SMOOTHING_S / sum_s, 1.0 / (sum_s * visible)
             vx, vy = self._velocity_xy
             self._velocity_xy = (old * vx + new * x, old * vy + new * y)
-        self._torso = torso
+        self._body = body
         self.seen_ns = timestamp_ns
 
     def shift_xy(self, timestamp_ns: int) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """A pipeline of fakes: an interpreter that counts, a pose model with fixed scores, a collector."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgepose.datatypes import InputSpec, Poses, TensorSpec, TensorToFrame
 from edgepose.errors import AcceleratorLostError

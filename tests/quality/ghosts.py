@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from edgepose.build import build_tracker
 from edgepose.config.schema import Config
 from edgepose.datatypes import CropRegion, Frame, Poses
@@ -136,7 +138,7 @@ def _runs(model: LoadedModel, name: str, *, step: int = 1) -> tuple[Run, Run]:
                 part = None
             elif any(start <= seconds <= end for start, end in spans):
                 part = run.occupied
-            run.add(replace(detection, poses=found), part)
+            run.add(structs.replace(detection, poses=found), part)
     plain.fps = verified.fps = (plain.frames - 1) / seconds
     return plain, verified
 

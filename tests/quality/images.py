@@ -105,8 +105,7 @@ def _found(model: LoadedModel, *, people: bool) -> Sequence[Found]:
 def _find(model: LoadedModel, image: Image) -> Found:
     height, width, _ = image.shape
     whole = _detect(model, image, None)
-    points, scores = whole.keypoints[0].tolist(), whole.keypoint_scores[0].tolist()
-    region = body_region(points, scores, (width, height))
+    region = body_region(whole, (width, height))
     return Found(whole, whole if region is None else _detect(model, image, region))
 
 

@@ -18,8 +18,7 @@ class PlainCrop(CropState):
 
     def update(self, candidates: Poses, model: LoadedModel, frame: Frame) -> Poses:
         """Return a pose that reaches the threshold in a crop."""
-        (keypoints,), (scores,) = candidates.keypoints.tolist(), candidates.keypoint_scores.tolist()
-        region = body_region(keypoints, scores, frame.size_wh)
+        region = body_region(candidates, frame.size_wh)
         poses = candidates.above_threshold(model.pose_threshold)
         cropped = self._around is not None
         self.decided = cropped or region is None

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepose.datatypes import CropRegion
+from edgepose.datatypes import CropRegion, Poses
 from edgepose.imaging.crop import Part, body_region, eased_region, padded_region
+from edgepose.pose_models._tensors import bounding_boxes
 from edgepose.skeleton import KEYPOINT_NAMES
 
 SIZE = (640, 480)
@@ -28,7 +30,9 @@ def standing(centre_x: float = 320.0, hips_y: float = 260.0) -> list[list[float]
 
 
 def region_of(points: Sequence[Sequence[float]], scores: Sequence[float]) -> CropRegion | None:
-    return body_region(points, scores, SIZE)
+    keypoints, keypoint_scores = np.array([points], np.float32), np.array([scores], np.float32)
+    boxes = bounding_boxes(keypoints, keypoint_scores)
+    return body_region(Poses(keypoints, keypoint_scores, keypoint_scores[:, 0], boxes), SIZE)
 
 
 def test_body_region_standing_body() -> None:

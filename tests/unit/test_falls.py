@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edgepose.datatypes import Event, Poses, Posture, TrackedFrame, TrackedPoses
 from edgepose.events.falls import FallDetector
@@ -273,7 +274,7 @@ def test_falls_helper_beside_a_person_not_found_any_more() -> None:
     detector, now_ms = fallen()
     for ms in range(1000, 8000, 100):
         frame = tracked_frame(now_ms + ms, {5: at(280, 180)})
-        detector.update(replace(frame, postures=(Posture("standing", 0.9, upright=0.9),)))
+        detector.update(structs.replace(frame, postures=(Posture("standing", 0.9, upright=0.9),)))
     assert detector.states == {"fall": "ON"}
 
 
@@ -299,5 +300,7 @@ def test_falls_of_one_person_beside_another() -> None:
         )
         tracked = TrackedPoses(poses, np.concatenate([each.track_ids for each in joined]))
         postures = (*frame.postures, Posture("standing", 0.9, upright=0.9))
-        events += detector.update(replace(frame, raw=tracked, smoothed=tracked, postures=postures))
+        events += detector.update(
+            structs.replace(frame, raw=tracked, smoothed=tracked, postures=postures)
+        )
     assert [event.track_id for event in events] == [1]

@@ -33,7 +33,8 @@ class Fixed(NoSmoother):
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
         keypoints = np.tile(np.array([16, 12], np.float32), (len(tracked), 17, 1))
-        return replace(tracked, poses=replace(tracked.poses, keypoints=keypoints))
+        poses = replace(tracked.poses, keypoints=keypoints)
+        return msgspec.structs.replace(tracked, poses=poses)
 
 
 class FixedPostures(LogisticPostures):

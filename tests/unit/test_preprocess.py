@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec, TensorToFrame
 from edgepose.imaging.crop import padded_region
@@ -81,7 +82,7 @@ def test_preprocess_turned_region(
     _, to_upright = preprocess(frame_of(size_wh).image, region, upright)
     tensor, to_frame = preprocess(
         frame_of(size_wh).image,
-        replace(region, turns=turns),
+        structs.replace(region, turns=turns),
         replace(SPEC, size_wh=(width, height)),
     )
     assert tensor.shape == (1, height, width, 3)
@@ -102,7 +103,7 @@ def test_preprocess_turned_round_trip_of_a_point(turns: int, size_wh: tuple[int,
     image[148:153, 98:103] = 255
     for region in (None, CropRegion(-20, 60, 180, 260), CropRegion(50, 100, 150, 200)):
         whole = padded_region(size_wh, SPEC.size_wh, centred=True)
-        tensor, to_frame = preprocess(image, replace(region or whole, turns=turns), SPEC)
+        tensor, to_frame = preprocess(image, structs.replace(region or whole, turns=turns), SPEC)
         ys, xs = np.nonzero(tensor[0, :, :, 0].astype(int) > 100)
         dot = place(to_frame, (xs.mean() + 0.5, ys.mean() + 0.5))
         assert dot == pytest.approx((100.5, 150.5), abs=1.7)

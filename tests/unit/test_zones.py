@@ -1,9 +1,9 @@
 """Zones: who is inside, with a margin; frames of 640 x 480 px."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgepose.datatypes import Posture
 from edgepose.events.zones import Zone, ZoneMembership
