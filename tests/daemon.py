@@ -60,7 +60,7 @@ class Daemon:
 
     def wait(self) -> tuple[int, str, str]:
         """Wait for the end and return exit code, stdout and stderr."""
-        stdout, stderr = self.process.communicate(timeout=30)
+        stdout, stderr = self.process.communicate(timeout=60)
         return self.process.returncode, stdout, stderr
 
 

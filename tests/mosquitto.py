@@ -20,7 +20,7 @@ from tests.resource import Resource
 
 USERNAME = "pose"
 PASSWORD = "s3cret-täst"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def require(program: str) -> str:

@@ -28,12 +28,12 @@ class Page(Resource):
 
     def close(self) -> None:
         self._process.terminate()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(60) == 0
 
     def get(self, path: str = "", **headers: str) -> HTTPResponse:
         """Return the answer to a request."""
         request = urllib.request.Request(f"{self.address}{path}", headers=headers)
-        answer: HTTPResponse = urllib.request.urlopen(request, timeout=20)
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=60)
         return answer
 
 

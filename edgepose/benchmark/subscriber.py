@@ -22,7 +22,7 @@ from edgepose.mqtt.tls import tls_context
 PATIENCE_S: Final = 5.0
 """How long to wait for missing messages after the last one that arrived."""
 _POLL_S: Final = 1.0
-_CONNECT_S: Final = 15.0
+_CONNECT_S: Final = 30.0
 _CLOSE_S: Final = 5.0
 _SUBSCRIBED: Final = "subscribed"
 

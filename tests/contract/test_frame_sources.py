@@ -196,5 +196,5 @@ def test_frame_source_in_capture_thread(source: FrameSource) -> None:
     if not source.live:
         assert frame.sequence == 0
     capture.stop()
-    assert capture.join(10)
+    assert capture.join(60)
     assert mailbox.take(0) is None

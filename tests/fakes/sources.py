@@ -11,7 +11,7 @@ from edgepose.errors import SourceError
 from edgepose.protocols import FrameStream
 from tests.builders import SECOND_NS, frame_of
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class ScriptedSource:

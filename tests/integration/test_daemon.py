@@ -394,7 +394,7 @@ def test_daemon_ends_if_ndjson_reader_closes_pipe(tmp_path: Path) -> None:
     daemon.process.stdout.close()
     assert daemon.process.stderr is not None
     stderr = daemon.process.stderr.read()
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(60) == 0
     assert "Traceback" not in stderr
     assert "edgepose: " not in stderr
 

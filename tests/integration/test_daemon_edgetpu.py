@@ -266,7 +266,7 @@ def test_daemon_stop_while_a_required_edge_tpu_hangs_in_opening(
     ) as daemon:
         wait_for(lambda: children(daemon.process.pid), "the worker")
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(10) == 0
+        assert daemon.process.wait(30) == 0
 
 
 def test_estimate_with_compiled_model(tmp_path: Path, fake_edgetpu: FakeEdgeTpu) -> None:

@@ -80,7 +80,7 @@ def test_demo_beside_a_service(broker: Mosquitto, tmp_path: Path, number: int) -
         listener.wait_for(f"{root}/main/presence", b"ON")
         assert retained(broker).keys() > before.keys()
         demo.send_signal(number)
-        assert demo.wait(20) == 0
+        assert demo.wait(60) == 0
         assert demo.stderr is not None
         errors = demo.stderr.read()
         assert all(word not in errors for word in ("Traceback", "ERROR", "WARNING"))
@@ -117,7 +117,7 @@ def test_demo_prints_page_and_who_is_there(broker: Mosquitto) -> None:
 
         def is_served() -> bool:
             try:
-                with urllib.request.urlopen(f"{address}healthz", timeout=20) as answer:
+                with urllib.request.urlopen(f"{address}healthz", timeout=60) as answer:
                     return bool(answer.read() == b"ok")
             except OSError:
                 # The process of the page starts beside the daemon.
@@ -125,4 +125,4 @@ def test_demo_prints_page_and_who_is_there(broker: Mosquitto) -> None:
 
         wait_for(is_served, "the page")
         demo.send_signal(signal.SIGTERM)
-        assert demo.wait(20) == 0
+        assert demo.wait(60) == 0

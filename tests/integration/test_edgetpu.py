@@ -249,4 +249,4 @@ def test_end_with_parent_busy_process(busy: str) -> None:
         assert process.stdout.readline() == b"ready\n"
         assert process.poll() is None
         os.close(parent)
-        assert process.wait(10) == -signal.SIGIO
+        assert process.wait(60) == -signal.SIGIO

@@ -280,7 +280,7 @@ def test_estimate_closed_stdout(image: Path) -> None:
     process.stdout.close()
     assert process.stderr is not None
     error = process.stderr.read().decode()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert error == ""
 
 

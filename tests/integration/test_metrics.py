@@ -26,7 +26,7 @@ def test_daemon_serves_metrics_and_writes_the_file(tmp_path: Path, broker: Mosqu
 
     def page() -> str:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
                 text: bytes = answer.read()
         except OSError:
             # It is served a moment after the start.

@@ -309,10 +309,10 @@ def test_download_two_at_once(server: Server, folder: Path) -> None:
 
     first = threading.Thread(target=pull_slowly, name="first-pull")
     first.start()
-    assert received.wait(30)
+    assert received.wait(60)
     assert pull(entry_of(server), folder).read_bytes() == CONTENT
     server.release.set()
-    first.join(30)
+    first.join(60)
     assert not first.is_alive()
     assert names(folder) == [FILE]
 

@@ -103,7 +103,7 @@ def wait_for_warning(log: pytest.LogCaptureFixture, words: str) -> str:
 def wait_for_tries(broker_port: int, tries: int) -> None:
     """Accept connections without answering and count them."""
     with socket.create_server(("127.0.0.1", broker_port)) as server:
-        server.settimeout(20)
+        server.settimeout(60)
         for _ in range(tries):
             server.accept()[0].close()
 

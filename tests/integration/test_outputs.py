@@ -58,7 +58,7 @@ def cause_event(daemon: Daemon, config: str) -> None:
 def check_end(daemon: Daemon) -> None:
     """Check that SIGTERM ends it although its output is not read meanwhile."""
     daemon.process.terminate()
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])

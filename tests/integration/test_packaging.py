@@ -74,7 +74,7 @@ def test_make_demo(tmp_path: Path) -> None:
         try:
             wait_for(lambda: "person 1" in log.read_text(), "a person from make demo", 60)
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(20)
+            process.wait(60)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

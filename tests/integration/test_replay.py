@@ -177,6 +177,6 @@ def test_replay_ctrl_c(broker: Mosquitto, listener: Listener, tmp_path: Path) ->
     )
     listener.wait_for(POSES)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors

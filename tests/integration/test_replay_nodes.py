@@ -110,7 +110,7 @@ def test_replay_nodes_ctrl_c_ends_all_of_them(
     for node in IDS:
         listener.wait_for(f"edgepose/{node}/main/poses")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
     wait_for(

@@ -99,7 +99,7 @@ def test_rtsp_source_open_again(start: Start) -> None:
         assert next(source.frames()).sequence == 0
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_rtsp_source_server_silent_then_killed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +207,7 @@ def test_rtsp_source_invalid_host_name(host: str) -> None:
         next(_source(f"rtsp://{host}/live").frames())
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_rtsp_source_server_does_not_answer(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

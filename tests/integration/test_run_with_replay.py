@@ -38,7 +38,7 @@ def test_cli_run_with_recorded_outputs(tmp_path: Path) -> None:
     assert process.stdout is not None
     messages = [json.loads(process.stdout.readline()) for _ in range(20)]
     process.terminate()
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert {message["accelerator"] for message in messages} == {"replay"}
     # Where the recording begins again, its outputs are for another crop.

@@ -204,7 +204,7 @@ def test_video_file_without_times_at_the_given_rate(tmp_path: Path) -> None:
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 96\n",
     ],
 )
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_video_file_that_names_others(tmp_path: Path, text: str) -> None:
     """No playlist is followed: it could name addresses, or a pipe that never answers."""
     video = write_video(tmp_path / "v.avi", numbered(2))

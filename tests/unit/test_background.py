@@ -9,7 +9,7 @@ import pytest
 from edgepose.errors import EdgeposeError
 from edgepose.util.background import BackgroundWriter, run_in_background
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class SlowWriter:

@@ -209,13 +209,13 @@ def test_failover_close_does_not_wait_for_a_device_that_hangs_in_opening() -> No
 
     def hanging() -> LoadedModel:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return late
 
     fallback = model("cpu", "cpu")
     models = Failover(hanging, fallback, primary=None, fingerprint=lambda: 0)
     models.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     models.close()
     assert isinstance(fallback.interpreter, FakeInterpreter)
     assert fallback.interpreter.closed

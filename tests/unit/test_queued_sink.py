@@ -12,7 +12,7 @@ from edgepose.sinks.queued import QueuedSink
 from tests.fakes.pipeline import FakePoseModel, MessageCollector, PipelineRig
 from tests.mosquitto import wait_for
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def messages(count: int) -> list[PoseMessage]:

@@ -15,7 +15,7 @@ def test_notify_sends_to_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(5)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         assert has_service_manager()
         notifier = Notifier()
@@ -50,7 +50,7 @@ def test_notify_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"edgepose-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0{name}")
-        listener.settimeout(5)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
         notifier = Notifier()
         notifier.send("READY=1")
@@ -63,7 +63,7 @@ def test_notify_without_a_free_descriptor(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(5)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         notifier = Notifier()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
