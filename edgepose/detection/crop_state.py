@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from edgepose.datatypes import CropRegion, Frame, InputSpec, Poses
-from edgepose.detection.subject import MIN_OKS, Subject
+from edgepose.detection.subject import MIN_OKS_SLOW, Subject
 from edgepose.detection.verification import FOLLOWED, Verification
 from edgepose.imaging.crop import (
     MIN_CROP_SCORE,
@@ -21,7 +21,6 @@ from edgepose.imaging.crop import (
 )
 from edgepose.protocols import LoadedModel
 from edgepose.skeleton import MIRRORED
-from edgepose.tracking.similarity import MIN_KEYPOINT_SCORE, pose_similarity
 
 NEEDED: Final = 6
 """Crops in a row confirm a pose if they count so many together; one an upright pose of a still."""
@@ -46,9 +45,11 @@ CANDIDATE_SCORE: Final = 0.5
 OTHER_TURNS: Final = (1, 3)
 """The clockwise quarter turns that are tried beside upright."""
 TURNED_EVERY_NS: Final = 400_000_000
-CUT_NS: Final = 200_000_000
+CUT_NS: Final = 300_000_000
 LOST_NS: Final = 400_000_000
 MEMORY_NS: Final = 2_000_000_000
+OTHER_NS: Final = 1_000_000_000
+"""How long another body beside the subject is remembered."""
 
 
 class Phase(Enum):
@@ -97,9 +98,8 @@ class CropState:
         self._confirmed = 0
         self._exchanged = False
         """Whether another pose has taken the place of the candidate."""
-        self._last: Poses | None = None
-        """The candidate in the last frame, or a body there that is not the subject's."""
-        self._last_ns = 0
+        self._candidate: Subject | None = None
+        """The pose to be confirmed, or another body beside the subject."""
         self._subject: Subject | None = None
         self._misses = 0
         self._other_turns = list(OTHER_TURNS)
@@ -154,6 +154,9 @@ class CropState:
             else:
                 count = 0 if score >= CANDIDATE_SCORE * threshold else None
         if count is None:
+            if self._phase is Phase.CONFIRMING and not self._turns and score >= threshold:
+                # A person is upright, though not where the candidate was.
+                self._turned_ns = now_ns
             self._search(now_ns)
             return False
         self._confirmed += count
@@ -161,7 +164,7 @@ class CropState:
             self._accept(pose, region, now_ns)
             return True
         self._phase, self._region = Phase.CONFIRMING, region
-        self._last, self._last_ns = pose, now_ns
+        self._candidate = Subject(pose, region, self._turns, now_ns)
         return False
 
     def _count(self, pose: Poses, threshold: float, now_ns: int) -> int | None:
@@ -171,19 +174,16 @@ class CropState:
             threshold *= TURNED_STILL
         if score < threshold:
             return None
-        if self._is_last(pose, MIN_AGREEMENT, MIN_CROP_SCORE):
+        candidate = self._candidate
+        if candidate and candidate.similarity(pose, now_ns, MIN_CROP_SCORE) >= MIN_AGREEMENT:
             if score >= SURE_SCORE * threshold:
                 return SURE
-            return WEAK_SLOW if now_ns - self._last_ns >= SLOW_NS else WEAK
+            return WEAK_SLOW if now_ns - candidate.seen_ns >= SLOW_NS else WEAK
         if self._exchanged or score < ELSEWHERE_SCORE * threshold:
             return None
         # Of two persons side by side, one in the whole frame and the other one in the crop.
         self._exchanged, self._confirmed = True, 0
         return 0
-
-    def _is_last(self, pose: Poses, min_oks: float, min_score: float = MIN_KEYPOINT_SCORE) -> bool:
-        last = self._last
-        return last is not None and pose_similarity(pose, last, min_score) >= min_oks
 
     def _accept(self, pose: Poses, region: CropRegion | None, now_ns: int) -> None:
         """Follow a pose that was found repeatedly; it may be that of the subject before."""
@@ -198,7 +198,7 @@ class CropState:
             self._subject = subject = Subject(pose, region, self._turns, now_ns)
             self.new_subject = True
         self._phase, self._region, self._turns = Phase.FOLLOWING, region, subject.turns
-        self._last, self._misses = None, 0
+        self._candidate, self._misses = None, 0
         self.decided = True
 
     def _follow(
@@ -206,28 +206,37 @@ class CropState:
     ) -> bool:
         """Return whether the pose is reported; None is a score below the threshold."""
         missing_ns = now_ns - subject.seen_ns
+        other = self._candidate
+        if other is not None and now_ns - other.seen_ns > OTHER_NS:
+            other = self._candidate = None
         if pose is not None:
-            if self._turns == subject.turns and subject.is_continued_by(pose, self._turns, now_ns):
-                subject.follow(pose, region, self._turns, now_ns)
-                self._last, self._misses, self._turns = None, 0, subject.turns
+            turns = self._turns
+            if turns == subject.turns and subject.is_continued_by(pose, turns, now_ns, other):
+                subject.follow(pose, region, turns, now_ns)
+                self._misses, self._turns = 0, subject.turns
                 return True
-            if missing_ns >= CUT_NS and self._is_last(pose, MIN_OKS):
+            if other is None or other.similarity(pose, now_ns) < MIN_OKS_SLOW:
+                self._candidate = Subject(pose, region, turns, now_ns)
+            elif missing_ns >= CUT_NS:
+                # Another person, even if that is where the subject is expected.
+                self._subject = None
                 self._accept(pose, region, now_ns)
                 return True
-        self._last = pose
+            else:
+                other.follow(pose, region, turns, now_ns)
         if missing_ns > LOST_NS:
             self._turned_ns = now_ns
             self._search(now_ns)
         elif pose is None:
             # Once more at the same angle, then at the others in turn.
-            turns = (0, *OTHER_TURNS)
-            self._turns = (subject.turns + turns[self._misses % len(turns)]) % 4
+            tried = (0, *OTHER_TURNS)
+            self._turns = (subject.turns + tried[self._misses % len(tried)]) % 4
             self._misses += 1
         return False
 
     def _search(self, now_ns: int) -> None:
         """Choose the angle at which the whole of the next frame is detected."""
-        self._phase, self._region = Phase.SEARCHING, None
+        self._phase, self._region, self._candidate = Phase.SEARCHING, None, None
         if self._still:
             self.decided = not self._other_turns
             self._turns = self._other_turns.pop(0) if self._other_turns else 0

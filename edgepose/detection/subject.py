@@ -1,10 +1,10 @@
-"""The person whom a single-pose model follows from crop to crop."""
+"""The persons whom a single-pose model follows or may follow, from crop to crop."""
 
 from typing import Final
 
 from edgepose.datatypes import CropRegion, Poses
 from edgepose.imaging.crop import upright_turns
-from edgepose.tracking.similarity import nearness, pose_similarity
+from edgepose.tracking.similarity import MIN_KEYPOINT_SCORE, nearness, pose_similarity
 from edgepose.tracking.track import Track, bodies
 
 MIN_OKS: Final = 0.5
@@ -45,16 +45,26 @@ class Subject:
         self._pose, self.region = pose, region
         self.turns = upright_turns(pose.keypoint_list[0], pose.keypoint_score_list[0], turns)
 
-    def is_continued_by(self, pose: Poses, turns: int, timestamp_ns: int) -> bool:
-        """Return whether a pose, found at an angle of `turns`, is of the same person."""
+    def similarity(
+        self, pose: Poses, timestamp_ns: int, min_score: float = MIN_KEYPOINT_SCORE
+    ) -> float:
+        """Return the object keypoint similarity of a pose to the expected one."""
         shift_xy = self._track.shift_xy(timestamp_ns)
+        return pose_similarity(pose, self._pose, min_score, shift_xy)
+
+    def is_continued_by(
+        self, pose: Poses, turns: int, timestamp_ns: int, other: "Subject | None" = None
+    ) -> bool:
+        """Return whether a pose, found at an angle of `turns`, is of this person, not the other."""
+        similarity = self.similarity(pose, timestamp_ns)
+        if other is not None and other.similarity(pose, timestamp_ns) > similarity:
+            return False
         slow = timestamp_ns - self.seen_ns > SLOW_NS
-        min_oks = MIN_OKS_SLOW if slow else MIN_OKS
-        if pose_similarity(pose, self._pose, shift_xy=shift_xy) >= min_oks:
+        if similarity >= (MIN_OKS_SLOW if slow else MIN_OKS):
             return True
         if turns == self.turns:
             return False
-        x, y = shift_xy
+        x, y = self._track.shift_xy(timestamp_ns)
         left, top, right, bottom = self._pose.box_list[0]
         expected = left + x, top + y, right + x, bottom + y
         return nearness(pose.box_list[0], expected) >= MIN_NEARNESS

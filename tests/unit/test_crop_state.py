@@ -74,6 +74,7 @@ def test_crop_state_pose_that_moves_elsewhere_on_the_crop() -> None:
     stream, there, elsewhere = Stream(), poses_of(PLACE), poses_of(ELSEWHERE, score=0.69)
     assert stream.find(there, elsewhere, there, there, elsewhere) == [0, 0, 0, 0, 0]
     assert stream.whole == [True, False, True, False, False]
+    assert stream.turns == [0, 0, 0, 0, 0]
 
 
 def test_crop_state_another_person_in_the_crop() -> None:
@@ -197,9 +198,9 @@ def test_crop_state_does_not_report_another_body_once() -> None:
 
 
 def test_crop_state_goes_on_with_another_person_who_stays() -> None:
-    """After 0.2 s without the subject, if two frames agree."""
+    """After 0.3 s without the subject, if two frames agree."""
     stream = following(poses_of(PLACE))
-    assert stream.find(poses_of(ELSEWHERE)) == [0]
+    assert stream.find(*[poses_of(ELSEWHERE)] * 2) == [0, 0]
     assert stream.find(poses_of(ELSEWHERE)) == [1]
     assert stream.crop.new_subject
     assert stream.find(poses_of(ELSEWHERE)) == [1]
@@ -208,7 +209,22 @@ def test_crop_state_goes_on_with_another_person_who_stays() -> None:
 
 def test_crop_state_at_30_frames_a_second_waits_for_the_subject() -> None:
     stream = following(poses_of(PLACE), every_ms=33)
-    assert stream.find(*[poses_of(ELSEWHERE)] * 8) == [0] * 6 + [1] * 2
+    assert stream.find(*[poses_of(ELSEWHERE)] * 11) == [0] * 9 + [1] * 2
+
+
+def test_crop_state_another_person_who_comes_to_the_place_is_a_new_one() -> None:
+    """The pose is more similar to what is expected of that one than of the subject."""
+    stream = following(poses_of(PLACE))
+    assert stream.find(poses_of(at(260, 100)), poses_of(at(235, 100))) == [0, 0]
+    assert stream.find(poses_of(at(222, 100))) == [1]
+    assert stream.crop.new_subject
+
+
+def test_crop_state_another_body_is_remembered_for_a_second() -> None:
+    """Then one frame is not enough to go on with it."""
+    stream = following(poses_of(PLACE))
+    stream.find(poses_of(ELSEWHERE), *[poses_of(PLACE)] * 8)
+    assert stream.find(NOTHING, NOTHING, poses_of(ELSEWHERE)) == [0, 0, 0]
 
 
 def test_crop_state_lost_subject_is_expected_at_its_place() -> None:
