@@ -31,7 +31,9 @@ class RealtimeOffset:
         before_ns = boottime_ns()
         now_ns = time.time_ns()
         after_ns = boottime_ns()
-        self._offset_ns = min(max(self._offset_ns, now_ns - after_ns), now_ns - before_ns)
+        lowest_ns, highest_ns = now_ns - after_ns, now_ns - before_ns
+        if not lowest_ns <= self._offset_ns <= highest_ns:
+            self._offset_ns = lowest_ns if self._offset_ns < lowest_ns else highest_ns
         return self._offset_ns
 
 
@@ -46,7 +48,8 @@ def utc_of_boottime(timestamp_ns: int) -> str:
 def isoformat_utc(realtime_ns: int) -> str:
     """Return nanoseconds since 1970 as `2026-01-31T12:00:00.123456Z`."""
     seconds, nanoseconds = divmod(realtime_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+    # With a digit before, for leading zeros: `:06d` takes four times as long.
+    return f"{_second(seconds)}.{str(1_000_000 + nanoseconds // 1000)[1:]}Z"
 
 
 @lru_cache(maxsize=4)

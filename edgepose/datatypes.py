@@ -123,12 +123,7 @@ class TensorToFrame(Struct, frozen=True):
         return (-x, -y) if self.turns == 2 else (-y, x)
 
 
-class _HasDict:
-    """What a class with slots lacks for `cached_property`."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Poses(_HasDict):
+class Poses(Struct, frozen=True, eq=False, dict=True):
     """The n poses of one frame; n = 0 without any.
 
     `keypoints` float32 (n, 17, 2), x and y in frame px; `keypoint_scores` float32 (n, 17), 0..1;

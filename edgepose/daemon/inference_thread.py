@@ -44,7 +44,12 @@ class InferenceThread:
 
     def __init__(self, mailbox: FrameMailbox) -> None:
         self.heartbeat_ns = boottime_ns()
-        self._results: queue.Queue[Result] = queue.Queue(MAX_PENDING_RESULTS)
+        # A token for each result that may wait: `queue.Queue`, which is written in Python, takes
+        # several times as long.
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(MAX_PENDING_RESULTS):
+            self._free.put(None)
         self._mailbox = mailbox
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -57,9 +62,11 @@ class InferenceThread:
     def next_result(self, timeout_s: float) -> Result | None:
         """Return the next result, or None if none came in time."""
         try:
-            return self._results.get(timeout=timeout_s)
+            result = self._results.get(timeout=timeout_s)
         except queue.Empty:
             return None
+        self._free.put(None)
+        return result
 
     def finish_current(self, timeout_s: float) -> bool:
         """Wait until an inference that runs now is over; return False if the model hangs."""
@@ -91,7 +98,8 @@ class InferenceThread:
         while not self._stopping.is_set():
             self.heartbeat_ns = boottime_ns()
             try:
-                self._results.put(result, timeout=POLL_S)
-            except queue.Full:
+                self._free.get(timeout=POLL_S)
+            except queue.Empty:
                 continue
+            self._results.put(result)
             return

@@ -47,7 +47,10 @@ class Detectors:
     @property
     def states(self) -> dict[str, str]:
         """The states of all detectors."""
-        return {topic: payload for part in self._parts for topic, payload in part.states.items()}
+        states: dict[str, str] = {}
+        for part in self._parts:
+            states.update(part.states)
+        return states
 
     def update(self, frame: TrackedFrame) -> list[Event]:
         """Add the next frame; return the events."""

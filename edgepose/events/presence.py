@@ -35,7 +35,10 @@ class PresenceDetector:
     @property
     def states(self) -> Mapping[str, str]:
         """`count`, and `presence` `ON` or `OFF`, of the frame and of each zone."""
-        return {t: payload for v in self._visits.values() for t, payload in v.states.items()}
+        states: dict[str, str] = {}
+        for visits in self._visits.values():
+            states.update(visits.states)
+        return states
 
     def update(self, frame: TrackedFrame) -> Sequence[Event]:
         """Add the next frame; return the events."""

@@ -83,6 +83,8 @@ class ZoneMembership:
 
     def without(self, frame: TrackedFrame) -> TrackedFrame:
         """Return the frame without the poses in any of the zones."""
+        if not self._zones:
+            return frame
         excluded = set().union(*self.update(frame).values())
         if not excluded:
             return frame

@@ -88,8 +88,8 @@ def _around_hips(
     width, height = frame_size_wh
     centre_x = (keypoints[LEFT_HIP][0] + keypoints[RIGHT_HIP][0]) / 2
     centre_y = (keypoints[LEFT_HIP][1] + keypoints[RIGHT_HIP][1]) / 2
-    xs, ys = zip(*[keypoints[index] for index in _TORSO], strict=True)
-    torso = max(max(xs) - centre_x, centre_x - min(xs), max(ys) - centre_y, centre_y - min(ys))
+    xs, ys = map(sorted, zip(*[keypoints[index] for index in _TORSO], strict=True))
+    torso = max(xs[-1] - centre_x, centre_x - xs[0], ys[-1] - centre_y, centre_y - ys[0])
     left, top, right, bottom = box
     body = max(right - centre_x, centre_x - left, bottom - centre_y, centre_y - top)
     half = max(TORSO_EXPANSION * torso, BODY_EXPANSION * body)
@@ -124,7 +124,7 @@ def eased_region(last: CropRegion | None, wanted: CropRegion, elapsed_ns: int) -
     x = rest * (last.x_min + last.x_max - wanted.x_min - wanted.x_max) / 2
     y = rest * (last.y_min + last.y_max - wanted.y_min - wanted.y_max) / 2
     wider = rest * ((last.x_max - last.x_min) / 2 - half)
-    if max(abs(x), abs(y), abs(wider)) > limit:
+    if not (-limit <= x <= limit and -limit <= y <= limit and -limit <= wider <= limit):
         x, y, wider = (min(max(value, -limit), limit) for value in (x, y, wider))
     return CropRegion(
         wanted.x_min + x - wider,
@@ -162,7 +162,6 @@ def torso_direction(keypoints: Sequence[Sequence[float]]) -> tuple[float, float]
 
 def _has_torso(scores: Sequence[float]) -> bool:
     """Whether a hip and a shoulder are visible."""
-    return (
-        max(scores[LEFT_HIP], scores[RIGHT_HIP]) >= MIN_CROP_SCORE
-        and max(scores[LEFT_SHOULDER], scores[RIGHT_SHOULDER]) >= MIN_CROP_SCORE
+    return (scores[LEFT_HIP] >= MIN_CROP_SCORE or scores[RIGHT_HIP] >= MIN_CROP_SCORE) and (
+        scores[LEFT_SHOULDER] >= MIN_CROP_SCORE or scores[RIGHT_SHOULDER] >= MIN_CROP_SCORE
     )

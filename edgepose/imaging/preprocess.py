@@ -64,16 +64,12 @@ def preprocess(
     crop = image[y_from * px : y_to * px, x_from * px : x_to * px]
     if halve:
         crop = _halved(crop)
-    scaled = cv2.resize(crop, (column_end - column, row_end - row), interpolation=cv2.INTER_LINEAR)
-    # Less work than scaling into an array of zeros.
-    pixels = cv2.copyMakeBorder(
-        scaled,
-        row,
-        tensor_height - row_end,
-        column,
-        tensor_width - column_end,
-        cv2.BORDER_CONSTANT,
-    ).astype(np.uint8, copy=False)
+    pixels = np.empty((tensor_height, tensor_width, 3), np.uint8)
+    target = pixels[row:row_end, column:column_end]
+    cv2.resize(crop, target.shape[1::-1], dst=target, interpolation=cv2.INTER_LINEAR)
+    # Only what is outside the frame: zeros everywhere take a tenth of the time of the scaling.
+    pixels[:row] = pixels[row_end:] = 0
+    pixels[:, :column] = pixels[:, column_end:] = 0
     to_frame = TensorToFrame(
         (scale_x * px, scale_y * px),
         ((x_from - column * scale_x) * px, (y_from - row * scale_y) * px),

@@ -72,12 +72,14 @@ class MovenetSingle:
         points[1::2] = ys = [y * scale_y + offset_y for y in ys]
         visible = [score >= BOX_SCORE for score in scores]
         if any(visible):
-            xs, ys = list(compress(xs, visible)), list(compress(ys, visible))
+            xs, ys = compress(xs, visible), compress(ys, visible)
+        # Sorting takes less time than `min` and `max`.
+        xs, ys = sorted(xs), sorted(ys)
         # Of flat lists: nested ones take three times as long.
         return Poses(
             np.array(points, np.float32).reshape(1, KEYPOINT_COUNT, 2),
             np.array(scores, np.float32).reshape(1, KEYPOINT_COUNT),
             # The root of the sum of the squares.
             np.array([math.hypot(*scores) / math.sqrt(KEYPOINT_COUNT)], np.float32),
-            np.array([[min(xs), min(ys), max(xs), max(ys)]], np.float32),
+            np.array([[xs[0], ys[0], xs[-1], ys[-1]]], np.float32),
         )

@@ -134,19 +134,19 @@ class OneEuro:
         for index, (place, score) in enumerate(zip(places, scores, strict=True)):
             x, y = place
             last = keypoints[index]
-            if last is None or not 0 < timestamp_ns - last[5] <= MAX_GAP_NS:
+            if last is None or not 0 < (gap_ns := timestamp_ns - last[5]) <= MAX_GAP_NS:
                 keypoints[index] = None
                 if score >= MIN_SCORE:
                     keypoints[index] = x, y, 0.0, 0.0, 0.0, timestamp_ns
                     measured += 1
                 smoothed += x, y
                 continue
-            last_x, last_y, vx, vy, last_speed, measured_ns = last
+            last_x, last_y, vx, vy, last_speed, _ = last
             if score < MIN_SCORE:
                 smoothed += last_x, last_y
                 continue
-            if step_ns != timestamp_ns - measured_ns:  # Nearly always the same for all.
-                step_ns = timestamp_ns - measured_ns
+            if step_ns != gap_ns:  # Nearly always the same for all.
+                step_ns = gap_ns
                 # A new value weighs 1 / (1 + tau / dt) with tau = 1 / (2 pi cutoff), here as
                 # w / (1 + w).
                 radians = 2.0 * math.pi * step_ns * 1e-9
@@ -171,5 +171,5 @@ class OneEuro:
             measured += 1
             shift_x += dx
             shift_y += dy
-        count = max(measured, 1)
+        count = measured or 1
         return smoothed, shift_x / count, shift_y / count

@@ -66,8 +66,9 @@ def pose_similarity(
     ]
     if len(visible) < MIN_SHARED_KEYPOINTS:
         return 0.0
-    xs, ys = zip(*visible, strict=True)
-    area = max(max(xs) - min(xs), 1.0) * max(max(ys) - min(ys), 1.0)
+    # Sorting takes less time than `min` and `max`.
+    xs, ys = map(sorted, zip(*visible, strict=True))
+    area = max(xs[-1] - xs[0], 1.0) * max(ys[-1] - ys[0], 1.0)
     shared, similarity, exp = 0, 0.0, math.exp
     right, down = shift_xy
     for (x, y), score, (other_x, other_y), other_score, variance in zip(
@@ -117,8 +118,13 @@ def _centre(box: Sequence[float]) -> tuple[float, float]:
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the intersection over union of two boxes, see `box_iou`."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
+    left, top, right, bottom = first
+    other_left, other_top, other_right, other_bottom = second
+    # `min` and `max` would take most of the time.
+    width = min(other_right, right)
+    width -= max(other_left, left)
+    height = min(other_bottom, bottom)
+    height -= max(other_top, top)
     if width <= 0.0 or height <= 0.0:
         return 0.0
     shared = width * height
@@ -126,4 +132,5 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _area(box: Sequence[float]) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top) if right > left and bottom > top else 0.0

@@ -63,6 +63,8 @@ class Track:
 
     def shift_xy(self, timestamp_ns: int) -> tuple[float, float]:
         """Return how far, in px, the last pose is expected to have moved."""
-        elapsed_s = min((timestamp_ns - self.seen_ns) / 1e9, MAX_EXTRAPOLATION_S)
+        elapsed_s = (timestamp_ns - self.seen_ns) / 1e9
+        if elapsed_s > MAX_EXTRAPOLATION_S:
+            elapsed_s = MAX_EXTRAPOLATION_S
         vx, vy = self._velocity_xy
         return vx * elapsed_s, vy * elapsed_s

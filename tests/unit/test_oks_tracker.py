@@ -1,12 +1,12 @@
 """Object keypoint similarity, and OksTracker in the cases that it does not cover."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edgepose.datatypes import Poses
 from edgepose.skeleton import OKS_FALLOFFS

@@ -33,7 +33,7 @@ class Fixed(NoSmoother):
 
     def apply(self, tracked: TrackedPoses, timestamp_ns: int) -> TrackedPoses:
         keypoints = np.tile(np.array([16, 12], np.float32), (len(tracked), 17, 1))
-        poses = replace(tracked.poses, keypoints=keypoints)
+        poses = msgspec.structs.replace(tracked.poses, keypoints=keypoints)
         return msgspec.structs.replace(tracked, poses=poses)
 
 

@@ -1,10 +1,10 @@
 """Which poses of a stream are verified, and on which frames the verifying model runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgepose.datatypes import CropRegion, Frame, Image, Poses
 from edgepose.detection.verification import (
