@@ -33,7 +33,7 @@ from edgepose.protocols import (
 )
 
 
-class Detection(Struct, frozen=True, eq=False):
+class Detection(Struct, frozen=True):
     """The poses that a model found in one frame, and how long each stage took.
 
     `candidate` is whether the next frames may confirm a pose, or follow one.
@@ -50,7 +50,7 @@ class Detection(Struct, frozen=True, eq=False):
     new_subject: bool = False
 
 
-class FrameResult(Struct, frozen=True, eq=False):
+class FrameResult(Struct, frozen=True):
     """A published frame."""
 
     frame: Frame

@@ -17,7 +17,7 @@ POLL_S: Final = 0.1
 MAX_PENDING_RESULTS: Final = 2
 
 
-class Result(Struct, frozen=True, eq=False):
+class Result(Struct, frozen=True):
     """What became of a captured frame: a detection, an error, or None at the end of the source.
 
     An EdgeposeError is expected, any other exception is a bug.
