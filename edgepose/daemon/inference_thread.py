@@ -44,12 +44,8 @@ class InferenceThread:
 
     def __init__(self, mailbox: FrameMailbox) -> None:
         self.heartbeat_ns = boottime_ns()
-        # A token for each result that may wait: `queue.Queue`, which is written in Python, takes
-        # several times as long.
-        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(MAX_PENDING_RESULTS):
-            self._free.put(None)
+        # Not a SimpleQueue, whose timeout begins again with each signal.
+        self._results: queue.Queue[Result] = queue.Queue(MAX_PENDING_RESULTS)
         self._mailbox = mailbox
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -62,11 +58,9 @@ class InferenceThread:
     def next_result(self, timeout_s: float) -> Result | None:
         """Return the next result, or None if none came in time."""
         try:
-            result = self._results.get(timeout=timeout_s)
+            return self._results.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        self._free.put(None)
-        return result
 
     def finish_current(self, timeout_s: float) -> bool:
         """Wait until an inference that runs now is over; return False if the model hangs."""
@@ -98,8 +92,7 @@ class InferenceThread:
         while not self._stopping.is_set():
             self.heartbeat_ns = boottime_ns()
             try:
-                self._free.get(timeout=POLL_S)
-            except queue.Empty:
+                self._results.put(result, timeout=POLL_S)
+            except queue.Full:
                 continue
-            self._results.put(result)
             return
