@@ -14,6 +14,7 @@ ELSEWHERE: Final = {
     "make demo": "tests/integration/test_packaging.py",
     "make deb SUITE=bookworm ARCH=arm64": "tests/deb/test_package.py",
     "sudo apt install ./edgepose_*~bookworm_arm64.deb": "tests/deb/test_package.py",
+    "sudo apt install ./edgepose_*~bookworm_arm64.deb mosquitto": "tests/deb/test_package.py",
     "sudo edgepose setup": "tests/integration/test_setup.py",
     "make install": "tests/systemd/test_service.py",
     "make uninstall": "tests/systemd/test_service.py",
