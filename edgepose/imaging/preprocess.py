@@ -15,7 +15,7 @@ _ROTATIONS: Final = {
     3: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
 
-HALVED_FROM: Final = 2.5
+HALVED_FROM: Final = 2.4
 
 
 def _halved(image: Image) -> Image:
