@@ -56,7 +56,7 @@ def load_with_threads(
         choice = ThreadChoice(threads, "configured")
     elif cache is not None and choice.count > 1:
         counts = range(1, choice.count + 1)
-        key = _key(digest or sha256(path), runtime, input_size_wh)
+        key = _key(digest or _digest(path), runtime, input_size_wh)
         before = cache.find(key)
         if before is not None:
             choice = ThreadChoice(before.threads, "measured", before.invoke_ms)
@@ -190,11 +190,21 @@ def _key(
     return ThreadKey(digest + size, f"{name} {runtime_version(name)}", machine_words())
 
 
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: the file cannot be read: {error.strerror or error}; check the path and its "
+            "permissions"
+        ) from None
+
+
 def _load_again(
     load: Callable[..., Interpreter], path: Path, key: ThreadKey, threads: int
 ) -> Interpreter:
     """Load the same model with another number of threads; raises ModelFileError if it changed."""
-    if not key.model.startswith(sha256(path)):
+    if not key.model.startswith(_digest(path)):
         raise ModelFileError(f"{path}: the file was replaced, so its threads are not measured")
     return load(threads=threads)
 

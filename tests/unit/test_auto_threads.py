@@ -230,11 +230,24 @@ def test_load_with_threads_without_a_cache() -> None:
     assert threads() == ThreadChoice(2, "default")
 
 
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (
+            lambda path: path.write_bytes((MODELS / "movenet-thunder-int8.tflite").read_bytes()),
+            "own.tflite: the file was replaced",
+        ),
+        (Path.unlink, "own.tflite: the file cannot be read: No such file or directory"),
+    ],
+)
 @pytest.mark.usefixtures("two_cores")
-def test_load_with_threads_of_a_replaced_file(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_load_with_threads_of_a_changed_file(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Path], object],
+    warning: str,
 ) -> None:
-    """A package upgrade must not mix two models."""
+    """A package upgrade must not mix two models, nor its removal end the daemon."""
     path = tmp_path / "own.tflite"
     path.write_bytes(LIGHTNING.read_bytes())
     interpreter, threads = load_with_threads(
@@ -246,7 +259,7 @@ def test_load_with_threads_of_a_replaced_file(
         input_size_wh=None,
         cache=ThreadCache(tmp_path),
     )
-    path.write_bytes((MODELS / "movenet-thunder-int8.tflite").read_bytes())
+    change(path)
     tensor = np.zeros(interpreter.input.shape, interpreter.input.dtype)
 
     def run() -> bool:
@@ -254,7 +267,7 @@ def test_load_with_threads_of_a_replaced_file(
         return bool(caplog.records)
 
     wait_for(run, "a warning")
-    assert "own.tflite: the file was replaced" in caplog.records[0].message
+    assert warning in caplog.records[0].message
     assert threads() == ThreadChoice(2, "default")
 
 
