@@ -25,6 +25,7 @@ ELSEWHERE: Final = {
     "make docs": "tests/unit/test_documents.py",
     "pip install .": "tests/integration/test_packaging.py",
     "pytest tests/fuzz": ".ci/run",
+    ".venv/bin/python -m tools.instructions": "tools/bench.py",
     "edgepose benchmark": "tests/integration/test_benchmark_latency.py",
 }
 """Commands too slow for the tests of the documents, and the file that runs them."""

@@ -32,17 +32,19 @@ def operators(data: bytes) -> Counter[str]:
 
 
 def compile_model(data: bytes) -> bytes:
-    """Return a CPU model with all operators up to the last convolutions as one custom operator.
+    """Return a CPU model with its convolutions, and all that leads to them, as one custom operator.
 
     The real compiler maps a graph from its start until the first operator that the TPU lacks; for
-    MoveNet that is the ARG_MAX behind the heads. Raises ValueError for a model without fixed
-    shapes, which the real one rejects too, or without convolutions.
+    MoveNet that is the ARG_MAX behind a head, and convolutions behind it stay too. Raises
+    ValueError for a model without fixed shapes, which the real one rejects too, or without
+    convolutions.
     """
     model = read_model(data)
     graph = model.subgraphs[0]
     if any(-1 in (t.shapeSignature if t.shapeSignature is not None else ()) for t in graph.tensors):
         raise ValueError("a model for the Edge TPU has fixed shapes, this one has dynamic ones")
-    found = {convolution.operator for convolution in convolutions(model)}
+    behind = _behind(graph, {i for i, op in enumerate(graph.operators) if _is_arg_max(model, op)})
+    found = {convolution.operator for convolution in convolutions(model)} - behind
     if not found:
         raise ValueError("expected a model with convolutions, got none")
     wanted = {int(i) for index in found for i in graph.operators[index].outputs}
@@ -103,6 +105,22 @@ def heads_model(cpu: bytes, compiled: bytes) -> bytes:
     graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
     _sweep(model)
     return write_model(model)
+
+
+def _is_arg_max(model: Any, operator: Any) -> bool:
+    code = model.operatorCodes[operator.opcodeIndex]
+    return bool(max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.ARG_MAX)
+
+
+def _behind(graph: Any, operators: Collection[int]) -> set[int]:
+    """Return the operators that need an output of some operators."""
+    made = {int(i) for index in operators for i in graph.operators[index].outputs}
+    found = set()
+    for index, operator in enumerate(graph.operators):
+        if not made.isdisjoint(int(i) for i in operator.inputs):
+            found.add(index)
+            made |= {int(i) for i in operator.outputs}
+    return found
 
 
 def _identity(tensor: Any) -> tuple[Any, ...]:

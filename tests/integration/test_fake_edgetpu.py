@@ -201,7 +201,8 @@ def test_fake_edgetpu_compiled_file_has_custom_operator(fake_edgetpu: FakeEdgeTp
     before = compiled.operators((MODELS / f"{LIGHTNING}.tflite").read_bytes())
     after = compiled.operators(model.read_bytes())
     assert after["edgetpu-custom-op"] == 1
-    assert not {"CONV_2D", "DEPTHWISE_CONV_2D"} & set(after)
+    # Those that follow ARG_MAX run on a few places of two heads.
+    assert (after["CONV_2D"], after["DEPTHWISE_CONV_2D"]) == (4, 2)
     assert after["ARG_MAX"] == before["ARG_MAX"] == 2
     assert (
         model.with_name(f"{LIGHTNING}.tflite").read_bytes()
