@@ -1,7 +1,7 @@
 """MoveNet Lightning and Thunder: one pose a frame."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import Final
 
@@ -61,7 +61,9 @@ class MovenetSingle:
         """
         # In plain floats: arrays of 17 numbers take three times as long (11 us on x86-64).
         values = dequantize(outputs[0], self._output).ravel().tolist()
-        xs, ys, scores = values[1::3], values[0::3], values[2::3]
+        xs: Iterable[float] = values[1::3]
+        ys: Iterable[float] = values[0::3]
+        scores: list[float] = values[2::3]
         if to_frame.turns:
             xs, ys = zip(*map(to_frame.turned_back, xs, ys), strict=True)
         side = self.input_spec.size_wh[0]
