@@ -136,8 +136,10 @@ class Daemon:
         settings: tuple[str, ...] = (),
     ) -> None:
         self._log = camera.folder / "daemon.log"
+        # Measuring the number of threads would change their number during a test.
         (camera.folder / "config.yaml").write_text(
-            f"node: testnode\nstate_directory: {TEST_FOLDER}/state\nstats_interval_s: 1\n{config}"
+            f"node: testnode\nstate_directory: {TEST_FOLDER}/state\nstats_interval_s: 1\n"
+            f"inference: {{threads: 1}}\n{config}"
         )
         with self._log.open("a") as log:
             self.process = debian.python(
