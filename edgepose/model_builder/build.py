@@ -18,12 +18,15 @@ from edgepose.util.extras import require_extra
 from edgepose.util.folders import MACHINE_STATE, xdg_folder
 
 # The heads of MoveNet and the separable convolutions of its feature pyramid locate the keypoints,
-# and the few weights of the first block cancel each other: the layers that lose most in INT8, and
-# the smallest ones. The first convolution in float is also faster, as nothing is quantized
-# before it.
-MOVENET_FLOAT_LAYERS = "Conv1/|expanded_conv_|separable_conv2d|conv2d_[4-9]/"
-# Thunder's keypoints are as good without these, and with them its file is over 7.2 MB.
-LIGHTNING_FLOAT_LAYERS = f"{MOVENET_FLOAT_LAYERS}|block_1_project|conv2d_3/"
+# and the few depthwise weights of the first block cancel each other: the layers that lose most in
+# INT8, and the smallest ones. The first convolution in float is also faster, as nothing is
+# quantized before it.
+THUNDER_FLOAT_LAYERS = "Conv1/|expanded_conv_depthwise|separable_conv2d|conv2d_[4-9]/"
+MULTIPOSE_FLOAT_LAYERS = f"{THUNDER_FLOAT_LAYERS}|expanded_conv_project"
+# The head that finds the centre only chooses among persons, so its larger layers are INT8 here.
+LIGHTNING_FLOAT_LAYERS = (
+    "Conv1/|expanded_conv_|block_1_project|separable_conv2d/|separable_conv2d_bn|kpt_"
+)
 CALIBRATION_IMAGES = 200
 
 
@@ -46,10 +49,10 @@ class Recipe:
 RECIPES = {
     "movenet-lightning-int8": Recipe("movenet-lightning", "int8", 192, LIGHTNING_FLOAT_LAYERS, 1),
     "movenet-lightning-fp16": Recipe("movenet-lightning", "fp16", 192),
-    "movenet-thunder-int8": Recipe("movenet-thunder", "int8", 256, MOVENET_FLOAT_LAYERS, 4),
+    "movenet-thunder-int8": Recipe("movenet-thunder", "int8", 256, THUNDER_FLOAT_LAYERS, 4),
     "movenet-thunder-fp16": Recipe("movenet-thunder", "fp16", 256),
     "movenet-multipose-fp16": Recipe("movenet-multipose", "fp16", 256),
-    "movenet-multipose-int8": Recipe("movenet-multipose", "int8", 256, MOVENET_FLOAT_LAYERS),
+    "movenet-multipose-int8": Recipe("movenet-multipose", "int8", 256, MULTIPOSE_FLOAT_LAYERS),
     "posenet-mobilenet-fp32": Recipe("posenet", "fp32", 385),
     "posenet-mobilenet-int8": Recipe("posenet", "int8", 385),
 }

@@ -32,6 +32,9 @@ RANGE_SAMPLES_PER_IMAGE = 1024
 SCALE_FACTORS = (1.0, 0.93, 0.86, 0.8)
 # Relative to the mean curvature: keeps the factorization stable if inputs are always zero.
 DAMPING = 0.01
+# Of the inputs of a layer; a sum of products of PATCHES_PER_IMAGE pairs then has at most 47 bits,
+# and a float64 holds 53.
+INPUT_BITS = 20
 
 
 LinearGroup = tuple[list[int], list[Convolution], list[Convolution]]
@@ -153,7 +156,8 @@ def activations(model: Any, images: Iterable[Array]) -> Iterator[dict[int, Array
         for index, tensor in enumerate(model.subgraphs[0].tensors)
         if tensor.type == schema.TensorType.FLOAT32 and model.buffers[tensor.buffer].data is None
     ]
-    # Without the default delegate: with it, tensors inside a delegated part are never filled.
+    # The reference kernels run the same instructions on every processor, unlike the default ones.
+    # With a delegate, tensors inside the delegated part would never be filled.
     with warnings.catch_warnings(), redirect_native_stderr():
         # It warns that keeping all tensors takes memory; that is intended here.
         warnings.simplefilter("ignore", UserWarning)
@@ -161,7 +165,7 @@ def activations(model: Any, images: Iterable[Array]) -> Iterator[dict[int, Array
             model_content=write_model(model),
             num_threads=1,
             experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
         )
     interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]["index"]
@@ -192,14 +196,11 @@ def calibrate(
         for layer in layers:
             kernel = tensors[layer.weights].shape[1:3]
             patches = sample_patches(values[layer.input][0], kernel, layer.stride, random)
-            if layer.depthwise:
-                total = patches.sum(axis=0).T
-                product = np.einsum("nic,njc->cij", patches, patches, optimize=True)
-            else:
-                flat = patches.reshape(len(patches), -1)
-                total, product = flat.sum(axis=0)[None], (flat.T @ flat)[None]
-            sums[layer.operator] += total.astype(np.float64)
-            products[layer.operator] += product.astype(np.float64)
+            if not layer.depthwise:
+                patches = patches.reshape(len(patches), -1, 1)
+            total, product = exact_sums(patches)
+            sums[layer.operator] += total
+            products[layer.operator] += product
     ranges = {}
     for tensor, (low, high) in bounds.items():
         if tensor in samples:
@@ -231,6 +232,18 @@ def sample_patches(
     )
 
 
+def exact_sums(patches: Array) -> LayerInputs:
+    """Return the sums (C, k) and the sums of products (C, k, k) of patches (n, k, C) in float64.
+
+    The patches are rounded to INPUT_BITS of the largest one, so that no sum is rounded, and its
+    order does not matter.
+    """
+    _, exponent = np.frexp(np.abs(patches).max(initial=0.0))
+    step = np.ldexp(1.0, int(exponent) - INPUT_BITS)
+    whole = np.rint(patches.astype(np.float64) / step).transpose(2, 1, 0)
+    return whole.sum(axis=2) * step, (whole @ whole.transpose(0, 2, 1)) * step**2
+
+
 def least_squares_range(samples: Array, low: float, high: float) -> tuple[float, float]:
     """Return the part of low..high that loses least in 8 bits, clipping and rounding together."""
 
@@ -240,6 +253,7 @@ def least_squares_range(samples: Array, low: float, high: float) -> tuple[float,
         coded = np.clip(np.round((samples - bottom) / step), 0, 255) * step + bottom
         return float(np.mean((coded - samples) ** 2))
 
+    samples = samples.astype(np.float64)
     low, high = min(low, 0.0), max(high, 0.0)
     return min(((low * part, high * part) for part in np.linspace(1.0, 0.5, 26)), key=error)
 

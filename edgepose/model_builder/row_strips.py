@@ -15,21 +15,21 @@ from edgepose.errors import ConversionError
 from edgepose.model_builder.graph_editor import GraphEditor
 
 CODES = schema.BuiltinOperator
-LAYERS = [CODES.CONV_2D, CODES.DEPTHWISE_CONV_2D, CODES.CONV_2D, CODES.QUANTIZE]
+CONVOLUTIONS = {CODES.CONV_2D, CODES.DEPTHWISE_CONV_2D}
 
 
 def cut_into_strips(editor: GraphEditor, count: int) -> None:
     """Replace the layers before the first INT8 tensor by `count` strips and a concatenation.
 
-    Raises ConversionError if they are not three float convolutions in a row.
+    Raises ConversionError if they are not convolutions in a row.
     """
     operators = editor.graph.operators
     codes = [editor.code_of(operator) for operator in operators]
     first = codes.index(CODES.CONV_2D)
-    layers = operators[first : first + len(LAYERS)]
-    if codes[first : first + len(LAYERS)] != LAYERS:
-        raise ConversionError("expected three convolutions before the first INT8 tensor")
-    after = operators[first + len(LAYERS) :]
+    end = codes.index(CODES.QUANTIZE, first)
+    if not CONVOLUTIONS.issuperset(codes[first:end]):
+        raise ConversionError("expected nothing but convolutions before the first INT8 tensor")
+    layers, after = operators[first : end + 1], operators[end + 1 :]
     output = int(layers[-1].outputs[0])
     del operators[first:]
     rows = editor.shape_of(output)[1]

@@ -78,3 +78,30 @@ def test_sample_patches_same_padding(stride: int) -> None:
     assert centres <= set(value[::stride, ::stride, 0].ravel().tolist())
     corner = patches[patches[:, 4, 0] == 1.0][0, :, 0]
     assert corner.tolist() == [0, 0, 0, 0, 1, 2, 0, 6, 7]
+
+
+def test_exact_sums_values() -> None:
+    """Sums and products of each channel; here every number has few bits."""
+    patches = np.array([[[1, 0.5], [2, 0]], [[-3, 0], [4, 0.25]]], np.float32)
+    total, product = quantize.exact_sums(patches)
+    assert total.tolist() == [[-2, 6], [0.5, 0.25]]
+    assert product.tolist() == [[[10, -10], [-10, 20]], [[0.25, 0], [0, 0.0625]]]
+
+
+def test_exact_sums_any_order() -> None:
+    """Another order of the patches changes no bit, and the rounding is small."""
+    random = np.random.default_rng(6)
+    patches = random.lognormal(size=(quantize.PATCHES_PER_IMAGE, 36, 1)).astype(np.float32)
+    total, product = quantize.exact_sums(patches)
+    shuffled = quantize.exact_sums(random.permutation(patches))
+    assert np.array_equal(total, shuffled[0])
+    assert np.array_equal(product, shuffled[1])
+    exact = patches[:, :, 0].astype(np.float64)
+    assert np.allclose(product[0], exact.T @ exact, rtol=1e-4)
+
+
+def test_exact_sums_zeros() -> None:
+    """Patches of zeros have sums of zero."""
+    total, product = quantize.exact_sums(np.zeros((3, 4, 1), np.float32))
+    assert not total.any()
+    assert not product.any()
