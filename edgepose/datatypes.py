@@ -227,8 +227,7 @@ class TrackedPoses(Struct, frozen=True, eq=False):
 PostureName = Literal["standing", "sitting", "lying", "bending", "unclear"]
 
 
-@dataclass(frozen=True, slots=True)
-class Posture:
+class Posture(Struct, frozen=True):
     """The posture of a pose and its probability, or `unclear` if that is too low.
 
     `upright` is the probability that the person stands or sits, whichever it is.

@@ -36,7 +36,7 @@ _LEGS: Final = (
     (LEFT_HIP, LEFT_KNEE, LEFT_ANKLE),
     (RIGHT_HIP, RIGHT_KNEE, RIGHT_ANKLE),
 )
-_HEAD: Final = range(5)
+_HEAD: Final = slice(5)
 _MIN_LIMB_SCORE: Final = 0.1
 _TINY: Final = 1e-6
 
@@ -79,8 +79,9 @@ def posture_features(points: Points, scores: Sequence[float]) -> tuple[float, ..
         if shin_score > _MIN_LIMB_SCORE and shin > size:
             size = shin
 
-    head_score = sum(scores[index] for index in _HEAD) + _TINY
-    head_y = sum(scores[index] * points[index][1] for index in _HEAD) / head_score
+    head_scores = scores[_HEAD]
+    head_y = sum([score * y for score, (_, y) in zip(head_scores, points[_HEAD], strict=True)])
+    head_y /= sum(head_scores) + _TINY
     body_x, body_y = ankle_x - shoulder_x, ankle_y - shoulder_y
     (x0, y0), (x1, y1) = points[LEFT_SHOULDER], points[RIGHT_SHOULDER]
     width = hypot(x1 - x0, y1 - y0)
@@ -93,7 +94,7 @@ def posture_features(points: Points, scores: Sequence[float]) -> tuple[float, ..
         ankle_weight * body_y / (hypot(body_x, body_y) + _TINY),
         ankle_weight * (ankle_y - hip_y) / size,
         ankle_weight * (ankle_y - knee_y) / size,
-        _weight(max(scores[index] for index in _HEAD)) * (shoulder_y - head_y) / size,
+        _weight(max(head_scores)) * (shoulder_y - head_y) / size,
         _width_to_height(points, scores),
         torso_weight * width / (width + torso),
         ankle_weight,

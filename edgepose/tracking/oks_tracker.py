@@ -133,7 +133,7 @@ class OksTracker:
             last.keypoints + shift[:, np.newaxis],
             last.keypoint_scores,
             last.scores,
-            last.boxes_xyxy + np.tile(shift, 2),
+            last.boxes_xyxy + np.concatenate((shift, shift), axis=1),
         )
 
     def _continue_or_start(
@@ -155,13 +155,14 @@ class OksTracker:
     def _store(self, poses: Poses, found: list[Track]) -> None:
         """Make these poses the last of their tracks, before the tracks that were not matched."""
         self._select([i for i, track in enumerate(self._tracks) if track not in found])
-        last = self._last
-        self._last = Poses(
-            np.concatenate((poses.keypoints, last.keypoints)),
-            np.concatenate((poses.keypoint_scores, last.keypoint_scores)),
-            np.concatenate((poses.scores, last.scores)),
-            np.concatenate((poses.boxes_xyxy, last.boxes_xyxy)),
-        )
+        last, self._last = self._last, poses
+        if self._tracks:
+            self._last = Poses(
+                np.concatenate((poses.keypoints, last.keypoints)),
+                np.concatenate((poses.keypoint_scores, last.keypoint_scores)),
+                np.concatenate((poses.scores, last.scores)),
+                np.concatenate((poses.boxes_xyxy, last.boxes_xyxy)),
+            )
         self._tracks = found + self._tracks
         if len(self._tracks) > MAX_TRACKS:
             ages_ns = np.array([-track.seen_ns for track in self._tracks])
