@@ -232,7 +232,7 @@ def sample_patches(
     )
 
 
-def exact_sums(patches: Array) -> LayerInputs:
+def exact_sums(patches: Array) -> tuple[Array, Array]:
     """Return the sums (C, k) and the sums of products (C, k, k) of patches (n, k, C) in float64.
 
     The patches are rounded to INPUT_BITS of the largest one, so that no sum is rounded, and its
