@@ -117,7 +117,7 @@ def _replay_nodes(
 
     if not speed:
         raise UsageError("--speed 0 does not wait, as no node does; give one above 0 with --nodes")
-    logging.getLogger("edgepose.mqtt").addFilter(_OncePerText())
+    logging.getLogger("edgepose.mqtt").addFilter(_OncePerFailure())
     play = fleet.read_play(recording)
     options = config.connect_options("")
     ids = fleet.node_ids(name or play.node, count)
@@ -146,15 +146,18 @@ def _replay_nodes(
     print_on_stderr(f"replay: {done}")
 
 
-class _OncePerText(logging.Filter):
-    """Keeps the first of equal lines: all nodes lose their connections at once."""
+class _OncePerFailure(logging.Filter):
+    """Keeps the first line of each kind of failure: all nodes lose their connections at once.
+
+    Of other lines it keeps the first one of each text.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        new = text not in self._seen
-        self._seen.add(text)
+        what = getattr(record, "failure", None) or record.getMessage()
+        new = what not in self._seen
+        self._seen.add(what)
         return new

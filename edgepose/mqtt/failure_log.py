@@ -57,6 +57,8 @@ class FailureLog:
             "%s; trying again, at least every %g s",
             message,
             backoff.maximum_s,
+            # The reason in the text may differ between clients that lose a broker together.
+            extra={"failure": failure.kind},
         )
         return backoff.next_s()
 

@@ -1,14 +1,19 @@
 """Many nodes from one recording, on a clock that only `sleep` advances."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from edgepose.cli.replay import _OncePerFailure
+from edgepose.config.schema import MqttConfig
 from edgepose.errors import BrokerError, ConfigError, SourceError
 from edgepose.messages import decode
+from edgepose.mqtt import diagnostics
+from edgepose.mqtt.failure_log import FailureLog
 from edgepose.mqtt.replay import Recording
 from edgepose.sinks.fleet import Node, Step, node_ids, play_nodes, read_play
 from tests.builders import line_of
@@ -156,3 +161,24 @@ def test_play_nodes_node_that_cannot_connect() -> None:
     nodes = [FakeNode("gym-0001", clock), FakeNode("gym-0002", clock, connect_s=1e9)]
     with pytest.raises(BrokerError, match=r"node gym-0002 is not connected after 16 s"):
         played(nodes, clock, STEPS)
+
+
+def test_nodes_that_lose_a_broker_log_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether by a reset or at the end of the data; another failure is logged too."""
+    options = MqttConfig(url="mqtt://broker").connect_options("")
+    failures = (
+        diagnostics.lost(ConnectionResetError(104, "Connection reset by peer"), ()),
+        diagnostics.lost(None, ()),
+        diagnostics.silent(10),
+    )
+    logger, once = logging.getLogger("edgepose.mqtt"), _OncePerFailure()
+    logger.addFilter(once)
+    try:
+        for failure in failures:
+            FailureLog(options).failed(failure, str(failure), 0)
+    finally:
+        logger.removeFilter(once)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert messages[0].startswith(str(failures[0]))
+    assert messages[1].startswith(str(failures[2]))
